@@ -1,0 +1,3 @@
+//! The demonstration: a whole Berth on this machine, from nothing to Ready.
+
+fn main() {}

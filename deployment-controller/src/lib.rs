@@ -1,0 +1,1 @@
+//! Reconciles VMDeployments and carries out code tasks.

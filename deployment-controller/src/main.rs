@@ -1,0 +1,3 @@
+//! Reconciles VMDeployments and carries out code tasks.
+
+fn main() {}

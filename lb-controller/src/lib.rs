@@ -1,0 +1,1 @@
+//! Carries out traffic tasks on load balancers.

@@ -1,0 +1,3 @@
+//! Carries out traffic tasks on load balancers.
+
+fn main() {}

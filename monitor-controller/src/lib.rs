@@ -1,0 +1,1 @@
+//! Probes the health of machines and applications, and carries out monitoring tasks.

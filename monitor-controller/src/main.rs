@@ -1,0 +1,3 @@
+//! Probes the health of machines and applications, and carries out monitoring tasks.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Reconciles VMReplicaSets and carries out machine and package tasks.

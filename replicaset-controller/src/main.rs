@@ -1,0 +1,3 @@
+//! Reconciles VMReplicaSets and carries out machine and package tasks.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The admission webhook: computes the next state of a Server on every write.

@@ -1,0 +1,3 @@
+//! The admission webhook: computes the next state of a Server on every write.
+
+fn main() {}

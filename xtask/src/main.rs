@@ -1,0 +1,3 @@
+//! Chores of the repository: generated files and checks.
+
+fn main() {}
