@@ -1,0 +1,78 @@
+//! Finding and signalling the processes of a machine.
+//!
+//! A process belongs to a machine when its environment carries the machine's id. It is held by a file descriptor
+//! (pidfd) from before that check until after the signal, so that a reused process id can never be hit.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use rustix::process::{Pid, PidfdFlags, Signal, getuid, pidfd_open, pidfd_send_signal};
+
+/// The variable that marks every process of a machine.
+pub(crate) const ID_VARIABLE: &str = "BERTH_MACHINE_ID";
+
+fn carries(pid: u32, id: &str) -> bool {
+    let mark = format!("{ID_VARIABLE}={id}");
+    let ours = fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == getuid().as_raw());
+    // A zombie's environment reads as empty: it is gone for all that matters here.
+    ours && fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
+}
+
+/// The ids of all living processes of the machine `id`.
+pub(crate) fn members(id: &str) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter(|pid| carries(*pid, id)).collect()
+}
+
+/// Signals `pid` if it still belongs to the machine `id`.
+fn signal_member(pid: u32, id: &str, signal: Signal) {
+    let Some(pid_type) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    let Ok(held) = pidfd_open(pid_type, PidfdFlags::empty()) else { return };
+    if carries(pid, id) {
+        // It may have ended by itself in the meantime, which is as good.
+        let _ = pidfd_send_signal(&held, signal);
+    }
+}
+
+/// Signals all processes of the machine `id` but `except`.
+pub(crate) fn signal_all(id: &str, signal: Signal, except: Option<u32>) -> usize {
+    let pids: Vec<_> = members(id).into_iter().filter(|pid| Some(*pid) != except).collect();
+    for pid in &pids {
+        signal_member(*pid, id, signal);
+    }
+    pids.len()
+}
+
+/// Kills all processes of the machine `id` but `except`, and waits until none is left.
+pub(crate) fn kill_all(id: &str, except: Option<u32>, limit: Duration) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    let mut empty = 0;
+    // Several times, because a process may be born behind a scan's back while its parent dies, and one that is just
+    // starting another program shows no environment for a moment.
+    while empty < 3 {
+        let found = signal_all(id, Signal::KILL, except);
+        empty = if found == 0 { empty + 1 } else { 0 };
+        ensure!(Instant::now() < deadline, "{found} processes of the machine {id} do not die");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// When the process started, in clock ticks since the kernel's boot; `None` when it is gone or a zombie.
+pub(crate) fn start_of(pid: u32) -> Option<u64> {
+    // A zombie has no executable any more, while its entry may stay for seconds.
+    fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; the start is the 20th field after it (proc_pid_stat(5), field 22).
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// Whether the process that started then is alive and belongs to the machine.
+pub(crate) fn is_alive(pid: u32, start: u64, id: &str) -> bool {
+    start_of(pid) == Some(start) && carries(pid, id)
+}

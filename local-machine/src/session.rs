@@ -1,0 +1,192 @@
+//! One command on the machine.
+
+use std::{
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+};
+
+use russh::{
+    Channel, ChannelMsg, ChannelWriteHalf, Sig,
+    server::{Handle, Msg},
+};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    process::{Child, ChildStdin, Command},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    dir::{MachineDir, MachineInfo},
+    process::ID_VARIABLE,
+};
+
+const STANDARD_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The environment that every command on the machine gets.
+pub(crate) struct Environment {
+    root: PathBuf,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Environment {
+    pub(crate) fn new(dir: &MachineDir, info: &MachineInfo) -> Self {
+        let root = dir.root();
+        let variables = vec![
+            ("PATH", format!("{}:{STANDARD_PATH}", dir.path().join("bin").display())),
+            ("HOME", root.display().to_string()),
+            ("SHELL", "/bin/sh".to_owned()),
+            ("LANG", "C.UTF-8".to_owned()),
+            (ID_VARIABLE, info.id.clone()),
+            ("BERTH_MACHINE_ADDRESS", info.address.clone()),
+            ("BERTH_BOOT_ID", info.boot_id.clone()),
+            // The host's own systemd is not this machine's.
+            ("BERTH_SERVICES", "portable".to_owned()),
+        ];
+        Self { root, variables }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `sh -c SCRIPT` in the machine's home, in a process group of its own.
+    pub(crate) fn command(&self, script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.current_dir(&self.root).process_group(0).kill_on_drop(true);
+        command
+    }
+}
+
+/// Runs `script` for the client of `channel`, and ends it when `gone` says that the client went away.
+pub(crate) async fn run(
+    environment: Arc<Environment>,
+    script: String,
+    channel: Channel<Msg>,
+    handle: Handle,
+    gone: CancellationToken,
+) {
+    let id = channel.id();
+    let (mut read, write) = channel.split();
+    let mut command = environment.command(&script);
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = match child {
+        Ok(child) => child,
+        Err(error) => {
+            let _ = write.extended_data_bytes(1, format!("cannot start /bin/sh: {error}\n")).await;
+            let _ = write.exit_status(127).await;
+            let _ = write.close().await;
+            return;
+        }
+    };
+    let group = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    let signal = |signal| {
+        if let Some(group) = group {
+            // The group may have ended by itself.
+            let _ = kill_process_group(group, signal);
+        }
+    };
+    let mut stdin = child.stdin.take();
+    let input = async {
+        while let Some(message) = read.wait().await {
+            match message {
+                ChannelMsg::Data { data } => feed(&mut stdin, &data).await,
+                ChannelMsg::Eof => stdin = None,
+                ChannelMsg::Signal { signal: name } => {
+                    if let Some(known) = known_signal(&name) {
+                        signal(known);
+                    }
+                }
+                ChannelMsg::Close => break,
+                _ => {}
+            }
+        }
+    };
+    let output = wait(&mut child, &write);
+    tokio::pin!(output);
+    let ended = tokio::select! {
+        ended = &mut output => ended,
+        () = gone.cancelled() => None,
+        () = input => None,
+    };
+    match ended {
+        Some(status) => report(status, id, &write, &handle).await,
+        None => signal(Signal::KILL),
+    }
+}
+
+/// A command that does not read is no error of ours: what cannot be written is dropped.
+async fn feed(stdin: &mut Option<ChildStdin>, data: &[u8]) {
+    if let Some(pipe) = stdin.as_mut()
+        && pipe.write_all(data).await.is_err()
+    {
+        *stdin = None;
+    }
+}
+
+async fn wait(child: &mut Child, write: &ChannelWriteHalf<Msg>) -> Option<ExitStatus> {
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    tokio::join!(pump(stdout, write, None), pump(stderr, write, Some(1)));
+    child.wait().await.ok()
+}
+
+async fn pump(source: Option<impl AsyncRead + Unpin>, write: &ChannelWriteHalf<Msg>, ext: Option<u32>) {
+    let Some(mut source) = source else { return };
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(length @ 1..) = source.read(&mut buffer).await {
+        let data = buffer[..length].to_vec();
+        let sent = match ext {
+            None => write.data_bytes(data).await,
+            Some(ext) => write.extended_data_bytes(ext, data).await,
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+async fn report(status: ExitStatus, id: russh::ChannelId, write: &ChannelWriteHalf<Msg>, handle: &Handle) {
+    let core = status.core_dumped();
+    if let Some(signal) = status.signal() {
+        let _ = handle.exit_signal_request(id, signal_name(signal), core, String::new(), String::new()).await;
+    } else {
+        let code = u32::try_from(status.code().unwrap_or(255)).unwrap_or(255);
+        let _ = write.exit_status(code).await;
+    }
+    let _ = write.eof().await;
+    let _ = write.close().await;
+}
+
+fn known_signal(name: &Sig) -> Option<Signal> {
+    match name {
+        Sig::HUP => Some(Signal::HUP),
+        Sig::INT => Some(Signal::INT),
+        Sig::QUIT => Some(Signal::QUIT),
+        Sig::KILL => Some(Signal::KILL),
+        Sig::TERM => Some(Signal::TERM),
+        Sig::USR1 => Some(Signal::USR1),
+        _ => None,
+    }
+}
+
+/// The names of RFC 4254, 6.10 for Linux's numbers.
+fn signal_name(number: i32) -> Sig {
+    match number {
+        1 => Sig::HUP,
+        2 => Sig::INT,
+        3 => Sig::QUIT,
+        4 => Sig::ILL,
+        6 => Sig::ABRT,
+        8 => Sig::FPE,
+        9 => Sig::KILL,
+        10 => Sig::USR1,
+        11 => Sig::SEGV,
+        13 => Sig::PIPE,
+        14 => Sig::ALRM,
+        15 => Sig::TERM,
+        other => Sig::Custom(format!("{other}@linux")),
+    }
+}

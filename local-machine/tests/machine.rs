@@ -1,0 +1,118 @@
+//! A machine as SSH shows it, and what can be done to it from outside.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use berth_machine::{
+    Error, Machine as _, OUTPUT_LIMIT, Phase,
+    ssh::{ClientKey, PoolConfig, SshPool},
+};
+use local_machine::MachineSpec;
+use support::{BINARY, LIMIT, Lab, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_have_input_output_status_and_signals() {
+    let lab = Lab::start();
+    let machine = lab.machine();
+    let input = vec![b'x'; 3_000_000];
+    let output = machine.exec("wc -c; echo oops >&2; exit 7", Some(input.into()), LIMIT).await.unwrap();
+    assert_eq!(
+        (output.status, output.stdout.trim_ascii(), output.stderr.as_slice()),
+        (7, &b"3000000"[..], &b"oops\n"[..])
+    );
+    let output = machine.exec("kill -KILL $$", None, LIMIT).await.unwrap();
+    assert_eq!((output.signal.as_deref(), output.status, output.success()), (Some("KILL"), 137, false));
+    let output = machine.exec("head -c 1000000 /dev/zero; printf end", None, LIMIT).await.unwrap();
+    assert!(output.truncated && output.stdout.len() == OUTPUT_LIMIT && output.stdout.ends_with(b"end"));
+    let output = machine.exec("pwd; echo $HOME $BERTH_MACHINE_ID", None, LIMIT).await.unwrap();
+    let root = lab.dir.root().canonicalize().unwrap();
+    let expected = format!("{0}\n{0} {1}\n", root.display(), lab.spec.id);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+    assert_eq!(lab.pool.idle_connections(), 1, "one connection served all commands");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_gives_up_ends_its_command() {
+    let lab = Lab::start();
+    let limit = Duration::from_millis(700);
+    let error = lab.machine().exec("sleep 1000", None, limit).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout { phase: Phase::Command, after, .. } if after == limit), "{error}");
+    until("the command is gone", || lab.dir.processes().unwrap() == [lab.info.pid]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_host_key_or_a_strange_client_key_is_refused() {
+    let lab = Lab::start();
+    let mut target = lab.target();
+    target.host_key = ClientKey::generate().unwrap().public_openssh().unwrap();
+    let error = lab.pool.machine(target).exec("touch was-here", None, LIMIT).await.unwrap_err();
+    let Error::HostKeyMismatch { expected, actual, .. } = &error else { panic!("{error}") };
+    assert!(expected.starts_with("SHA256:") && actual.starts_with("SHA256:") && expected != actual);
+    assert!(!lab.dir.root().join("was-here").exists());
+
+    let stranger = SshPool::new(ClientKey::generate().unwrap(), PoolConfig::default());
+    let error = stranger.machine(lab.target()).exec("true", None, LIMIT).await.unwrap_err();
+    assert!(matches!(error, Error::AuthRefused { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hung_machine_is_a_timeout_and_goes_on_when_resumed() {
+    let lab = Lab::start();
+    lab.machine().exec("true", None, LIMIT).await.unwrap();
+    lab.dir.hang().unwrap();
+    assert!(lab.dir.is_running().unwrap());
+    // Over the kept connection, and then over a new one.
+    for phase in [Phase::Session, Phase::Handshake] {
+        let start = Instant::now();
+        let error = lab.machine().exec("true", None, LIMIT).await.unwrap_err();
+        assert!(matches!(&error, Error::Timeout { phase: met, .. } if *met == phase), "{error}");
+        assert!(error.is_unreachable() && start.elapsed() < Duration::from_secs(5));
+    }
+    lab.dir.resume().unwrap();
+    lab.machine().exec("true", None, LIMIT).await.unwrap().ok().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_down_is_unreachable_and_the_pool_recovers() {
+    let lab = Lab::start();
+    lab.machine().exec("true", None, LIMIT).await.unwrap();
+    lab.dir.kill().unwrap();
+    let error = lab.machine().exec("true", None, LIMIT).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    lab.dir.spawn(BINARY.as_ref(), &lab.spec).unwrap();
+    lab.machine().exec("true", None, LIMIT).await.unwrap();
+}
+
+#[test]
+fn a_folder_never_has_two_running_machines() {
+    let lab = Lab::start();
+    lab.dir.kill().unwrap();
+    let infos: Vec<_> = std::thread::scope(|scope| {
+        let starts: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| lab.dir.spawn(BINARY.as_ref(), &lab.spec).unwrap())).collect();
+        starts.into_iter().map(|start| start.join().unwrap()).collect()
+    });
+    assert!(infos.iter().all(|info| info == &infos[0]), "{infos:?}");
+    until("the losers are gone", || lab.dir.processes().unwrap() == [infos[0].pid]);
+
+    let other = MachineSpec { id: "another".into(), ..lab.spec.clone() };
+    let error = lab.dir.spawn(BINARY.as_ref(), &other).unwrap_err();
+    assert!(error.to_string().contains("another machine"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unused_connections_are_few_and_end() {
+    let labs: Vec<_> = (0..3).map(|_| Lab::start()).collect();
+    let key = ClientKey::generate().unwrap();
+    let limits = PoolConfig { idle: Duration::from_millis(400), max_idle: 2, ..PoolConfig::default() };
+    let pool = SshPool::new(key.clone(), limits);
+    for lab in &labs {
+        let spec = MachineSpec { authorized_keys: vec![key.public_openssh().unwrap()], ..lab.spec.clone() };
+        lab.dir.kill().unwrap();
+        lab.dir.spawn(BINARY.as_ref(), &spec).unwrap();
+        pool.machine(lab.target()).exec("true", None, LIMIT).await.unwrap();
+    }
+    assert_eq!(pool.idle_connections(), 2);
+    until("unused connections are closed", || pool.idle_connections() == 0);
+}

@@ -1,0 +1,118 @@
+//! A machine as the steps see it: something that runs a shell script within a time limit.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use crate::{Error, Result};
+
+/// How much of each of a command's output streams is kept, in bytes: the end of it.
+pub const OUTPUT_LIMIT: usize = 64 * 1024;
+
+/// How much of standard error goes into an error message, in bytes.
+const MESSAGE_LIMIT: usize = 1024;
+
+/// A machine that runs shell scripts.
+pub trait Machine: Send + Sync {
+    /// Runs `script` with `sh`, feeds it `stdin` and waits for its end, at most for `timeout` from the call on
+    /// (connecting included). A command that ends with another status than 0 is no error here.
+    ///
+    /// The script stands in the machine's process list while it runs: what is secret belongs into `stdin`.
+    fn exec<'a>(&'a self, script: &'a str, stdin: Option<Bytes>, timeout: Duration) -> BoxFuture<'a, Result<Output>>;
+}
+
+/// What a finished command left behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Exit status; 128 and more when a signal ended the command.
+    pub status: u32,
+    /// Name of the signal that ended the command, such as `KILL`.
+    pub signal: Option<String>,
+    /// The last [`OUTPUT_LIMIT`] bytes of standard output.
+    pub stdout: Vec<u8>,
+    /// The last [`OUTPUT_LIMIT`] bytes of standard error.
+    pub stderr: Vec<u8>,
+    /// Whether the beginning of an output stream was dropped.
+    pub truncated: bool,
+}
+
+impl Output {
+    /// Whether the command ended with status 0.
+    #[must_use]
+    pub fn success(&self) -> bool {
+        self.status == 0 && self.signal.is_none()
+    }
+
+    /// The end of standard error as text, short enough for a message.
+    #[must_use]
+    pub fn stderr_tail(&self) -> String {
+        let start = self.stderr.len().saturating_sub(MESSAGE_LIMIT);
+        let tail = String::from_utf8_lossy(&self.stderr[start..]);
+        let tail = tail.trim();
+        if tail.is_empty() { "it wrote nothing to standard error".to_owned() } else { tail.to_owned() }
+    }
+
+    /// The output of a command that must succeed.
+    pub fn ok(self) -> Result<Self> {
+        if self.success() {
+            return Ok(self);
+        }
+        let stderr = self.stderr_tail();
+        Err(Error::Command { status: self.status, signal: self.signal, stderr })
+    }
+}
+
+/// Keeps the end of a stream.
+#[derive(Debug, Default)]
+pub(crate) struct Tail {
+    bytes: Vec<u8>,
+    truncated: bool,
+}
+
+impl Tail {
+    pub(crate) fn push(&mut self, more: &[u8]) {
+        self.bytes.extend_from_slice(more);
+        // Cut only now and then, so that a chatty command costs no copy of the whole tail per packet.
+        if self.bytes.len() > 2 * OUTPUT_LIMIT {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        if let Some(excess) = self.bytes.len().checked_sub(OUTPUT_LIMIT).filter(|excess| *excess > 0) {
+            self.bytes.drain(..excess);
+            self.truncated = true;
+        }
+    }
+
+    /// The kept bytes, and whether earlier ones were dropped.
+    pub(crate) fn finish(mut self) -> (Vec<u8>, bool) {
+        self.cut();
+        (self.bytes, self.truncated)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tail_keeps_the_end_and_says_that_it_dropped_something() {
+        let mut tail = Tail::default();
+        for n in 0..5u8 {
+            tail.push(&vec![n; OUTPUT_LIMIT / 2]);
+        }
+        let (bytes, truncated) = tail.finish();
+        assert!(truncated);
+        assert_eq!(bytes.len(), OUTPUT_LIMIT);
+        assert_eq!((bytes[0], bytes[OUTPUT_LIMIT - 1]), (3, 4));
+    }
+
+    #[test]
+    fn a_failed_command_says_what_it_wrote_last() {
+        let output = Output { status: 3, stderr: b"first\nno space left\n".to_vec(), ..Output::default() };
+        let error = output.ok().unwrap_err();
+        assert_eq!(error.to_string(), "the command failed with status 3: first\nno space left");
+    }
+}

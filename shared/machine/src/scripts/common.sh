@@ -1,0 +1,20 @@
+# Common to all steps. The statuses are those of script.rs.
+set -eu
+umask 022
+eval "$(cat)" # the parameters, as assignments
+exec </dev/null
+
+fact() { printf 'fact %s\n' "$*"; }
+die() { # STATUS MESSAGE
+    status=$1
+    shift
+    printf '%s\n' "$*" >&2
+    exit "$status"
+}
+have() { command -v "$1" >/dev/null 2>&1; }
+in_home() { # PATH: the absolute form of a path that may be relative to the home
+    case $1 in
+    /*) printf '%s' "$1" ;;
+    *) printf '%s/%s' "${HOME:?HOME is not set}" "$1" ;;
+    esac
+}

@@ -1,0 +1,74 @@
+# Download, verification and unpacking, shared by packages and applications.
+# One run at a time: a run whose client went away may still be at work here.
+lock() { # FILE
+    have flock || return 0
+    exec 9>>"$1"
+    flock -w "$LOCK_SECONDS" 9 || die 75 "$1 is held by another run"
+}
+download() { # URL FILE
+    if have curl; then
+        curl --fail --silent --show-error --location --proto '=http,https' --connect-timeout 10 \
+            --max-time "$FETCH_SECONDS" --output "$2" --url "$1" >&2
+    elif have wget; then
+        if have timeout; then timeout "$FETCH_SECONDS" wget -q -T 30 -O "$2" "$1" >&2; else wget -q -T 30 -O "$2" "$1" >&2; fi
+    elif have python3; then
+        python3 - "$1" "$2" "$FETCH_SECONDS" >&2 <<'PY'
+import shutil, signal, sys, urllib.request
+signal.alarm(int(sys.argv[3]))
+with urllib.request.urlopen(sys.argv[1], timeout=30) as answer, open(sys.argv[2], "wb") as file:
+    shutil.copyfileobj(answer, file)
+    want = answer.headers.get("Content-Length")
+    if want is not None and file.tell() != int(want):
+        sys.exit("the answer was cut off after %d of %s bytes" % (file.tell(), want))
+PY
+    else
+        die 81 "curl, wget or python3, to download artifacts"
+    fi
+}
+digest() { # FILE
+    if have sha256sum; then
+        sum=$(sha256sum <"$1")
+    elif have shasum; then
+        sum=$(shasum -a 256 <"$1")
+    else
+        die 81 "sha256sum or shasum, to verify artifacts"
+    fi
+    printf '%s' "${sum%% *}"
+}
+unpack() { # FILE FOLDER
+    # -o: the files belong to whoever unpacks them, not to the numbers in the archive.
+    case $(od -An -tx1 -N2 "$1" | tr -d ' \n') in
+    1f8b) tar -xzof "$1" -C "$2" >&2 ;;
+    *) tar -xof "$1" -C "$2" >&2 ;;
+    esac
+}
+# Leaves the unpacked, verified artifact in $tmp/content, with $tmp inside the given folder so that a rename suffices.
+obtain() { # FOLDER
+    tmp=$(mktemp -d "$1/.tmp.XXXXXX")
+    trap 'rm -rf "$tmp"' EXIT
+    trap 'exit 143' HUP INT TERM
+    download "$URL" "$tmp/artifact" || die 82 "the download program ended with status $?"
+    actual=$(digest "$tmp/artifact")
+    if [ "$actual" != "$SHA256" ]; then
+        fact expected "$SHA256"
+        fact actual "$actual"
+        die 83 "wrong digest"
+    fi
+    mkdir "$tmp/content"
+    chmod 755 "$tmp/content"
+    unpack "$tmp/artifact" "$tmp/content" || die 84 "tar ended with status $?"
+    rm "$tmp/artifact"
+}
+# A symbolic link that changes in one step: readers see the old or the new target, never none.
+point() { # TARGET LINK
+    if [ "$(readlink "$2" 2>/dev/null || :)" = "$1" ]; then return 0; fi
+    rm -f "$2.new.$$"
+    ln -s "$1" "$2.new.$$"
+    mv -T "$2.new.$$" "$2"
+}
+# Removes what broken-off runs left behind; only called under the lock.
+sweep() { # FOLDER
+    for left in "$1"/.tmp.*; do
+        [ ! -d "$left" ] || rm -rf "$left"
+    done
+}

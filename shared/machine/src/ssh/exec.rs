@@ -1,0 +1,85 @@
+//! One command in one session.
+
+use bytes::Bytes;
+use russh::{Channel, ChannelMsg, ChannelReadHalf, client::Msg};
+
+use crate::{Error, Output, Result, machine::Tail, script::quote};
+
+/// Standard error's number in SSH's extended data (RFC 4254, 5.2).
+const STDERR: u32 = 1;
+
+/// Runs `script` with `sh` in `channel` and waits for its end.
+pub(super) async fn run(channel: Channel<Msg>, address: &str, script: &str, stdin: Option<Bytes>) -> Result<Output> {
+    let lost = |error: russh::Error| Error::ConnectionLost { address: address.to_owned(), reason: error.to_string() };
+    // The login shell, whichever it is, only has to understand single quotes.
+    channel.exec(true, format!("exec sh -c {}", quote(script))).await.map_err(lost)?;
+    let (mut read, write) = channel.split();
+    // Both directions at once: a command that writes much before it reads would block us both otherwise. One that
+    // does not read its input at all closes the channel under the writer, and that is no failure of the command.
+    let feed = async {
+        if let Some(stdin) = stdin {
+            let _ = write.data_bytes(stdin).await;
+        }
+        let _ = write.eof().await;
+    };
+    let collect = collect(&mut read, address);
+    tokio::pin!(collect, feed);
+    tokio::select! {
+        output = &mut collect => output,
+        () = &mut feed => collect.await,
+    }
+}
+
+async fn collect(read: &mut ChannelReadHalf, address: &str) -> Result<Output> {
+    let (mut stdout, mut stderr) = (Tail::default(), Tail::default());
+    let mut end = None;
+    while let Some(message) = read.wait().await {
+        match message {
+            ChannelMsg::Data { data } => stdout.push(&data),
+            ChannelMsg::ExtendedData { data, ext: STDERR } => stderr.push(&data),
+            ChannelMsg::ExitStatus { exit_status } => end = Some((exit_status, None)),
+            ChannelMsg::ExitSignal { signal_name, .. } => {
+                let name = signal_name_of(&signal_name);
+                end = Some((128 + signal_number(&name), Some(name)));
+            }
+            ChannelMsg::Failure => {
+                let reason = "the server refused to run a command".to_owned();
+                return Err(Error::Ssh { address: address.to_owned(), reason });
+            }
+            _ => {}
+        }
+    }
+    let Some((status, signal)) = end else {
+        let reason = "it ended before the command's status arrived".to_owned();
+        return Err(Error::ConnectionLost { address: address.to_owned(), reason });
+    };
+    let ((stdout, cut_out), (stderr, cut_err)) = (stdout.finish(), stderr.finish());
+    Ok(Output { status, signal, stdout, stderr, truncated: cut_out || cut_err })
+}
+
+fn signal_name_of(signal: &russh::Sig) -> String {
+    match signal {
+        russh::Sig::Custom(name) => name.clone(),
+        known => format!("{known:?}"),
+    }
+}
+
+/// The numbers on Linux of the signals that SSH names (RFC 4254, 6.10); 0 for others.
+fn signal_number(name: &str) -> u32 {
+    match name {
+        "HUP" => 1,
+        "INT" => 2,
+        "QUIT" => 3,
+        "ILL" => 4,
+        "ABRT" => 6,
+        "FPE" => 8,
+        "KILL" => 9,
+        "USR1" => 10,
+        "SEGV" => 11,
+        "USR2" => 12,
+        "PIPE" => 13,
+        "ALRM" => 14,
+        "TERM" => 15,
+        _ => 0,
+    }
+}

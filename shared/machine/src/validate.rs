@@ -1,0 +1,99 @@
+//! Rules for parameters that become file names, URLs or variables on a machine.
+
+use crate::{Error, Result};
+
+/// A file name made of letters, digits and `._+~-`, not beginning with a dot or a dash.
+pub(crate) fn file_name(field: &str, value: &str) -> Result<()> {
+    let starts_well = value.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+    let fits = value.len() <= 100 && value.chars().all(|c| c.is_ascii_alphanumeric() || "._+~-".contains(c));
+    if starts_well && fits {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        field,
+        format!("{value:?} must be 1 to 100 letters, digits or any of . _ + ~ - and begin with a letter or digit"),
+    ))
+}
+
+/// A version: like a file name, and also with `:` (epochs).
+pub(crate) fn version(field: &str, value: &str) -> Result<()> {
+    file_name(field, &value.replace(':', "."))
+}
+
+/// A SHA-256 digest: 64 hexadecimal digits in lower case.
+pub(crate) fn sha256(field: &str, value: &str) -> Result<()> {
+    if value.len() == 64 && value.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return Ok(());
+    }
+    Err(Error::invalid(field, format!("{value:?} must be 64 hexadecimal digits in lower case")))
+}
+
+/// An absolute `http` or `https` URL without blanks.
+pub(crate) fn url(field: &str, value: &str) -> Result<()> {
+    let rest = value.strip_prefix("http://").or_else(|| value.strip_prefix("https://"));
+    if rest.is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| c.is_ascii_graphic())) {
+        return Ok(());
+    }
+    Err(Error::invalid(field, format!("{value:?} must be an http:// or https:// URL without blanks")))
+}
+
+/// A folder or link on the machine, absolute or relative to the login's home.
+pub(crate) fn path(field: &str, value: &str) -> Result<()> {
+    let clean = value.chars().all(|c| c.is_ascii_alphanumeric() || "._+~/-".contains(c));
+    let parts = || value.trim_start_matches('/').split('/');
+    if clean && parts().all(|part| !part.is_empty() && part != "." && part != ".." && !part.starts_with(['-', '~'])) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        field,
+        format!("{value:?} must be a path of letters, digits and . _ + ~ - between single slashes, without . or .."),
+    ))
+}
+
+/// The name of an environment variable that an application may set.
+pub(crate) fn variable(field: &str, name: &str) -> Result<()> {
+    let starts_well = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    if !starts_well || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        return Err(Error::invalid(
+            field,
+            format!("{name:?} must be letters, digits and _, and not begin with a digit"),
+        ));
+    }
+    if name.starts_with("BERTH_") {
+        return Err(Error::invalid(field, format!("{name:?}: names that begin with BERTH_ are set by Berth")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_paths_and_urls_that_could_leave_their_place_are_refused() {
+        for bad in ["", "..", ".x", "-rf", "a/b", "a b", "a\n", "ä"] {
+            file_name("name", bad).unwrap_err();
+        }
+        for bad in ["", "/", "//x", "a/../b", "a//b", "./a", "a b", "$(x)", "-x", "~root", "a/"] {
+            path("root", bad).unwrap_err();
+        }
+        for bad in ["", "ftp://x", "file:///etc/passwd", "http://", "http://a b", "-o x", "http://a\n"] {
+            url("url", bad).unwrap_err();
+        }
+        for bad in ["", "1A", "A-B", "A=B", "BERTH_APP_REVISION"] {
+            variable("env", bad).unwrap_err();
+        }
+        sha256("sha256", &"A".repeat(64)).unwrap_err();
+    }
+
+    #[test]
+    fn ordinary_values_pass() {
+        file_name("name", "openjdk-21.0+3~deb12").unwrap();
+        version("version", "1:2.3-4").unwrap();
+        path("root", "/opt/berth").unwrap();
+        path("root", "opt/berth").unwrap();
+        url("url", "http://127.0.0.1:80/a.tar.gz?x=1&y=%20").unwrap();
+        variable("env", "JAVA_HOME").unwrap();
+        sha256("sha256", &"0f".repeat(32)).unwrap();
+    }
+}
