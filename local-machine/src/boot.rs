@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Limit for one service's start script at boot.
-const SERVICE_LIMIT: Duration = Duration::from_secs(60);
+const SERVICE_LIMIT: Duration = Duration::from_mins(1);
 
 /// The command line of `run` and `launch` for a machine.
 pub(crate) fn arguments(dir: &MachineDir, spec: &MachineSpec) -> Vec<OsString> {

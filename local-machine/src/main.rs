@@ -99,17 +99,16 @@ fn main() -> Result<()> {
             let (dir, spec) = spec.split();
             boot::launch(&dir, &spec)
         }
-        Command::Status(Dir { dir }) => print(&MachineDir::new(dir).running()?),
+        Command::Status(Dir { dir }) => print(MachineDir::new(dir).running()?.as_ref()),
         Command::Kill(Dir { dir }) => MachineDir::new(dir).kill(),
         Command::Hang(Dir { dir }) => MachineDir::new(dir).hang(),
         Command::Resume(Dir { dir }) => MachineDir::new(dir).resume(),
-        Command::Reboot(Dir { dir }) => print(&MachineDir::new(dir).reboot(&env::current_exe()?).map(Some)?),
+        Command::Reboot(Dir { dir }) => print(Some(&MachineDir::new(dir).reboot(&env::current_exe()?)?)),
         Command::Httpd(options) => wait_for(httpd::serve(options)),
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the answer to the person who asked")]
-fn print(info: &Option<local_machine::MachineInfo>) -> Result<()> {
+fn print(info: Option<&local_machine::MachineInfo>) -> Result<()> {
     match info {
         Some(info) => println!("{}", serde_json::to_string_pretty(info)?),
         None => println!("the machine is not running"),

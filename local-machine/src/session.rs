@@ -153,8 +153,8 @@ async fn report(status: ExitStatus, id: russh::ChannelId, write: &ChannelWriteHa
     if let Some(signal) = status.signal() {
         let _ = handle.exit_signal_request(id, signal_name(signal), core, String::new(), String::new()).await;
     } else {
-        let code = u32::try_from(status.code().unwrap_or(255)).unwrap_or(255);
-        let _ = write.exit_status(code).await;
+        let number = u32::try_from(status.code().unwrap_or(255)).unwrap_or(255);
+        let _ = write.exit_status(number).await;
     }
     let _ = write.eof().await;
     let _ = write.close().await;

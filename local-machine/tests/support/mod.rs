@@ -1,5 +1,10 @@
 //! A real machine process and a real HTTP server of artifacts, both on loopback.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "shared by test binaries that each use a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "shared by test programs that each use a part; a test that cannot go on says where"
+)]
 
 use std::{
     io::{Read as _, Write as _},

@@ -40,7 +40,7 @@ pub(crate) fn url(field: &str, value: &str) -> Result<()> {
 /// A folder or link on the machine, absolute or relative to the login's home.
 pub(crate) fn path(field: &str, value: &str) -> Result<()> {
     let clean = value.chars().all(|c| c.is_ascii_alphanumeric() || "._+~/-".contains(c));
-    let parts = || value.trim_start_matches('/').split('/');
+    let parts = || value.strip_prefix('/').unwrap_or(value).split('/');
     if clean && parts().all(|part| !part.is_empty() && part != "." && part != ".." && !part.starts_with(['-', '~'])) {
         return Ok(());
     }

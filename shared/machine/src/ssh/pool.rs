@@ -33,7 +33,7 @@ impl Default for PoolConfig {
         Self {
             connect_timeout: Duration::from_secs(5),
             auth_timeout: Duration::from_secs(10),
-            idle: Duration::from_secs(60),
+            idle: Duration::from_mins(1),
             max_idle: 64,
         }
     }

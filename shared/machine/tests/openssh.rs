@@ -1,0 +1,111 @@
+//! The contract of a machine against a real OpenSSH server, and the steps with its login environment.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+use std::{
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use berth_machine::{
+    Error, Machine as _, OUTPUT_LIMIT, archive, ping,
+    ssh::{ClientKey, PoolConfig, SshPool, SshTarget},
+};
+
+const SSHD: &str = "/usr/sbin/sshd";
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct Server {
+    process: Child,
+    target: SshTarget,
+    pool: SshPool,
+    folder: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn write(path: &Path, content: &str) {
+    std::fs::write(path, content).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn start() -> Server {
+    assert!(Path::new(SSHD).exists(), "{SSHD} is missing: install openssh-server to run this test");
+    let folder = tempfile::tempdir().unwrap();
+    let (host, client) = (ClientKey::generate().unwrap(), ClientKey::generate().unwrap());
+    let at = |name: &str| folder.path().join(name);
+    write(&at("host_key"), &host.to_openssh().unwrap());
+    write(&at("authorized"), &client.public_openssh().unwrap());
+    // Needed when it runs as root, and only makeable then.
+    let _ = std::fs::create_dir_all("/run/sshd");
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let process = Command::new(SSHD)
+        .args(["-D", "-e", "-f", "/dev/null", "-p", &port.to_string()])
+        .args(["-o", "ListenAddress=127.0.0.1", "-o", "UsePAM=no", "-o", "StrictModes=no", "-o", "PidFile=none"])
+        .args(["-o", "PermitRootLogin=prohibit-password"])
+        .arg(format!("-oHostKey={}", at("host_key").display()))
+        .arg(format!("-oAuthorizedKeysFile={}", at("authorized").display()))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let user = Command::new("id").arg("-un").output().unwrap().stdout;
+    let target = SshTarget {
+        address: "127.0.0.1".into(),
+        port,
+        user: String::from_utf8(user).unwrap().trim().into(),
+        host_key: host.public_openssh().unwrap(),
+    };
+    let server = Server { process, target, pool: SshPool::new(client, PoolConfig::default()), folder };
+    let deadline = Instant::now() + LIMIT;
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < deadline, "sshd does not listen");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    server
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_holds_for_openssh() {
+    let server = start();
+    let machine = server.pool.machine(server.target.clone());
+    let input = vec![b'x'; 3_000_000];
+    let output = machine.exec("wc -c; echo oops >&2; exit 7", Some(input.into()), LIMIT).await.unwrap();
+    assert_eq!((output.status, output.stdout.trim_ascii(), &output.stderr[..]), (7, &b"3000000"[..], &b"oops\n"[..]));
+    let output = machine.exec("kill -KILL $$", None, LIMIT).await.unwrap();
+    assert_eq!((output.signal.as_deref(), output.status), (Some("KILL"), 137));
+    let output = machine.exec("head -c 1000000 /dev/zero; printf end", None, LIMIT).await.unwrap();
+    assert!(output.truncated && output.stdout.len() == OUTPUT_LIMIT && output.stdout.ends_with(b"end"));
+    // A command that never reads its input.
+    let output = machine.exec("printf done", Some(vec![0; 9_000_000].into()), LIMIT).await.unwrap();
+    assert_eq!(output.stdout, b"done");
+    let error = machine.exec("sleep 1000", None, Duration::from_millis(500)).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+
+    let mut other = server.target.clone();
+    other.host_key = ClientKey::generate().unwrap().public_openssh().unwrap();
+    let error = server.pool.machine(other).exec("true", None, LIMIT).await.unwrap_err();
+    assert!(matches!(error, Error::HostKeyMismatch { .. }), "{error}");
+    let stranger = SshPool::new(ClientKey::generate().unwrap(), PoolConfig::default());
+    let error = stranger.machine(server.target.clone()).exec("true", None, LIMIT).await.unwrap_err();
+    assert!(matches!(error, Error::AuthRefused { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_work_in_a_plain_login() {
+    let server = start();
+    let machine = server.pool.machine(server.target.clone());
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let info = ping::ping(&machine, LIMIT).await.unwrap();
+    assert_eq!(info.boot_id, kernel.trim());
+    assert!(info.uptime.is_some());
+    let root = server.folder.path().join("berth");
+    let packages = archive::list_packages(&machine, root.to_str().unwrap(), LIMIT).await.unwrap();
+    assert!(packages.is_empty());
+}
