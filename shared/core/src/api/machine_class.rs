@@ -1,0 +1,99 @@
+//! MachineClass: which provider makes machines, and how.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a MachineClass declares.
+#[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[kube(
+    group = "berth.dev",
+    version = "v1alpha1",
+    kind = "MachineClass",
+    plural = "machineclasses",
+    shortname = "mcl",
+    category = "berth",
+    derive = "PartialEq",
+    doc = "Which IaaS provider makes machines, with which parameters and credentials.",
+    selectable = ".spec.provider",
+    printcolumn(name = "Provider", type_ = "string", json_path = ".spec.provider"),
+    printcolumn(name = "Image", type_ = "string", json_path = ".spec.image"),
+    printcolumn(name = "Flavor", type_ = "string", json_path = ".spec.flavor"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineClassSpec {
+    /// Name of the provider, for example `local`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub provider: String,
+    /// Image of the machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// Flavor (size) of the machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub flavor: Option<String>,
+    /// Parameters of the provider; each provider documents its own and refuses what it does not know.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    #[schemars(schema_with = "any_object")]
+    pub parameters: serde_json::Map<String, serde_json::Value>,
+    /// Credentials for the provider's API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Credentials>,
+    /// How the machines are reached.
+    #[serde(default)]
+    pub access: MachineAccess,
+}
+
+fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// A Secret with credentials.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Credentials {
+    /// Namespace of the Secret.
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// How Berth logs in to machines of a class.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineAccess {
+    /// User of the SSH sessions.
+    #[serde(default = "user")]
+    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z_][a-z0-9_-]*$"))]
+    pub user: String,
+    /// Port of the SSH server.
+    #[serde(default = "port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+    /// Folder on the machine that Berth keeps packages, releases and services in.
+    #[serde(default = "root")]
+    #[schemars(length(min = 1, max = 256), regex(pattern = r"^/?[a-zA-Z0-9._/-]+$"))]
+    pub root: String,
+}
+
+impl Default for MachineAccess {
+    fn default() -> Self {
+        Self { user: user(), port: port(), root: root() }
+    }
+}
+
+fn user() -> String {
+    "root".into()
+}
+
+fn port() -> i32 {
+    22
+}
+
+fn root() -> String {
+    "/opt/berth".into()
+}

@@ -1,0 +1,39 @@
+//! The kinds of the group `berth.dev/v1alpha1`.
+#![expect(unreachable_pub, reason = "KubeSchema derives a twin of each type inside its module")]
+
+mod app;
+mod approval;
+mod deployment;
+mod health;
+mod machine;
+mod machine_class;
+mod package;
+mod replicaset;
+mod server;
+mod server_status;
+mod task;
+mod template;
+mod traffic;
+
+pub use app::{App, Artifact, EnvVar};
+pub use approval::{Approval, ApprovalSpec, ApprovalTarget, Approver, ApprovalDecision, TargetKind};
+pub use deployment::{
+    AnalysisStep, FailurePolicy, Rollout, RolloutOrder, RolloutStep, VMDeployment, VMDeploymentSpec, VMDeploymentStatus,
+};
+pub use health::{HealthCheck, HttpGet, Reachability, TcpSocket};
+pub use machine::Machine;
+pub use machine_class::{Credentials, MachineAccess, MachineClass, MachineClassSpec};
+pub use package::{Apt, Archive, Dnf, Package, PackageSource, Script};
+pub use replicaset::{
+    Failover, FailoverAction, OrphanPolicy, Retain, ScaleDown, ScaleDownPolicy, UpdateStrategy, UpdateType, VMReplicaSet,
+    VMReplicaSetSpec, VMReplicaSetStatus,
+};
+pub use server::{Force, Gate, GatePoint, GatePolicy, GateQuery, GateWindow, Retry, Server, ServerSpec};
+pub use server_status::{
+    AppFact, Claim, EnvironmentFact, ForceStatus, HealthFact, HealthState, InstalledPackage, Lock, MachineFact,
+    MachinePhase, MonitoringFact, MonitoringPhase, Outcome, ReachabilityFact, Report, ServerStatus, SshAccess, TrafficFact,
+    TrafficPhase, Transition,
+};
+pub use task::{Executor, State, Task, TaskKind, TaskPhase};
+pub use template::{ServerTemplate, ServerTemplateSpec, TemplateMeta};
+pub use traffic::{HaProxyBackend, Monitoring, ServiceBackend, Traffic};
