@@ -66,6 +66,8 @@ impl MachineDir {
                 return Ok(info);
             }
             if Instant::now() > deadline {
+                // Nobody else knows of it: it must not stay behind half-started.
+                self.kill()?;
                 bail!("the machine was not up within {BOOT_LIMIT:?}; see {}", console.display());
             }
             if !process::members(&spec.id).is_empty() {

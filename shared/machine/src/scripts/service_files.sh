@@ -5,8 +5,7 @@
 #   stop       ends everything that belongs to the service and waits until it is gone
 #   down       exists while the service is stopped on purpose
 # All processes of a service are known by BERTH_SERVICE in their environment: a stale or reused process id is
-# never taken for the service, and a child that left the process group is found too. The value ends in "/." so that
-# no service's mark is the beginning of another's.
+# never taken for the service, and a child that left the process group is found too.
 write_if_changed() { # FILE CONTENT MODE; sets $written
     if [ "$(cat "$1" 2>/dev/null || :)" = "$2" ]; then
         written=no
@@ -18,11 +17,13 @@ write_if_changed() { # FILE CONTENT MODE; sets $written
     fi
 }
 write_supervisor() {
+    # Environments are separated by NUL; a grep without -z would find no process and so never stop one.
+    printf 'a\0b\0' | grep -zqxF b || die 81 "a grep that knows -z, to find a service's processes"
     have setsid || die 81 "setsid (util-linux or busybox), to start services"
     write_if_changed "$service/members" '#!/bin/sh
 # Prints the process ids of the service.
 dir=$(cd "$(dirname "$0")" && pwd -P)
-grep -lsF "BERTH_SERVICE=$dir/." /proc/[0-9]*/environ | while IFS=/ read -r _ _ pid _; do echo "$pid"; done' 755
+grep -zlsxF "BERTH_SERVICE=$dir" /proc/[0-9]*/environ | while IFS=/ read -r _ _ pid _; do echo "$pid"; done' 755
     write_if_changed "$service/supervise" '#!/bin/sh
 dir=$(cd "$(dirname "$0")" && pwd -P)
 cd "$dir" || exit 1
@@ -57,7 +58,7 @@ if command -v flock >/dev/null 2>&1; then exec 8>>start.lock && flock -w 30 8 ||
 if pid=$(cat supervise.pid 2>/dev/null) && ./members | grep -qx "$pid"; then exit 0; fi
 ./stop || exit 1 # what a killed supervisor left running
 rm -f pid supervise.pid
-BERTH_SERVICE=$dir/. setsid sh "$dir/supervise" </dev/null >>log 2>&1 8>&- 9>&- &
+BERTH_SERVICE=$dir setsid sh "$dir/supervise" </dev/null >>log 2>&1 8>&- 9>&- &
 tries=0
 until [ -s pid ]; do
     tries=$((tries + 1))
