@@ -1,4 +1,5 @@
 //! The kinds of the group `berth.dev/v1alpha1`.
+#![expect(clippy::duplicated_attributes, reason = "each printer column names its own type")]
 #![expect(unreachable_pub, reason = "KubeSchema derives a twin of each type inside its module")]
 
 mod app;
@@ -16,7 +17,7 @@ mod template;
 mod traffic;
 
 pub use app::{App, Artifact, EnvVar};
-pub use approval::{Approval, ApprovalSpec, ApprovalTarget, Approver, ApprovalDecision, TargetKind};
+pub use approval::{Approval, ApprovalDecision, ApprovalSpec, ApprovalTarget, Approver, TargetKind};
 pub use deployment::{
     AnalysisStep, FailurePolicy, Rollout, RolloutOrder, RolloutStep, VMDeployment, VMDeploymentSpec, VMDeploymentStatus,
 };
@@ -25,14 +26,14 @@ pub use machine::Machine;
 pub use machine_class::{Credentials, MachineAccess, MachineClass, MachineClassSpec};
 pub use package::{Apt, Archive, Dnf, Package, PackageSource, Script};
 pub use replicaset::{
-    Failover, FailoverAction, OrphanPolicy, Retain, ScaleDown, ScaleDownPolicy, UpdateStrategy, UpdateType, VMReplicaSet,
-    VMReplicaSetSpec, VMReplicaSetStatus,
+    Failover, FailoverAction, OrphanPolicy, Retain, ScaleDown, ScaleDownPolicy, UpdateStrategy, UpdateType,
+    VMReplicaSet, VMReplicaSetSpec, VMReplicaSetStatus,
 };
 pub use server::{Force, Gate, GatePoint, GatePolicy, GateQuery, GateWindow, Retry, Server, ServerSpec};
 pub use server_status::{
     AppFact, Claim, EnvironmentFact, ForceStatus, HealthFact, HealthState, InstalledPackage, Lock, MachineFact,
-    MachinePhase, MonitoringFact, MonitoringPhase, Outcome, ReachabilityFact, Report, ServerStatus, SshAccess, TrafficFact,
-    TrafficPhase, Transition,
+    MachinePhase, MonitoringFact, MonitoringPhase, Outcome, ReachabilityFact, Report, ServerStatus, SshAccess,
+    TrafficFact, TrafficPhase, Transition,
 };
 pub use task::{Executor, State, Task, TaskKind, TaskPhase};
 pub use template::{ServerTemplate, ServerTemplateSpec, TemplateMeta};

@@ -130,8 +130,9 @@ pub(crate) fn count_or_percent(_: &mut schemars::SchemaGenerator) -> schemars::S
 
 /// The rule of a number that can also be a percentage.
 pub(crate) fn percent_rule(field: &str) -> kube::core::Rule {
-    kube::core::Rule::new("type(self) == int ? self >= 0 : self.matches('^(100|[1-9]?[0-9])%$')")
-        .message(kube::core::Message::Message(format!("{field} is a number of at least 0 or a percentage from 0% to 100%")))
+    kube::core::Rule::new("type(self) == int ? self >= 0 : self.matches('^(100|[1-9]?[0-9])%$')").message(
+        kube::core::Message::Message(format!("{field} is a number of at least 0 or a percentage from 0% to 100%")),
+    )
 }
 
 /// Whether machines may be replaced.

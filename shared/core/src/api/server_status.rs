@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ServiceBackend, HaProxyBackend, State, Task};
+use super::{HaProxyBackend, ServiceBackend, State, Task};
 
 /// State, tasks and facts of a Server.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]

@@ -1,0 +1,75 @@
+//! Who may write which field of a Server's status.
+
+use super::refusal::{Refusal, RefusalReason};
+use crate::api::{Executor, Server, ServerStatus};
+
+/// Refuses a status write that touches what its author does not own.
+pub(super) fn check(before: &ServerStatus, after: &ServerStatus, executor: Option<Executor>) -> Result<(), Refusal> {
+    use Executor::{DeploymentController, LbController, MonitorController, ReplicasetController};
+    let (b, a) = (before, after);
+    let fields: [(&str, bool, Option<Executor>); 20] = [
+        ("state", b.state != a.state, None),
+        ("stateSince", b.state_since != a.state_since, None),
+        ("waitingFor", b.waiting_for != a.waiting_for, None),
+        ("lastTaskID", b.last_task_id != a.last_task_id, None),
+        ("firstTaskID", b.first_task_id != a.first_task_id, None),
+        ("tasks", b.tasks != a.tasks, None),
+        ("lock", b.lock != a.lock, None),
+        ("transitions", b.transitions != a.transitions, None),
+        ("epoch", b.epoch != a.epoch, None),
+        ("force", b.force != a.force, None),
+        ("observedRetry", b.observed_retry != a.observed_retry, None),
+        ("conditions", b.conditions != a.conditions, None),
+        ("observedGeneration", b.observed_generation != a.observed_generation, Some(ReplicasetController)),
+        ("machine", b.machine != a.machine, Some(ReplicasetController)),
+        ("environment", b.environment != a.environment, Some(ReplicasetController)),
+        ("app", b.app != a.app, Some(DeploymentController)),
+        ("traffic", b.traffic != a.traffic, Some(LbController)),
+        ("reachability", b.reachability != a.reachability, Some(MonitorController)),
+        ("health", b.health != a.health, Some(MonitorController)),
+        ("monitoring", b.monitoring != a.monitoring, Some(MonitorController)),
+    ];
+    for (name, changed, owner) in fields {
+        if changed && (owner.is_none() || owner != executor) {
+            let message = match owner {
+                None => "only the webhook writes this field".to_owned(),
+                Some(owner) => format!("only {owner} reports this fact"),
+            };
+            return Err(Refusal::new(RefusalReason::Field, format!("status.{name}"), message));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses facts that make no sense.
+pub(super) fn check_facts(server: &Server, before: &ServerStatus) -> Result<(), Refusal> {
+    let Some(status) = &server.status else { return Ok(()) };
+    let epoch = before.epoch.unwrap_or_default();
+    match &status.health {
+        Some(health) if status.health != before.health && health.epoch != epoch => Err(Refusal::new(
+            RefusalReason::Malformed,
+            "status.health.epoch",
+            format!("health was judged in epoch {}, but the Server is in epoch {epoch}: judge it again", health.epoch),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The controller that the writer is; a claim or a report of somebody else is refused.
+pub(super) fn executor_of(executor: Option<Executor>, field: &str) -> Result<Executor, Refusal> {
+    executor.ok_or_else(|| {
+        Refusal::new(RefusalReason::WrongExecutor, field, "only Berth's controllers claim tasks and report on them")
+    })
+}
+
+/// Refuses a holder that is not an instance of the writer.
+pub(super) fn check_holder(holder: &str, executor: Executor, field: &str) -> Result<(), Refusal> {
+    match holder.strip_prefix(executor.name()).and_then(|rest| rest.strip_prefix('/')) {
+        Some(instance) if !instance.is_empty() => Ok(()),
+        _ => Err(Refusal::new(
+            RefusalReason::Malformed,
+            field,
+            format!("must be \"{executor}/<instance>\", because {executor} writes it; it is \"{holder}\""),
+        )),
+    }
+}
