@@ -30,7 +30,7 @@ pub(super) fn refresh(server: &mut Server) -> bool {
         && let Some(why) = ended(server, &force)
     {
         status.active = false;
-        status.message = why.to_owned();
+        why.clone_into(&mut status.message);
     }
     server.status.get_or_insert_default().force = Some(status);
     again
