@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use berth_control_plane::{ControlPlane, Error, Options, Part};
+use berth_control_plane::{ControlPlane, Error, Options, Part, WebhookEndpoint};
 use k8s_openapi::{
     api::{
         core::v1::{ConfigMap, Namespace, ServiceAccount},
@@ -161,7 +161,13 @@ spec: {ports: [{port: 443}]}
 apiVersion: admissionregistration.k8s.io/v1
 kind: MutatingWebhookConfiguration
 metadata: {name: boats}
-webhooks: []
+webhooks:
+- name: boats.test.berth.dev
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  timeoutSeconds: 1
+  rules: [{apiGroups: [test.berth.dev], apiVersions: [v1], resources: [boats], operations: [CREATE]}]
+  clientConfig: {service: {name: webhook, namespace: harbour, path: /mutate}}
 ---
 apiVersion: v1
 kind: Namespace
@@ -208,6 +214,19 @@ async fn manifests_are_installed_and_dependents_and_namespaces_collected() {
         maps.get_opt("sail").await.unwrap().is_none().then_some(())
     })
     .await;
+
+    // With an endpoint the webhook configuration is installed, and asked: nothing listens there.
+    let ca_pem = fs::read_to_string(control_plane.dir().join("ca.crt")).unwrap();
+    let endpoint = WebhookEndpoint { url_base: "https://127.0.0.1:1".into(), ca_pem };
+    let report = control_plane.install(dir.path(), Some(&endpoint)).await.unwrap();
+    assert_eq!(report.applied.last().unwrap(), "MutatingWebhookConfiguration boats");
+    let boat = DynamicObject::new("second", &kind).data(json!({"spec": {"length": 8}}));
+    let asked = eventually("the webhook is asked", async || {
+        let error = boats.create(&PostParams { dry_run: true, ..PostParams::default() }, &boat).await.err()?;
+        Some(error.to_string())
+    });
+    let asked = asked.await;
+    assert!(asked.contains("https://127.0.0.1:1/mutate"), "{asked}");
 
     maps.create(&PostParams::default(), &config_map("anchor")).await.unwrap();
     let namespaces: Api<Namespace> = Api::all(client);
