@@ -1,0 +1,188 @@
+//! The API itself on a real kube-apiserver: CRDs without a warning, and bad input refused with field and reason.
+
+use std::path::Path;
+
+use berth_control_plane::{ControlPlane, Options};
+use berth_core::api::{Approval, MachineClass, Server, VMDeployment, VMReplicaSet};
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+fn crds() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/crds")
+}
+
+/// Creates the object and returns the API server's refusal.
+async fn refusal<K>(client: &Client, value: Value) -> String
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned + Serialize,
+    K::DynamicType: Default,
+{
+    // The raw value, because the types of this crate cannot even express some mistakes.
+    let resource = kube::core::ApiResource::erase::<K>(&K::DynamicType::default());
+    let api: Api<kube::core::DynamicObject> = Api::namespaced_with(client.clone(), "default", &resource);
+    let object = serde_json::from_value(value.clone()).unwrap();
+    match api.create(&PostParams { dry_run: true, ..PostParams::default() }, &object).await {
+        Ok(_) => panic!("accepted: {value}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn server(change: impl FnOnce(&mut Value)) -> Value {
+    let mut value = json!({
+        "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "web-0"},
+        "spec": {
+            "machine": {"className": "local"},
+            "packages": [{"name": "tool", "version": "1", "archive": {"url": "http://127.0.0.1/a.tgz", "sha256": "a".repeat(64)}}],
+            "app": {"name": "web", "artifact": {"url": "http://127.0.0.1/w.tgz", "sha256": "b".repeat(64)}, "command": "./run"},
+            "healthCheck": {"httpGet": {"port": 8080}},
+            "traffic": {"services": [{"name": "web", "port": 8080}]},
+        }
+    });
+    change(&mut value);
+    value
+}
+
+fn set(kind: &str, change: impl FnOnce(&mut Value)) -> Value {
+    let mut value = json!({
+        "apiVersion": "berth.dev/v1alpha1", "kind": kind, "metadata": {"name": "web"},
+        "spec": {
+            "replicas": 3,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"machine": {"className": "local"}}},
+        }
+    });
+    if kind == "VMDeployment" {
+        value["spec"]["app"] = json!({"name": "web", "artifact": {"url": "http://127.0.0.1/w.tgz", "sha256": "b".repeat(64)}, "command": "./run"});
+    }
+    change(&mut value);
+    value
+}
+
+fn assert_says(refusal: &str, words: &[&str]) {
+    for word in words {
+        assert!(refusal.contains(word), "the refusal does not say {word:?}: {refusal}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_on_a_real_apiserver() {
+    let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+    let report = control_plane.install(&crds(), None).await.unwrap();
+    assert_eq!(report.applied.len(), 5, "{:?}", report.applied);
+    assert!(report.warnings.is_empty(), "the API server warns: {:?}", report.warnings);
+    let client = control_plane.admin_client();
+
+    bad_servers(&client).await;
+    bad_sets(&client).await;
+    immutable_fields(&client).await;
+    scale_and_selectable_fields(&client).await;
+    approvals_do_not_change(&client).await;
+    defaults(&client).await;
+    control_plane.stop().await.unwrap();
+}
+
+async fn bad_servers(client: &Client) {
+    let cases: [(&[&str], Value); 9] = [
+        (&["spec.packages[0]", "exactly one of apt, dnf, archive or script"], server(|s| s["spec"]["packages"] = json!([{"name": "x", "version": "1", "snap": {}}]))),
+        (&["spec.packages[0]", "exactly one of"], server(|s| s["spec"]["packages"][0]["apt"] = json!({}))),
+        (&["spec.packages[0].archive.sha256", "Required"], server(|s| { s["spec"]["packages"][0]["archive"].as_object_mut().unwrap().remove("sha256"); })),
+        (&["spec.app.artifact.sha256", "Required"], server(|s| { s["spec"]["app"]["artifact"].as_object_mut().unwrap().remove("sha256"); })),
+        (&["spec.app.artifact.sha256", "^[0-9a-f]{64}$"], server(|s| s["spec"]["app"]["artifact"]["sha256"] = json!("Z".repeat(64)))),
+        (&["spec.healthCheck", "exactly one of httpGet or tcpSocket"], server(|s| s["spec"]["healthCheck"]["tcpSocket"] = json!({"port": 1}))),
+        (&["spec.gates[0].before", "Unsupported value", "ReleaseTraffic"], server(|s| s["spec"]["gates"] = json!([{"before": "Lunch"}]))),
+        (&["spec.force.state", "Unsupported value", "Ready"], server(|s| s["spec"]["force"] = json!({"state": "Fine", "reason": "x"}))),
+        (&["spec.traffic.services[0].port", "less than or equal to 65535"], server(|s| s["spec"]["traffic"]["services"][0]["port"] = json!(70000))),
+    ];
+    for (words, value) in cases {
+        assert_says(&refusal::<Server>(client, value).await, words);
+    }
+}
+
+async fn bad_sets(client: &Client) {
+    for kind in ["VMReplicaSet", "VMDeployment"] {
+        let cases: [(&[&str], Value); 7] = [
+            (&["spec.replicas", "greater than or equal to 0"], set(kind, |s| s["spec"]["replicas"] = json!(-1))),
+            (&["spec.replicas", "less than or equal to 10000"], set(kind, |s| s["spec"]["replicas"] = json!(10001))),
+            (&["spec.selector does not match"], set(kind, |s| s["spec"]["selector"]["matchLabels"]["app"] = json!("other"))),
+            (&["spec.selector needs matchLabels"], set(kind, |s| s["spec"]["selector"] = json!({}))),
+            (&["maxUnavailable is a number of at least 0 or a percentage from 0% to 100%"], set(kind, |s| s["spec"]["updateStrategy"] = json!({"maxUnavailable": "101%"}))),
+            (&["maxSurge is a number"], set(kind, |s| s["spec"]["updateStrategy"] = json!({"maxSurge": -1}))),
+            (&["metadata.name: at most 52 characters"], set(kind, |s| s["metadata"]["name"] = json!("x".repeat(53)))),
+        ];
+        for (words, value) in cases {
+            let said = if kind == "VMReplicaSet" { refusal::<VMReplicaSet>(client, value).await } else { refusal::<VMDeployment>(client, value).await };
+            assert_says(&said, words);
+        }
+    }
+    let steps = set("VMDeployment", |s| s["spec"]["rollout"] = json!({"steps": [{"weight": 10, "pause": {}}]}));
+    assert_says(&refusal::<VMDeployment>(client, steps).await, &["spec.rollout.steps[0]", "exactly one of servers, pause, weight or analysis"]);
+}
+
+async fn create<K>(client: &Client, value: Value) -> K
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned + Serialize,
+    K::DynamicType: Default,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), "default");
+    api.create(&PostParams::default(), &serde_json::from_value(value).unwrap()).await.unwrap()
+}
+
+async fn merge<K>(client: &Client, name: &str, patch: Value) -> Result<K, kube::Error>
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned + Serialize,
+    K::DynamicType: Default,
+{
+    Api::<K>::namespaced(client.clone(), "default").patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
+}
+
+async fn immutable_fields(client: &Client) {
+    let _: Server = create(client, server(|_| ())).await;
+    let error = merge::<Server>(client, "web-0", json!({"spec": {"machine": {"className": "other"}}})).await.unwrap_err();
+    assert_says(&error.to_string(), &["spec.machine is immutable"]);
+    let _: VMReplicaSet = create(client, set("VMReplicaSet", |_| ())).await;
+    let patch = json!({"spec": {"selector": {"matchLabels": {"app": "b"}}, "template": {"metadata": {"labels": {"app": "b"}}}}});
+    let error = merge::<VMReplicaSet>(client, "web", patch).await.unwrap_err();
+    assert_says(&error.to_string(), &["spec.selector is immutable"]);
+}
+
+async fn scale_and_selectable_fields(client: &Client) {
+    let api: Api<VMReplicaSet> = Api::namespaced(client.clone(), "default");
+    api.patch_scale("web", &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 7}}))).await.unwrap();
+    assert_eq!(api.get("web").await.unwrap().spec.replicas, 7);
+    let servers: Api<Server> = Api::namespaced(client.clone(), "default");
+    let by_state = kube::api::ListParams::default().fields("status.state=Ready");
+    assert_eq!(servers.list(&by_state).await.unwrap().items.len(), 0);
+    let by_class = kube::api::ListParams::default().fields("spec.machine.className=local");
+    assert_eq!(servers.list(&by_class).await.unwrap().items.len(), 1);
+}
+
+async fn approvals_do_not_change(client: &Client) {
+    let approval = json!({
+        "apiVersion": "berth.dev/v1alpha1", "kind": "Approval", "metadata": {"name": "yes"},
+        "spec": {"target": {"kind": "Server", "name": "web-0"}, "taskID": 3, "decision": "Approve"}
+    });
+    let mut without_task = approval.clone();
+    without_task["spec"].as_object_mut().unwrap().remove("taskID");
+    assert_says(&refusal::<Approval>(client, without_task).await, &["spec.taskID is required for a Server"]);
+    let _: Approval = create(client, approval).await;
+    let error = merge::<Approval>(client, "yes", json!({"spec": {"decision": "Refuse"}})).await.unwrap_err();
+    assert_says(&error.to_string(), &["an Approval is immutable"]);
+}
+
+async fn defaults(client: &Client) {
+    let api: Api<Server> = Api::namespaced(client.clone(), "default");
+    let spec = api.get("web-0").await.unwrap().spec;
+    assert_eq!((spec.task_attempts, spec.reachability.unreachable_after_seconds), (5, 30));
+    let check = spec.health_check.unwrap();
+    assert_eq!((check.period_seconds, check.failure_threshold, check.http_get.unwrap().path.as_str()), (10, 3, "/"));
+    let class = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "MachineClass", "metadata": {"name": "local"},
+        "spec": {"provider": "local", "parameters": {"anything": {"goes": [1]}}}});
+    let classes: Api<MachineClass> = Api::all(client.clone());
+    let class = classes.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
+    assert_eq!(class.spec.access.port, 22);
+    assert_eq!(class.spec.parameters["anything"]["goes"][0], 1);
+}
