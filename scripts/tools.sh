@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Installs the tools of `make test` once, each at a pinned version, into a cache outside the checkout.
+# Usage: scripts/tools.sh cargo-deny|cargo-mutants|typos
+# Prints the path of the program. What is half installed is never used: each tool is built beside its place and moved
+# there when it works; of parallel callers one does the work.
+set -euo pipefail
+
+CARGO_DENY_VERSION=0.20.2
+CARGO_MUTANTS_VERSION=27.1.0
+TYPOS_VERSION=1.52.0
+
+cache=${BERTH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/berth}/tools
+
+say() { echo "tools: $*" >&2; }
+
+# Installs with the function `$2` into the folder given to it as argument, unless `$1` is there already.
+install_once() { # FOLDER FUNCTION
+    local folder=$cache/$1 part
+    if [ ! -d "$folder" ]; then
+        mkdir -p "$cache"
+        exec 9>"$cache/$1.lock"
+        flock 9
+        if [ ! -d "$folder" ]; then
+            part=$cache/.$1.part
+            rm -rf "$part"
+            say "installing $1 into $cache, once"
+            "$2" "$part" >&2
+            mv -T "$part" "$folder"
+        fi
+        exec 9>&-
+    fi
+}
+
+cargo_tool() { # NAME VERSION FOLDER
+    # A build folder of its own: the workspace's flags and profiles are not this tool's.
+    CARGO_TARGET_DIR=$3.build nice cargo install --quiet --locked --root "$3" --version "$2" "$1"
+    rm -rf "$3.build"
+}
+cargo_deny() { cargo_tool cargo-deny "$CARGO_DENY_VERSION" "$1"; }
+cargo_mutants() { cargo_tool cargo-mutants "$CARGO_MUTANTS_VERSION" "$1"; }
+typos() {
+    # The wheel is the program alone; unpacked, because a virtual environment cannot be moved.
+    python3 -m venv "$1.venv"
+    "$1.venv/bin/pip" --quiet --disable-pip-version-check install --no-deps --target "$1" "typos==$TYPOS_VERSION"
+    rm -rf "$1.venv"
+    "$1/bin/typos" --version
+}
+
+case ${1:-} in
+cargo-deny)
+    install_once "cargo-deny-$CARGO_DENY_VERSION" cargo_deny
+    echo "$cache/cargo-deny-$CARGO_DENY_VERSION/bin/cargo-deny"
+    ;;
+cargo-mutants)
+    install_once "cargo-mutants-$CARGO_MUTANTS_VERSION" cargo_mutants
+    echo "$cache/cargo-mutants-$CARGO_MUTANTS_VERSION/bin/cargo-mutants"
+    ;;
+typos)
+    install_once "typos-$TYPOS_VERSION" typos
+    echo "$cache/typos-$TYPOS_VERSION/bin/typos"
+    ;;
+*)
+    echo "usage: scripts/tools.sh cargo-deny|cargo-mutants|typos" >&2
+    exit 2
+    ;;
+esac
