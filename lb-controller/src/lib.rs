@@ -1,1 +1,3 @@
-//! Carries out traffic tasks on load balancers.
+//! x
+pub mod plan;
+mod slices;

@@ -1,0 +1,175 @@
+//! Where in a Service's EndpointSlices a Server lives. Pure.
+//!
+//! All endpoints of a slice share its ports and address type, so Servers that differ there live in different *groups*
+//! of slices. Within a group the slices form a binary tree whose branches are the bits of a hash of the Server's UID.
+//! A Server lives in the first slice on its way from the root that is not *closed*. A slice is closed, for good, in
+//! the very write that fills it, and a slice below it is used only when it is closed. So two controllers that know
+//! nothing of each other can never put one Server into two slices: either both mean the same slice, where the
+//! `resourceVersion` lets only one of them write, or the one further up has been closed, and then nobody can add
+//! to it any more. A group of N Servers has about N/100 slices; one of up to 100 has a single one.
+
+use std::net::IpAddr;
+
+use berth_core::{api::ServiceBackend, digest};
+use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
+
+/// Endpoints after which a slice is closed; Kubernetes' own controller uses the same number.
+pub(crate) const MAX_ENDPOINTS: usize = 100;
+/// Value of [`MANAGED_BY`] that marks our slices.
+pub(crate) const MANAGER: &str = "lb-controller.berth.dev";
+/// Label that says who manages a slice.
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// Label that says which Service a slice belongs to.
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Annotation of a closed slice.
+const CLOSED: &str = "berth.dev/closed";
+/// Levels of the tree below its root: many more than any Service needs.
+const DEPTH: usize = 32;
+
+/// Servers of one Service that share their port and kind of address, and so may share slices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    service: String,
+    port: i32,
+    port_name: Option<String>,
+    address_type: &'static str,
+    root: String,
+}
+
+impl Group {
+    /// The group of a Server with this backend and address.
+    pub(crate) fn new(backend: &ServiceBackend, address: &str) -> Self {
+        let address_type = address_type(address);
+        let root = format!(
+            "{}-{}",
+            backend.name,
+            digest::short(&(backend.port, backend.port_name.as_deref().unwrap_or_default(), address_type))
+        );
+        Self {
+            service: backend.name.clone(),
+            port: backend.port,
+            port_name: backend.port_name.clone(),
+            address_type,
+            root,
+        }
+    }
+
+    /// Names of the slices that the Server with this UID may live in, from the root on.
+    pub(crate) fn way(&self, uid: &str) -> impl Iterator<Item = String> + use<'_> {
+        let hash = u64::from_str_radix(&digest::short(uid), 16).unwrap_or_default();
+        (0..=DEPTH).map(move |depth| {
+            let bits = (0..depth).map(|bit| if hash >> bit & 1 == 1 { '1' } else { '0' });
+            if depth == 0 { self.root.clone() } else { format!("{}-{}", self.root, bits.collect::<String>()) }
+        })
+    }
+
+    /// A slice of this group without endpoints.
+    pub(crate) fn empty_slice(&self, namespace: &str, name: &str) -> EndpointSlice {
+        let mut slice = EndpointSlice { address_type: self.address_type.to_owned(), ..EndpointSlice::default() };
+        slice.metadata.namespace = Some(namespace.to_owned());
+        slice.metadata.name = Some(name.to_owned());
+        self.normalise(&mut slice);
+        slice
+    }
+
+    /// Makes labels and ports what they must be.
+    pub(crate) fn normalise(&self, slice: &mut EndpointSlice) {
+        let labels = slice.metadata.labels.get_or_insert_default();
+        labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
+        labels.insert(SERVICE_NAME.to_owned(), self.service.clone());
+        slice.ports = Some(vec![EndpointPort {
+            name: Some(self.port_name.clone().unwrap_or_default()),
+            port: Some(self.port),
+            protocol: Some("TCP".to_owned()),
+            app_protocol: None,
+        }]);
+    }
+
+    /// Whether labels and ports are what they must be.
+    pub(crate) fn is_normal(&self, slice: &EndpointSlice) -> bool {
+        let label = |key: &str| slice.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
+        let ports = slice.ports.as_deref().unwrap_or_default();
+        label(MANAGED_BY) == Some(MANAGER)
+            && label(SERVICE_NAME) == Some(&self.service)
+            && matches!(ports, [port] if port.port == Some(self.port)
+                && port.name.as_deref().unwrap_or_default() == self.port_name.as_deref().unwrap_or_default()
+                && port.protocol.as_deref().unwrap_or("TCP") == "TCP"
+                && port.app_protocol.is_none())
+    }
+}
+
+/// Kubernetes refuses loopback addresses in slices of type IPv4 and IPv6. Such machines exist in demos and tests only,
+/// where nothing routes by the slice; their addresses go as FQDN, which an address in dotted form is, too.
+fn address_type(address: &str) -> &'static str {
+    match address.parse::<IpAddr>() {
+        Ok(ip) if ip.is_loopback() => "FQDN",
+        Ok(IpAddr::V4(_)) => "IPv4",
+        Ok(IpAddr::V6(_)) => "IPv6",
+        Err(_) => "FQDN",
+    }
+}
+
+/// Whether nothing is added to the slice any more.
+pub(crate) fn is_closed(slice: &EndpointSlice) -> bool {
+    slice.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(CLOSED))
+}
+
+/// Closes the slice, for good.
+pub(crate) fn close(slice: &mut EndpointSlice) {
+    slice
+        .metadata
+        .annotations
+        .get_or_insert_default()
+        .insert(CLOSED.to_owned(), "full once, never added to again".to_owned());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(port: i32) -> ServiceBackend {
+        ServiceBackend { name: "web".into(), port, port_name: None }
+    }
+
+    #[test]
+    fn the_way_begins_at_the_root_and_each_slice_is_below_the_one_before() {
+        let group = Group::new(&backend(8080), "10.0.0.1");
+        let way: Vec<_> = group.way("uid-1").take(4).collect();
+        assert_eq!(way[0], group.root);
+        assert_eq!(way[2].len(), group.root.len() + 3);
+        assert!(way[3].starts_with(&way[2]));
+        assert_eq!(way, group.way("uid-1").take(4).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn both_branches_are_used_about_equally() {
+        let group = Group::new(&backend(8080), "10.0.0.1");
+        let right = (0..1000)
+            .filter(|n| group.way(&format!("uid-{n}")).nth(1).is_some_and(|name| name.ends_with("-1")))
+            .count();
+        assert!((400..600).contains(&right), "{right} of 1000");
+    }
+
+    #[test]
+    fn ports_and_kinds_of_address_make_groups() {
+        let group = Group::new(&backend(8080), "10.0.0.1");
+        assert_eq!(group, Group::new(&backend(8080), "10.0.0.2"));
+        assert_ne!(group.root, Group::new(&backend(8081), "10.0.0.1").root);
+        assert_ne!(group.root, Group::new(&backend(8080), "127.0.0.1").root);
+        assert_eq!(Group::new(&backend(1), "127.0.0.1").empty_slice("ns", "s").address_type, "FQDN");
+        assert_eq!(Group::new(&backend(1), "fd00::1").empty_slice("ns", "s").address_type, "IPv6");
+    }
+
+    #[test]
+    fn a_changed_port_or_label_is_seen_and_mended() {
+        let group = Group::new(&backend(8080), "10.0.0.1");
+        let mut slice = group.empty_slice("ns", "s");
+        assert!(group.is_normal(&slice));
+        slice.ports.as_mut().unwrap()[0].port = Some(1);
+        assert!(!group.is_normal(&slice));
+        group.normalise(&mut slice);
+        assert!(group.is_normal(&slice));
+        slice.metadata.labels = None;
+        assert!(!group.is_normal(&slice));
+    }
+}

@@ -1,0 +1,4 @@
+//! x
+mod edit;
+mod endpoint;
+mod layout;
