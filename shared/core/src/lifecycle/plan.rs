@@ -41,11 +41,7 @@ fn initializing(plan: &mut Plan<'_>) {
         GatePoint::InstallPackages,
         &[
             (TaskKind::InstallPackages, !facts::environment_right(plan.server)),
-            (
-                TaskKind::RegisterBackend,
-                !facts::registered(plan.server)
-                    || !facts::machine_runs(status) && facts::declared_traffic(plan.server).is_some(),
-            ),
+            (TaskKind::RegisterBackend, !facts::registered(plan.server)),
         ],
     );
 }

@@ -80,16 +80,22 @@ fn cancel(task: &mut Task, why: &str, now: Timestamp) {
 fn cancel_unwanted(status: &mut ServerStatus, plan: &[Planned], now: Timestamp) {
     let first = status.first_task_id.unwrap_or(1);
     for task in status.tasks.iter_mut().filter(|task| task.id >= first && !task.phase.is_finished()) {
-        let wanted = plan.iter().find(|planned| {
-            let same = task.kind == planned.kind && task.gate == planned.gate;
-            let in_hand = task.phase == TaskPhase::Running && task.kind.needs_lock();
-            same && (in_hand || task.digest == planned.digest)
-        });
-        match wanted {
-            Some(planned) => task.step = planned.step,
-            None => cancel(task, "no longer needed", now),
+        match plan.iter().find(|planned| task.kind == planned.kind && task.gate == planned.gate) {
+            Some(planned) if task.digest == planned.digest => task.step = planned.step,
+            Some(planned) if task.phase == TaskPhase::Running && task.kind.needs_lock() => task.step = planned.step,
+            Some(planned) if is_untouched(task) => {
+                task.step = planned.step;
+                task.digest.clone_from(&planned.digest);
+            }
+            _ => cancel(task, "no longer needed", now),
         }
     }
+}
+
+/// Whether nobody has begun the task, so that it can just as well carry out a newer declaration. A gate cannot: a
+/// person may be looking at it.
+fn is_untouched(task: &Task) -> bool {
+    task.phase == TaskPhase::Pending && task.attempts == 0 && task.kind != TaskKind::Gate
 }
 
 fn append_missing(status: &mut ServerStatus, plan: &[Planned], retry: bool) {
