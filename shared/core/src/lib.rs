@@ -4,6 +4,7 @@
 //! admission webhook decides is [`lifecycle`], what the controllers write is built by [`protocol`].
 
 pub mod api;
+pub mod budget;
 pub mod conditions;
 pub mod digest;
 pub mod identity;

@@ -1,0 +1,195 @@
+//! The disruption budget of a set: which Servers may be disturbed next.
+//!
+//! Two controllers draw on one budget and never talk to each other. What they have begun stands in the ledger
+//! (`status.disturbed` of the VMReplicaSet), entered by a write that tests `resourceVersion` before the first touch. An
+//! [`Entry`] names the Server and the axis that is being changed, so that each controller takes out only what it has
+//! entered itself: the other one's target is not known to it.
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use k8s_openapi::{
+    apimachinery::pkg::util::intstr::IntOrString,
+    jiff::{SignedDuration, Timestamp},
+};
+
+use crate::api::{Server, State, UpdateStrategy, VMReplicaSet};
+
+/// Share of the Servers that may be unavailable when nothing is declared, in percent.
+const DEFAULT_PERCENT: usize = 25;
+
+/// What is being changed on a disturbed Server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Axis {
+    /// Its environment, by replicaset-controller.
+    Environment,
+    /// Its code, by deployment-controller.
+    App,
+}
+
+impl Axis {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Environment => "environment",
+            Self::App => "app",
+        }
+    }
+}
+
+/// A line of the ledger, written `<server>/<axis>`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Entry {
+    /// Name of the Server.
+    pub server: String,
+    /// What is being changed on it.
+    pub axis: Axis,
+}
+
+impl Entry {
+    /// An entry for this Server.
+    #[must_use]
+    pub fn new(server: impl Into<String>, axis: Axis) -> Self {
+        Self { server: server.into(), axis }
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.server, self.axis.name())
+    }
+}
+
+impl FromStr for Entry {
+    type Err = String;
+
+    /// Reads `<server>/<axis>`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unknown = || format!("{text:?} is no line of the ledger: it must be <server>/environment or <server>/app");
+        let (server, axis) = text.rsplit_once('/').ok_or_else(unknown)?;
+        let axis = [Axis::Environment, Axis::App].into_iter().find(|a| a.name() == axis).ok_or_else(unknown)?;
+        Ok(Self::new(server, axis))
+    }
+}
+
+/// The entries of a ledger. A line that is not understood stays where it is and counts as a Server of that name.
+pub fn entries(ledger: &[String]) -> impl Iterator<Item = Entry> + '_ {
+    ledger.iter().filter_map(|line| line.parse().ok())
+}
+
+/// The budget of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Servers that there are to be.
+    pub replicas: usize,
+    /// Servers that may be unavailable at once.
+    pub max_unavailable: usize,
+    /// Seconds for which a Server must be Ready before it counts as available.
+    pub min_ready_seconds: i32,
+    /// Servers that keep what they have.
+    pub partition: usize,
+}
+
+impl Budget {
+    /// The budget that a set declares; `partition` is that of its template.
+    #[must_use]
+    pub fn of(set: &VMReplicaSet) -> Self {
+        let spec = &set.spec;
+        Self {
+            replicas: count(spec.replicas),
+            max_unavailable: max_unavailable(&spec.update_strategy, spec.replicas),
+            min_ready_seconds: spec.min_ready_seconds,
+            partition: count(spec.update_strategy.partition),
+        }
+    }
+}
+
+fn count(n: i32) -> usize {
+    usize::try_from(n).unwrap_or(0)
+}
+
+/// How many of `replicas` Servers may be unavailable. A percentage is rounded down, but to one Server at least unless
+/// it is 0 %: a budget that a small set rounds to nothing would hold every change for ever.
+#[must_use]
+pub fn max_unavailable(strategy: &UpdateStrategy, replicas: i32) -> usize {
+    let percent = |percent: usize| match percent {
+        0 => 0,
+        percent => (count(replicas) * percent / 100).max(1),
+    };
+    match &strategy.max_unavailable {
+        None => percent(DEFAULT_PERCENT),
+        Some(IntOrString::Int(n)) => count(*n),
+        Some(IntOrString::String(text)) => {
+            text.strip_suffix('%').and_then(|n| n.parse().ok()).map_or(0, |n: usize| percent(n.min(100)))
+        }
+    }
+}
+
+/// Whether the Server counts for its set: not offline and not being deleted.
+#[must_use]
+pub fn is_active(server: &Server) -> bool {
+    !server.spec.offline && server.metadata.deletion_timestamp.is_none()
+}
+
+/// Whether the newest declaration of this Server has been decided upon.
+#[must_use]
+pub fn is_observed(server: &Server) -> bool {
+    server.status.as_ref().is_some_and(|s| s.observed_generation == server.metadata.generation)
+}
+
+/// Whether the Server is Ready with its newest declaration.
+#[must_use]
+pub fn is_ready(server: &Server) -> bool {
+    is_active(server) && is_observed(server) && state(server) == Some(State::Ready)
+}
+
+/// Whether the Server has been Ready for `min_ready_seconds`.
+#[must_use]
+pub fn is_available(server: &Server, min_ready_seconds: i32, now: Timestamp) -> bool {
+    is_ready(server) && available_at(server, min_ready_seconds).is_none_or(|at| at <= now)
+}
+
+/// When a Ready Server becomes available, if nothing happens to it.
+#[must_use]
+pub fn available_at(server: &Server, min_ready_seconds: i32) -> Option<Timestamp> {
+    let since = server.status.as_ref()?.state_since.as_ref()?.0;
+    since.checked_add(SignedDuration::from_secs(i64::from(min_ready_seconds))).ok()
+}
+
+fn state(server: &Server) -> Option<State> {
+    server.status.as_ref().and_then(|s| s.state)
+}
+
+fn name(server: &Server) -> &str {
+    server.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// How many of the set's Servers are unavailable, through whatever cause: not yet created, not available, or in the
+/// ledger.
+#[must_use]
+pub fn unavailable(servers: &[&Server], ledger: &[String], budget: Budget, now: Timestamp) -> usize {
+    let active: BTreeSet<&str> = servers.iter().filter(|s| is_active(s)).map(|s| name(s)).collect();
+    let disturbed: BTreeSet<&str> = ledger.iter().map(|line| line.split('/').next().unwrap_or(line)).collect();
+    let not_available = servers.iter().filter(|s| is_active(s) && !is_available(s, budget.min_ready_seconds, now));
+    let mut out: BTreeSet<&str> = not_available.map(|s| name(s)).collect();
+    out.extend(active.iter().filter(|name| disturbed.contains(*name)));
+    out.len() + budget.replicas.saturating_sub(active.len())
+}
+
+/// Which Servers may be disturbed now, in the order in which they are to be: those for which `outdated` holds, at most
+/// so many that `partition` Servers keep what they have. One that is not Ready costs nothing, because it is
+/// unavailable anyhow, and so comes first; one that is Ready needs room in the budget. Of equals the first in `servers`
+/// comes first.
+#[must_use]
+pub fn next_to_disturb<'a>(
+    servers: &[&'a Server],
+    ledger: &[String],
+    budget: Budget,
+    now: Timestamp,
+    outdated: impl Fn(&Server) -> bool,
+) -> Vec<&'a Server> {
+    let active: Vec<&Server> = servers.iter().copied().filter(|s| is_active(s)).collect();
+    let (old, new): (Vec<&Server>, Vec<&Server>) = active.iter().partition(|s| outdated(s));
+    let wanted = active.len().saturating_sub(budget.partition).saturating_sub(new.len());
+    let (ready, unready): (Vec<&Server>, Vec<&Server>) = old.into_iter().partition(|s| is_ready(s));
+    let room = budget.max_unavailable.saturating_sub(unavailable(servers, ledger, budget, now));
+    unready.into_iter().chain(ready.into_iter().take(room)).take(wanted).collect()
+}
