@@ -1,1 +1,34 @@
-//! Fixtures of the whole-system tests.
+//! Fixtures of the whole-system tests, and of the demonstration: a whole Berth on loopback.
+//!
+//! [`Berth::start`] starts a real control plane with the shipped manifests, the webhook and the four controllers as
+//! processes (each with the token of its own ServiceAccount), and a server of artifacts. Whatever way the test ends,
+//! no process and no folder is left.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use berth_tests::{Archive, Berth, Options, Part};
+//! let berth = Berth::start(Options::default()).await?;
+//! let code = berth.artifacts().put("app.tar", Archive::new().file("index.html", "hello").build()?);
+//! berth.kill9(Part::LbController)?;
+//! berth.restart(Part::LbController).await?;
+//! # drop(code);
+//! berth.stop().await
+//! # }
+//! ```
+
+mod archive;
+mod artifacts;
+mod berth;
+mod machines;
+mod part;
+mod programs;
+mod serving;
+mod wait;
+
+pub use archive::Archive;
+pub use artifacts::{Artifact, Artifacts};
+pub use berth::{BERTH_NAMESPACE, Berth, Options};
+pub use machines::Machines;
+pub use part::{Instance, Part};
+pub use programs::{program, repository};
+pub use wait::{Seen, eventually};

@@ -1,0 +1,69 @@
+//! The example artifacts and manifests.
+
+use std::{fs, path::Path, process::Stdio, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use berth_tests::{Archive, Artifacts, repository};
+use tokio::process::Command;
+
+/// The port that the manifests name.
+pub(crate) const PORT: u16 = 18080;
+/// How long `kubectl apply` may take.
+const APPLY_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Packs every folder of `examples/artifacts`: name of the archive and its bytes, sorted.
+pub(crate) fn pack() -> Result<Vec<(String, Vec<u8>)>> {
+    let folder = repository().join("examples/artifacts");
+    let mut packed = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))? {
+        let entry = entry?;
+        let name = format!("{}.tar", entry.file_name().to_string_lossy());
+        packed.push((name, Archive::of_folder(&entry.path())?.build()?));
+    }
+    packed.sort();
+    Ok(packed)
+}
+
+/// Serves the packed artifacts; gives `<digest>  <address>` of each.
+pub(crate) fn serve(artifacts: &Artifacts) -> Result<Vec<String>> {
+    let served = pack()?.into_iter().map(|(name, bytes)| artifacts.put(&name, bytes));
+    Ok(served.map(|artifact| format!("{}  {}", artifact.sha256, artifact.url)).collect())
+}
+
+/// Applies a manifest as a person would.
+pub(crate) async fn apply(kubectl: &Path, kubeconfig: &Path, manifest: &Path) -> Result<String> {
+    let mut command = Command::new(kubectl);
+    command.args(["apply", "-f"]).arg(manifest).arg("--kubeconfig").arg(kubeconfig);
+    let run = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(APPLY_TIMEOUT, run)
+        .await
+        .with_context(|| format!("kubectl apply -f {}: not done within {APPLY_TIMEOUT:?}", manifest.display()))?
+        .with_context(|| format!("run {}", kubectl.display()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "kubectl apply -f {}: {}", manifest.display(), said.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every artifact stands in exactly one of the manifests, with its digest in the line below its address.
+    #[tokio::test]
+    async fn the_manifests_name_the_artifacts_with_their_digests() {
+        let artifacts = Artifacts::start(0).await.unwrap();
+        let manifests = ["web.yaml", "web-v2.patch.yaml"]
+            .map(|name| fs::read_to_string(repository().join("examples").join(name)).unwrap())
+            .join("\n");
+        let lines: Vec<_> = manifests.lines().map(str::trim).collect();
+        let packed = pack().unwrap();
+        assert_eq!(packed.len(), 4);
+        for (name, bytes) in packed {
+            let sha256 = artifacts.put(&name, bytes).sha256;
+            let url = format!("url: http://127.0.0.1:{PORT}/{name}");
+            let at: Vec<_> = lines.iter().enumerate().filter(|(_, line)| **line == url).map(|(at, _)| at).collect();
+            let [at] = at[..] else { panic!("{url}: expected once, found in {at:?}") };
+            assert_eq!(lines[at + 1], format!("sha256: {sha256}"), "{name}: run `berth-demo --print-digests`");
+        }
+    }
+}

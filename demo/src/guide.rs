@@ -1,0 +1,49 @@
+//! What a person can try, with the exact commands.
+
+use std::path::Path;
+
+use berth_core::api::Server;
+use berth_tests::{Berth, program, repository};
+use kube::ResourceExt;
+
+/// The text that follows when everything is Ready.
+pub(crate) fn text(berth: &Berth, kubeconfig: &Path, servers: &[Server]) -> anyhow::Result<String> {
+    let kubectl = &berth.control_plane().assets().kubectl;
+    let machine = program("berth-local-machine")?;
+    let machine = machine.display();
+    let patch = repository().join("examples/web-v2.patch.yaml");
+    let patch = patch.display();
+    let (last, uid) = servers.last().map(|s| (s.name_any(), s.uid().unwrap_or_default())).unwrap_or_default();
+    let dir = berth.machines().of(&uid);
+    let dir = dir.path().display();
+    Ok(format!(
+        "\
+Try, in another terminal:
+
+  export KUBECONFIG={}
+  alias kubectl={}
+
+  # what there is, and what it waits for
+  kubectl get berth
+  kubectl get servers -w
+  # five servers, then two
+  kubectl scale vmdeployment web --replicas=5
+  kubectl scale vmdeployment web --replicas=2
+  # new code: one server after the other, on the same machines
+  kubectl patch vmdeployment web --type=merge --patch-file={patch}
+  # kill a machine: its traffic is held, it is rebooted and verified anew
+  {machine} kill --dir {dir}
+  # retire one: drained, destroyed, gone; another takes its place
+  kubectl delete server {last}
+  # why is it as it is?
+  kubectl describe server
+  kubectl get endpointslices -l kubernetes.io/service-name=web
+
+Logs: {}/logs
+Ctrl-C ends everything and leaves nothing behind.
+",
+        kubeconfig.display(),
+        kubectl.display(),
+        berth.control_plane().dir().display(),
+    ))
+}

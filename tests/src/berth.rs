@@ -1,0 +1,319 @@
+//! A whole Berth.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use berth_control_plane::{ControlPlane, InstallReport, WebhookEndpoint};
+use berth_core::api::{Approval, ApprovalDecision, ApprovalSpec, ApprovalTarget, Server, TargetKind};
+use berth_machine::ssh::ClientKey;
+use kube::{Api, Client, api::PostParams};
+
+use crate::{
+    artifacts::Artifacts,
+    machines::Machines,
+    part::{Instance, Part, Setting, free_address, launch},
+    programs::repository,
+    serving::{Serving, write_private},
+    wait::eventually,
+};
+
+/// The namespace of Berth's ServiceAccounts.
+pub const BERTH_NAMESPACE: &str = "berth-system";
+
+/// How long a program may take to be ready, on a machine that is busy with other tests.
+const READY_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How a Berth is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The control plane's own options: audit log, flags of the apiserver.
+    pub control_plane: berth_control_plane::Options,
+    /// Which parts are started. The webhook should be among them: without it, nothing can write a Server.
+    pub parts: Vec<Part>,
+    /// The port of the artifacts on 127.0.0.1; 0 for a free one.
+    pub artifacts_port: u16,
+    /// Further arguments of each part, such as `--log-level=debug`.
+    pub arguments: BTreeMap<Part, Vec<String>>,
+    /// The folder of the manifests.
+    pub deploy: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            control_plane: berth_control_plane::Options::default(),
+            parts: Part::ALL.to_vec(),
+            artifacts_port: 0,
+            arguments: BTreeMap::new(),
+            deploy: repository().join("deploy"),
+        }
+    }
+}
+
+/// A running Berth. Dropping it, or the death of this process, ends it and removes its folders.
+pub struct Berth {
+    // In this order they are dropped: programs, then the control plane, then the machines that nobody makes any more.
+    instances: Mutex<Vec<Instance>>,
+    control_plane: ControlPlane,
+    machines: Machines,
+    artifacts: Artifacts,
+    options: Options,
+    installed: InstallReport,
+    kubeconfigs: BTreeMap<Part, PathBuf>,
+    serving: Serving,
+    webhook: SocketAddr,
+    ssh_key: PathBuf,
+    http: reqwest::Client,
+}
+
+impl fmt::Debug for Berth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Berth").field("control_plane", &self.control_plane).finish_non_exhaustive()
+    }
+}
+
+impl Berth {
+    /// Starts everything and waits until all programs are ready and the webhook is asked (6 to 10 s). Any number of
+    /// them run side by side.
+    ///
+    /// # Errors
+    /// When a program is missing, ends or does not get ready; the error carries the end of its log.
+    pub async fn start(options: Options) -> Result<Self> {
+        let control_plane = ControlPlane::start(options.control_plane.clone()).await?;
+        let dir = control_plane.dir().to_owned();
+        let machines = Machines::start(&dir)?;
+        let artifacts = Artifacts::start(options.artifacts_port).await?;
+        let serving = Serving::create(&dir)?;
+        let ssh_key = dir.join("ssh-key");
+        write_private(&ssh_key, &ClientKey::generate()?.to_openssh()?)?;
+        let webhook = free_address()?;
+        let endpoint = WebhookEndpoint { url_base: format!("https://{webhook}"), ca_pem: serving.ca_pem.clone() };
+        let installed = control_plane.install(&options.deploy, Some(&endpoint)).await?;
+        let mut kubeconfigs = BTreeMap::new();
+        for part in Part::ALL {
+            kubeconfigs.insert(part, control_plane.service_account_kubeconfig(BERTH_NAMESPACE, part.name()).await?);
+        }
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+        let instances = Mutex::default();
+        let berth = Self {
+            instances,
+            control_plane,
+            machines,
+            artifacts,
+            options,
+            installed,
+            kubeconfigs,
+            serving,
+            webhook,
+            ssh_key,
+            http,
+        };
+        berth.start_parts().await?;
+        Ok(berth)
+    }
+
+    async fn start_parts(&self) -> Result<()> {
+        let parts = &self.options.parts;
+        for part in Part::ALL.into_iter().filter(|part| parts.contains(part)) {
+            self.spawn(part)?;
+        }
+        for instance in self.instances() {
+            self.wait_ready(&instance).await?;
+        }
+        if parts.contains(&Part::Webhook) { self.wait_asked().await } else { Ok(()) }
+    }
+
+    /// The control plane.
+    #[must_use]
+    pub fn control_plane(&self) -> &ControlPlane {
+        &self.control_plane
+    }
+
+    /// A client that may do everything. It does not retry by itself.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.control_plane.admin_client()
+    }
+
+    /// The Servers of a namespace, for the client that may do everything.
+    #[must_use]
+    pub fn servers(&self, namespace: &str) -> Api<Server> {
+        Api::namespaced(self.client(), namespace)
+    }
+
+    /// What the installation of the manifests did; good manifests cause no warnings.
+    #[must_use]
+    pub fn installed(&self) -> &InstallReport {
+        &self.installed
+    }
+
+    /// The server of artifacts.
+    #[must_use]
+    pub fn artifacts(&self) -> &Artifacts {
+        &self.artifacts
+    }
+
+    /// The machines of the provider `local`.
+    #[must_use]
+    pub fn machines(&self) -> &Machines {
+        &self.machines
+    }
+
+    /// The private key that logs in to the machines (OpenSSH PEM).
+    #[must_use]
+    pub fn ssh_key(&self) -> &Path {
+        &self.ssh_key
+    }
+
+    /// The kubeconfig of a part: the token of its own ServiceAccount.
+    #[must_use]
+    pub fn kubeconfig(&self, part: Part) -> &Path {
+        self.kubeconfigs.get(&part).map_or(Path::new(""), PathBuf::as_path)
+    }
+
+    /// All processes of the parts, dead ones included, in the order of their start.
+    #[must_use]
+    pub fn instances(&self) -> Vec<Instance> {
+        self.lock().clone()
+    }
+
+    /// One process of a part; the first has number 1.
+    ///
+    /// # Errors
+    /// When it was never started.
+    pub fn instance(&self, part: Part, number: usize) -> Result<Instance> {
+        let found = self.lock().iter().find(|i| i.part == part && i.number == number).cloned();
+        found.with_context(|| format!("{part} number {number} was never started"))
+    }
+
+    /// Kills every process of a part with SIGKILL.
+    pub fn kill9(&self, part: Part) -> Result<()> {
+        for instance in self.of(part)? {
+            instance.process.kill9()?;
+        }
+        Ok(())
+    }
+
+    /// Starts the processes of a part again with the same arguments, killing them before if they run, and waits until
+    /// they are ready.
+    pub async fn restart(&self, part: Part) -> Result<()> {
+        let instances = self.of(part)?;
+        for instance in &instances {
+            instance.process.restart()?;
+        }
+        for instance in &instances {
+            self.wait_ready(instance).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a further process of a controller beside those there are, and waits until it is ready.
+    ///
+    /// # Errors
+    /// For the webhook: here the apiserver knows it by one address, and two cannot listen there.
+    pub async fn start_copy(&self, part: Part) -> Result<Instance> {
+        ensure!(part != Part::Webhook, "a second webhook would be asked by nobody: there is no Service on loopback");
+        let instance = self.spawn(part)?;
+        self.wait_ready(&instance).await?;
+        Ok(instance)
+    }
+
+    /// The metrics of a process, as text.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self, instance: &Instance) -> Result<String> {
+        let url = format!("http://{}/metrics", instance.http);
+        let answer = self.http.get(&url).send().await.and_then(reqwest::Response::error_for_status);
+        Ok(answer.with_context(|| format!("read the metrics of {}", instance.process.name()))?.text().await?)
+    }
+
+    /// Waits until a process says that it is ready.
+    ///
+    /// # Errors
+    /// When it ends, or is not ready within a minute.
+    pub async fn wait_ready(&self, instance: &Instance) -> Result<()> {
+        let url = format!("http://{}/readyz", instance.http);
+        let process = &instance.process;
+        let look = async || {
+            if let Some(died) = process.died() {
+                return Ok(Err(died));
+            }
+            match self.http.get(&url).send().await {
+                Ok(answer) if answer.status().is_success() => Ok(Ok(())),
+                Ok(answer) => Err(format!("{}: {}", answer.status(), answer.text().await.unwrap_or_default())),
+                Err(error) => Err(format!("{error}; the end of its log:\n{}", process.log_tail())),
+            }
+        };
+        Ok(eventually(format!("{} is ready", process.name()), READY_TIMEOUT, look).await??)
+    }
+
+    /// Waits until the apiserver asks the webhook: a configuration takes effect a moment after it was applied.
+    async fn wait_asked(&self) -> Result<()> {
+        let api: Api<Approval> = Api::default_namespaced(self.client());
+        let target = ApprovalTarget { kind: TargetKind::Server, name: "none".into(), uid: None, generation: None };
+        let spec = ApprovalSpec {
+            target,
+            task_id: Some(1),
+            gate: None,
+            decision: ApprovalDecision::Refuse,
+            reason: String::new(),
+            approver: None,
+        };
+        let trial = Approval::new("trial", spec);
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        eventually("the webhook is asked", READY_TIMEOUT, async || match api.create(&dry, &trial).await {
+            Ok(created) if created.spec.approver.is_some() => Ok(()),
+            Ok(_) => Err("an Approval was admitted without its author's name".to_owned()),
+            Err(error) => Err(error.to_string()),
+        })
+        .await
+    }
+
+    fn spawn(&self, part: Part) -> Result<Instance> {
+        let number = self.lock().iter().filter(|i| i.part == part).count() + 1;
+        let http = free_address()?;
+        let setting = Setting {
+            kubeconfig: self.kubeconfig(part),
+            serving: &self.serving,
+            webhook: self.webhook,
+            ssh_key: &self.ssh_key,
+            machines: self.machines.dir(),
+            extra: self.options.arguments.get(&part).map_or(&[], Vec::as_slice),
+        };
+        let process = launch(part, number, http, &setting)?.spawn(self.control_plane.guard())?;
+        let instance = Instance { part, number, http, process: Arc::new(process) };
+        self.lock().push(instance.clone());
+        Ok(instance)
+    }
+
+    fn of(&self, part: Part) -> Result<Vec<Instance>> {
+        let found: Vec<_> = self.lock().iter().filter(|i| i.part == part).cloned().collect();
+        if found.is_empty() {
+            bail!("{part} was never started");
+        }
+        Ok(found)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Instance>> {
+        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends everything: programs, control plane, machines; returns when their folders are gone.
+    ///
+    /// # Errors
+    /// When something is left.
+    pub async fn stop(self) -> Result<()> {
+        let Self { instances, control_plane, mut machines, .. } = self;
+        drop(instances);
+        control_plane.stop().await?;
+        tokio::task::spawn_blocking(move || machines.close()).await?
+    }
+}

@@ -1,0 +1,120 @@
+//! The programs of Berth, and how each is started.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use berth_control_plane::{Launch, Process};
+use rand::RngExt;
+
+use crate::{programs::program, serving::Serving};
+
+/// A program of Berth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Part {
+    /// Decides.
+    Webhook,
+    /// Machines and packages.
+    ReplicasetController,
+    /// Code.
+    DeploymentController,
+    /// Traffic.
+    LbController,
+    /// Health and monitoring.
+    MonitorController,
+}
+
+impl Part {
+    /// All of them, in the order in which they are started.
+    pub const ALL: [Self; 5] = [
+        Self::Webhook,
+        Self::ReplicasetController,
+        Self::DeploymentController,
+        Self::LbController,
+        Self::MonitorController,
+    ];
+    /// All but the webhook.
+    pub const CONTROLLERS: [Self; 4] =
+        [Self::ReplicasetController, Self::DeploymentController, Self::LbController, Self::MonitorController];
+
+    /// The name of the program and of its ServiceAccount.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::ReplicasetController => "replicaset-controller",
+            Self::DeploymentController => "deployment-controller",
+            Self::LbController => "lb-controller",
+            Self::MonitorController => "monitor-controller",
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A process of a part: the first, or a further copy.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// Of which part.
+    pub part: Part,
+    /// 1 for the first, 2 and so on for copies; also its `--instance`.
+    pub number: usize,
+    /// Its `/healthz`, `/readyz` and `/metrics`.
+    pub http: SocketAddr,
+    /// The process: to be killed, frozen, or its log to be read.
+    pub process: Arc<Process>,
+}
+
+/// What the programs are started with.
+pub(crate) struct Setting<'a> {
+    pub(crate) kubeconfig: &'a Path,
+    pub(crate) serving: &'a Serving,
+    pub(crate) webhook: SocketAddr,
+    pub(crate) ssh_key: &'a Path,
+    pub(crate) machines: &'a Path,
+    pub(crate) extra: &'a [String],
+}
+
+/// The command of one process of a part.
+pub(crate) fn launch(part: Part, number: usize, http: SocketAddr, setting: &Setting<'_>) -> Result<Launch> {
+    let name = if number == 1 { part.name().to_owned() } else { format!("{part}-{number}") };
+    let mut launch = Launch::new(name, program(part.name())?).arg("--kubeconfig").arg(setting.kubeconfig).args([
+        "--http-address".to_owned(),
+        http.to_string(),
+        "--instance".to_owned(),
+        number.to_string(),
+    ]);
+    if part == Part::Webhook {
+        launch = launch
+            .args(["--bind".to_owned(), setting.webhook.to_string()])
+            .arg("--tls-cert")
+            .arg(&setting.serving.certificate)
+            .arg("--tls-key")
+            .arg(&setting.serving.key);
+    }
+    if part == Part::ReplicasetController {
+        let machine = program("berth-local-machine")?;
+        launch = launch.arg("--local-dir").arg(setting.machines).arg("--local-machine-binary").arg(machine);
+    }
+    if matches!(part, Part::ReplicasetController | Part::DeploymentController) {
+        launch = launch.arg("--ssh-key").arg(setting.ssh_key);
+    }
+    Ok(launch.args(setting.extra.iter().cloned()))
+}
+
+/// A port of 127.0.0.1 that is free now, below the range that outgoing connections take theirs from: it stays free
+/// while a program that listens on it restarts.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    (0..1000)
+        .map(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, rand::rng().random_range(20_000..32_000))))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .context("find a free port of 127.0.0.1 between 20000 and 32000")
+}

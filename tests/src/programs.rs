@@ -1,0 +1,49 @@
+//! Where the programs under test and the repository are.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+
+/// A program of the workspace, built in the same profile as the running one: beside it, or one folder up (tests run
+/// from `target/<profile>/deps`).
+///
+/// # Errors
+/// When it is not there: tests do not build the programs of other packages, so that is done before.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let own = env::current_exe().context("find the running program")?;
+    let own = own.parent().context("find the folder of the running program")?;
+    let folder = if own.ends_with("deps") || own.ends_with("examples") { own.parent().unwrap_or(own) } else { own };
+    let program = folder.join(name);
+    let profile = if folder.ends_with("release") { " --release" } else { "" };
+    ensure!(
+        program.is_file(),
+        "{} is missing: run `cargo build --workspace --bins{profile}` before",
+        program.display()
+    );
+    Ok(program)
+}
+
+/// The root of the repository that this was built from.
+#[must_use]
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_named_with_the_command_that_builds_it() {
+        let error = program("no-such-program").unwrap_err().to_string();
+        assert!(error.contains("no-such-program is missing") && error.contains("cargo build --workspace"), "{error}");
+    }
+
+    #[test]
+    fn the_repository_holds_the_manifests() {
+        assert!(repository().join("deploy/base").is_dir());
+    }
+}
