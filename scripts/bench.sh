@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Runs every bench and prints one table of their figures. A bench prints its figures as lines of five fields:
+#   figure | value | reference | ratio | target
+# The rest of its output goes to standard error.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+header='figure | value | reference | ratio | target'
+rows=$(mktemp)
+trap 'rm -f "$rows"' EXIT
+cargo build --quiet --release --workspace --bins
+for bench in */benches shared/*/benches; do
+    [ -d "$bench" ] || continue
+    package=$(sed -n 's/^name = "\(.*\)"/\1/p' "$(dirname "$bench")/Cargo.toml" | head -1)
+    echo "bench: $package" >&2
+    cargo bench --quiet --package "$package" --benches | tee >(grep -E '^[^|]+(\|[^|]*){4}$' >>"$rows") >&2
+done
+if [ ! -s "$rows" ]; then echo "bench: no figures" >&2; exit 1; fi
+{ echo "$header"; grep -vE '^ *figure *\|' "$rows" | grep -vE '^[-| ]+$'; } |
+    awk -F ' *\\| *' '{for (i = 1; i <= 5; i++) {cell[NR, i] = $i; if (length($i) > width[i]) width[i] = length($i)}}
+        END {for (row = 1; row <= NR; row++) {line = ""; for (i = 1; i <= 5; i++) line = line sprintf("%-*s  ", width[i], cell[row, i]); sub(/ +$/, "", line); print line}}'
