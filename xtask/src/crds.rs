@@ -1,33 +1,24 @@
 //! The CRDs, generated from the types.
 
-use std::{fs, path::Path};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use berth_core::api::{Approval, MachineClass, Server, VMDeployment, VMReplicaSet};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-/// Writes the CRDs, or with `check` fails when one of the files differs.
-pub(crate) fn generate(root: &Path, check: bool) -> Result<()> {
+/// All CRDs, in the order in which a reader wants to know them.
+pub(crate) fn all() -> [CustomResourceDefinition; 5] {
+    [VMDeployment::crd(), VMReplicaSet::crd(), Server::crd(), MachineClass::crd(), Approval::crd()]
+}
+
+/// The files of `deploy/crds` and what they are to hold.
+pub(crate) fn files(root: &Path) -> Result<Vec<(PathBuf, String)>> {
     let folder = root.join("deploy/crds");
-    let mut differing = Vec::new();
-    for crd in [Approval::crd(), MachineClass::crd(), Server::crd(), VMDeployment::crd(), VMReplicaSet::crd()] {
-        let path = folder.join(format!("{}.yaml", crd.spec.names.plural));
-        let text = render(&crd)?;
-        if fs::read_to_string(&path).is_ok_and(|now| now == text) {
-            continue;
-        }
-        if check {
-            differing.push(path.display().to_string());
-        } else {
-            fs::create_dir_all(&folder).context("create deploy/crds")?;
-            fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-        }
-    }
-    if !differing.is_empty() {
-        bail!("not what the types say; run `cargo xtask generate`: {}", differing.join(", "));
-    }
-    Ok(())
+    let file = |crd: &CustomResourceDefinition| {
+        anyhow::Ok((folder.join(format!("{}.yaml", crd.spec.names.plural)), render(crd)?))
+    };
+    all().iter().map(file).collect()
 }
 
 fn render(crd: &CustomResourceDefinition) -> Result<String> {

@@ -1,6 +1,8 @@
 //! Chores of the repository: generated files and checks.
 
 mod crds;
+mod generate;
+mod reference;
 
 use std::path::PathBuf;
 
@@ -28,6 +30,6 @@ enum Command {
 fn main() -> Result<()> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     match Args::parse().command {
-        Command::Generate { check } => crds::generate(&root, check),
+        Command::Generate { check } => generate::generate(&root, check),
     }
 }
