@@ -1,1 +1,3 @@
 //! Reconciles VMReplicaSets and carries out machine and package tasks.
+
+pub mod iaas;

@@ -24,13 +24,19 @@ pub enum Axis {
     Environment,
     /// Its code, by deployment-controller.
     App,
+    /// It is being retired because the set has too many, by replicaset-controller.
+    Retirement,
 }
 
 impl Axis {
+    /// Every axis.
+    pub const ALL: [Self; 3] = [Self::Environment, Self::App, Self::Retirement];
+
     fn name(self) -> &'static str {
         match self {
             Self::Environment => "environment",
             Self::App => "app",
+            Self::Retirement => "retirement",
         }
     }
 }
@@ -63,16 +69,16 @@ impl FromStr for Entry {
 
     /// Reads `<server>/<axis>`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let unknown = || format!("{text:?} is no line of the ledger: it must be <server>/environment or <server>/app");
+        let unknown = || format!("{text:?} is no line of the ledger: it must be <server>/environment, /app or /retirement");
         let (server, axis) = text.rsplit_once('/').ok_or_else(unknown)?;
-        let axis = [Axis::Environment, Axis::App].into_iter().find(|a| a.name() == axis).ok_or_else(unknown)?;
+        let axis = Axis::ALL.into_iter().find(|a| a.name() == axis).ok_or_else(unknown)?;
         Ok(Self::new(server, axis))
     }
 }
 
-/// The entries of a ledger. A line that is not understood stays where it is and counts as a Server of that name.
-pub fn entries(ledger: &[String]) -> impl Iterator<Item = Entry> + '_ {
-    ledger.iter().filter_map(|line| line.parse().ok())
+/// The Servers that the ledger names on this axis. A line that is not understood is nobody's, and only counts.
+pub fn entered(ledger: &[String], axis: Axis) -> impl Iterator<Item = String> {
+    ledger.iter().filter_map(move |line| line.parse().ok().filter(|e: &Entry| e.axis == axis).map(|e| e.server))
 }
 
 /// The budget of a set.
@@ -192,4 +198,50 @@ pub fn next_to_disturb<'a>(
     let (ready, unready): (Vec<&Server>, Vec<&Server>) = old.into_iter().partition(|s| is_ready(s));
     let room = budget.max_unavailable.saturating_sub(unavailable(servers, ledger, budget, now));
     unready.into_iter().chain(ready.into_iter().take(room)).take(wanted).collect()
+}
+
+/// What a roll-out does next.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Roll<'a> {
+    /// The ledger as it has to be before anything is touched.
+    pub ledger: Vec<String>,
+    /// The Servers to change: all of them stand in the ledger.
+    pub touch: Vec<&'a Server>,
+}
+
+/// The next move of a roll-out on `axis`: takes those Servers out of the ledger that are Ready again with what they are
+/// to have, enters the next ones, and says which ones are to be changed. On `hold` nothing is begun.
+///
+/// It must be computed from the set as read first and its Servers as read after that, and the ledger be written by a
+/// write that tests the set's `resourceVersion`: then two controllers cannot spend the same room twice.
+pub fn roll<'a>(
+    servers: &[&'a Server],
+    ledger: &[String],
+    budget: Budget,
+    now: Timestamp,
+    axis: Axis,
+    hold: bool,
+    outdated: impl Fn(&Server) -> bool,
+) -> Roll<'a> {
+    let find = |wanted: &str| servers.iter().copied().find(|s| name(s) == wanted && is_active(s));
+    let at_work = |server: &Server| !is_ready(server) || outdated(server) && !hold;
+    let mut ledger: Vec<String> = ledger
+        .iter()
+        .filter(|line| match line.parse::<Entry>() {
+            Ok(entry) if entry.axis == axis => find(&entry.server).is_some_and(at_work),
+            _ => true,
+        })
+        .cloned()
+        .collect();
+    if hold {
+        return Roll { ledger, touch: Vec::new() };
+    }
+    let leaving: BTreeSet<String> = entered(&ledger, Axis::Retirement).collect();
+    let begun: BTreeSet<String> = entered(&ledger, axis).collect();
+    let next = next_to_disturb(servers, &ledger, budget, now, |s| {
+        outdated(s) && !begun.contains(name(s)) && !leaving.contains(name(s))
+    });
+    ledger.extend(next.iter().map(|s| Entry::new(name(s), axis).to_string()));
+    let touch = entered(&ledger, axis).filter_map(|name| find(&name)).filter(|s| outdated(s)).collect();
+    Roll { ledger, touch }
 }

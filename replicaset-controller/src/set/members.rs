@@ -1,0 +1,84 @@
+//! Which Servers are a set's, and what a new one looks like.
+
+use std::collections::BTreeMap;
+
+use berth_core::api::{Server, ServerSpec, ServerTemplateSpec, VMReplicaSet};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource as _, ResourceExt as _, api::ObjectMeta};
+
+/// The UID of the VMReplicaSet that controls this Server.
+#[must_use]
+pub fn owner_uid(server: &Server) -> Option<&str> {
+    let owners = server.metadata.owner_references.iter().flatten();
+    owners.filter(|o| o.kind == VMReplicaSet::kind(&()) && o.controller == Some(true)).map(|o| o.uid.as_str()).next()
+}
+
+/// Whether the set controls this Server.
+#[must_use]
+pub fn is_own(set: &VMReplicaSet, server: &Server) -> bool {
+    set.metadata.uid.as_deref().is_some_and(|uid| owner_uid(server) == Some(uid))
+}
+
+/// The set's selector as text, as list calls and the scale subresource need it.
+#[must_use]
+pub fn selector(set: &VMReplicaSet) -> String {
+    let labels = set.spec.selector.match_labels.iter().flatten();
+    labels.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
+/// A new Server of the set.
+#[must_use]
+pub fn new_server(set: &VMReplicaSet, name: &str) -> Server {
+    let template = &set.spec.template;
+    Server {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: set.namespace(),
+            labels: not_empty(&template.metadata.labels),
+            annotations: not_empty(&template.metadata.annotations),
+            owner_references: set.controller_owner_ref(&()).map(own),
+            ..ObjectMeta::default()
+        },
+        spec: born_with(&template.spec),
+        status: None,
+    }
+}
+
+/// Deleting the set in the foreground waits for its Servers.
+fn own(reference: OwnerReference) -> Vec<OwnerReference> {
+    vec![OwnerReference { block_owner_deletion: Some(true), ..reference }]
+}
+
+fn not_empty(map: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+    (!map.is_empty()).then(|| map.clone())
+}
+
+fn born_with(template: &ServerTemplateSpec) -> ServerSpec {
+    ServerSpec {
+        machine: template.machine.clone(),
+        packages: template.packages.clone(),
+        prune_packages: template.prune_packages,
+        app: template.app.clone(),
+        health_check: template.health_check.clone(),
+        reachability: template.reachability.clone(),
+        traffic: template.traffic.clone(),
+        monitoring: template.monitoring.clone(),
+        gates: template.gates.clone(),
+        task_attempts: template.task_attempts,
+        offline: false,
+        force: None,
+        retry: None,
+    }
+}
+
+/// Name of the Server with this ordinal.
+#[must_use]
+pub fn server_name(set: &str, ordinal: usize) -> String {
+    format!("{set}-{ordinal}")
+}
+
+/// The ordinal in a Server's name.
+#[must_use]
+pub fn ordinal(set: &str, server: &str) -> Option<usize> {
+    server.strip_prefix(set)?.strip_prefix('-')?.parse().ok()
+}

@@ -1,0 +1,203 @@
+//! The contract of every IaaS provider.
+//!
+//! A provider's test program implements [`Lab`] and calls [`check`]. Each clause makes its own machines.
+
+use std::{sync::Arc, time::Duration};
+
+use berth_machine::{
+    ping::ping,
+    ssh::{ClientKey, PoolConfig, SshPool, SshTarget},
+};
+use futures::future::join_all;
+use replicaset_controller::iaas::{Error, MachineInfo, MachineRequest, Owner, Phase, Provider};
+use tokio::time::{Instant, sleep};
+
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// Where a provider is tried out.
+pub(crate) trait Lab: Send + Sync {
+    /// An instance of the provider, as another process would have it: nothing is shared but what the provider keeps.
+    fn provider(&self) -> Arc<dyn Provider>;
+    /// Stops the machine behind the provider's back, as a crash would.
+    fn crash(&self, uid: &str);
+    /// Login name on the machines.
+    fn user(&self) -> String;
+    /// A request that the provider refuses for good.
+    fn impossible(&self, request: MachineRequest) -> MachineRequest;
+}
+
+struct Subject<'a> {
+    lab: &'a dyn Lab,
+    key: ClientKey,
+    pool: SshPool,
+    cluster: String,
+}
+
+/// Checks every clause.
+pub(crate) async fn check(lab: &dyn Lab) {
+    let key = ClientKey::generate().unwrap();
+    let pool = SshPool::new(key.clone(), PoolConfig::default());
+    let cluster = format!("contract-{}", std::process::id());
+    let subject = Subject { lab, key, pool, cluster };
+    subject.what_was_never_made_is_not_there().await;
+    subject.a_repeated_create_finds_the_machine().await;
+    subject.concurrent_creates_give_one_machine().await;
+    subject.a_crashed_machine_is_stopped_and_create_starts_it().await;
+    subject.a_reboot_changes_the_boot_and_nothing_else().await;
+    subject.machines_are_listed_by_cluster_until_they_are_deleted().await;
+    subject.a_delete_during_a_create_leaves_nothing_half_made().await;
+    subject.what_cannot_be_had_is_refused_for_good().await;
+}
+
+impl Subject<'_> {
+    fn request(&self, name: &str) -> MachineRequest {
+        MachineRequest {
+            owner: Owner {
+                cluster: self.cluster.clone(),
+                namespace: "default".into(),
+                name: name.into(),
+                uid: format!("{}-{name}", self.cluster),
+            },
+            parameters: serde_json::Map::new(),
+            image: None,
+            flavor: None,
+            ssh_port: 2222,
+            authorized_key: self.key.public_openssh().unwrap(),
+        }
+    }
+
+    /// Waits as the controller does: until the provider says that it runs and SSH answers.
+    async fn running(&self, uid: &str) -> MachineInfo {
+        let provider = self.lab.provider();
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let info = provider.get(uid).await.unwrap().unwrap();
+            if info.phase == Phase::Running {
+                let target = SshTarget {
+                    address: info.address.clone().unwrap(),
+                    port: info.ssh_port,
+                    user: self.lab.user(),
+                    host_key: info.host_key.clone().unwrap(),
+                };
+                if ping(&self.pool.machine(target), Duration::from_secs(10)).await.is_ok() {
+                    return info;
+                }
+            }
+            assert!(Instant::now() < deadline, "the machine does not run: {info:?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn deleted(&self, uid: &str) {
+        let provider = self.lab.provider();
+        provider.delete(uid).await.unwrap();
+        assert_eq!(provider.get(uid).await, Ok(None));
+    }
+
+    async fn what_was_never_made_is_not_there(&self) {
+        let provider = self.lab.provider();
+        assert_eq!(provider.get("never-made").await, Ok(None));
+        assert_eq!(provider.delete("never-made").await, Ok(()));
+        assert!(provider.reboot("never-made").await.is_err());
+        assert_eq!(provider.list(&self.cluster).await, Ok(Vec::new()));
+    }
+
+    async fn a_repeated_create_finds_the_machine(&self) {
+        let request = self.request("twice");
+        let uid = &request.owner.uid;
+        self.lab.provider().create(&request).await.unwrap();
+        let first = self.running(uid).await;
+        self.lab.provider().create(&request).await.unwrap();
+        let second = self.running(uid).await;
+        assert_eq!(first, second);
+        assert_eq!(first.owner, request.owner);
+        self.deleted(uid).await;
+        self.deleted(uid).await;
+    }
+
+    async fn concurrent_creates_give_one_machine(&self) {
+        let request = self.request("at-once");
+        let providers: Vec<_> = (0..4).map(|_| self.lab.provider()).collect();
+        let made = join_all(providers.iter().map(|provider| provider.create(&request))).await;
+        let ids: Vec<_> = made.into_iter().map(|info| info.unwrap().id).collect();
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+        self.running(&request.owner.uid).await;
+        assert_eq!(self.lab.provider().list(&self.cluster).await.unwrap().len(), 1);
+        self.deleted(&request.owner.uid).await;
+    }
+
+    async fn a_crashed_machine_is_stopped_and_create_starts_it(&self) {
+        let request = self.request("crash");
+        let uid = &request.owner.uid;
+        self.lab.provider().create(&request).await.unwrap();
+        let before = self.running(uid).await;
+        self.lab.crash(uid);
+        let stopped = self.lab.provider().get(uid).await.unwrap().unwrap();
+        assert_eq!((stopped.phase, &stopped.id), (Phase::Stopped, &before.id));
+        self.lab.provider().create(&request).await.unwrap();
+        same_machine_later_boot(&before, &self.running(uid).await);
+        self.deleted(uid).await;
+    }
+
+    async fn a_reboot_changes_the_boot_and_nothing_else(&self) {
+        let request = self.request("reboot");
+        let uid = &request.owner.uid;
+        self.lab.provider().create(&request).await.unwrap();
+        let before = self.running(uid).await;
+        self.lab.provider().reboot(uid).await.unwrap();
+        let after = self.running(uid).await;
+        same_machine_later_boot(&before, &after);
+        self.lab.crash(uid);
+        self.lab.provider().reboot(uid).await.unwrap();
+        same_machine_later_boot(&after, &self.running(uid).await);
+        self.deleted(uid).await;
+    }
+
+    async fn machines_are_listed_by_cluster_until_they_are_deleted(&self) {
+        let provider = self.lab.provider();
+        let requests = ["list-a", "list-b"].map(|name| self.request(name));
+        for request in &requests {
+            provider.create(request).await.unwrap();
+        }
+        let infos = [self.running(&requests[0].owner.uid).await, self.running(&requests[1].owner.uid).await];
+        assert_ne!(infos[0].address, infos[1].address);
+        let listed = |mut infos: Vec<MachineInfo>| {
+            infos.sort_by(|a, b| a.owner.name.cmp(&b.owner.name));
+            infos
+        };
+        assert_eq!(listed(provider.list(&self.cluster).await.unwrap()), infos);
+        assert_eq!(provider.list("another-cluster").await, Ok(Vec::new()));
+        self.deleted(&requests[0].owner.uid).await;
+        assert_eq!(listed(provider.list(&self.cluster).await.unwrap()), infos[1..]);
+        self.deleted(&requests[1].owner.uid).await;
+    }
+
+    async fn a_delete_during_a_create_leaves_nothing_half_made(&self) {
+        let request = self.request("race");
+        let uid = &request.owner.uid;
+        let (one, other) = (self.lab.provider(), self.lab.provider());
+        let (_, deleted) = tokio::join!(one.create(&request), other.delete(uid));
+        assert_eq!(deleted, Ok(()));
+        // Whichever came first: what there is now is a whole machine or none.
+        if self.lab.provider().get(uid).await.unwrap().is_some() {
+            self.running(uid).await;
+        }
+        self.deleted(uid).await;
+        assert_eq!(self.lab.provider().list(&self.cluster).await, Ok(Vec::new()));
+    }
+
+    async fn what_cannot_be_had_is_refused_for_good(&self) {
+        let request = self.lab.impossible(self.request("impossible"));
+        let error = self.lab.provider().create(&request).await.unwrap_err();
+        assert!(matches!(error, Error::Configuration(_)), "{error:?}");
+        assert_eq!(self.lab.provider().get(&request.owner.uid).await, Ok(None));
+    }
+}
+
+fn same_machine_later_boot(before: &MachineInfo, after: &MachineInfo) {
+    let same = |info: &MachineInfo| {
+        (info.id.clone(), info.address.clone(), info.host_key.clone(), info.created_at, info.owner.clone())
+    };
+    assert_eq!(same(before), same(after));
+    assert_ne!(before.boot_id, after.boot_id);
+}
