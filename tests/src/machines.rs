@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use local_machine::{MachineDir, MachineInfo};
+use rand::RngExt;
 
 use crate::programs::program;
 
@@ -29,7 +30,8 @@ impl Machines {
     /// nobody makes new ones.
     pub(crate) fn start(makers: &Path) -> Result<Self> {
         let binary = program("berth-local-machine")?;
-        let dir = tempfile::Builder::new().prefix("berth-machines-").tempdir()?.keep();
+        let name = format!("berth-machines-{}", hex::encode(rand::rng().random::<[u8; 6]>()));
+        let dir = std::env::temp_dir().join(name);
         let mut reaper = Command::new("/bin/sh")
             .args(["-c", include_str!("reaper.sh"), "berth-machines"])
             .args([dir.as_path(), &binary, makers])

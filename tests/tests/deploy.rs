@@ -1,0 +1,256 @@
+//! The shipped manifests and examples, on a real kube-apiserver.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail a test by panicking")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::{Command, Output},
+};
+
+use berth_tests::{BERTH_NAMESPACE, Berth, Options, Part, repository};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::{Api, api::PostParams};
+
+/// A control plane with everything installed and nothing running.
+async fn installed() -> Berth {
+    Berth::start(Options { parts: vec![], ..Options::default() }).await.unwrap()
+}
+
+fn kubectl(berth: &Berth, args: &[&str]) -> Output {
+    let control_plane = berth.control_plane();
+    let mut command = Command::new(&control_plane.assets().kubectl);
+    command.args(args).arg("--kubeconfig").arg(control_plane.admin_kubeconfig()).output().unwrap()
+}
+
+fn succeeded(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Everything that a ServiceAccount may do with one resource, of the verbs asked for.
+struct Rights {
+    api: Api<SubjectAccessReview>,
+}
+
+impl Rights {
+    async fn of(&self, user: &str, groups: &[&str], verb: &str, what: &str, namespace: &str, name: &str) -> bool {
+        // group/resource/subresource, the group empty for the core.
+        let mut parts = what.split('/').map(ToOwned::to_owned);
+        let attributes = ResourceAttributes {
+            group: parts.next(),
+            resource: parts.next(),
+            subresource: parts.next(),
+            verb: Some(verb.into()),
+            namespace: (!namespace.is_empty()).then(|| namespace.into()),
+            name: (!name.is_empty()).then(|| name.into()),
+            ..ResourceAttributes::default()
+        };
+        let spec = SubjectAccessReviewSpec {
+            user: Some(user.into()),
+            groups: Some(groups.iter().map(|group| (*group).to_owned()).collect()),
+            resource_attributes: Some(attributes),
+            ..SubjectAccessReviewSpec::default()
+        };
+        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+        let answer = self.api.create(&PostParams::default(), &review).await.unwrap();
+        answer.status.unwrap().allowed
+    }
+}
+
+const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+const RESOURCES: [&str; 22] = [
+    "berth.dev/servers",
+    "berth.dev/servers/status",
+    "berth.dev/vmreplicasets",
+    "berth.dev/vmreplicasets/status",
+    "berth.dev/vmreplicasets/finalizers",
+    "berth.dev/vmdeployments",
+    "berth.dev/vmdeployments/status",
+    "berth.dev/vmdeployments/finalizers",
+    "berth.dev/machineclasses",
+    "berth.dev/approvals",
+    "apps/controllerrevisions",
+    "apps/deployments",
+    "discovery.k8s.io/endpointslices",
+    "/services",
+    "/secrets",
+    "/configmaps",
+    "/events",
+    "events.k8s.io/events",
+    "/pods",
+    "/serviceaccounts/token",
+    "admissionregistration.k8s.io/mutatingwebhookconfigurations",
+    "rbac.authorization.k8s.io/clusterroles",
+];
+
+const READ: &str = "get list watch";
+
+/// What each program may do in any namespace: this list is the limit, not an example.
+fn allowed(part: Part) -> BTreeMap<&'static str, String> {
+    let mut rights =
+        BTreeMap::from([("/events", "create patch".to_owned()), ("events.k8s.io/events", "create patch".to_owned())]);
+    if part != Part::Webhook {
+        rights.insert("berth.dev/servers", READ.into());
+        rights.insert("berth.dev/servers/status", "patch".into());
+    }
+    match part {
+        Part::Webhook | Part::MonitorController => {}
+        Part::ReplicasetController => rights.extend([
+            ("berth.dev/servers", format!("{READ} create update patch delete")),
+            ("berth.dev/vmreplicasets", format!("{READ} update patch")),
+            ("berth.dev/vmreplicasets/status", "update patch".into()),
+            ("berth.dev/vmreplicasets/finalizers", "update".into()),
+            ("berth.dev/machineclasses", READ.into()),
+            ("berth.dev/approvals", READ.into()),
+        ]),
+        Part::DeploymentController => rights.extend([
+            ("berth.dev/servers", format!("{READ} patch")),
+            ("berth.dev/vmdeployments", READ.into()),
+            ("berth.dev/vmdeployments/status", "update patch".into()),
+            ("berth.dev/vmdeployments/finalizers", "update".into()),
+            ("berth.dev/vmreplicasets", format!("{READ} create update patch")),
+            ("berth.dev/vmreplicasets/status", "patch".into()),
+            ("apps/controllerrevisions", format!("{READ} create update patch delete")),
+        ]),
+        Part::LbController => rights.extend([
+            ("discovery.k8s.io/endpointslices", format!("{READ} create update patch delete")),
+            ("/services", READ.into()),
+        ]),
+    }
+    rights
+}
+
+#[tokio::test]
+async fn each_program_may_do_what_it_needs_and_nothing_else() {
+    let berth = installed().await;
+    let rights = Rights { api: Api::all(berth.client()) };
+    let mut wrong = Vec::new();
+    for part in Part::ALL {
+        let user = format!("system:serviceaccount:{BERTH_NAMESPACE}:{part}");
+        let groups = ["system:authenticated", "system:serviceaccounts"];
+        let allowed = allowed(part);
+        for what in RESOURCES {
+            let expected: BTreeSet<_> = allowed.get(what).into_iter().flat_map(|verbs| verbs.split(' ')).collect();
+            for verb in VERBS {
+                let may = rights.of(&user, &groups, verb, what, "default", "").await;
+                if may != expected.contains(verb) {
+                    wrong.push(format!("{part}: {verb} {what} in any namespace: {may}"));
+                }
+            }
+        }
+        // In namespaces of Berth's own.
+        let webhook = part == Part::Webhook;
+        let replicaset = part == Part::ReplicasetController;
+        for (verb, what, namespace, name, expected) in [
+            ("create", "/secrets", BERTH_NAMESPACE, "", webhook),
+            ("update", "/secrets", BERTH_NAMESPACE, "webhook-tls", webhook),
+            ("watch", "/secrets", BERTH_NAMESPACE, "webhook-tls", webhook),
+            ("get", "/secrets", BERTH_NAMESPACE, "berth-ssh", false),
+            ("list", "/secrets", BERTH_NAMESPACE, "", false),
+            ("get", "/secrets", "berth-credentials", "cloud", replicaset),
+            ("list", "/secrets", "berth-credentials", "", false),
+            ("patch", "admissionregistration.k8s.io/mutatingwebhookconfigurations", "", "berth", webhook),
+            ("patch", "admissionregistration.k8s.io/mutatingwebhookconfigurations", "", "other", false),
+        ] {
+            let may = rights.of(&user, &groups, verb, what, namespace, name).await;
+            if may != expected {
+                wrong.push(format!("{part}: {verb} {what} {namespace}/{name}: {may}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    berth.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn everything_that_kustomize_builds_is_installed_without_a_warning_and_people_have_their_roles() {
+    let berth = installed().await;
+    let report = berth.installed();
+    assert_eq!(report.warnings, []);
+    let built = succeeded(&kubectl(&berth, &["kustomize", repository().join("deploy").to_str().unwrap()]));
+    let built: Vec<serde_json::Value> = serde_saphyr::from_multiple(&built).unwrap();
+    let titles: BTreeSet<_> = built.iter().map(title).collect();
+    let installed: BTreeSet<_> = report.applied.iter().chain(&report.skipped).cloned().collect();
+    assert_eq!(titles, installed, "a file is missing in a kustomization.yaml");
+    for pod in built.iter().filter(|object| object["kind"] == "Deployment") {
+        let container = &pod["spec"]["template"]["spec"]["containers"][0];
+        assert!(container["image"].as_str().unwrap().ends_with(":latest"), "{}: no image transform", title(pod));
+    }
+
+    // Pods of the Deployments would be admitted: checked by the apiserver's own Pod Security.
+    let mut pods = Vec::new();
+    for deployment in built.iter().filter(|object| object["kind"] == "Deployment") {
+        let mut pod = deployment["spec"]["template"].clone();
+        pod["apiVersion"] = "v1".into();
+        pod["kind"] = "Pod".into();
+        pod["metadata"]["name"] = deployment["metadata"]["name"].clone();
+        pod["metadata"]["namespace"] = BERTH_NAMESPACE.into();
+        pods.push(pod.to_string());
+    }
+    let file = berth.control_plane().dir().join("pods.yaml");
+    std::fs::write(&file, pods.join("\n---\n")).unwrap();
+    let created = kubectl(&berth, &["create", "--dry-run=server", "-f", file.to_str().unwrap()]);
+    assert_eq!(succeeded(&created).lines().count(), 5);
+    assert_eq!(String::from_utf8_lossy(&created.stderr), "", "no warning of Pod Security");
+
+    let rights = Rights { api: Api::all(berth.client()) };
+    for (role, verb, what, expected) in [
+        ("view", "get", "berth.dev/servers", true),
+        ("view", "patch", "berth.dev/vmdeployments", false),
+        ("edit", "patch", "berth.dev/vmdeployments/scale", true),
+        ("edit", "patch", "berth.dev/servers", true),
+        ("edit", "create", "berth.dev/servers", false),
+        ("edit", "patch", "berth.dev/servers/status", false),
+        ("admin", "create", "berth.dev/approvals", false),
+        ("berth-approver", "create", "berth.dev/approvals", true),
+        ("berth-approver", "delete", "berth.dev/approvals", false),
+        ("berth-approver", "patch", "berth.dev/servers", false),
+    ] {
+        let user = format!("person-{role}");
+        let binding = format!("{role}-of-{user}");
+        let (role_arg, user_arg) = (format!("--clusterrole={role}"), format!("--user={user}"));
+        // A second row for one role finds the binding.
+        kubectl(&berth, &["create", "rolebinding", &binding, &role_arg, &user_arg, "-n", "default"]);
+        let reached = berth_tests::eventually(
+            format!("{role}: {verb} {what} is {expected}"),
+            std::time::Duration::from_secs(20),
+            async || {
+                // The role is there once it allows what it allows for sure.
+                let bound = rights.of(&user, &[], "get", "berth.dev/servers", "default", "").await;
+                let may = rights.of(&user, &[], verb, what, "default", "").await;
+                if bound && may == expected { Ok(()) } else { Err(format!("bound: {bound}, allowed: {may}")) }
+            },
+        );
+        reached.await.unwrap();
+    }
+    berth.stop().await.unwrap();
+}
+
+fn title(object: &serde_json::Value) -> String {
+    let meta = &object["metadata"];
+    let namespace = meta["namespace"].as_str().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+    format!("{} {namespace}{}", object["kind"].as_str().unwrap(), meta["name"].as_str().unwrap())
+}
+
+#[tokio::test]
+async fn the_examples_are_accepted_and_the_patch_changes_only_the_code() {
+    let berth = installed().await;
+    let example = |name: &str| repository().join("examples").join(name).to_str().unwrap().to_owned();
+    let applied = kubectl(&berth, &["apply", "-f", &example("web.yaml")]);
+    assert_eq!(succeeded(&applied).lines().count(), 3);
+    assert_eq!(String::from_utf8_lossy(&applied.stderr), "", "no warnings");
+    let get = || -> serde_json::Value {
+        serde_json::from_str(&succeeded(&kubectl(&berth, &["get", "vmdeployment", "web", "-o", "json"]))).unwrap()
+    };
+    let before = get();
+    let patch = format!("--patch-file={}", example("web-v2.patch.yaml"));
+    succeeded(&kubectl(&berth, &["patch", "vmdeployment", "web", "--type=merge", &patch]));
+    let after = get();
+    assert_eq!(after["spec"]["app"]["revision"], "v2");
+    assert_ne!(after["spec"]["app"]["artifact"], before["spec"]["app"]["artifact"]);
+    assert_eq!(after["spec"]["app"]["command"], before["spec"]["app"]["command"]);
+    assert_eq!(after["spec"]["template"], before["spec"]["template"]);
+    assert!(Path::new(&example("artifacts/web-v2")).is_dir());
+    berth.stop().await.unwrap();
+}
