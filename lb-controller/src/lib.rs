@@ -1,3 +1,7 @@
 //! x
+pub mod balancer;
 pub mod plan;
-mod slices;
+pub mod slices;
+
+/// Tells the time, by the clock of this process.
+pub type Now = std::sync::Arc<dyn Fn() -> k8s_openapi::jiff::Timestamp + Send + Sync>;

@@ -35,6 +35,17 @@ pub enum Order {
     BeforeTraffic,
 }
 
+/// What becomes of the fact about traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// It stays as it is.
+    Unchanged,
+    /// The load balancers know the Server like this.
+    Known(TrafficFact),
+    /// No load balancer knows the Server.
+    Unknown,
+}
+
 /// What is to be reported on a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -46,9 +57,8 @@ pub struct Step {
     pub outcome: Outcome,
     /// In words.
     pub message: String,
-    /// The fact that goes with it; the inner `None` says that no load balancer knows the Server any more. The outer
-    /// `None` leaves the fact as it is.
-    pub fact: Option<Option<TrafficFact>>,
+    /// The fact that goes with it.
+    pub fact: Fact,
     /// When to report.
     pub order: Order,
 }
@@ -120,7 +130,7 @@ fn registration(fact: &TrafficFact, phase: TrafficPhase) -> Option<Registration>
 
 fn hold(server: &Server, status: &ServerStatus, task: &Task, now: Timestamp) -> Plan {
     let Some(fact) = &status.traffic else {
-        return Plan { step: Some(done(task, "no load balancer knows it", None)), ..Plan::default() };
+        return Plan { step: Some(done(task, "no load balancer knows it", Fact::Unchanged)), ..Plan::default() };
     };
     let end = match drain_end(server, status, fact, task) {
         Drain::Over => None,
@@ -164,7 +174,7 @@ fn drain_end(server: &Server, status: &ServerStatus, fact: &TrafficFact, task: &
 /// Nothing, while the machine has no address yet.
 fn register(server: &Server, status: &ServerStatus, task: &Task) -> Option<Plan> {
     let Some(traffic) = declared(server) else {
-        return Some(Plan { step: Some(done(task, "no load balancer is declared", Some(None))), ..Plan::default() });
+        return Some(Plan { step: Some(done(task, "no load balancer is declared", Fact::Unknown)), ..Plan::default() });
     };
     if let Some(refused) = refuse(status, traffic, task) {
         return Some(refused);
@@ -198,7 +208,7 @@ fn release(server: &Server, status: &ServerStatus, task: &Task) -> Option<Plan> 
 }
 
 fn remove(task: &Task) -> Plan {
-    Plan { step: Some(done(task, "no load balancer knows it", Some(None))), ..Plan::default() }
+    Plan { step: Some(done(task, "no load balancer knows it", Fact::Unknown)), ..Plan::default() }
 }
 
 fn declared(server: &Server) -> Option<&Traffic> {
@@ -214,7 +224,11 @@ fn refuse(status: &ServerStatus, traffic: &Traffic, task: &Task) -> Option<Plan>
         backend.name
     );
     let target = status.traffic.as_ref().and_then(|fact| registration(fact, TrafficPhase::Held));
-    Some(Plan { target, step: Some(Step { outcome: Outcome::Failed, ..done(task, &message, None) }), again: None })
+    Some(Plan {
+        target,
+        step: Some(Step { outcome: Outcome::Failed, ..done(task, &message, Fact::Unchanged) }),
+        again: None,
+    })
 }
 
 fn fact_of(traffic: &Traffic, address: &str, phase: TrafficPhase) -> TrafficFact {
@@ -226,7 +240,7 @@ fn fact_of(traffic: &Traffic, address: &str, phase: TrafficPhase) -> TrafficFact
     }
 }
 
-fn done(task: &Task, message: &str, fact: Option<Option<TrafficFact>>) -> Step {
+fn done(task: &Task, message: &str, fact: Fact) -> Step {
     Step {
         task: task.id,
         kind: task.kind,
@@ -238,5 +252,9 @@ fn done(task: &Task, message: &str, fact: Option<Option<TrafficFact>>) -> Step {
 }
 
 fn with_fact(task: &Task, message: &str, fact: &TrafficFact, phase: TrafficPhase) -> Step {
-    done(task, message, Some(Some(TrafficFact { phase, ..fact.clone() })))
+    done(task, message, Fact::Known(TrafficFact { phase, ..fact.clone() }))
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -107,7 +107,7 @@ impl<'a> Draft<'a> {
             return;
         }
         let group = want.show.as_ref().map(|show| Group::new(&show.backend, &show.address));
-        let home = group.as_ref().and_then(|group| self.home(group, &want.who.uid, &places));
+        let home = group.as_ref().and_then(|group| home(group, &want.who.uid, &places));
         let elsewhere = places.len() > usize::from(home.is_some());
         if elsewhere {
             self.remove(&want.who.uid, &places, home.as_deref());
@@ -140,14 +140,6 @@ impl<'a> Draft<'a> {
             }
             _ => false,
         }
-    }
-
-    /// The one slice that the Server stays in: the first on its way that has it.
-    fn home(&self, group: &Group, uid: &str, places: &[&str]) -> Option<String> {
-        if places.is_empty() {
-            return None;
-        }
-        group.way(uid).find(|name| places.contains(&name.as_str()))
     }
 
     fn slice(&mut self, name: &str) -> Option<&mut EndpointSlice> {
@@ -247,6 +239,14 @@ impl<'a> Draft<'a> {
         writes.extend(created.map(|(_, slice)| Write::Create(slice)));
         writes
     }
+}
+
+/// The one slice that the Server stays in: the first on its way that has it.
+fn home(group: &Group, uid: &str, places: &[&str]) -> Option<String> {
+    if places.is_empty() {
+        return None;
+    }
+    group.way(uid).find(|name| places.contains(&name.as_str()))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ impl Store {
         match write {
             Write::Create(slice) if current(&slice).is_none() => self.put(slice),
             Write::Replace(slice) if current(&slice) == Some(slice.metadata.resource_version.clone()) => {
-                self.put(slice)
+                self.put(slice);
             }
             Write::Delete(slice) if current(&slice) == Some(slice.metadata.resource_version.clone()) => {
                 self.slices.remove(slice.metadata.name.as_deref().unwrap());

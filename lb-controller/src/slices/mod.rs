@@ -1,4 +1,145 @@
-//! x
+//! The load balancer that Kubernetes itself is: EndpointSlices of a Service.
+//!
+//! A Server is one endpoint: *held* (not ready, not serving), *draining* (not ready, serving, terminating) or
+//! *serving* (ready). Where it lives is said in [`layout`], which writes bring it there in [`edit`].
+
 mod edit;
 mod endpoint;
 mod layout;
+mod queue;
+mod store;
+mod view;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::future::{BoxFuture, try_join_all};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Client, runtime::watcher};
+
+use self::{
+    edit::{Show, Want},
+    endpoint::Who,
+    queue::Queue,
+    store::Store,
+    view::{ServiceKey, View},
+};
+use crate::{
+    Now,
+    balancer::{BalancerError, LoadBalancer, Member},
+    plan::Registration,
+};
+
+/// EndpointSlices as a load balancer.
+pub struct EndpointSlices {
+    store: Store,
+    view: Arc<View>,
+    now: Now,
+    window: Duration,
+    queues: Mutex<HashMap<ServiceKey, Arc<Queue>>>,
+}
+
+impl EndpointSlices {
+    /// The slices that this client can reach. Changes that arrive within `window` are written together.
+    #[must_use]
+    pub fn new(client: Client, now: Now, window: Duration) -> Self {
+        let store = Store::new(client);
+        Self { store, view: Arc::default(), now, window, queues: Mutex::default() }
+    }
+
+    /// Which slices to watch.
+    #[must_use]
+    pub fn watch_config() -> watcher::Config {
+        watcher::Config::default().labels(&format!("{}={}", layout::MANAGED_BY, layout::MANAGER)).page_size(50)
+    }
+
+    /// Takes in what the watch brings.
+    pub fn observe(&self, event: &watcher::Event<EndpointSlice>) {
+        self.view.observe(event);
+    }
+
+    /// Namespace, name and UID of the Servers that a slice has endpoints of.
+    pub fn servers_in(slice: &EndpointSlice) -> impl Iterator<Item = (String, String, String)> + '_ {
+        slice.endpoints.iter().flatten().filter_map(|endpoint| {
+            let uid = endpoint::uid(endpoint)?;
+            let target = endpoint.target_ref.as_ref()?;
+            let namespace = slice.metadata.namespace.clone()?;
+            Some((namespace, target.name.clone()?, uid.to_owned()))
+        })
+    }
+
+    /// Those of the Services that do not exist: without its Service a slice does nothing.
+    pub async fn missing_services(&self, namespace: &str, target: &Registration) -> Result<Vec<String>, BalancerError> {
+        let mut missing = Vec::new();
+        for backend in &target.services {
+            if !self.store.service_exists(namespace, &backend.name).await? {
+                missing.push(backend.name.clone());
+            }
+        }
+        Ok(missing)
+    }
+
+    fn queue(&self, key: &ServiceKey) -> Arc<Queue> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || {
+            Arc::new(Queue::new(
+                key.clone(),
+                self.store.clone(),
+                Arc::clone(&self.view),
+                Arc::clone(&self.now),
+                self.window,
+            ))
+        };
+        Arc::clone(queues.entry(key.clone()).or_insert_with(new))
+    }
+
+    /// What each Service is to show of the Server: those that it belongs to, and those that know it and should not.
+    fn wants(&self, member: &Member) -> BTreeMap<ServiceKey, Want> {
+        let who = Who {
+            namespace: member.namespace.clone(),
+            name: member.name.clone(),
+            uid: member.uid.clone(),
+            version: member.version,
+        };
+        let want = |show| Want { who: who.clone(), show, fence: member.fence };
+        let mut wants: BTreeMap<_, _> =
+            self.view.services_of(&member.uid).into_iter().map(|key| (key, want(None))).collect();
+        if let Some(target) = &member.target {
+            for backend in &target.services {
+                let show = Show { backend: backend.clone(), address: target.address.clone(), phase: target.phase };
+                wants.insert((member.namespace.clone(), backend.name.clone()), want(Some(show)));
+            }
+        }
+        wants
+    }
+}
+
+impl LoadBalancer for EndpointSlices {
+    fn name(&self) -> &'static str {
+        "endpointslices"
+    }
+
+    fn shows(&self, member: &Member) -> bool {
+        self.wants(member).into_iter().all(|(key, want)| {
+            let round = edit::round(&key.0, &self.view.of(&key), &[want]);
+            round.writes.is_empty() && round.superseded.is_empty()
+        })
+    }
+
+    fn apply<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<(), BalancerError>> {
+        Box::pin(async move {
+            let changes = self.wants(member).into_iter().map(|(key, want)| {
+                let queue = self.queue(&key);
+                async move { queue.submit(want).await }
+            });
+            try_join_all(changes).await?;
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
