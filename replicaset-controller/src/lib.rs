@@ -1,3 +1,6 @@
 //! Reconciles VMReplicaSets and carries out machine and package tasks.
 
 pub mod iaas;
+pub mod server;
+pub mod set;
+pub mod work;

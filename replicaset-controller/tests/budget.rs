@@ -3,7 +3,7 @@
 
 use berth_core::{
     api::{Server, UpdateStrategy},
-    budget::{Axis, Budget, Entry, is_active, max_unavailable, next_to_disturb, unavailable},
+    budget::{Axis, Budget, Entry, is_active, max_unavailable, next_to_disturb, roll, unavailable},
 };
 use k8s_openapi::jiff::Timestamp;
 use proptest::prelude::*;
@@ -133,5 +133,107 @@ proptest! {
         prop_assert!(old - next.len() >= partition.min(old), "{} of {old} are taken", next.len());
         ledger.extend(next.iter().map(|s| format!("{}/environment", name(s))));
         prop_assert!(unavailable(&servers, &ledger, budget, now()) <= before.max(max));
+    }
+}
+
+/// The world of a roll-out: what each Server has, whether it works, and the ledger.
+#[derive(Clone)]
+struct World {
+    version: u64,
+    ledger: Vec<String>,
+    /// Per Server: whether it has the new environment, the new code, and whether it is Ready.
+    servers: Vec<(bool, bool, bool)>,
+}
+
+impl World {
+    fn list(&self) -> Vec<Server> {
+        let state = |ready: bool| if ready { "Ready" } else { "Deploying" };
+        let make = |(n, s): (usize, &(bool, bool, bool))| server(&format!("s-{n}"), state(s.2), 100, false, true);
+        self.servers.iter().enumerate().map(make).collect()
+    }
+
+    fn out(&self) -> usize {
+        self.servers.iter().filter(|s| !s.2).count()
+    }
+
+    fn has(&mut self, name: &str, axis: Axis) -> &mut bool {
+        let index: usize = name[2..].parse().unwrap();
+        let server = &mut self.servers[index];
+        if axis == Axis::App { &mut server.1 } else { &mut server.0 }
+    }
+}
+
+/// Where a controller is: it has read, or it is touching Servers.
+#[derive(Clone, Default)]
+enum Roller {
+    #[default]
+    Idle,
+    Read(u64, Vec<String>),
+    Listed(u64, Vec<String>, World),
+    Touching(Vec<String>),
+}
+
+fn step(roller: &mut Roller, axis: Axis, world: &mut World, max: usize) {
+    *roller = match std::mem::take(roller) {
+        Roller::Idle => Roller::Read(world.version, world.ledger.clone()),
+        Roller::Read(version, ledger) => Roller::Listed(version, ledger, world.clone()),
+        Roller::Listed(version, ledger, mut seen) => {
+            let all = seen.list();
+            let servers: Vec<&Server> = all.iter().collect();
+            let outdated: Vec<bool> = all.iter().map(|s| !*seen.has(name(s), axis)).collect();
+            let is_outdated = |s: &Server| outdated[name(s)[2..].parse::<usize>().unwrap()];
+            let rolled = roll(&servers, &ledger, budget(all.len(), max), now(), axis, false, is_outdated);
+            let touch = rolled.touch.iter().map(|s| name(s).to_owned()).collect();
+            if rolled.ledger == ledger && version == world.version {
+                Roller::Touching(touch)
+            } else if version == world.version {
+                (world.version, world.ledger) = (version + 1, rolled.ledger);
+                Roller::Touching(touch)
+            } else {
+                Roller::Idle
+            }
+        }
+        Roller::Touching(mut names) => match names.pop() {
+            Some(name) => {
+                if !std::mem::replace(world.has(&name, axis), true) {
+                    let index: usize = name[2..].parse().unwrap();
+                    world.servers[index].2 = false;
+                }
+                Roller::Touching(names)
+            }
+            None => Roller::Idle,
+        },
+    };
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    /// Environment and code are rolled out at once, by two instances each, that crash at any moment.
+    #[test]
+    fn four_roll_outs_at_once_keep_one_budget_and_arrive(
+        size in 1..7usize, max in 1..4usize,
+        events in prop::collection::vec((0..10usize, 0..4usize), 0..300),
+    ) {
+        let mut world = World { version: 1, ledger: Vec::new(), servers: vec![(false, false, true); size] };
+        let mut rollers: [Roller; 4] = Default::default();
+        let axis = |n: usize| if n < 2 { Axis::Environment } else { Axis::App };
+        for (what, n) in events {
+            match what {
+                0 => rollers[n] = Roller::Idle,
+                1 => if let Some(server) = world.servers.iter_mut().find(|s| !s.2) { server.2 = true },
+                _ => step(&mut rollers[n], axis(n), &mut world, max),
+            }
+            prop_assert!(world.out() <= max, "{} of {size} are out, {max} may be", world.out());
+        }
+        for round in 0..2000 {
+            step(&mut rollers[round % 4], axis(round % 4), &mut world, max);
+            prop_assert!(world.out() <= max, "{} of {size} are out, {max} may be", world.out());
+            if round % 8 == 0 && let Some(server) = world.servers.iter_mut().find(|s| !s.2) {
+                server.2 = true;
+            }
+        }
+        prop_assert!(world.servers.iter().all(|s| *s == (true, true, true)), "{:?}", world.servers);
+        prop_assert!(world.ledger.is_empty(), "{:?}", world.ledger);
     }
 }

@@ -11,16 +11,8 @@ use serde_json::Value;
 
 /// The fields of a Server's spec that follow the template. The machine does not: another machine is another Server.
 /// Neither does the code, which deployment-controller rolls out.
-const FIELDS: [&str; 8] = [
-    "packages",
-    "prunePackages",
-    "healthCheck",
-    "reachability",
-    "traffic",
-    "monitoring",
-    "gates",
-    "taskAttempts",
-];
+const FIELDS: [&str; 8] =
+    ["packages", "prunePackages", "healthCheck", "reachability", "traffic", "monitoring", "gates", "taskAttempts"];
 
 /// Whether the Server's environment differs from the template's.
 #[must_use]
@@ -60,7 +52,11 @@ pub fn patch(set: &VMReplicaSet, server: &Server) -> Patch {
     })];
     operations.extend(spec_operations(&template.spec, &to_value(&server.spec)));
     operations.extend(map_operations("labels", &template.metadata.labels, server.metadata.labels.as_ref()));
-    operations.extend(map_operations("annotations", &template.metadata.annotations, server.metadata.annotations.as_ref()));
+    operations.extend(map_operations(
+        "annotations",
+        &template.metadata.annotations,
+        server.metadata.annotations.as_ref(),
+    ));
     Patch(operations)
 }
 

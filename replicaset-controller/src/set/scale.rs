@@ -53,7 +53,8 @@ pub fn plan(set: &VMReplicaSet, servers: &[&Server], taken: &BTreeSet<String>, m
     let active: BTreeSet<&str> = servers.iter().filter(|s| budget::is_active(s)).map(|s| name(s)).collect();
     let mut pending: Vec<String> =
         status.creating.iter().filter(|n| !exists.contains(n.as_str()) && !taken.contains(*n)).cloned().collect();
-    let mut disturbed: Vec<String> = status.disturbed.iter().filter(|line| !is_retired(line, &active)).cloned().collect();
+    let mut disturbed: Vec<String> =
+        status.disturbed.iter().filter(|line| !is_retired(line, &active)).cloned().collect();
     let leaving: BTreeSet<String> = budget::entered(&disturbed, Axis::Retirement).collect();
     let staying: Vec<&Server> =
         servers.iter().copied().filter(|s| active.contains(name(s)) && !leaving.contains(name(s))).collect();
@@ -94,7 +95,8 @@ fn free_names(
     pending: &[String],
 ) -> impl Iterator<Item = String> + use<> {
     let own = set.metadata.name.clone().unwrap_or_default();
-    let names = exists.iter().copied().chain(taken.iter().map(String::as_str)).chain(pending.iter().map(String::as_str));
+    let names =
+        exists.iter().copied().chain(taken.iter().map(String::as_str)).chain(pending.iter().map(String::as_str));
     let used: BTreeSet<usize> = names.filter_map(|name| ordinal(&own, name)).collect();
     (0..).filter(move |n| !used.contains(n)).map(move |n| server_name(&own, n))
 }

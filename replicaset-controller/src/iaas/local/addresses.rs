@@ -19,21 +19,21 @@ const TRIES: u32 = 4096;
 /// An address for this UID: the one that it has, else a free one. Where the search begins follows from the folder and
 /// the UID, so that several folders on one computer seldom meet.
 pub(super) fn allocate(dir: &Path, uid: &str, port: u16) -> Result<String> {
-    if let Some(address) = owned(dir, uid)? {
+    if let Some(address) = taken_by(dir, uid)? {
         return Ok(address);
     }
-    let part = dir.join(format!(".{uid}.new"));
-    fs::write(&part, uid).map_err(io("cannot write", &part))?;
-    let found =
-        candidates(dir, uid).find_map(|address| take(&part, &dir.join(address.to_string()), address, port).transpose());
-    fs::remove_file(&part).map_err(io("cannot remove", &part))?;
+    let draft = dir.join(format!(".{uid}.new"));
+    fs::write(&draft, uid).map_err(io("cannot write", &draft))?;
+    let found = candidates(dir, uid)
+        .find_map(|address| take(&draft, &dir.join(address.to_string()), address, port).transpose());
+    fs::remove_file(&draft).map_err(io("cannot remove", &draft))?;
     found.unwrap_or_else(|| Err(Error::Quota(format!("no loopback address is free for port {port}"))))
 }
 
 /// Takes the address if nobody of this folder has it, and nobody else uses it either. In this order, so that looking
 /// never gets in the way of a machine that is just starting.
-fn take(part: &Path, path: &Path, address: Ipv4Addr, port: u16) -> Result<Option<String>> {
-    match fs::hard_link(part, path) {
+fn take(draft: &Path, path: &Path, address: Ipv4Addr, port: u16) -> Result<Option<String>> {
+    match fs::hard_link(draft, path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(None),
         linked => linked.map_err(io("cannot take", path))?,
     }
@@ -47,7 +47,7 @@ fn take(part: &Path, path: &Path, address: Ipv4Addr, port: u16) -> Result<Option
 
 /// Gives back what this UID has.
 pub(super) fn release(dir: &Path, uid: &str) -> Result<()> {
-    while let Some(address) = owned(dir, uid)? {
+    while let Some(address) = taken_by(dir, uid)? {
         let path = dir.join(address);
         fs::remove_file(&path).map_err(io("cannot remove", &path))?;
     }
@@ -59,7 +59,7 @@ pub(super) fn is_free(address: &str, port: u16) -> bool {
     TcpListener::bind((address, port)).is_ok()
 }
 
-fn owned(dir: &Path, uid: &str) -> Result<Option<String>> {
+fn taken_by(dir: &Path, uid: &str) -> Result<Option<String>> {
     let entries = fs::read_dir(dir).map_err(io("cannot read", dir))?;
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     // A file that vanishes in between was somebody else's.

@@ -14,7 +14,7 @@
 mod addresses;
 mod store;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use futures::future::{BoxFuture, FutureExt as _};
 use k8s_openapi::jiff::Timestamp;
@@ -35,8 +35,8 @@ pub struct LocalProvider {
 
 impl LocalProvider {
     /// Machines below `dir`, run by the program `binary` (`berth-local-machine`).
-    pub fn new(dir: impl Into<PathBuf>, binary: impl Into<PathBuf>) -> Result<Self> {
-        Ok(Self { store: Store::open(dir.into())?, binary: binary.into() })
+    pub fn new(dir: impl AsRef<Path>, binary: impl Into<PathBuf>) -> Result<Self> {
+        Ok(Self { store: Store::open(dir.as_ref())?, binary: binary.into() })
     }
 
     /// The folder of the machine of the Server with this UID.
@@ -93,7 +93,7 @@ impl LocalProvider {
         let last = machine.info().map_err(|error| retryable(&error))?;
         Ok(MachineInfo {
             owner: record.owner.clone(),
-            id: format!("local/{}", record.owner.uid),
+            id: record.owner.uid.clone(),
             phase: if running.is_some() { Phase::Running } else { Phase::Stopped },
             address: Some(record.address.clone()),
             ssh_port: SSH_PORT,
@@ -116,7 +116,7 @@ impl LocalProvider {
         let _lock = self.store.lock(uid)?;
         let machine = self.store.machine(uid)?;
         if self.store.record(uid)?.is_some() {
-            self.store.await_first_boot(&machine)?;
+            Store::await_first_boot(&machine)?;
         }
         machine.kill().map_err(|error| retryable(&error))?;
         self.store.forget(uid)

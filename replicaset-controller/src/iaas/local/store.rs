@@ -37,13 +37,13 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn open(dir: PathBuf) -> Result<Self> {
+    pub(super) fn open(dir: &Path) -> Result<Self> {
         for below in [".locks", ".addresses"] {
             let path = dir.join(below);
             fs::create_dir_all(&path)
                 .map_err(|error| Error::Configuration(format!("cannot make the folder {}: {error}", path.display())))?;
         }
-        let dir = fs::canonicalize(&dir).map_err(io("cannot resolve", &dir))?;
+        let dir = fs::canonicalize(dir).map_err(io("cannot resolve", dir))?;
         Ok(Self { dir })
     }
 
@@ -132,7 +132,7 @@ impl Store {
 
     /// Waits until a machine that may have been started a moment ago, by a process that died then, can be found.
     /// Without this it could come up in a folder that is being removed.
-    pub(super) fn await_first_boot(&self, machine: &MachineDir) -> Result<()> {
+    pub(super) fn await_first_boot(machine: &MachineDir) -> Result<()> {
         let started = machine.path().join("console.log").exists();
         let deadline = Instant::now() + FIRST_SIGN;
         while started && Instant::now() < deadline {

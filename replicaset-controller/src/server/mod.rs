@@ -1,0 +1,4 @@
+//! Servers.
+
+pub mod gates;
+pub mod plan;

@@ -1,0 +1,162 @@
+//! The machine of a Server: its provider, and the way to it.
+
+use std::{sync::Arc, time::Duration};
+
+use berth_core::api::{MachineAccess, MachineClass, MachineFact, MachinePhase, Server, SshAccess};
+use berth_machine::{
+    ping::ping,
+    ssh::{SshMachine, SshTarget},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tokio::time::{Instant, sleep};
+
+use super::{Tools, finished::Failure};
+use crate::iaas::{MachineInfo, Phase, Provider};
+
+/// How long a machine may take until it runs.
+const RUN_LIMIT: Duration = Duration::from_mins(10);
+/// How long a running machine may take until SSH answers.
+const SSH_LIMIT: Duration = Duration::from_mins(3);
+const PING_LIMIT: Duration = Duration::from_secs(10);
+const FIRST_POLL: Duration = Duration::from_millis(50);
+const LONGEST_POLL: Duration = Duration::from_secs(3);
+
+/// The UID of the Server, by which providers know its machine.
+pub(super) fn uid(server: &Server) -> Result<&str, Failure> {
+    server.metadata.uid.as_deref().ok_or_else(|| Failure::fatal("the Server has no UID"))
+}
+
+/// The class's provider.
+pub(super) fn provider<'a>(
+    tools: &'a Tools,
+    server: &Server,
+    class: Option<&MachineClass>,
+) -> Result<&'a Arc<dyn Provider>, Failure> {
+    let name = &server.spec.machine.class_name;
+    let Some(class) = class else {
+        return Err(Failure::retry(format!(
+            "there is no MachineClass {name:?}: create it, or retire the Server and declare another class"
+        )));
+    };
+    tools.providers.get(&class.spec.provider).map_err(|error| Failure::from(error).at(&format!("MachineClass {name}")))
+}
+
+/// The provider that the machine is known to come from, for when the class is gone.
+pub(super) fn provider_of_machine<'a>(
+    tools: &'a Tools,
+    server: &Server,
+    class: Option<&MachineClass>,
+) -> Result<&'a Arc<dyn Provider>, Failure> {
+    let id = fact(server).and_then(|m| m.id.as_deref());
+    match id.and_then(|id| id.split_once('/')) {
+        Some((name, _)) => Ok(tools.providers.get(name)?),
+        None => provider(tools, server, class),
+    }
+}
+
+/// What the Server says about its machine.
+pub(super) fn fact(server: &Server) -> Option<&MachineFact> {
+    server.status.as_ref()?.machine.as_ref()
+}
+
+/// The way to a Server's machine.
+pub(super) fn target(server: &Server) -> Option<SshTarget> {
+    let machine = fact(server)?;
+    let ssh = machine.ssh.as_ref()?;
+    Some(SshTarget {
+        address: machine.address.clone()?,
+        port: u16::try_from(ssh.port).ok()?,
+        user: ssh.user.clone(),
+        host_key: ssh.host_key.clone(),
+    })
+}
+
+/// The machine of a Server, and the folder on it that is Berth's.
+pub(super) fn reach(tools: &Tools, server: &Server) -> Result<(SshMachine, String), Failure> {
+    let root = fact(server).and_then(|m| m.ssh.as_ref()).map(|ssh| ssh.root.clone());
+    match (target(server), root) {
+        (Some(target), Some(root)) => Ok((tools.pool.machine(target), root)),
+        _ => Err(Failure::retry("the Server does not say how its machine is reached")),
+    }
+}
+
+/// Waits until the machine runs and SSH answers, and says what is known of it then.
+pub(super) async fn await_ssh(
+    tools: &Tools,
+    provider: &dyn Provider,
+    class: Option<&MachineClass>,
+    server: &Server,
+    info: MachineInfo,
+) -> Result<MachineFact, Failure> {
+    let info = await_running(provider, info).await?;
+    let (Some(address), Some(host_key)) = (info.address.clone(), pinned(server, &info)) else {
+        return Err(Failure::retry("the provider does not say the machine's address and SSH host key"));
+    };
+    let known = fact(server).and_then(|m| m.ssh.as_ref());
+    let access = access(known, class);
+    let user = access.user.clone();
+    let target = SshTarget { address: address.clone(), port: info.ssh_port, user, host_key: host_key.clone() };
+    let boot_id = await_ping(&tools.pool.machine(target)).await?;
+    Ok(MachineFact {
+        phase: MachinePhase::Running,
+        id: Some(id(server, class, &info)),
+        address: Some(address),
+        ssh: Some(SshAccess { port: i32::from(info.ssh_port), user: access.user, host_key, root: access.root }),
+        boot_id: Some(boot_id),
+        created_at: Some(Time(info.created_at)),
+    })
+}
+
+/// `<provider>/<its id>`: so the machine can be destroyed after its class is gone.
+fn id(server: &Server, class: Option<&MachineClass>, info: &MachineInfo) -> String {
+    match (class, fact(server).and_then(|m| m.id.clone())) {
+        (Some(class), _) => format!("{}/{}", class.spec.provider, info.id),
+        (None, Some(known)) => known,
+        (None, None) => info.id.clone(),
+    }
+}
+
+/// How Berth logs in: as at the machine's creation, whatever became of the class since then.
+fn access(known: Option<&SshAccess>, class: Option<&MachineClass>) -> MachineAccess {
+    match known {
+        Some(ssh) => MachineAccess { user: ssh.user.clone(), root: ssh.root.clone(), port: ssh.port },
+        None => class.map(|c| c.spec.access.clone()).unwrap_or_default(),
+    }
+}
+
+/// The host key from the machine's creation. The provider is asked only once.
+fn pinned(server: &Server, info: &MachineInfo) -> Option<String> {
+    let known = fact(server).filter(|m| m.id.as_ref().is_some_and(|id| id.ends_with(&format!("/{}", info.id))));
+    known.and_then(|m| m.ssh.as_ref()).map(|ssh| ssh.host_key.clone()).or_else(|| info.host_key.clone())
+}
+
+async fn await_running(provider: &dyn Provider, mut info: MachineInfo) -> Result<MachineInfo, Failure> {
+    let uid = info.owner.uid.clone();
+    let deadline = Instant::now() + RUN_LIMIT;
+    let mut pause = FIRST_POLL;
+    while info.phase != Phase::Running {
+        if Instant::now() > deadline {
+            return Err(Failure::retry(format!("the machine does not run {RUN_LIMIT:?} after it was asked for")));
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_POLL);
+        let found = provider.get(&uid).await?;
+        info = found.ok_or_else(|| Failure::retry("the machine vanished while it was being created"))?;
+    }
+    Ok(info)
+}
+
+/// The machine's boot id, once SSH answers.
+async fn await_ping(machine: &SshMachine) -> Result<String, Failure> {
+    let deadline = Instant::now() + SSH_LIMIT;
+    let mut pause = FIRST_POLL;
+    loop {
+        match ping(machine, PING_LIMIT).await {
+            Ok(info) => return Ok(info.boot_id),
+            Err(error) if error.is_unreachable() && Instant::now() < deadline => {}
+            Err(error) => return Err(Failure::from(error).at("the machine runs, but SSH does not answer")),
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_POLL);
+    }
+}
