@@ -14,7 +14,7 @@ use rand::RngExt;
 
 use crate::programs::program;
 
-/// The folder of the machines, one folder named by the Server's UID for each. Dropping it kills them all and removes
+/// The folder of the machines, `<UID of the Server>/machine` for each. Dropping it kills them all and removes
 /// the folder; so does the death of this process, in whatever way.
 #[derive(Debug)]
 pub struct Machines {
@@ -58,7 +58,7 @@ impl Machines {
     /// The machine of the Server with this UID, whether it exists or not.
     #[must_use]
     pub fn of(&self, uid: &str) -> MachineDir {
-        MachineDir::new(self.dir.join(uid))
+        MachineDir::new(self.dir.join(uid).join("machine"))
     }
 
     /// All machines there ever were and that were not destroyed: UID and machine.
@@ -66,8 +66,8 @@ impl Machines {
         let mut all = Vec::new();
         for entry in fs::read_dir(&self.dir).with_context(|| format!("read {}", self.dir.display()))? {
             let entry = entry?;
-            let machine = MachineDir::new(entry.path());
-            // Other folders are the provider's own.
+            let machine = MachineDir::new(entry.path().join("machine"));
+            // Other folders are the provider's own, or of machines that are just being made.
             if machine.spec()?.is_some() {
                 all.push((entry.file_name().to_string_lossy().into_owned(), machine));
             }

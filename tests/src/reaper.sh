@@ -23,7 +23,7 @@ quiet=0
 while [ $quiet -lt 3 ] && [ $round -lt 200 ]; do
     round=$((round + 1))
     quiet=$((quiet + 1))
-    for machine in "$machines"/*/; do
+    for machine in "$machines"/*/machine/; do
         [ ! -f "$machine/spec.json" ] || "$binary" kill --dir "$machine" 2>/dev/null
     done
     # The brackets keep this grep from finding itself.

@@ -88,8 +88,7 @@ const READ: &str = "get list watch";
 
 /// What each program may do in any namespace: this list is the limit, not an example.
 fn allowed(part: Part) -> BTreeMap<&'static str, String> {
-    let mut rights =
-        BTreeMap::from([("/events", "create patch".to_owned()), ("events.k8s.io/events", "create patch".to_owned())]);
+    let mut rights = BTreeMap::from([("/events", "create patch".to_owned())]);
     if part != Part::Webhook {
         rights.insert("berth.dev/servers", READ.into());
         rights.insert("berth.dev/servers/status", "patch".into());
