@@ -1,0 +1,166 @@
+//! What replicaset-controller does next about a Server, on objects that the real life cycle has brought about.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+use berth_core::{
+    api::{Approval, Claim, EnvironmentFact, MachineFact, MachinePhase, Outcome, Report, Server, State, TaskKind},
+    identity::{Author, Identities},
+    lifecycle::{admit_create, admit_status},
+};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use replicaset_controller::server::plan::{FIRST_TASK, Own, Step, next};
+use serde_json::{Value, json};
+
+const ME: &str = "replicaset-controller/a";
+const OTHER: &str = "replicaset-controller/b";
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_000_000).unwrap()
+}
+
+fn later(seconds: i64) -> Timestamp {
+    now().checked_add(SignedDuration::from_secs(seconds)).unwrap()
+}
+
+fn server(spec: Value) -> Server {
+    let mut declared = json!({"machine": {"className": "local"}});
+    declared.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    let server = serde_json::from_value(json!({
+        "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
+        "metadata": {"name": "web-0", "namespace": "n", "uid": "u", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": declared,
+    }))
+    .unwrap();
+    admit_create(server, &Author::new("ann"), now()).unwrap()
+}
+
+/// A status write of replicaset-controller, as the webhook carries it out.
+fn write(server: &Server, at: Timestamp, change: impl FnOnce(&mut Value)) -> Server {
+    let mut value = serde_json::to_value(server).unwrap();
+    if value.get("status").is_none() {
+        value["status"] = json!({});
+    }
+    value["status"]["observedGeneration"] = server.metadata.generation.into();
+    change(&mut value["status"]);
+    let (ids, new) = (Identities::default(), serde_json::from_value(value).unwrap());
+    let author = Author::new(ids.username(berth_core::api::Executor::ReplicasetController));
+    admit_status(server, new, &author, &ids, at).unwrap()
+}
+
+fn claim(server: &Server, id: i64, holder: &str) -> Server {
+    let claim = Claim { task_id: id, holder: holder.into(), duration_seconds: 30 };
+    write(server, now(), |status| status["claim"] = serde_json::to_value(claim).unwrap())
+}
+
+fn report(server: &Server, id: i64, outcome: Outcome, facts: impl FnOnce(&mut Value)) -> Server {
+    let report =
+        Report { task_id: id, holder: ME.into(), outcome, message: String::new(), retry_after_seconds: Some(20) };
+    write(server, now(), |status| {
+        status["report"] = serde_json::to_value(report).unwrap();
+        facts(status);
+    })
+}
+
+fn step(server: &Server, at_work: bool, at: Timestamp) -> Step {
+    next(server, std::iter::empty(), Own { holder: ME, at_work }, at)
+}
+
+fn kind(step: &Step) -> TaskKind {
+    let Step::Work(task) = step else { panic!("{step:?}") };
+    task.kind
+}
+
+fn machine(phase: MachinePhase) -> Value {
+    let fact =
+        MachineFact { phase, id: Some("local/u".into()), address: None, ssh: None, boot_id: None, created_at: None };
+    serde_json::to_value(fact).unwrap()
+}
+
+#[test]
+fn from_creation_to_a_machine_with_its_packages() {
+    let server = server(json!({}));
+    assert_eq!(step(&server, false, now()), Step::Acknowledge { claim_first: true });
+    let server = claim(&server, FIRST_TASK, ME);
+    assert_eq!(step(&server, true, now()), Step::Rest);
+    assert_eq!(kind(&step(&server, false, now())), TaskKind::CreateMachine, "after a restart it goes on");
+    let server = report(&server, 1, Outcome::Succeeded, |status| status["machine"] = machine(MachinePhase::Running));
+    assert_eq!(kind(&step(&server, false, now())), TaskKind::InstallPackages);
+    let server = claim(&server, 2, ME);
+    let environment = EnvironmentFact { verified: true, packages: Vec::new() };
+    let server =
+        report(&server, 2, Outcome::Succeeded, |s| s["environment"] = serde_json::to_value(environment).unwrap());
+    assert_eq!(step(&server, false, now()), Step::Rest);
+}
+
+#[test]
+fn a_gate_before_the_machine_is_waited_for_and_not_claimed_past() {
+    let server = server(json!({"gates": [{"before": "CreateMachine"}]}));
+    assert_eq!(step(&server, false, now()), Step::Acknowledge { claim_first: false });
+    let server = write(&server, now(), |_| {});
+    assert_eq!(step(&server, false, now()), Step::Rest);
+    let approval: Approval = serde_json::from_value(json!({
+        "apiVersion": "berth.dev/v1alpha1", "kind": "Approval",
+        "metadata": {"name": "yes", "namespace": "n", "creationTimestamp": "2026-01-02T00:00:00Z"},
+        "spec": {"target": {"kind": "Server", "name": "web-0"}, "taskID": 1, "decision": "Approve",
+                 "approver": {"username": "ann", "at": "2026-01-02T00:00:00Z"}},
+    }))
+    .unwrap();
+    let Step::Gate(verdict) = next(&server, std::iter::once(&approval), Own { holder: ME, at_work: false }, now())
+    else {
+        panic!("the approval is passed on");
+    };
+    assert_eq!((verdict.task_id, verdict.message.as_str()), (1, "approved by ann"));
+    let server = report(&server, 1, Outcome::Succeeded, |_| {});
+    assert_eq!(kind(&step(&server, false, now())), TaskKind::CreateMachine);
+}
+
+#[test]
+fn the_lock_of_another_and_the_pause_after_a_failure_are_waited_for() {
+    let locked = claim(&server(json!({})), 1, OTHER);
+    assert_eq!(step(&locked, false, now()), Step::Wait(later(31)));
+    assert_eq!(kind(&step(&locked, false, later(31))), TaskKind::CreateMachine, "an expired lock binds nobody");
+    let failed = report(&claim(&server(json!({})), 1, ME), 1, Outcome::Retry, |_| {});
+    assert_eq!(step(&failed, false, now()), Step::Wait(later(20)));
+    assert_eq!(kind(&step(&failed, false, later(20))), TaskKind::CreateMachine);
+}
+
+#[test]
+fn a_new_declaration_is_acknowledged_but_not_while_a_report_will_do_it() {
+    let mut server = claim(&server(json!({})), 1, ME);
+    server.metadata.generation = Some(2);
+    assert_eq!(step(&server, true, now()), Step::Rest);
+    assert_eq!(step(&server, false, now()), Step::Acknowledge { claim_first: false });
+    server.spec.offline = true;
+    assert_eq!(step(&server, true, now()), Step::Acknowledge { claim_first: false }, "a retirement does not wait");
+}
+
+#[test]
+fn the_object_goes_last() {
+    let running = report(&claim(&server(json!({})), 1, ME), 1, Outcome::Succeeded, |status| {
+        status["machine"] = machine(MachinePhase::Running);
+        status["environment"] = json!({"verified": false});
+    });
+    let mut server = running;
+    server.spec.offline = true;
+    server.metadata.generation = Some(2);
+    let server = write(&server, now(), |_| {});
+    assert_eq!(server.status.as_ref().unwrap().state, Some(State::Offline));
+    let Step::Work(task) = step(&server, false, now()) else { panic!("{:?}", step(&server, false, now())) };
+    assert_eq!(task.kind, TaskKind::DestroyMachine);
+    let server = claim(&server, task.id, ME);
+    let mut server =
+        report(&server, task.id, Outcome::Succeeded, |status| status["machine"] = machine(MachinePhase::Gone));
+    assert_eq!(step(&server, false, now()), Step::Delete);
+    server.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
+    assert_eq!(step(&server, false, now()), Step::Release);
+    server.metadata.finalizers = None;
+    assert_eq!(step(&server, false, now()), Step::Rest);
+}
+
+#[test]
+fn a_server_that_was_never_looked_at_goes_without_a_machine() {
+    let mut server = server(json!({}));
+    server.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
+    assert_eq!(step(&server, false, now()), Step::Acknowledge { claim_first: false });
+    let server = write(&server, now(), |_| {});
+    assert_eq!(step(&server, false, now()), Step::Release);
+}
