@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 deny=$(scripts/tools.sh cargo-deny)
 
-"$deny" --all-features check --hide-inclusion-graph --allow duplicate bans licenses sources
+"$deny" --all-features check --hide-inclusion-graph bans licenses sources
 
 # Asked first and shortly: cargo-deny itself waits for minutes where packets vanish.
 database=https://github.com/RustSec/advisory-db
