@@ -26,7 +26,7 @@ demo: ## Show a whole Berth on this machine, from nothing to three servers that 
 	@target/debug/berth-demo $(ARGS)
 
 .PHONY: test
-test: fmt lint deny typos generated pure docs unit system ## Everything that must hold: checks, lints, and all tests
+test: fmt lint deny typos generated pure docs tests ## Everything that must hold: checks, lints, and all tests
 
 .PHONY: fmt
 fmt: ## Formatting is as rustfmt writes it (`cargo fmt --all` mends it)
@@ -60,17 +60,24 @@ pure: ## The pure crate builds alone, and drags in no client and no runtime
 docs: ## The documentation builds; a warning is an error
 	$(run) env RUSTDOCFLAGS='-D warnings' $(CARGO) doc --quiet --workspace --no-deps
 
-.PHONY: bins
-bins:
-	$(run) $(CARGO) build --quiet --workspace --bins
+# Programs and tests in one go: by themselves, the programs would be built a second time with fewer features.
+.PHONY: build
+build:
+	$(run) $(CARGO) build --workspace --all-targets
+
+.PHONY: tests
+tests: build ## All tests
+	$(run) $(CARGO) test --workspace $(ARGS)
 
 .PHONY: unit
-unit: bins ## All tests but those of a whole Berth
+unit: ## The tests of the parts (all but those of a whole Berth)
+	@$(CARGO) build --quiet --package local-machine
 	$(run) $(CARGO) test --workspace --exclude berth-tests $(ARGS)
 
 .PHONY: system
-system: bins ## The tests of a whole Berth: real control plane, real processes, real SSH
-	$(run) $(CARGO) test -p berth-tests $(ARGS)
+system: ## The tests of a whole Berth: real control plane, real processes, real SSH
+	@$(CARGO) build --quiet --workspace --bins
+	$(run) $(CARGO) test --package berth-tests $(ARGS)
 
 .PHONY: mutants
 mutants: ## Mutation testing of the life cycle and the protocol (hours; not part of `make test`)
