@@ -8,6 +8,8 @@ use tokio::process::Command;
 
 /// The port that the manifests name.
 pub(crate) const PORT: u16 = 18080;
+/// The folder of kubectl's cache, in that of the kubeconfig.
+pub(crate) const KUBECTL_CACHE: &str = "kubectl-cache";
 /// How long `kubectl apply` may take.
 const APPLY_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -30,10 +32,12 @@ pub(crate) fn serve(artifacts: &Artifacts) -> Result<Vec<String>> {
     Ok(served.map(|artifact| format!("{}  {}", artifact.sha256, artifact.url)).collect())
 }
 
-/// Applies a manifest as a person would.
+/// Applies a manifest as a person would. What kubectl learns of this control plane is kept beside its kubeconfig, not in the
+/// person's home: another one may have the same port some day.
 pub(crate) async fn apply(kubectl: &Path, kubeconfig: &Path, manifest: &Path) -> Result<String> {
     let mut command = Command::new(kubectl);
     command.args(["apply", "-f"]).arg(manifest).arg("--kubeconfig").arg(kubeconfig);
+    command.arg("--cache-dir").arg(kubeconfig.with_file_name(KUBECTL_CACHE));
     let run = command.stdin(Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(APPLY_TIMEOUT, run)
         .await

@@ -6,6 +6,8 @@ use berth_core::api::Server;
 use berth_tests::{Berth, program, repository};
 use kube::ResourceExt;
 
+use crate::examples::KUBECTL_CACHE;
+
 /// The text that follows when everything is Ready.
 pub(crate) fn text(berth: &Berth, kubeconfig: &Path, servers: &[Server]) -> anyhow::Result<String> {
     let kubectl = &berth.control_plane().assets().kubectl;
@@ -21,7 +23,7 @@ pub(crate) fn text(berth: &Berth, kubeconfig: &Path, servers: &[Server]) -> anyh
 Try, in another terminal:
 
   export KUBECONFIG={}
-  alias kubectl={}
+  alias kubectl='{} --cache-dir={}'
 
   # what there is, and what it waits for
   kubectl get berth
@@ -44,6 +46,7 @@ Ctrl-C ends everything and leaves nothing behind.
 ",
         kubeconfig.display(),
         kubectl.display(),
+        kubeconfig.with_file_name(KUBECTL_CACHE).display(),
         berth.control_plane().dir().display(),
     ))
 }

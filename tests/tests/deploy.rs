@@ -20,7 +20,9 @@ async fn installed() -> Berth {
 fn kubectl(berth: &Berth, args: &[&str]) -> Output {
     let control_plane = berth.control_plane();
     let mut command = Command::new(&control_plane.assets().kubectl);
-    command.args(args).arg("--kubeconfig").arg(control_plane.admin_kubeconfig()).output().unwrap()
+    command.args(args).arg("--kubeconfig").arg(control_plane.admin_kubeconfig());
+    // Not in the person's home: another control plane may have the same port some day.
+    command.arg("--cache-dir").arg(control_plane.dir().join("kubectl-cache")).output().unwrap()
 }
 
 fn succeeded(output: &Output) -> String {
