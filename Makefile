@@ -22,7 +22,7 @@ help: ## List the targets
 .PHONY: demo
 demo: ## Show a whole Berth on this machine, from nothing to three servers that answer (no root; Ctrl-C ends it)
 	@# The profile of the tests: its first build is much faster than the release's.
-	@$(CARGO) build --quiet --workspace --bins
+	@$(CARGO) build --workspace --bins
 	@target/debug/berth-demo $(ARGS)
 
 .PHONY: test
