@@ -36,7 +36,7 @@ struct Args {
     /// End (with status 0) as soon as all servers are Ready and have answered.
     #[arg(long)]
     exit_when_ready: bool,
-    /// Seconds within which all servers must be Ready.
+    /// Seconds within which all servers must be Ready, from the moment at which they were declared.
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
     timeout: u64,
     /// Print the SHA-256 of the example artifacts, as the manifests in examples/ must name them, and end.
@@ -108,7 +108,8 @@ async fn follow(args: &Args, berth: &Berth, begin: Instant, kubeconfig: &std::pa
     let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
     let (mut servers, mut board) = (Servers::default(), Board::new());
     let mut redraw = tokio::time::interval(REDRAW);
-    let deadline = begin + Duration::from_secs(args.timeout);
+    // Not from the beginning: on a fresh machine, the control plane may have been built before.
+    let deadline = Instant::now() + Duration::from_secs(args.timeout);
     while !servers.all_serve(replicas) {
         tokio::select! {
             event = events.try_next() => servers.observe(event?.context("the watch of Servers ended")?),
