@@ -1,0 +1,56 @@
+//! How long to wait before the next attempt.
+
+use std::time::Duration;
+
+/// Exponential backoff with jitter: the full delay doubles with every attempt up to a cap, and the actual delay is
+/// drawn from its upper half, so that many failures at once do not come back at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    base: Duration,
+    cap: Duration,
+}
+
+impl Backoff {
+    /// For attempts of a task: 1 s, doubling, at most 300 s.
+    pub const TASK: Self = Self::new(Duration::from_secs(1), Duration::from_secs(300));
+    /// For a reconcile that failed: 500 ms, doubling, at most 60 s.
+    pub const RECONCILE: Self = Self::new(Duration::from_millis(500), Duration::from_secs(60));
+    /// For a call that has to succeed soon, as a renewal: 250 ms, doubling, at most 2 s.
+    pub const CALL: Self = Self::new(Duration::from_millis(250), Duration::from_secs(2));
+
+    /// A backoff that begins with `base` and never exceeds `cap`.
+    #[must_use]
+    pub const fn new(base: Duration, cap: Duration) -> Self {
+        Self { base, cap }
+    }
+
+    /// The delay after this many failures (the first failure is 1).
+    #[must_use]
+    pub fn delay(&self, failures: u32) -> Duration {
+        self.full(failures).mul_f64(rand::random_range(0.5..=1.0))
+    }
+
+    fn full(&self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(31);
+        self.base.saturating_mul(1 << doublings).min(self.cap)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doubles_up_to_the_cap() {
+        let seconds: Vec<u64> = (0..12).map(|n| Backoff::TASK.full(n).as_secs()).collect();
+        assert_eq!(seconds, [1, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert_eq!(Backoff::TASK.full(u32::MAX), Duration::from_secs(300));
+    }
+
+    #[test]
+    fn jitter_stays_in_the_upper_half_and_differs() {
+        let delays: Vec<Duration> = (0..100).map(|_| Backoff::TASK.delay(5)).collect();
+        assert!(delays.iter().all(|d| (Duration::from_secs(8)..=Duration::from_secs(16)).contains(d)), "{delays:?}");
+        assert!(delays.windows(2).any(|pair| pair[0] != pair[1]));
+    }
+}

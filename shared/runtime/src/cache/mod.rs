@@ -1,0 +1,173 @@
+//! A watch of one kind of objects, kept in memory.
+//!
+//! An object that cannot be decoded is set aside: it leaves the cache, is reported as an Event and a metric, and never
+//! stops the watch. `managedFields` are dropped, because nobody reads them and they are half of an object's size.
+
+mod feed;
+mod hub;
+mod pump;
+
+use std::{
+    collections::HashMap,
+    fmt::Debug,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use berth_core::api::Server;
+use futures::Stream;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{
+    Api, Resource, ResourceExt,
+    core::DeserializeGuard,
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, ObjectRef, Store},
+        watcher,
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use crate::Context;
+use hub::Hub;
+use pump::Pump;
+
+/// Objects of a page of a list.
+const PAGE: u32 = 500;
+
+/// What can be cached.
+pub trait Cached: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static {}
+impl<K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static> Cached for K {}
+
+/// Servers in memory.
+pub type ServerCache = Cache<Server>;
+
+/// Objects of one kind in memory, following a watch.
+pub struct Cache<K: Cached> {
+    store: Store<K>,
+    hub: Arc<Hub<K>>,
+    aside: Aside<K>,
+}
+
+/// The objects that were set aside.
+type Aside<K> = Arc<Mutex<HashMap<ObjectRef<K>, ObjectMeta>>>;
+
+/// A change of an object.
+#[derive(Clone, Debug)]
+pub enum Change<K> {
+    /// It is new or has changed; this is how it is now.
+    Present(Arc<K>),
+    /// It is gone; this is how it was last.
+    Gone(Arc<K>),
+    /// It can no longer be decoded; this is how it was last. It is **not** gone.
+    SetAside(Arc<K>),
+}
+
+impl<K> Change<K> {
+    /// The object, as it is or was last.
+    #[must_use]
+    pub fn object(&self) -> &Arc<K> {
+        match self {
+            Self::Present(object) | Self::Gone(object) | Self::SetAside(object) => object,
+        }
+    }
+}
+
+/// What the cache knows of one object.
+#[derive(Clone, Debug)]
+pub enum Seen<K> {
+    /// It is there.
+    Present(Arc<K>),
+    /// It is not there.
+    Absent,
+    /// It is there, but cannot be decoded.
+    SetAside,
+}
+
+impl<K: Cached> Clone for Cache<K> {
+    fn clone(&self) -> Self {
+        Self { store: self.store.clone(), hub: self.hub.clone(), aside: self.aside.clone() }
+    }
+}
+
+impl<K: Cached> Cache<K> {
+    /// Begins to watch all objects of this kind, in every namespace, until shutdown. The process is ready only when
+    /// the first list is there.
+    #[must_use]
+    pub fn start(ctx: &Context) -> Self
+    where
+        DeserializeGuard<K>: Resource<DynamicType = ()>,
+    {
+        Self::start_with(ctx, Api::all(ctx.client.clone()), watcher::Config::default())
+    }
+
+    /// The same with an API of one namespace, or with selectors.
+    #[must_use]
+    pub fn start_with(ctx: &Context, api: Api<DeserializeGuard<K>>, config: watcher::Config) -> Self {
+        let (store, writer) = reflector::store::<K>();
+        let cache = Self { store, hub: Arc::default(), aside: Arc::default() };
+        let ready = ctx.readiness.register(K::plural(&()));
+        let pump = Pump::new(ctx, cache.clone(), writer, ready);
+        let events = watcher(api, config.page_size(PAGE)).default_backoff();
+        tokio::spawn(pump.run(events, ctx.shutdown.clone()));
+        cache
+    }
+
+    /// The objects themselves.
+    #[must_use]
+    pub fn store(&self) -> Store<K> {
+        self.store.clone()
+    }
+
+    /// One object.
+    #[must_use]
+    pub fn get(&self, namespace: Option<&str>, name: &str) -> Option<Arc<K>> {
+        self.store.get(&key_of(namespace, name))
+    }
+
+    /// The metadata of the objects that are there but cannot be decoded. Who counts objects counts these, too.
+    #[must_use]
+    pub fn set_aside(&self) -> Vec<ObjectMeta> {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Returns when the first list is there.
+    pub async fn ready(&self) {
+        // An error means that the watch has ended, which it does only at shutdown.
+        if self.store.wait_until_ready().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The changes from now on, after one `Present` for every object that is there already. Many changes of an object
+    /// that nobody has taken yet become one, so that a slow reader costs no memory.
+    pub fn changes(&self) -> impl Stream<Item = Change<K>> + Send + use<K> {
+        self.hub.subscribe(&self.store)
+    }
+
+    /// What is known of one object, now and whenever it changes.
+    #[must_use]
+    pub fn follow(&self, object: &K) -> watch::Receiver<Seen<K>> {
+        self.hub.follow(&ObjectRef::from_obj(object), |key| self.seen(key))
+    }
+
+    fn seen(&self, key: &ObjectRef<K>) -> Seen<K> {
+        match self.store.get(key) {
+            Some(object) => Seen::Present(object),
+            None if self.aside.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key) => Seen::SetAside,
+            None => Seen::Absent,
+        }
+    }
+}
+
+pub(crate) fn key_of<K: Cached>(namespace: Option<&str>, name: &str) -> ObjectRef<K> {
+    let key = ObjectRef::new(name);
+    match namespace {
+        Some(namespace) => key.within(namespace),
+        None => key,
+    }
+}
+
+fn version<K: Resource>(object: &K) -> (Option<String>, Option<String>) {
+    (object.uid(), object.resource_version())
+}

@@ -1,0 +1,161 @@
+//! The client of the API server, with a time limit on every call.
+//!
+//! kube's own client has no read timeout and retries 15 times, up to 1,000 s apart: a call could hang for minutes.
+//! Here every call fails in time, and the caller's backoff decides when to try again.
+
+use std::{
+    path::Path,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Either, Full};
+use kube::{
+    Client, Config,
+    client::{Body, ClientBuilder},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tower::{BoxError, Layer, Service};
+
+/// The client for a kubeconfig, or for the pod's ServiceAccount when there is none.
+///
+/// # Errors
+/// When the kubeconfig cannot be read, or when there is none and the process does not run in a pod.
+pub async fn build(kubeconfig: Option<&Path>, call: Duration) -> anyhow::Result<Client> {
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let file =
+                Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig: cannot read {}", path.display()))?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("--kubeconfig: {} cannot be used", path.display()))?
+        }
+        None => Config::incluster()
+            .context("there is no --kubeconfig, and no ServiceAccount either: outside of a pod give --kubeconfig")?,
+    };
+    config.default_retry = false;
+    config.connect_timeout = Some(call);
+    config.write_timeout = Some(call);
+    let builder = ClientBuilder::try_from(config).context("cannot build the client of the API server")?;
+    Ok(builder.with_layer(&Timeouts { call }).build())
+}
+
+/// A service with a time limit on every call; for clients that are not made by [`build`].
+pub fn with_timeouts<S>(service: S, call: Duration) -> TimeLimited<S> {
+    Timeouts { call }.layer(service)
+}
+
+/// Puts a time limit on calls: the whole answer of an ordinary call, the beginning of the answer of a watch (whose
+/// silence kube's watcher notices).
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// How long one call may take.
+    pub call: Duration,
+}
+
+impl<S> Layer<S> for Timeouts {
+    type Service = TimeLimited<S>;
+
+    fn layer(&self, inner: S) -> TimeLimited<S> {
+        TimeLimited { inner, call: self.call }
+    }
+}
+
+/// A call took too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the API server did not answer within {} s", .0.as_secs_f32())]
+pub struct CallTimeout(pub Duration);
+
+/// See [`Timeouts`].
+#[derive(Clone, Debug)]
+pub struct TimeLimited<S> {
+    inner: S,
+    call: Duration,
+}
+
+type Answer<B> = Response<Either<Full<axum::body::Bytes>, B>>;
+
+impl<S, B> Service<Request<Body>> for TimeLimited<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: axum::body::HttpBody<Data = axum::body::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Answer<B>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer<B>, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (limit, streams) = (self.call, is_stream(&request));
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let whole = async {
+                let (head, body) = answer.await.map_err(Into::into)?.into_parts();
+                let body = match streams {
+                    true => Either::Right(body),
+                    false => Either::Left(Full::new(body.collect().await.map_err(Into::into)?.to_bytes())),
+                };
+                Ok(Response::from_parts(head, body))
+            };
+            tokio::time::timeout(limit, whole).await.map_err(|_| CallTimeout(limit))?
+        })
+    }
+}
+
+/// Whether the answer goes on until somebody ends it.
+fn is_stream(request: &Request<Body>) -> bool {
+    let parameters = request.uri().query().unwrap_or_default().split('&');
+    parameters.into_iter().any(|p| matches!(p, "watch=true" | "watch=1" | "follow=true"))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::{Api, api::WatchParams};
+    use tower::service_fn;
+
+    use super::*;
+
+    fn silent() -> Client {
+        let never = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, BoxError>>());
+        Client::new(with_timeouts(never, Duration::from_secs(10)), "default")
+    }
+
+    fn is_timeout(error: &kube::Error) -> bool {
+        matches!(error, kube::Error::Service(inner) if inner.is::<CallTimeout>())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_without_an_answer_fails_in_time() {
+        let (start, maps) = (tokio::time::Instant::now(), Api::<ConfigMap>::default_namespaced(silent()));
+        let error = maps.get("a").await.unwrap_err();
+        assert!(is_timeout(&error), "{error}");
+        assert_eq!(start.elapsed().as_secs(), 10);
+        assert!(maps.watch(&WatchParams::default(), "0").await.is_err(), "a watch has to begin in time, too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_stops_in_the_middle_fails_in_time_but_a_watch_may_be_silent() {
+        let stuck = service_fn(|_: Request<Body>| async {
+            let body = axum::body::Body::from_stream(stream::pending::<Result<axum::body::Bytes, BoxError>>());
+            Ok::<_, BoxError>(Response::new(body))
+        });
+        let client = Client::new(with_timeouts(stuck, Duration::from_secs(10)), "default");
+        let maps = Api::<ConfigMap>::default_namespaced(client);
+        let error = maps.get("a").await.unwrap_err();
+        assert!(is_timeout(&error), "{error}");
+        let mut watch = std::pin::pin!(maps.watch(&WatchParams::default(), "0").await.unwrap());
+        let next = tokio::time::timeout(Duration::from_secs(100), futures::StreamExt::next(&mut watch)).await;
+        assert!(next.is_err(), "the watch goes on");
+    }
+}
