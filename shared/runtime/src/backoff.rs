@@ -12,11 +12,14 @@ pub struct Backoff {
 
 impl Backoff {
     /// For attempts of a task: 1 s, doubling, at most 300 s.
-    pub const TASK: Self = Self::new(Duration::from_secs(1), Duration::from_secs(300));
+    pub const TASK: Self = Self::new(Duration::from_secs(1), Duration::from_mins(5));
     /// For a reconcile that failed: 500 ms, doubling, at most 60 s.
-    pub const RECONCILE: Self = Self::new(Duration::from_millis(500), Duration::from_secs(60));
+    pub const RECONCILE: Self = Self::new(Duration::from_millis(500), Duration::from_mins(1));
     /// For a call that has to succeed soon, as a renewal: 250 ms, doubling, at most 2 s.
     pub const CALL: Self = Self::new(Duration::from_millis(250), Duration::from_secs(2));
+
+    /// Between a refused claim and another look: the cache or the clock may be behind.
+    pub const CLAIM: Self = Self::new(Duration::from_secs(4), Duration::from_secs(4));
 
     /// A backoff that begins with `base` and never exceeds `cap`.
     #[must_use]
@@ -44,7 +47,7 @@ mod tests {
     fn doubles_up_to_the_cap() {
         let seconds: Vec<u64> = (0..12).map(|n| Backoff::TASK.full(n).as_secs()).collect();
         assert_eq!(seconds, [1, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
-        assert_eq!(Backoff::TASK.full(u32::MAX), Duration::from_secs(300));
+        assert_eq!(Backoff::TASK.full(u32::MAX), Duration::from_mins(5));
     }
 
     #[test]

@@ -100,9 +100,10 @@ where
         Box::pin(async move {
             let whole = async {
                 let (head, body) = answer.await.map_err(Into::into)?.into_parts();
-                let body = match streams {
-                    true => Either::Right(body),
-                    false => Either::Left(Full::new(body.collect().await.map_err(Into::into)?.to_bytes())),
+                let body = if streams {
+                    Either::Right(body)
+                } else {
+                    Either::Left(Full::new(body.collect().await.map_err(Into::into)?.to_bytes()))
                 };
                 Ok(Response::from_parts(head, body))
             };

@@ -9,7 +9,7 @@ use berth_core::{
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Backoff, Clock, Events, Metrics, Readiness};
+use crate::{Backoff, Clock, Events, Metrics, Process, Readiness};
 
 /// What a controller works with: the API, its own name, the time, and what every process has.
 #[derive(Clone)]
@@ -38,7 +38,7 @@ pub struct Context {
     pub concurrency: u16,
 }
 
-/// What differs between contexts.
+/// What a context is made of, beside the process.
 pub struct ContextParts {
     /// The API.
     pub client: Client,
@@ -46,34 +46,35 @@ pub struct ContextParts {
     pub executor: Executor,
     /// Name of this copy of it.
     pub instance: String,
+    /// Which users Berth's controllers are.
+    pub identities: Identities,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// How long a lock is taken for. Whole seconds.
     pub lock_duration: Duration,
+    /// Objects that are worked on at the same time.
+    pub concurrency: u16,
 }
 
 impl Context {
-    /// A context with metrics, readiness and shutdown of its own, for tests and for programs that are not a [`Process`](crate::Process).
-    /// Starts the task that sends its Events.
+    /// A context of this process. Starts the task that sends its Events.
     #[must_use]
-    pub fn new(parts: ContextParts) -> Self {
-        let (metrics, shutdown) = (Arc::new(Metrics::default()), CancellationToken::new());
-        let ContextParts { client, executor, instance, clock, lock_duration } = parts;
-        let holder = format!("{executor}/{instance}");
-        let (events, sender) = Events::new(client.clone(), executor, &instance, clock.clone(), metrics.clone());
-        tokio::spawn(sender.run(shutdown.clone()));
+    pub fn new(process: &Process, parts: ContextParts) -> Self {
+        let ContextParts { client, executor, instance, identities, clock, lock_duration, concurrency } = parts;
+        let (events, sender) = Events::new(client.clone(), executor, &instance, clock.clone(), process.metrics.clone());
+        process.tasks.spawn(sender.run(process.shutdown.clone()));
         Self {
             client,
             executor,
-            holder,
-            identities: Identities::default(),
+            holder: format!("{executor}/{instance}"),
+            identities,
             clock,
             events,
-            metrics,
-            readiness: Readiness::default(),
-            shutdown,
+            metrics: process.metrics.clone(),
+            readiness: process.readiness.clone(),
+            shutdown: process.shutdown.clone(),
             lock_duration,
-            concurrency: 16,
+            concurrency,
         }
     }
 

@@ -100,7 +100,7 @@ impl<K: Cached> Controller<K> {
                     measured(name, metrics.clone(), reconcile(object, app))
                         .inspect(move |result| {
                             if result.is_ok() {
-                                forget.forget(&key)
+                                forget.forget(&key);
                             }
                         })
                         .boxed()

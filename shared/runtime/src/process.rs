@@ -8,15 +8,18 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Arguments, CommonArgs, Context, Events, Metrics, Readiness, SystemClock, client, logs, probes};
+use crate::{Arguments, CommonArgs, Context, ContextParts, Metrics, Readiness, SystemClock, client, logs, probes};
 
 /// How long work may take to end after a signal. Kubernetes kills after 30 s.
 const GRACE: Duration = Duration::from_secs(25);
 
+/// How long the rest may take after the work.
+const LAST: Duration = Duration::from_secs(2);
+
 /// What every process has.
-#[derive(Clone)]
+#[derive(Clone, Debug, Default)]
 pub struct Process {
     /// Its metrics.
     pub metrics: Arc<Metrics>,
@@ -24,33 +27,27 @@ pub struct Process {
     pub readiness: Readiness,
     /// Cancelled when it is to end.
     pub shutdown: CancellationToken,
+    /// What has to be finished before it ends, within two seconds after the rest.
+    pub tasks: TaskTracker,
 }
 
 impl Process {
-    /// What a controller works with. Connects to nothing yet, but fails when it is not said where the API server is.
+    /// What a controller works with. Connects to nothing yet.
     ///
     /// # Errors
-    /// When the kubeconfig cannot be used.
+    /// When it is not said where the API server is, or the kubeconfig cannot be used.
     pub async fn context(&self, executor: Executor, args: &CommonArgs) -> anyhow::Result<Context> {
         let call = Duration::from_secs(u64::from(args.call_timeout));
-        let client = client::build(args.kubeconfig.as_deref(), call).await?;
-        let clock = Arc::new(SystemClock);
-        let (events, sender) =
-            Events::new(client.clone(), executor, &args.instance, clock.clone(), self.metrics.clone());
-        tokio::spawn(sender.run(self.shutdown.clone()));
-        Ok(Context {
-            client,
+        let parts = ContextParts {
+            client: client::build(args.kubeconfig.as_deref(), call).await?,
             executor,
-            holder: format!("{executor}/{}", args.instance),
+            instance: args.instance.clone(),
             identities: args.identities(),
-            clock,
-            events,
-            metrics: self.metrics.clone(),
-            readiness: self.readiness.clone(),
-            shutdown: self.shutdown.clone(),
-            lock_duration: Duration::from_secs(u64::try_from(args.lock_seconds).unwrap_or(30)),
+            clock: Arc::new(SystemClock),
+            lock_duration: Duration::from_secs(u64::from(args.lock_seconds.unsigned_abs())),
             concurrency: args.concurrency,
-        })
+        };
+        Ok(Context::new(self, parts))
     }
 }
 
@@ -84,11 +81,15 @@ where
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")?;
     let result = runtime.block_on(async {
-        let process = Process { metrics: Arc::default(), readiness: Readiness::default(), shutdown: on_signal()? };
+        let process = Process { shutdown: on_signal()?, ..Process::default() };
         serve(args.common(), &process).await?;
-        until_shutdown(body(args, process.clone()), process.shutdown, GRACE).await
+        let result = until_shutdown(body(args, process.clone()), process.shutdown, GRACE).await;
+        process.tasks.close();
+        // What is left after that, as an Event that nobody takes, is given up.
+        let _ = tokio::time::timeout(LAST, process.tasks.wait()).await;
+        result
     });
-    runtime.shutdown_timeout(Duration::from_secs(2));
+    runtime.shutdown_timeout(LAST);
     result
 }
 

@@ -37,9 +37,9 @@ pub enum WriteError {
 }
 
 impl ReconcileError for WriteError {
-    /// A refused or outdated write waits for the change that makes another one right.
+    /// A refused write waits for the change that makes another one right; an outdated one for a newer cache.
     fn is_terminal(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Stale { .. })
+        matches!(self, Self::Refused { .. })
     }
 }
 
@@ -83,9 +83,8 @@ fn classify(status: &Status) -> Option<WriteError> {
     }
     let names_fields = status.details.as_ref().is_some_and(|d| d.causes.iter().any(|cause| !cause.field.is_empty()));
     match status.code {
-        404 | 409 | 410 => Some(WriteError::Stale { message }),
         422 if names_fields => Some(WriteError::Refused { message }),
-        422 => Some(WriteError::Stale { message }),
+        404 | 409 | 410 | 422 => Some(WriteError::Stale { message }),
         429 | 500.. => Some(WriteError::Unavailable { message }),
         _ => None,
     }
@@ -103,8 +102,8 @@ impl Context {
     /// Writes a Server's status only while this process holds its lock.
     pub(crate) async fn write_as_holder(&self, server: &Server, write: StatusWrite) -> Result<Server, WriteError> {
         let mut patch = write.into_patch();
-        let path = PointerBuf::from_tokens(["status", "lock", "holder"]);
-        patch.0.insert(0, PatchOperation::Test(TestOperation { path, value: self.holder.clone().into() }));
+        let holder = PointerBuf::from_tokens(["status", "lock", "holder"]);
+        patch.0.insert(0, PatchOperation::Test(TestOperation { path: holder, value: self.holder.clone().into() }));
         self.patch(server, patch).await
     }
 
@@ -148,7 +147,14 @@ mod tests {
     #[test]
     fn what_the_schema_refuses_is_a_refusal() {
         let cause = StatusCause { field: "status.tasks".into(), message: "bad".into(), reason: "X".into() };
-        let details = StatusDetails { causes: vec![cause], ..StatusDetails::default() };
+        let details = StatusDetails {
+            name: String::new(),
+            group: String::new(),
+            kind: String::new(),
+            uid: String::new(),
+            causes: vec![cause],
+            retry_after_seconds: 0,
+        };
         let status = Status::failure("Server is invalid", "Invalid").with_code(422).with_details(details);
         let error = WriteError::from(kube::Error::Api(status.boxed()));
         assert!(matches!(error, WriteError::Refused { .. }), "{error:?}");

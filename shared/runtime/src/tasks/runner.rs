@@ -66,7 +66,7 @@ impl TaskRunner {
             Ok(taken) => taken,
             Err(WriteError::Refused { message } | WriteError::Stale { message }) => {
                 tracing::debug!(task = task.id, kind = %task.kind, message, "claim refused");
-                return Ok(Ran::Stopped { why: message });
+                return Ok(Ran::NotYet(Backoff::CLAIM.delay(1)));
             }
             Err(error) => return Err(error),
         };
