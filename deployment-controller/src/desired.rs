@@ -1,6 +1,6 @@
 //! The VMReplicaSet of a VMDeployment.
 
-use berth_core::api::{App, ServerTemplate, ServerTemplateSpec, VMDeployment, VMReplicaSet, VMReplicaSetSpec};
+use berth_core::api::{App, Server, ServerTemplate, ServerTemplateSpec, VMDeployment, VMReplicaSet, VMReplicaSetSpec};
 use kube::{Resource as _, ResourceExt as _, api::ObjectMeta};
 
 /// The application with its revision written down, so that every Server of one revision is declared the same.
@@ -55,9 +55,18 @@ pub fn differs(present: Option<&VMReplicaSet>, desired: &VMReplicaSet) -> bool {
 /// Whether the VMDeployment controls this set.
 #[must_use]
 pub fn is_own(deployment: &VMDeployment, set: &VMReplicaSet) -> bool {
-    let owners = set.metadata.owner_references.iter().flatten();
-    let uid = deployment.metadata.uid.as_deref();
-    owners.into_iter().any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
+    controls(&deployment.metadata, &set.metadata)
+}
+
+/// Whether the set controls this Server.
+#[must_use]
+pub fn has(set: &VMReplicaSet, server: &Server) -> bool {
+    controls(&set.metadata, &server.metadata)
+}
+
+fn controls(owner: &ObjectMeta, object: &ObjectMeta) -> bool {
+    let mut references = object.owner_references.iter().flatten();
+    owner.uid.as_ref().is_some_and(|uid| references.any(|r| r.controller == Some(true) && r.uid == *uid))
 }
 
 #[cfg(test)]

@@ -1,3 +1,7 @@
-//! Reconciles VMDeployments and carries out code tasks.
+//! The program `deployment-controller`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    berth_runtime::run(deployment_controller::run)
+}

@@ -99,15 +99,15 @@ fn stall(deployment: &VMDeployment, set: Option<&VMReplicaSet>, passed: Option<T
     if passed.is_some() {
         let seconds = deployment.spec.rollout.progress_deadline_seconds;
         let message = format!("no progress for {seconds} s (spec.rollout.progressDeadlineSeconds)");
-        return Some(Stall { reason: "ProgressDeadlineExceeded", message: with_set(message, set) });
+        return Some(Stall { reason: "ProgressDeadlineExceeded", message: with_set(&message, set) });
     }
     let stalled = conditions::get(&set?.status.as_ref()?.conditions, STALLED).filter(|c| c.status == "True")?;
     Some(Stall { reason: "ReplicaSetStalled", message: stalled.message.clone() })
 }
 
-fn with_set(message: String, set: Option<&VMReplicaSet>) -> String {
+fn with_set(message: &str, set: Option<&VMReplicaSet>) -> String {
     let detail = set.and_then(|s| s.status.as_ref()).and_then(|s| s.waiting_for.as_deref());
-    detail.map_or(message.clone(), |detail| format!("{message}; the VMReplicaSet waits for {detail}"))
+    detail.map_or(message.to_owned(), |detail| format!("{message}; the VMReplicaSet waits for {detail}"))
 }
 
 fn waiting_for(

@@ -117,8 +117,8 @@ fn port(server: &Server) -> u16 {
     let health = server.spec.health_check.as_ref();
     let probed = health.and_then(|h| h.http_get.as_ref().map(|g| g.port).or(h.tcp_socket.as_ref().map(|t| t.port)));
     let traffic = server.spec.traffic.as_ref();
-    let served = traffic.and_then(|t| t.services.first().map(|s| s.port).or(t.haproxy.first().map(|h| h.port)));
-    probed.or(served).and_then(|port| u16::try_from(port).ok()).unwrap_or(0)
+    let balanced = traffic.and_then(|t| t.services.first().map(|s| s.port).or(t.haproxy.first().map(|h| h.port)));
+    probed.or(balanced).and_then(|port| u16::try_from(port).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

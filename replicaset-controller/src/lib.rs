@@ -1,6 +1,17 @@
 //! Reconciles VMReplicaSets and carries out machine and package tasks.
+//!
+//! [`run`] watches; [`set`] decides about the Servers of a VMReplicaSet, [`server`] about the next step of each Server,
+//! [`work`] carries tasks out on machines, which come from [`iaas`].
 
+mod access;
+mod args;
+mod controller;
+mod error;
 pub mod iaas;
 pub mod server;
 pub mod set;
 pub mod work;
+
+pub use args::Args;
+pub use controller::run;
+pub use error::Error;

@@ -1,3 +1,7 @@
-//! Reconciles VMReplicaSets and carries out machine and package tasks.
+//! The program `replicaset-controller`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    berth_runtime::run(replicaset_controller::run)
+}

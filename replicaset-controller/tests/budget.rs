@@ -182,12 +182,12 @@ fn step(roller: &mut Roller, axis: Axis, world: &mut World, max: usize) {
             let servers: Vec<&Server> = all.iter().collect();
             let outdated: Vec<bool> = all.iter().map(|s| !*seen.has(name(s), axis)).collect();
             let is_outdated = |s: &Server| outdated[name(s)[2..].parse::<usize>().unwrap()];
-            let rolled = roll(&servers, &ledger, budget(all.len(), max), now(), axis, false, is_outdated);
-            let touch = rolled.touch.iter().map(|s| name(s).to_owned()).collect();
-            if rolled.ledger == ledger && version == world.version {
+            let next = roll(&servers, &ledger, budget(all.len(), max), now(), axis, false, is_outdated);
+            let touch = next.touch.iter().map(|s| name(s).to_owned()).collect();
+            if next.ledger == ledger && version == world.version {
                 Roller::Touching(touch)
             } else if version == world.version {
-                (world.version, world.ledger) = (version + 1, rolled.ledger);
+                (world.version, world.ledger) = (version + 1, next.ledger);
                 Roller::Touching(touch)
             } else {
                 Roller::Idle

@@ -1,5 +1,5 @@
 //! What replicaset-controller does next about a Server, on objects that the real life cycle has brought about.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says where")]
 
 use berth_core::{
     api::{Approval, Claim, EnvironmentFact, MachineFact, MachinePhase, Outcome, Report, Server, State, TaskKind},
@@ -21,9 +21,9 @@ fn later(seconds: i64) -> Timestamp {
     now().checked_add(SignedDuration::from_secs(seconds)).unwrap()
 }
 
-fn server(spec: Value) -> Server {
+fn server(spec: impl Into<Value>) -> Server {
     let mut declared = json!({"machine": {"className": "local"}});
-    declared.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    declared.as_object_mut().unwrap().extend(spec.into().as_object().unwrap().clone());
     let server = serde_json::from_value(json!({
         "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
         "metadata": {"name": "web-0", "namespace": "n", "uid": "u", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"},
@@ -78,7 +78,7 @@ fn machine(phase: MachinePhase) -> Value {
 #[test]
 fn from_creation_to_a_machine_with_its_packages() {
     let server = server(json!({}));
-    assert_eq!(step(&server, false, now()), Step::Acknowledge { claim_first: true });
+    assert_eq!(step(&server, false, now()), Step::Begin);
     let server = claim(&server, FIRST_TASK, ME);
     assert_eq!(step(&server, true, now()), Step::Rest);
     assert_eq!(kind(&step(&server, false, now())), TaskKind::CreateMachine, "after a restart it goes on");
@@ -94,7 +94,7 @@ fn from_creation_to_a_machine_with_its_packages() {
 #[test]
 fn a_gate_before_the_machine_is_waited_for_and_not_claimed_past() {
     let server = server(json!({"gates": [{"before": "CreateMachine"}]}));
-    assert_eq!(step(&server, false, now()), Step::Acknowledge { claim_first: false });
+    assert_eq!(step(&server, false, now()), Step::Acknowledge);
     let server = write(&server, now(), |_| {});
     assert_eq!(step(&server, false, now()), Step::Rest);
     let approval: Approval = serde_json::from_value(json!({
@@ -128,9 +128,9 @@ fn a_new_declaration_is_acknowledged_but_not_while_a_report_will_do_it() {
     let mut server = claim(&server(json!({})), 1, ME);
     server.metadata.generation = Some(2);
     assert_eq!(step(&server, true, now()), Step::Rest);
-    assert_eq!(step(&server, false, now()), Step::Acknowledge { claim_first: false });
+    assert_eq!(step(&server, false, now()), Step::Acknowledge);
     server.spec.offline = true;
-    assert_eq!(step(&server, true, now()), Step::Acknowledge { claim_first: false }, "a retirement does not wait");
+    assert_eq!(step(&server, true, now()), Step::Acknowledge, "a retirement does not wait");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn the_object_goes_last() {
 fn a_server_that_was_never_looked_at_goes_without_a_machine() {
     let mut server = server(json!({}));
     server.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
-    assert_eq!(step(&server, false, now()), Step::Acknowledge { claim_first: false });
+    assert_eq!(step(&server, false, now()), Step::Acknowledge);
     let server = write(&server, now(), |_| {});
     assert_eq!(step(&server, false, now()), Step::Release);
 }

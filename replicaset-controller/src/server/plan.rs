@@ -19,11 +19,10 @@ pub enum Step {
     Delete,
     /// Nothing is left of it and its deletion was requested: let the object go.
     Release,
+    /// Claim the first task of a new Server. The decision that brings the task about comes with the same write.
+    Begin,
     /// Ask for a decision on the newest declaration.
-    Acknowledge {
-        /// Claim the first task with the same write.
-        claim_first: bool,
-    },
+    Acknowledge,
     /// Pass a person's decision on.
     Gate(Verdict),
     /// Carry this task out.
@@ -56,7 +55,7 @@ pub fn next<'a>(server: &Server, approvals: impl Iterator<Item = &'a Approval>, 
         };
     }
     if needs_decision(server) && (!own.at_work || must_retire(server)) {
-        return Step::Acknowledge { claim_first: may_claim_first(server) };
+        return if may_begin(server) { Step::Begin } else { Step::Acknowledge };
     }
     if let Some(verdict) = gates::verdict(server, approvals) {
         return Step::Gate(verdict);
@@ -85,7 +84,8 @@ fn needs_decision(server: &Server) -> bool {
         || server.metadata.deletion_timestamp.is_some() && status.state != Some(State::Offline)
 }
 
-fn may_claim_first(server: &Server) -> bool {
+/// Whether the first decision is going to be that the machine has to be created now.
+fn may_begin(server: &Server) -> bool {
     let gated = server.spec.gates.iter().any(|gate| gate.before == GatePoint::CreateMachine);
     server.status.is_none() && !must_retire(server) && server.spec.force.is_none() && !gated
 }

@@ -6,17 +6,17 @@ use berth_core::api::{Server, ServerSpec, ServerTemplateSpec, VMReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _, api::ObjectMeta};
 
-/// The UID of the VMReplicaSet that controls this Server.
+/// The VMReplicaSet that controls this Server.
 #[must_use]
-pub fn owner_uid(server: &Server) -> Option<&str> {
-    let owners = server.metadata.owner_references.iter().flatten();
-    owners.filter(|o| o.kind == VMReplicaSet::kind(&()) && o.controller == Some(true)).map(|o| o.uid.as_str()).next()
+pub fn owner(server: &Server) -> Option<&OwnerReference> {
+    let mut owners = server.metadata.owner_references.iter().flatten();
+    owners.find(|owner| owner.kind == VMReplicaSet::kind(&()) && owner.controller == Some(true))
 }
 
 /// Whether the set controls this Server.
 #[must_use]
 pub fn is_own(set: &VMReplicaSet, server: &Server) -> bool {
-    set.metadata.uid.as_deref().is_some_and(|uid| owner_uid(server) == Some(uid))
+    set.metadata.uid.as_deref().is_some_and(|uid| owner(server).is_some_and(|owner| owner.uid == uid))
 }
 
 /// The set's selector as text, as list calls and the scale subresource need it.

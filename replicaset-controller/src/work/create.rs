@@ -1,23 +1,35 @@
 //! CreateMachine: makes the machine exist and run.
 
 use berth_core::api::{MachineClass, Server, TaskKind};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Finished, Tools,
     finished::Failure,
     machine::{await_ssh, provider, uid},
+    unless_cancelled,
 };
 use crate::iaas::{MachineRequest, Owner};
 
-pub(super) async fn create(tools: &Tools, server: &Server, class: Option<&MachineClass>) -> Finished {
-    try_create(tools, server, class).await.unwrap_or_else(Finished::from)
+pub(super) async fn create(
+    tools: &Tools,
+    server: &Server,
+    class: Option<&MachineClass>,
+    cancel: &CancellationToken,
+) -> Finished {
+    try_create(tools, server, class, cancel).await.unwrap_or_else(Finished::from)
 }
 
-async fn try_create(tools: &Tools, server: &Server, class: Option<&MachineClass>) -> Result<Finished, Failure> {
+async fn try_create(
+    tools: &Tools,
+    server: &Server,
+    class: Option<&MachineClass>,
+    cancel: &CancellationToken,
+) -> Result<Finished, Failure> {
     let provider = provider(tools, server, class)?;
     let request = request(tools, server, class)?;
     let info = provider.create(&request).await?;
-    let fact = await_ssh(tools, provider.as_ref(), class, server, info).await?;
+    let fact = unless_cancelled(cancel, await_ssh(tools, provider.as_ref(), class, server, info)).await?;
     let address = fact.address.as_deref().unwrap_or_default();
     Ok(Finished {
         next: Some(TaskKind::InstallPackages),

@@ -129,10 +129,10 @@ mod tests {
 
     const ROOT: &str = "opt/berth";
 
-    fn server(packages: Value, prune: bool) -> Server {
+    fn server(packages: impl Into<Value>, prune: bool) -> Server {
         serde_json::from_value(json!({
             "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "s"},
-            "spec": {"machine": {"className": "local"}, "packages": packages, "prunePackages": prune},
+            "spec": {"machine": {"className": "local"}, "packages": packages.into(), "prunePackages": prune},
             "status": {"machine": {"phase": "Running", "id": "local/u", "bootID": "fake-1"}},
         }))
         .unwrap()

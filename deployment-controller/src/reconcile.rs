@@ -1,0 +1,139 @@
+//! One look at a VMDeployment: its set, its roll-out, its status.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use berth_core::api::{Server, VMDeployment, VMReplicaSet};
+use berth_runtime::Context;
+use futures::future::join_all;
+use k8s_openapi::jiff::Timestamp;
+use kube::{ResourceExt as _, runtime::controller::Action};
+use tokio::time::Instant;
+
+use crate::{desired, error::Error, live::Live, rollout, status};
+
+/// The status is written at most this often while things change.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// How many Servers are changed at once.
+const CALLS: usize = 16;
+
+/// Reconciles VMDeployments.
+pub struct Deployments {
+    ctx: Context,
+    written: Mutex<HashMap<String, Instant>>,
+}
+
+impl Deployments {
+    /// With this context.
+    #[must_use]
+    pub fn new(ctx: Context) -> Self {
+        Self { ctx, written: Mutex::default() }
+    }
+
+    /// Looks at a VMDeployment, whose set and Servers the cache shows to be these.
+    pub async fn reconcile(
+        &self,
+        deployment: &VMDeployment,
+        set: Option<&VMReplicaSet>,
+        servers: &[&Server],
+    ) -> Result<Action, Error> {
+        if deployment.metadata.deletion_timestamp.is_some() {
+            self.written().remove(&uid(deployment));
+            return Ok(Action::await_change());
+        }
+        let live = Live::new(&self.ctx, &deployment.namespace().unwrap_or_default());
+        let now = self.ctx.clock.now();
+        if set.is_none_or(|set| desired::is_own(deployment, set)) {
+            self.bring_set(&live, deployment, set, servers, now).await?;
+            if let Some(set) = set {
+                self.roll_out(&live, deployment, set, servers, now).await?;
+            }
+        }
+        self.report(&live, deployment, set, servers, now).await
+    }
+
+    async fn bring_set(
+        &self,
+        live: &Live<'_>,
+        deployment: &VMDeployment,
+        set: Option<&VMReplicaSet>,
+        servers: &[&Server],
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let rolled_out = rollout::is_complete(deployment, servers, now);
+        let desired = desired::replica_set(deployment, set, rolled_out);
+        if desired::differs(set, &desired) { live.apply(&desired).await } else { Ok(()) }
+    }
+
+    /// Moves the roll-out on. That there is something to do is seen in the cache; what is done is decided on the set
+    /// and then its Servers as read from the API server, and entered before it is done.
+    async fn roll_out(
+        &self,
+        live: &Live<'_>,
+        deployment: &VMDeployment,
+        set: &VMReplicaSet,
+        servers: &[&Server],
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let ledger = |set: &VMReplicaSet| set.status.clone().unwrap_or_default().disturbed;
+        let seen = rollout::next(deployment, servers, &ledger(set), now);
+        if seen.touch.is_empty() && seen.ledger == ledger(set) {
+            return Ok(());
+        }
+        let Some(set) = live.set(deployment).await? else { return Ok(()) };
+        let servers = live.servers(&set).await?;
+        let servers: Vec<&Server> = servers.iter().collect();
+        let roll = rollout::next(deployment, &servers, &ledger(&set), self.ctx.clock.now());
+        if roll.ledger != ledger(&set) && !live.swap(&set, &roll.ledger).await? {
+            return Ok(());
+        }
+        let app = desired::newest(deployment);
+        for batch in roll.touch.chunks(CALLS) {
+            join_all(batch.iter().map(|server| live.touch(server, &app)))
+                .await
+                .into_iter()
+                .collect::<Result<(), _>>()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the status if it differs, and says when to look again.
+    async fn report(
+        &self,
+        live: &Live<'_>,
+        deployment: &VMDeployment,
+        set: Option<&VMReplicaSet>,
+        servers: &[&Server],
+        now: Timestamp,
+    ) -> Result<Action, Error> {
+        let (wanted, next) = status::status(deployment, set, servers, now);
+        if deployment.status.as_ref() != Some(&wanted) {
+            let last = self.written().get(&uid(deployment)).copied();
+            if let Some(wait) = last.and_then(|at| STATUS_INTERVAL.checked_sub(at.elapsed())).filter(|w| !w.is_zero()) {
+                return Ok(Action::requeue(wait));
+            }
+            self.written().insert(uid(deployment), Instant::now());
+            if !live.write_status(deployment, &wanted).await? {
+                return Ok(Action::requeue(STATUS_INTERVAL));
+            }
+        }
+        Ok(next.map_or_else(Action::await_change, |at| Action::requeue(until(at, now))))
+    }
+
+    fn written(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn uid(deployment: &VMDeployment) -> String {
+    deployment.uid().unwrap_or_default()
+}
+
+/// The time until then, and a little more, so that it has surely come.
+fn until(at: Timestamp, now: Timestamp) -> Duration {
+    let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+    wait + Duration::from_millis(50)
+}

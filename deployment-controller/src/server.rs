@@ -1,0 +1,92 @@
+//! One look at a Server: its DeployApp task, if its turn has come.
+
+use std::{sync::Arc, time::Duration};
+
+use berth_core::{
+    api::{Executor, Server, Task, TaskPhase},
+    lifecycle::open_tasks,
+};
+use berth_machine::ssh::SshPool;
+use berth_runtime::{Context, Done, EventType, Ran, Seen, ServerCache, TaskRunner, reference};
+use kube::{ResourceExt as _, runtime::controller::Action};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::Error,
+    work::{self, Finished},
+};
+
+/// How long a cache may take to learn of a report.
+const CACHE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Carries out DeployApp.
+pub struct Servers {
+    ctx: Context,
+    pool: SshPool,
+    runner: TaskRunner,
+    cache: ServerCache,
+}
+
+impl Servers {
+    /// With the Servers that this cache shows.
+    #[must_use]
+    pub fn new(ctx: &Context, pool: SshPool, cache: &ServerCache) -> Self {
+        Self { ctx: ctx.clone(), pool, runner: TaskRunner::new(ctx, cache), cache: cache.clone() }
+    }
+
+    /// Deploys, if that is to be done.
+    pub async fn reconcile(&self, server: &Server) -> Result<Action, Error> {
+        let Some(task) = open_tasks(server, Executor::DeploymentController).min_by_key(|task| task.id) else {
+            return Ok(Action::await_change());
+        };
+        let work = |server: Arc<Server>, cancel: CancellationToken| async move {
+            tokio::select! {
+                finished = work::deploy(&self.pool, &server, self.ctx.clock.now()) => done(finished),
+                () = cancel.cancelled() => Done::retry("stopped before it was done"),
+            }
+        };
+        let ran = self.runner.run(server, task, work).await?;
+        if let Ran::Reported(newer) = &ran {
+            self.report_failure(task, newer);
+            // A look at what was true before would only bring a claim that is refused.
+            self.await_cache(newer).await;
+        }
+        Ok(ran.action())
+    }
+
+    fn report_failure(&self, task: &Task, after: &Server) {
+        let mut tasks = after.status.iter().flat_map(|s| &s.tasks);
+        if let Some(failed) = tasks.find(|t| t.id == task.id && t.phase == TaskPhase::Failed) {
+            let note = format!("{} (task {}): {}", failed.kind, failed.id, failed.message);
+            tracing::warn!(server = after.name_any(), namespace = after.namespace(), note, "TaskFailed");
+            self.ctx.events.publish(&reference(after), EventType::Warning, "TaskFailed", note);
+        }
+    }
+
+    /// Waits until the cache shows the Server as it is here, or as it is later.
+    async fn await_cache(&self, server: &Server) {
+        let mut seen = self.cache.follow(server);
+        let caught_up = seen.wait_for(|seen| match seen {
+            Seen::Present(cached) => cached.metadata.uid != server.metadata.uid || version(cached) >= version(server),
+            Seen::Absent | Seen::SetAside => true,
+        });
+        if timeout(CACHE_LIMIT, caught_up).await.is_err() {
+            tracing::debug!(server = server.name_any(), "the cache is late");
+        }
+    }
+}
+
+/// Resource versions of one kind can be compared as numbers.
+fn version(server: &Server) -> Option<u64> {
+    server.metadata.resource_version.as_deref()?.parse().ok()
+}
+
+fn done(finished: Finished) -> Done {
+    let Finished { outcome, message, app } = finished;
+    let done = Done::new(outcome, message);
+    match app {
+        Some(app) => done.with_facts(move |write| write.app(Some(app.clone()))),
+        None => done,
+    }
+}

@@ -1,0 +1,67 @@
+//! The arguments of replicaset-controller.
+
+use std::path::PathBuf;
+
+use berth_runtime::{Arguments, CommonArgs};
+use clap::Parser;
+
+/// Creates and retires Servers for VMReplicaSets, rolls environments out, and carries out machine and package tasks.
+#[derive(Clone, Debug, Parser)]
+#[command(version)]
+pub struct Args {
+    /// What every controller takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// Private key with which Berth logs in to machines: OpenSSH format, ed25519, without a passphrase
+    #[arg(long, env = "BERTH_SSH_KEY", value_name = "FILE")]
+    pub ssh_key: PathBuf,
+    /// Name of this cluster, unique among those that share an IaaS provider
+    #[arg(long, env = "BERTH_CLUSTER_NAME", default_value = "default", value_name = "NAME")]
+    pub cluster_name: String,
+    /// Servers of one VMReplicaSet that are being created at once
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "N")]
+    pub max_creating: u16,
+    /// Folder of the machines of provider `local`, which are processes; without it there is no such provider
+    #[arg(long, env = "BERTH_LOCAL_DIR", value_name = "DIR")]
+    pub local_dir: Option<PathBuf>,
+    /// Program that is a machine of provider `local`; by default what BERTH_LOCAL_MACHINE names, else
+    /// berth-local-machine beside this program
+    #[arg(long, value_name = "FILE", requires = "local_dir")]
+    pub local_machine_binary: Option<PathBuf>,
+}
+
+impl Arguments for Args {
+    fn common(&self) -> &CommonArgs {
+        &self.common
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(std::iter::once("replicaset-controller").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_have_defaults_and_bounds() {
+        let args = parse("--ssh-key k").unwrap();
+        assert_eq!((args.cluster_name.as_str(), args.max_creating, args.local_dir), ("default", 50, None));
+        for (line, argument) in [
+            ("", "--ssh-key"),
+            ("--ssh-key k --max-creating 0", "--max-creating"),
+            ("--ssh-key k --local-machine-binary x", "--local-dir"),
+        ] {
+            let error = parse(line).unwrap_err().to_string();
+            assert!(error.contains(argument), "{error}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Watches, and what a change of one object means for others.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use berth_core::api::{Approval, Executor, MachineClass, Server, VMReplicaSet};
+use berth_machine::ssh::{PoolConfig, SshPool};
+use berth_runtime::{Cache, Context, Controller, Process};
+use futures::{Stream, StreamExt as _, future};
+use kube::runtime::reflector::ObjectRef;
+
+use crate::{
+    access,
+    args::Args,
+    iaas::{Providers, local::LocalProvider},
+    server::Servers,
+    set::{members, reconcile::Sets},
+    work::Tools,
+};
+
+/// How many times as many tasks as looks at objects run at once: tasks mostly wait for machines.
+const TASKS: u16 = 4;
+
+/// Runs until shutdown.
+pub async fn run(args: Args, process: Process) -> Result<()> {
+    let tools = tools(&args)?;
+    let ctx = process.context(Executor::ReplicasetController, &args.common).await?;
+    let servers: Cache<Server> = Cache::start(&ctx);
+    let sets: Cache<VMReplicaSet> = Cache::start(&ctx);
+    let classes: Cache<MachineClass> = Cache::start(&ctx);
+    let approvals: Cache<Approval> = Cache::start(&ctx);
+    tokio::select! {
+        _ = future::join4(servers.ready(), sets.ready(), classes.ready(), approvals.ready()) => {}
+        () = ctx.shutdown.cancelled() => return Ok(()),
+    }
+    let by_server = Arc::new(Servers::new(&ctx, tools, &servers, &classes, &approvals));
+    let by_set = Arc::new(Sets::new(ctx.clone(), usize::from(args.max_creating)));
+    tokio::join!(
+        steps(&ctx, &servers, &approvals, by_server.clone()),
+        tasks(&ctx, &servers, by_server),
+        scale(&ctx, &servers, &sets, by_set),
+    );
+    Ok(())
+}
+
+fn tools(args: &Args) -> Result<Tools> {
+    let key = access::read_key(&args.ssh_key)?;
+    let authorized_key = key.public_openssh()?;
+    let mut providers = Providers::default();
+    if let Some(dir) = &args.local_dir {
+        let binary = args.local_machine_binary.clone().map_or_else(local_machine::find_binary, Ok)?;
+        providers = providers.with("local", Arc::new(LocalProvider::new(dir, binary)?));
+    }
+    let pool = SshPool::new(key, PoolConfig::default());
+    Ok(Tools { providers, pool, authorized_key, cluster: args.cluster_name.clone() })
+}
+
+async fn steps(ctx: &Context, servers: &Cache<Server>, approvals: &Cache<Approval>, app: Arc<Servers>) {
+    Controller::new("servers", servers)
+        .also_on(approved(approvals))
+        .concurrency(ctx.concurrency)
+        .run(ctx, app, |server, app| async move { app.reconcile(&server).await })
+        .await;
+}
+
+async fn tasks(ctx: &Context, servers: &Cache<Server>, app: Arc<Servers>) {
+    Controller::new("tasks", servers)
+        .concurrency(ctx.concurrency.saturating_mul(TASKS))
+        .run(ctx, app, |server, app| async move { app.work(server).await })
+        .await;
+}
+
+async fn scale(ctx: &Context, servers: &Cache<Server>, sets: &Cache<VMReplicaSet>, app: Arc<Sets>) {
+    let store = servers.store();
+    Controller::new("vmreplicasets", sets)
+        .also_on(owners(servers))
+        .concurrency(ctx.concurrency)
+        .run(ctx, app, move |set, app| {
+            let all = store.state();
+            async move {
+                let own: Vec<&Server> = all.iter().map(AsRef::as_ref).filter(|s| members::is_own(&set, s)).collect();
+                app.reconcile(&set, &own).await
+            }
+        })
+        .await;
+}
+
+/// The Servers that Approvals are about.
+fn approved(approvals: &Cache<Approval>) -> impl Stream<Item = ObjectRef<Server>> + Send + use<> {
+    approvals.changes().map(|change| {
+        let approval = change.object();
+        let server = ObjectRef::new(&approval.spec.target.name);
+        match &approval.metadata.namespace {
+            Some(namespace) => server.within(namespace),
+            None => server,
+        }
+    })
+}
+
+/// The sets that changed Servers belong to.
+fn owners(servers: &Cache<Server>) -> impl Stream<Item = ObjectRef<VMReplicaSet>> + Send + use<> {
+    servers.changes().filter_map(|change| {
+        let server = change.object();
+        let owner = members::owner(server)
+            .map(|owner| ObjectRef::new(&owner.name).within(server.metadata.namespace.as_deref().unwrap_or_default()));
+        future::ready(owner)
+    })
+}

@@ -1,0 +1,54 @@
+//! One look at a Server for everything that is a short write: acknowledgements, gates, and the object's end.
+
+use std::time::Duration;
+
+use berth_core::{
+    api::{Report, Server},
+    protocol::StatusWrite,
+};
+use berth_runtime::WriteError;
+use kube::runtime::controller::Action;
+
+use super::{Servers, object, plan::Step};
+use crate::{error::Error, set::reconcile::until};
+
+/// How soon a write that met an outdated Server is tried again, should the cache not learn of anything newer.
+const STALE: Duration = Duration::from_secs(1);
+/// How soon to look again at a Server whose task will acknowledge its declaration.
+const AT_WORK: Duration = Duration::from_secs(5);
+
+impl Servers {
+    /// Looks at a Server.
+    pub async fn reconcile(&self, server: &Server) -> Result<Action, Error> {
+        let at_work = self.is_at_work(server);
+        match self.next(server, at_work) {
+            Step::Delete => object::delete(&self.ctx, server).await.map(|()| Action::await_change()),
+            Step::Release => object::release(&self.ctx, server).await.map(|()| Action::await_change()),
+            Step::Acknowledge => self.write(server, StatusWrite::new(server).acknowledge()).await,
+            Step::Gate(verdict) => {
+                let report = Report {
+                    task_id: verdict.task_id,
+                    holder: self.ctx.holder.clone(),
+                    outcome: verdict.outcome,
+                    message: verdict.message,
+                    retry_after_seconds: None,
+                };
+                self.write(server, StatusWrite::new(server).report(report)).await
+            }
+            Step::Wait(at) => Ok(Action::requeue(until(at, self.ctx.clock.now()))),
+            Step::Rest if at_work => Ok(Action::requeue(AT_WORK)),
+            Step::Begin | Step::Work(_) | Step::Rest => Ok(Action::await_change()),
+        }
+    }
+
+    pub(super) async fn write(&self, server: &Server, write: StatusWrite) -> Result<Action, Error> {
+        match self.ctx.write(server, write).await {
+            Ok(after) => {
+                self.report_failures(server, &after);
+                Ok(Action::await_change())
+            }
+            Err(WriteError::Stale { .. }) => Ok(Action::requeue(STALE)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A set and its Servers as the API server has them now, and the writes that depend on that.
+
+use berth_core::api::{Server, VMReplicaSet, VMReplicaSetStatus};
+use berth_runtime::Context;
+use json_patch::{AddOperation, Patch as JsonPatch, PatchOperation, TestOperation, jsonptr::PointerBuf};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
+};
+use serde_json::Value;
+
+use super::{environment, members, status::Ledgers};
+use crate::error::{Error, written};
+
+/// Objects per page of a list.
+const PAGE: u32 = 500;
+
+/// The API of one set.
+pub(super) struct Live<'a> {
+    ctx: &'a Context,
+    sets: Api<VMReplicaSet>,
+    servers: Api<Server>,
+}
+
+/// What came of a creation.
+pub(super) enum Created {
+    /// There is the set's Server of that name now, by whomever.
+    Ours,
+    /// The name belongs to somebody else's Server.
+    Taken,
+}
+
+impl<'a> Live<'a> {
+    pub(super) fn new(ctx: &'a Context, namespace: &str) -> Self {
+        let client = ctx.client.clone();
+        Self { ctx, sets: Api::namespaced(client.clone(), namespace), servers: Api::namespaced(client, namespace) }
+    }
+
+    /// The set as it is now; `None` when it is gone, going, or another one by that name.
+    pub(super) async fn set(&self, known: &VMReplicaSet) -> Result<Option<VMReplicaSet>, Error> {
+        let found = self.sets.get_opt(&known.name_any()).await.map_err(Error::call("read the VMReplicaSet"))?;
+        Ok(found.filter(|s| s.metadata.uid == known.metadata.uid && s.metadata.deletion_timestamp.is_none()))
+    }
+
+    /// The Servers that the set controls, as they are now and not as some cache has them.
+    pub(super) async fn servers(&self, set: &VMReplicaSet) -> Result<Vec<Server>, Error> {
+        let mut params = ListParams::default().labels(&members::selector(set)).limit(PAGE);
+        let mut servers = Vec::new();
+        loop {
+            let page = self.servers.list(&params).await.map_err(Error::call("list the VMReplicaSet's Servers"))?;
+            servers.extend(page.items.into_iter().filter(|server| members::is_own(set, server)));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(servers),
+            }
+        }
+    }
+
+    /// Writes the ledgers, if the set is still the one that was read. Says whether it was.
+    pub(super) async fn swap(&self, read: &VMReplicaSet, ledgers: &Ledgers) -> Result<bool, Error> {
+        let status = read.status.clone().unwrap_or_default();
+        let status =
+            VMReplicaSetStatus { creating: ledgers.creating.clone(), disturbed: ledgers.disturbed.clone(), ..status };
+        self.write_status(read, &status).await
+    }
+
+    /// Writes the status, if the set is still the one that was read. Says whether it was.
+    pub(super) async fn write_status(&self, read: &VMReplicaSet, status: &VMReplicaSetStatus) -> Result<bool, Error> {
+        let version = read.metadata.resource_version.clone();
+        let patch = JsonPatch(vec![
+            test(&["metadata", "resourceVersion"], version.into()),
+            PatchOperation::Add(AddOperation {
+                path: PointerBuf::from_tokens(["status"]),
+                value: serde_json::to_value(status).unwrap_or_default(),
+            }),
+        ]);
+        let patch = Patch::Json::<()>(patch);
+        let result = self.sets.patch_status(&read.name_any(), &self.manager(), &patch).await;
+        written(result.map_err(Error::call("write the VMReplicaSet's status")))
+    }
+
+    pub(super) async fn create(&self, set: &VMReplicaSet, name: &str) -> Result<Created, Error> {
+        let params = PostParams { field_manager: Some(self.ctx.executor.name().to_owned()), dry_run: false };
+        match self.servers.create(&params, &members::new_server(set, name)).await {
+            Ok(_) => return Ok(Created::Ours),
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(Error::call(format!("create the Server {name}"))(error)),
+        }
+        let found = self.servers.get_opt(name).await.map_err(Error::call(format!("read the Server {name}")))?;
+        // Gone again in the meantime: the next look at the set decides anew.
+        Ok(if found.is_none_or(|server| members::is_own(set, &server)) { Created::Ours } else { Created::Taken })
+    }
+
+    /// Deletes this very Server. One that is gone is as good.
+    pub(super) async fn delete(&self, server: &Server) -> Result<(), Error> {
+        let name = server.name_any();
+        let preconditions = Some(Preconditions { uid: server.uid(), resource_version: None });
+        let params = DeleteParams { preconditions, ..DeleteParams::default() };
+        let result = self.servers.delete(&name, &params).await;
+        written(result.map_err(Error::call(format!("delete the Server {name}")))).map(drop)
+    }
+
+    /// Gives this very Server the template's environment.
+    pub(super) async fn touch(&self, set: &VMReplicaSet, server: &Server) -> Result<(), Error> {
+        let name = server.name_any();
+        let patch = Patch::Json::<()>(environment::patch(set, server));
+        let result = self.servers.patch(&name, &self.manager(), &patch).await;
+        written(result.map_err(Error::call(format!("change the environment of the Server {name}")))).map(drop)
+    }
+
+    fn manager(&self) -> PatchParams {
+        PatchParams { field_manager: Some(self.ctx.executor.name().to_owned()), ..PatchParams::default() }
+    }
+}
+
+fn test(path: &[&str], value: Value) -> PatchOperation {
+    PatchOperation::Test(TestOperation { path: PointerBuf::from_tokens(path.iter().copied()), value })
+}

@@ -1,0 +1,261 @@
+//! VMReplicaSets against a real kube-apiserver. There is no webhook: what a Server's state is, the test says.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use berth_control_plane::{ControlPlane, Options};
+use berth_core::{
+    api::{Executor, Server, VMReplicaSet},
+    identity::Identities,
+};
+use berth_runtime::{Context, ContextParts, Process, SystemClock};
+use kube::{
+    Api, ResourceExt as _,
+    api::{ListParams, Patch, PatchParams, PostParams},
+};
+use replicaset_controller::set::{members::is_own, reconcile::Sets};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+const LIMIT: Duration = Duration::from_mins(1);
+
+struct Lab {
+    control_plane: ControlPlane,
+    sets: Api<VMReplicaSet>,
+    servers: Api<Server>,
+}
+
+impl Lab {
+    async fn start() -> Self {
+        let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+        control_plane.install(&deploy, None).await.unwrap();
+        let client = control_plane.admin_client();
+        let (sets, servers) = (Api::default_namespaced(client.clone()), Api::default_namespaced(client));
+        Self { control_plane, sets, servers }
+    }
+
+    /// A copy of the controller, with the rights that are shipped.
+    async fn controller(&self, instance: &str) -> Sets {
+        let account = self.control_plane.service_account_client("berth-system", "replicaset-controller");
+        let context = Context::new(
+            &Process::default(),
+            ContextParts {
+                client: account.await.unwrap(),
+                executor: Executor::ReplicasetController,
+                instance: instance.into(),
+                identities: Identities::default(),
+                concurrency: 16,
+                clock: Arc::new(SystemClock),
+                lock_duration: Duration::from_secs(30),
+            },
+        );
+        Sets::new(context, 50)
+    }
+
+    async fn create(&self, name: &str, spec: Value) {
+        let labels = json!({"set": name});
+        let mut declared = json!({
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"machine": {"className": "local"}}},
+        });
+        merge(&mut declared, spec);
+        let set = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": {"name": name}, "spec": declared});
+        self.sets.create(&PostParams::default(), &serde_json::from_value(set).unwrap()).await.unwrap();
+    }
+
+    async fn change(&self, name: &str, spec: Value) {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        self.sets.patch(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// What a cache that is up to date shows.
+    async fn look(&self, name: &str) -> (VMReplicaSet, Vec<Server>) {
+        let set = self.sets.get(name).await.unwrap();
+        let all = self.servers.list(&ListParams::default()).await.unwrap().items;
+        let own = all.into_iter().filter(|server| is_own(&set, server)).collect();
+        (set, own)
+    }
+
+    /// Reconciles, with a fresh cache each time, until the condition holds.
+    async fn until(&self, controller: &Sets, name: &str, holds: impl Fn(&VMReplicaSet, &[Server]) -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let (set, servers) = self.look(name).await;
+            if holds(&set, &servers) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{set:?}\n{servers:?}");
+            controller.reconcile(&set, &servers.iter().collect::<Vec<_>>()).await.unwrap();
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The webhook's part: the Server is Ready with its newest declaration.
+    async fn make_ready(&self, server: &Server) {
+        let status = json!({"status": {
+            "state": "Ready", "stateSince": "2026-01-01T00:00:00Z", "observedGeneration": server.metadata.generation,
+        }});
+        self.servers.patch_status(&server.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    }
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+fn names(servers: &[Server]) -> Vec<String> {
+    let mut names: Vec<String> = servers.iter().map(Server::name_any).collect();
+    names.sort();
+    names
+}
+
+fn package(name: &str) -> Value {
+    json!({"name": name, "version": "1", "archive": {"url": "http://127.0.0.1/a", "sha256": "a".repeat(64)}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sets_scale_and_change_their_servers() {
+    let lab = Lab::start().await;
+    two_copies_with_stale_caches_create_exactly_as_many(&lab).await;
+    named_servers_go_first(&lab).await;
+    a_strangers_name_is_passed_over(&lab).await;
+    a_changed_template_arrives_within_the_budget(&lab).await;
+    server_side_apply_would_keep_what_left_the_template(&lab).await;
+    lab.control_plane.stop().await.unwrap();
+}
+
+async fn two_copies_with_stale_caches_create_exactly_as_many(lab: &Lab) {
+    lab.create("twins", json!({"replicas": 7})).await;
+    let (one, other) = (lab.controller("a").await, lab.controller("b").await);
+    // A cache that never learns of anything: both believe over and over that there is no Server yet.
+    let (stale, none) = lab.look("twins").await;
+    assert!(none.is_empty());
+    for _ in 0..4 {
+        let (first, second) = tokio::join!(one.reconcile(&stale, &[]), other.reconcile(&stale, &[]));
+        first.unwrap();
+        second.unwrap();
+        assert!(lab.look("twins").await.1.len() <= 7);
+    }
+    let (_, servers) = lab.look("twins").await;
+    assert_eq!(names(&servers), ["twins-0", "twins-1", "twins-2", "twins-3", "twins-4", "twins-5", "twins-6"]);
+    lab.until(&one, "twins", |set, _| set.status.as_ref().is_some_and(|s| s.replicas == 7 && s.creating.is_empty()))
+        .await;
+    let (set, servers) = lab.look("twins").await;
+    let status = set.status.as_ref().unwrap();
+    assert_eq!((status.selector.as_deref(), status.ready_replicas), (Some("set=twins"), 0));
+
+    // At rest nothing is written.
+    for _ in 0..3 {
+        one.reconcile(&set, &servers.iter().collect::<Vec<_>>()).await.unwrap();
+    }
+    let (again, after) = lab.look("twins").await;
+    assert_eq!(again.resource_version(), set.resource_version());
+    let versions = |all: &[Server]| all.iter().map(kube::ResourceExt::resource_version).collect::<Vec<_>>();
+    assert_eq!(versions(&after), versions(&servers));
+
+    // Both scale in at once, from caches that show different Servers as Ready.
+    lab.change("twins", json!({"replicas": 4})).await;
+    let (set, mut seen) = lab.look("twins").await;
+    seen.pop();
+    let full = lab.look("twins").await.1;
+    let (full, seen): (Vec<&Server>, Vec<&Server>) = (full.iter().collect(), seen.iter().collect());
+    for _ in 0..3 {
+        let (first, second) = tokio::join!(one.reconcile(&set, &full), other.reconcile(&set, &seen));
+        first.unwrap();
+        second.unwrap();
+        assert!(lab.look("twins").await.1.len() >= 4);
+    }
+    lab.until(&other, "twins", |set, servers| {
+        servers.len() == 4 && set.status.as_ref().is_some_and(|s| s.replicas == 4 && s.disturbed.is_empty())
+    })
+    .await;
+}
+
+async fn named_servers_go_first(lab: &Lab) {
+    let controller = lab.controller("a").await;
+    lab.create("named", json!({"replicas": 3})).await;
+    lab.until(&controller, "named", |_, servers| servers.len() == 3).await;
+    lab.change("named", json!({"replicas": 2, "scaleDown": {"servers": ["named-0"]}})).await;
+    lab.until(&controller, "named", |_, servers| servers.len() == 2).await;
+    assert_eq!(names(&lab.look("named").await.1), ["named-1", "named-2"]);
+}
+
+async fn a_strangers_name_is_passed_over(lab: &Lab) {
+    let stranger = json!({
+        "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "mine-1"},
+        "spec": {"machine": {"className": "local"}},
+    });
+    lab.servers.create(&PostParams::default(), &serde_json::from_value(stranger).unwrap()).await.unwrap();
+    let controller = lab.controller("a").await;
+    lab.create("mine", json!({"replicas": 3})).await;
+    lab.until(&controller, "mine", |_, servers| servers.len() == 3).await;
+    assert_eq!(names(&lab.look("mine").await.1), ["mine-0", "mine-2", "mine-3"]);
+}
+
+async fn a_changed_template_arrives_within_the_budget(lab: &Lab) {
+    let controller = lab.controller("a").await;
+    let app = json!({
+        "name": "web", "revision": "v1", "artifact": {"url": "http://127.0.0.1/w", "sha256": "b".repeat(64)}, "command": "./run",
+    });
+    let template = json!({"spec": {"packages": [package("old"), package("kept")], "app": app}});
+    let spec = json!({"replicas": 3, "updateStrategy": {"maxUnavailable": 1}, "template": template});
+    lab.create("roll", spec).await;
+    lab.until(&controller, "roll", |_, servers| servers.len() == 3).await;
+    for server in lab.look("roll").await.1 {
+        lab.make_ready(&server).await;
+    }
+    lab.until(&controller, "roll", |set, _| set.status.as_ref().is_some_and(|s| s.available_replicas == 3)).await;
+
+    let packages = json!([package("kept"), package("new")]);
+    lab.change("roll", json!({"template": {"spec": {"packages": packages, "app": {"revision": "v2"}}}})).await;
+    let changed = |server: &Server| server.spec.packages.iter().any(|p| p.name == "new");
+    for done in 1..=3 {
+        lab.until(&controller, "roll", |_, servers| servers.iter().filter(|s| changed(s)).count() == done).await;
+        // However often it looks again, the next one waits until this one is Ready.
+        for _ in 0..3 {
+            let (set, servers) = lab.look("roll").await;
+            controller.reconcile(&set, &servers.iter().collect::<Vec<_>>()).await.unwrap();
+        }
+        let servers = lab.look("roll").await.1;
+        assert_eq!(servers.iter().filter(|s| changed(s)).count(), done);
+        for server in servers.iter().filter(|s| changed(s)) {
+            let names: Vec<&str> = server.spec.packages.iter().map(|p| p.name.as_str()).collect();
+            assert_eq!(names, ["kept", "new"], "a package that left the template leaves the Server");
+            let revision = server.spec.app.as_ref().unwrap().revision.as_deref();
+            assert_eq!(revision, Some("v1"), "the code is not this controller's");
+            lab.make_ready(server).await;
+        }
+    }
+    lab.until(&controller, "roll", |set, _| {
+        set.status
+            .as_ref()
+            .is_some_and(|s| s.updated_replicas == 3 && s.available_replicas == 3 && s.disturbed.is_empty())
+    })
+    .await;
+}
+
+/// Why Servers are changed by JSON Patch: what a Server was born with belongs to an Update, and an Apply by the very
+/// same manager does not take it away.
+async fn server_side_apply_would_keep_what_left_the_template(lab: &Lab) {
+    let server = |packages: Value| {
+        json!({
+            "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "applied"},
+            "spec": {"machine": {"className": "local"}, "packages": packages},
+        })
+    };
+    let params = PostParams { field_manager: Some("replicaset-controller".into()), dry_run: false };
+    let born = serde_json::from_value(server(json!([package("old"), package("kept")]))).unwrap();
+    lab.servers.create(&params, &born).await.unwrap();
+    let apply = PatchParams::apply("replicaset-controller").force();
+    let applied = lab.servers.patch("applied", &apply, &Patch::Apply(server(json!([package("kept")])))).await.unwrap();
+    let names: Vec<&str> = applied.spec.packages.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["old", "kept"]);
+}
