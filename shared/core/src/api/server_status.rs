@@ -24,10 +24,10 @@ pub struct ServerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
     /// The highest task id given so far.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "lastTaskID")]
     pub last_task_id: Option<i64>,
     /// The lowest task id of the current state.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "firstTaskID")]
     pub first_task_id: Option<i64>,
     /// The current state's tasks and a few finished ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
