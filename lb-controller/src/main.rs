@@ -1,3 +1,7 @@
-//! Carries out traffic tasks on load balancers.
+//! The program `lb-controller`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    berth_runtime::run(lb_controller::run)
+}

@@ -16,9 +16,10 @@ use std::{
     time::Duration,
 };
 
+use berth_core::api::Server;
 use futures::future::{BoxFuture, try_join_all};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Client, runtime::watcher};
+use kube::{Client, ResourceExt, runtime::watcher};
 
 use self::{
     edit::{Show, Want},
@@ -32,6 +33,26 @@ use crate::{
     balancer::{BalancerError, LoadBalancer, Member},
     plan::Registration,
 };
+
+/// Which Server an endpoint is of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerId {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+impl ServerId {
+    /// The Server's.
+    #[must_use]
+    pub fn of(server: &Server) -> Option<Self> {
+        let uid = server.metadata.uid.clone()?;
+        Some(Self { namespace: server.namespace()?, name: server.name_any(), uid })
+    }
+}
 
 /// EndpointSlices as a load balancer.
 pub struct EndpointSlices {
@@ -56,19 +77,9 @@ impl EndpointSlices {
         watcher::Config::default().labels(&format!("{}={}", layout::MANAGED_BY, layout::MANAGER)).page_size(50)
     }
 
-    /// Takes in what the watch brings.
-    pub fn observe(&self, event: &watcher::Event<EndpointSlice>) {
-        self.view.observe(event);
-    }
-
-    /// Namespace, name and UID of the Servers that a slice has endpoints of.
-    pub fn servers_in(slice: &EndpointSlice) -> impl Iterator<Item = (String, String, String)> + '_ {
-        slice.endpoints.iter().flatten().filter_map(|endpoint| {
-            let uid = endpoint::uid(endpoint)?;
-            let target = endpoint.target_ref.as_ref()?;
-            let namespace = slice.metadata.namespace.clone()?;
-            Some((namespace, target.name.clone()?, uid.to_owned()))
-        })
+    /// Takes in what the watch brings. Returns the Servers whose endpoints are not as this process knew them.
+    pub fn observe(&self, event: &watcher::Event<EndpointSlice>) -> Vec<ServerId> {
+        self.view.observe(event)
     }
 
     /// Those of the Services that do not exist: without its Service a slice does nothing.
@@ -140,6 +151,3 @@ impl LoadBalancer for EndpointSlices {
         })
     }
 }
-
-#[cfg(test)]
-mod tests;

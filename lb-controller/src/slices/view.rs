@@ -8,7 +8,7 @@ use std::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::Event;
 
-use super::{endpoint, layout};
+use super::{ServerId, endpoint, layout};
 
 /// Namespace and Service.
 pub(crate) type ServiceKey = (String, String);
@@ -29,6 +29,8 @@ struct Inner {
     members: HashMap<String, BTreeMap<ServiceKey, usize>>,
     /// Slices that this process deleted, at which version: older news of them is no news.
     deleted: HashMap<(String, String), u64>,
+    /// The Servers whose endpoints have changed since this was last asked.
+    touched: BTreeSet<ServerId>,
     /// What the relist under way has brought so far.
     relist: Option<BTreeSet<(String, String)>>,
 }
@@ -49,8 +51,8 @@ impl View {
         self.lock().members.get(uid).map(|services| services.keys().cloned().collect()).unwrap_or_default()
     }
 
-    /// Takes in what the watch brings.
-    pub(crate) fn observe(&self, event: &Event<EndpointSlice>) {
+    /// Takes in what the watch brings. Returns the Servers whose endpoints are not as they were known.
+    pub(crate) fn observe(&self, event: &Event<EndpointSlice>) -> Vec<ServerId> {
         let mut inner = self.lock();
         match event {
             Event::Init => inner.relist = Some(BTreeSet::new()),
@@ -64,16 +66,17 @@ impl View {
             Event::Apply(slice) => inner.put(slice.clone()),
             Event::Delete(slice) => inner.remove(slice, false),
         }
+        std::mem::take(&mut inner.touched).into_iter().collect()
     }
 
     /// Takes in what the API server has answered to an own write.
     pub(crate) fn wrote(&self, slice: EndpointSlice) {
-        self.lock().put(slice);
+        self.lock().unnoticed(|inner| inner.put(slice));
     }
 
     /// Takes in that this version was deleted by an own write.
     pub(crate) fn deleted(&self, slice: &EndpointSlice) {
-        self.lock().remove(slice, true);
+        self.lock().unnoticed(|inner| inner.remove(slice, true));
     }
 
     /// Replaces what is known of a Service by what the API server has just listed.
@@ -91,6 +94,13 @@ impl View {
 }
 
 impl Inner {
+    /// Who writes knows what it means: that touches nobody.
+    fn unnoticed(&mut self, change: impl FnOnce(&mut Self)) {
+        let touched = self.touched.clone();
+        change(self);
+        self.touched = touched;
+    }
+
     fn put(&mut self, mut slice: EndpointSlice) {
         slice.metadata.managed_fields = None;
         if self.deleted.get(&id(&slice)).is_some_and(|deleted| version(&slice) <= *deleted) {
@@ -138,6 +148,7 @@ impl Inner {
 
     fn count(&mut self, slice: &EndpointSlice, add: bool) {
         let key = key(slice);
+        self.touched.extend(servers_in(slice));
         for uid in slice.endpoints.iter().flatten().filter_map(endpoint::uid) {
             let services = self.members.entry(uid.to_owned()).or_default();
             let count = services.entry(key.clone()).or_default();
@@ -161,6 +172,15 @@ impl Inner {
         }
         self.deleted.clear();
     }
+}
+
+/// The Servers that a slice has endpoints of.
+fn servers_in(slice: &EndpointSlice) -> impl Iterator<Item = ServerId> + '_ {
+    slice.endpoints.iter().flatten().filter_map(|endpoint| {
+        let uid = endpoint::uid(endpoint)?.to_owned();
+        let name = endpoint.target_ref.as_ref()?.name.clone()?;
+        Some(ServerId { namespace: slice.metadata.namespace.clone()?, name, uid })
+    })
 }
 
 /// The Service that a slice belongs to.
@@ -218,6 +238,21 @@ mod tests {
         assert_eq!(uids(&view), 1);
         assert!(view.services_of("a").is_empty());
         assert_eq!(view.services_of("b"), [web()]);
+    }
+
+    #[test]
+    fn what_others_change_touches_servers_and_own_writes_do_not() {
+        let view = View::default();
+        let touched = |event: &Event<EndpointSlice>| -> Vec<String> {
+            view.observe(event).into_iter().map(|server| server.uid).collect()
+        };
+        view.wrote(slice(5, &["a"]));
+        assert!(touched(&Event::Apply(slice(5, &["a"]))).is_empty(), "the own write");
+        assert_eq!(touched(&Event::Apply(slice(6, &["b"]))), ["a", "b"]);
+        view.replace(&web(), vec![slice(7, &["c"])]);
+        view.wrote(slice(8, &["c"]));
+        assert_eq!(touched(&Event::Apply(slice(7, &["c"]))), ["b", "c"], "seen by asking, before the watch brought it");
+        assert_eq!(touched(&Event::Delete(slice(9, &["c"]))), ["c"]);
     }
 
     #[test]
