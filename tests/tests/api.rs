@@ -87,15 +87,43 @@ async fn the_api_on_a_real_apiserver() {
 
 async fn bad_servers(client: &Client) {
     let cases: [(&[&str], Value); 9] = [
-        (&["spec.packages[0]", "exactly one of apt, dnf, archive or script"], server(|s| s["spec"]["packages"] = json!([{"name": "x", "version": "1", "snap": {}}]))),
+        (
+            &["spec.packages[0]", "exactly one of apt, dnf, archive or script"],
+            server(|s| s["spec"]["packages"] = json!([{"name": "x", "version": "1", "snap": {}}])),
+        ),
         (&["spec.packages[0]", "exactly one of"], server(|s| s["spec"]["packages"][0]["apt"] = json!({}))),
-        (&["spec.packages[0].archive.sha256", "Required"], server(|s| { s["spec"]["packages"][0]["archive"].as_object_mut().unwrap().remove("sha256"); })),
-        (&["spec.app.artifact.sha256", "Required"], server(|s| { s["spec"]["app"]["artifact"].as_object_mut().unwrap().remove("sha256"); })),
-        (&["spec.app.artifact.sha256", "^[0-9a-f]{64}$"], server(|s| s["spec"]["app"]["artifact"]["sha256"] = json!("Z".repeat(64)))),
-        (&["spec.healthCheck", "exactly one of httpGet or tcpSocket"], server(|s| s["spec"]["healthCheck"]["tcpSocket"] = json!({"port": 1}))),
-        (&["spec.gates[0].before", "Unsupported value", "ReleaseTraffic"], server(|s| s["spec"]["gates"] = json!([{"before": "Lunch"}]))),
-        (&["spec.force.state", "Unsupported value", "Ready"], server(|s| s["spec"]["force"] = json!({"state": "Fine", "reason": "x"}))),
-        (&["spec.traffic.services[0].port", "less than or equal to 65535"], server(|s| s["spec"]["traffic"]["services"][0]["port"] = json!(70000))),
+        (
+            &["spec.packages[0].archive.sha256", "Required"],
+            server(|s| {
+                s["spec"]["packages"][0]["archive"].as_object_mut().unwrap().remove("sha256");
+            }),
+        ),
+        (
+            &["spec.app.artifact.sha256", "Required"],
+            server(|s| {
+                s["spec"]["app"]["artifact"].as_object_mut().unwrap().remove("sha256");
+            }),
+        ),
+        (
+            &["spec.app.artifact.sha256", "^[0-9a-f]{64}$"],
+            server(|s| s["spec"]["app"]["artifact"]["sha256"] = json!("Z".repeat(64))),
+        ),
+        (
+            &["spec.healthCheck", "exactly one of httpGet or tcpSocket"],
+            server(|s| s["spec"]["healthCheck"]["tcpSocket"] = json!({"port": 1})),
+        ),
+        (
+            &["spec.gates[0].before", "Unsupported value", "ReleaseTraffic"],
+            server(|s| s["spec"]["gates"] = json!([{"before": "Lunch"}])),
+        ),
+        (
+            &["spec.force.state", "Unsupported value", "Ready"],
+            server(|s| s["spec"]["force"] = json!({"state": "Fine", "reason": "x"})),
+        ),
+        (
+            &["spec.traffic.services[0].port", "less than or equal to 65535"],
+            server(|s| s["spec"]["traffic"]["services"][0]["port"] = json!(70000)),
+        ),
     ];
     for (words, value) in cases {
         assert_says(&refusal::<Server>(client, value).await, words);
@@ -107,19 +135,32 @@ async fn bad_sets(client: &Client) {
         let cases: [(&[&str], Value); 7] = [
             (&["spec.replicas", "greater than or equal to 0"], set(kind, |s| s["spec"]["replicas"] = json!(-1))),
             (&["spec.replicas", "less than or equal to 10000"], set(kind, |s| s["spec"]["replicas"] = json!(10001))),
-            (&["spec.selector does not match"], set(kind, |s| s["spec"]["selector"]["matchLabels"]["app"] = json!("other"))),
+            (
+                &["spec.selector does not match"],
+                set(kind, |s| s["spec"]["selector"]["matchLabels"]["app"] = json!("other")),
+            ),
             (&["spec.selector needs matchLabels"], set(kind, |s| s["spec"]["selector"] = json!({}))),
-            (&["maxUnavailable is a number of at least 0 or a percentage from 0% to 100%"], set(kind, |s| s["spec"]["updateStrategy"] = json!({"maxUnavailable": "101%"}))),
+            (
+                &["maxUnavailable is a number of at least 0 or a percentage from 0% to 100%"],
+                set(kind, |s| s["spec"]["updateStrategy"] = json!({"maxUnavailable": "101%"})),
+            ),
             (&["maxSurge is a number"], set(kind, |s| s["spec"]["updateStrategy"] = json!({"maxSurge": -1}))),
             (&["metadata.name: at most 52 characters"], set(kind, |s| s["metadata"]["name"] = json!("x".repeat(53)))),
         ];
         for (words, value) in cases {
-            let said = if kind == "VMReplicaSet" { refusal::<VMReplicaSet>(client, value).await } else { refusal::<VMDeployment>(client, value).await };
+            let said = if kind == "VMReplicaSet" {
+                refusal::<VMReplicaSet>(client, value).await
+            } else {
+                refusal::<VMDeployment>(client, value).await
+            };
             assert_says(&said, words);
         }
     }
     let steps = set("VMDeployment", |s| s["spec"]["rollout"] = json!({"steps": [{"weight": 10, "pause": {}}]}));
-    assert_says(&refusal::<VMDeployment>(client, steps).await, &["spec.rollout.steps[0]", "exactly one of servers, pause, weight or analysis"]);
+    assert_says(
+        &refusal::<VMDeployment>(client, steps).await,
+        &["spec.rollout.steps[0]", "exactly one of servers, pause, weight or analysis"],
+    );
 }
 
 async fn create<K>(client: &Client, value: Value) -> K
@@ -141,7 +182,8 @@ where
 
 async fn immutable_fields(client: &Client) {
     let _: Server = create(client, server(|_| ())).await;
-    let error = merge::<Server>(client, "web-0", json!({"spec": {"machine": {"className": "other"}}})).await.unwrap_err();
+    let error =
+        merge::<Server>(client, "web-0", json!({"spec": {"machine": {"className": "other"}}})).await.unwrap_err();
     assert_says(&error.to_string(), &["spec.machine is immutable"]);
     let _: VMReplicaSet = create(client, set("VMReplicaSet", |_| ())).await;
     let patch = json!({"spec": {"selector": {"matchLabels": {"app": "b"}}, "template": {"metadata": {"labels": {"app": "b"}}}}});

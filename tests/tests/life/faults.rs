@@ -1,0 +1,124 @@
+//! Processes that die in the middle of a task, and two copies of every controller: it converges all the same.
+
+use std::collections::BTreeSet;
+
+use berth_core::api::{Server, State, TaskKind, TaskPhase};
+use berth_tests::Part;
+use kube::{ResourceExt, api::DeleteParams};
+use serde_json::json;
+
+use crate::world::{World, uid};
+
+/// No machine twice, none without a Server.
+async fn assert_machines_match(world: &World) {
+    let servers: BTreeSet<String> = world.list().await.iter().map(uid).collect();
+    let machines = world.berth.machines().all().unwrap();
+    let owners: BTreeSet<String> = machines.iter().map(|(uid, _)| uid.clone()).collect();
+    assert_eq!(machines.len(), owners.len(), "a Server with two machines");
+    assert!(owners.is_subset(&servers), "machines without a Server: {:?}", owners.difference(&servers));
+    let running = world.berth.machines().running().unwrap();
+    let addresses: BTreeSet<_> = running.iter().map(|m| &m.address).collect();
+    assert_eq!(addresses.len(), running.len(), "two machines with one address");
+}
+
+fn begun(server: &Server, kind: TaskKind) -> bool {
+    server.status.iter().flat_map(|s| &s.tasks).any(|t| t.kind == kind && t.phase == TaskPhase::Running)
+}
+
+/// Waits until a Server is in the middle of a task of this kind, or past it: a quick task can be over between two looks.
+async fn in_the_middle_of(world: &World, kind: TaskKind) -> bool {
+    let found = berth_tests::eventually(format!("a Server does {kind}"), crate::world::LONG, async || {
+        let servers = world.list().await;
+        if servers.iter().any(|s| begun(s, kind)) {
+            return Ok(true);
+        }
+        let past = servers
+            .iter()
+            .any(|s| s.status.iter().flat_map(|s| &s.tasks).any(|t| t.kind == kind && t.phase.is_finished()));
+        if past { Ok(false) } else { Err(crate::world::describe(&servers)) }
+    });
+    found.await.unwrap()
+}
+
+async fn kill_in(world: &World, kind: TaskKind, part: Part) {
+    in_the_middle_of(world, kind).await;
+    world.berth.kill9(part).unwrap();
+    assert_machines_match(world).await;
+    world.berth.restart(part).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_process_is_killed_in_the_middle_of_each_kind_of_task() {
+    let world = World::start().await;
+    world.deploy(2, |_| ()).await;
+    kill_in(&world, TaskKind::CreateMachine, Part::ReplicasetController).await;
+    kill_in(&world, TaskKind::InstallPackages, Part::ReplicasetController).await;
+    kill_in(&world, TaskKind::RegisterBackend, Part::LbController).await;
+    kill_in(&world, TaskKind::DeployApp, Part::DeploymentController).await;
+    kill_in(&world, TaskKind::CheckHealth, Part::MonitorController).await;
+    kill_in(&world, TaskKind::ReleaseTraffic, Part::LbController).await;
+    world.ready(2).await;
+    assert_machines_match(&world).await;
+
+    // New code while the webhook is away: nothing is lost, nothing is half done.
+    world.berth.kill9(Part::Webhook).unwrap();
+    world.patch(json!({"spec": {"app": world.app("v2")}})).await;
+    world.berth.restart(Part::Webhook).await.unwrap();
+    kill_in(&world, TaskKind::HoldTraffic, Part::LbController).await;
+    kill_in(&world, TaskKind::DeployApp, Part::Webhook).await;
+    let servers =
+        world.ready_when(2, |s| s.status.as_ref().unwrap().app.as_ref().is_some_and(|a| a.revision == "v2")).await;
+    for server in &servers {
+        world.assert_answers(server, "v2").await;
+    }
+
+    // A machine is lost while monitor-controller dies.
+    let lost = &servers[0];
+    world.berth.machines().kill(&uid(lost)).unwrap();
+    world.server(&lost.name_any(), "Unknown", crate::world::is_in(State::Unknown)).await;
+    world.berth.kill9(Part::MonitorController).unwrap();
+    world.berth.machines().reboot(&uid(lost)).await.unwrap();
+    world.berth.restart(Part::MonitorController).await.unwrap();
+    world.ready(2).await;
+
+    world.deployments().delete("web", &DeleteParams::default()).await.unwrap();
+    kill_in(&world, TaskKind::HoldTraffic, Part::LbController).await;
+    kill_in(&world, TaskKind::RemoveBackend, Part::LbController).await;
+    kill_in(&world, TaskKind::UnbindMonitoring, Part::MonitorController).await;
+    berth_kill_quietly(&world).await;
+    world.nothing_left().await;
+    world.end().await;
+}
+
+/// DestroyMachine is quick: the controller is killed wherever it is by now.
+async fn berth_kill_quietly(world: &World) {
+    world.berth.kill9(Part::ReplicasetController).unwrap();
+    world.berth.restart(Part::ReplicasetController).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_copies_of_every_controller_do_everything_once() {
+    let world = World::start().await;
+    for part in Part::CONTROLLERS {
+        world.berth.start_copy(part).await.unwrap();
+    }
+    world.deploy(3, |_| ()).await;
+    let servers = world.ready(3).await;
+    assert_machines_match(&world).await;
+    for server in &servers {
+        let created = crate::world::succeeded(server, TaskKind::CreateMachine);
+        assert_eq!(created, 1, "{}: counted once", server.name_any());
+    }
+    world.patch(json!({"spec": {"replicas": 5, "app": world.app("v2")}})).await;
+    let five =
+        world.ready_when(5, |s| s.status.as_ref().unwrap().app.as_ref().is_some_and(|a| a.revision == "v2")).await;
+    assert_machines_match(&world).await;
+    for server in &five {
+        world.assert_answers(server, "v2").await;
+    }
+    world.patch(json!({"spec": {"replicas": 1}})).await;
+    world.ready(1).await;
+    world.deployments().delete("web", &DeleteParams::default()).await.unwrap();
+    world.nothing_left().await;
+    world.end().await;
+}

@@ -1,0 +1,12 @@
+//! A Server's whole life on a real control plane, with real processes, machines and SSH, under the RBAC that is shipped.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail a test by panicking")]
+
+mod changes;
+mod faults;
+mod health;
+mod people;
+mod retirement;
+mod scale;
+mod world;
+mod writes;

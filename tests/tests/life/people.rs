@@ -1,0 +1,129 @@
+//! Where people decide: gates, failures that need them, and force.
+
+use berth_core::{
+    api::{Approval, State, TaskKind, TaskPhase, TrafficPhase},
+    conditions,
+};
+use kube::{Api, Client, api::PostParams};
+use serde_json::json;
+
+use crate::world::{LONG, World, is_in, is_settled, seen, traffic};
+
+async fn decide(client: &Client, task: i64, decision: &str) -> Approval {
+    let api: Api<Approval> = Api::namespaced(client.clone(), "default");
+    let value = json!({
+        "apiVersion": "berth.dev/v1alpha1", "kind": "Approval", "metadata": {"generateName": "web-0-"},
+        "spec": {
+            "target": {"kind": "Server", "name": "web-0"}, "taskID": task, "decision": decision, "reason": "looked at it",
+            "approver": {"username": "somebody-else", "at": "2001-01-01T00:00:00Z"}
+        }
+    });
+    api.create(&PostParams::default(), &serde_json::from_value(value).unwrap()).await.unwrap()
+}
+
+async fn gate(world: &World) -> i64 {
+    let open = |s: &berth_core::api::Server| {
+        let tasks = s.status.iter().flat_map(|s| &s.tasks);
+        tasks.filter(|t| t.kind == TaskKind::Gate && t.phase == TaskPhase::Pending).map(|t| t.id).next()
+    };
+    let waiting = world.server("web-0", "waits for an approval", |s| is_in(State::Ready)(s) && open(s).is_some()).await;
+    let said = waiting.status.clone().unwrap().waiting_for.unwrap();
+    assert!(
+        said.contains("approval of task") && said.contains("ReleaseTraffic") && said.contains("by a person"),
+        "{said}"
+    );
+    open(&waiting).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_before_traffic_waits_for_a_person() {
+    let world = World::start().await;
+    world.deploy(1, |v| v["spec"]["template"]["spec"]["gates"] = json!([{"before": "ReleaseTraffic"}])).await;
+    let task = gate(&world).await;
+    assert_eq!(world.endpoints().await["web-0"], (false, false, false), "no traffic before the yes");
+
+    let alice = world.berth.control_plane().user_client("alice", &["system:masters"]).await.unwrap();
+    let refusal = decide(&alice, task, "Refuse").await;
+    assert_eq!(refusal.spec.approver.unwrap().username, "alice", "stamped, whatever was written there");
+    let refused = world
+        .server("web-0", "says that it was refused", |s| {
+            s.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, "Stalled"))
+        })
+        .await;
+    let status = refused.status.unwrap();
+    let stalled = conditions::get(&status.conditions, "Stalled").unwrap();
+    assert_eq!(stalled.reason, "GateRefused");
+    assert!(stalled.message.contains("alice") && stalled.message.contains("looked at it"), "{}", stalled.message);
+    assert_eq!(world.endpoints().await["web-0"], (false, false, false));
+
+    // Another try asks again, and this time somebody says yes.
+    world.patch_server("web-0", json!({"spec": {"retry": {"id": "second-thoughts"}}})).await;
+    let again = gate(&world).await;
+    assert!(again > task);
+    decide(&alice, again, "Approve").await;
+    let server = world.ready(1).await.remove(0);
+    assert_eq!(traffic(&server), Some(TrafficPhase::Serving));
+    let message = server.status.iter().flat_map(|s| &s.tasks).find(|t| t.id == again).unwrap().message.clone();
+    assert!(message.contains("alice"), "{message}");
+    assert_eq!(world.endpoints().await["web-0"], (true, true, false));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_fails_waits_for_a_person_who_repairs_and_retries() {
+    let world = World::start().await;
+    world
+        .deploy(1, |v| {
+            v["spec"]["template"]["spec"]["packages"][0]["archive"]["sha256"] = json!("0".repeat(64));
+            v["spec"]["template"]["spec"]["taskAttempts"] = json!(2);
+        })
+        .await;
+    let is_stalled = |s: &berth_core::api::Server| {
+        is_in(State::Initializing)(s)
+            && s.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, "Stalled"))
+    };
+    let stalled = world.server("web-0", "stalled", is_stalled).await;
+    let status = stalled.status.clone().unwrap();
+    let said = &conditions::get(&status.conditions, "Stalled").unwrap().message;
+    assert!(said.contains("InstallPackages") && said.contains("SHA-256") && said.contains("tool"), "{said}");
+    berth_tests::eventually("an Event", LONG, async || {
+        let events = world.events("TaskFailed").await;
+        seen(events.iter().any(|e| e.note_contains("SHA-256")), || format!("{} events", events.len()))
+    })
+    .await
+    .unwrap();
+
+    // The person does the step by hand, as it were, and forces the state: the system goes on from there.
+    world
+        .patch_server("web-0", json!({"spec": {"force": {"state": "Deploying", "reason": "installed by hand"}}}))
+        .await;
+    let forced = world.server("web-0", "deployed in the forced state", |s| {
+        is_in(State::Deploying)(s) && s.status.as_ref().is_some_and(|s| s.health.is_some() && s.app.is_some())
+    });
+    let forced = forced.await;
+    let force = forced.spec.force.unwrap();
+    assert!(force.by.is_some() && force.at.is_some(), "stamped");
+    assert_eq!(
+        traffic(&world.servers().get("web-0").await.unwrap()),
+        Some(TrafficPhase::Held),
+        "Deploying gets no traffic"
+    );
+
+    // Then the cause is repaired: the declaration changes, the force lapses, and the Server becomes Ready by itself.
+    let packages = json!([world.package("tool", "1"), world.package("theme", "1")]);
+    world.patch(json!({"spec": {"template": {"spec": {"packages": packages}}}})).await;
+    let server = world.server("web-0", "Ready", is_settled).await;
+    let force = server.status.unwrap().force.unwrap();
+    assert!(!force.active && !force.message.is_empty(), "{force:?}");
+    world.end().await;
+}
+
+trait Note {
+    fn note_contains(&self, text: &str) -> bool;
+}
+
+impl Note for k8s_openapi::api::core::v1::Event {
+    fn note_contains(&self, text: &str) -> bool {
+        self.message.as_deref().is_some_and(|m| m.contains(text))
+    }
+}

@@ -1,0 +1,285 @@
+//! A running Berth with one VMDeployment, and the questions that the tests ask about it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use berth_core::api::{Server, State, TaskKind, TaskPhase, TrafficPhase, VMDeployment};
+use berth_tests::{Archive, Artifact, Berth, Options, Seen, eventually};
+use k8s_openapi::api::{
+    core::v1::{Event, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{ListParams, Patch, PatchParams, PostParams},
+    core::{ApiResource, DynamicObject},
+};
+use serde_json::{Value, json};
+
+/// Generous, because several whole systems share two cores.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+pub(crate) struct World {
+    pub(crate) berth: Berth,
+}
+
+/// Code whose answer to `/` is the text, and which is healthy while `/healthz` exists.
+fn code(text: &str) -> Vec<u8> {
+    let run = "#!/bin/sh\nexec berth-httpd --address \"$BERTH_MACHINE_ADDRESS\" --port 8080 --root ./www\n";
+    let archive = Archive::new().executable("run", run).file("www/index.html", text).file("www/healthz", "ok");
+    archive.build().unwrap()
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(Options::default()).await
+    }
+
+    pub(crate) async fn start_with(options: Options) -> Self {
+        let world = Self { berth: Berth::start(options).await.unwrap() };
+        let report = world.berth.installed();
+        assert!(report.warnings.is_empty(), "the API server warns: {:?}", report.warnings);
+        world
+    }
+
+    pub(crate) fn servers(&self) -> Api<Server> {
+        self.berth.servers("default")
+    }
+
+    pub(crate) fn deployments(&self) -> Api<VMDeployment> {
+        Api::namespaced(self.berth.client(), "default")
+    }
+
+    /// Applies a MachineClass, a Service and a VMDeployment `web`, changed by the test.
+    pub(crate) async fn deploy(&self, replicas: i32, change: impl FnOnce(&mut Value)) {
+        let classes: Api<berth_core::api::MachineClass> = Api::all(self.berth.client());
+        let class = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "MachineClass", "metadata": {"name": "local"},
+            "spec": {"provider": "local", "access": {"user": "berth", "port": 2222, "root": "opt/berth"}}});
+        classes.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
+        let services: Api<Service> = Api::namespaced(self.berth.client(), "default");
+        let service =
+            json!({"metadata": {"name": "web"}, "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]}});
+        services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
+
+        let (tool, theme) = (self.package("tool", "1"), self.package("theme", "1"));
+        let mut value = json!({
+            "apiVersion": "berth.dev/v1alpha1", "kind": "VMDeployment", "metadata": {"name": "web"},
+            "spec": {
+                "replicas": replicas,
+                "selector": {"matchLabels": {"app": "web"}},
+                "template": {"metadata": {"labels": {"app": "web"}}, "spec": {
+                    "machine": {"className": "local"},
+                    "packages": [tool, theme],
+                    "healthCheck": {"httpGet": {"port": 8080, "path": "/healthz"}, "periodSeconds": 1, "failureThreshold": 2, "deadlineSeconds": 10},
+                    "reachability": {"periodSeconds": 1, "timeoutSeconds": 1, "unreachableAfterSeconds": 2},
+                    "traffic": {"services": [{"name": "web", "port": 8080, "portName": "http"}], "drainSeconds": 1},
+                    "monitoring": {"port": 8080, "path": "/metrics"}
+                }},
+                "app": self.app("v1"),
+                "updateStrategy": {"maxUnavailable": 1}
+            }
+        });
+        change(&mut value);
+        let resource = ApiResource::erase::<VMDeployment>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(self.berth.client(), "default", &resource);
+        api.create(&PostParams::default(), &serde_json::from_value(value).unwrap()).await.unwrap();
+    }
+
+    pub(crate) fn put_code(&self, revision: &str) -> Artifact {
+        self.berth.artifacts().put(&format!("web-{revision}.tar"), code(revision))
+    }
+
+    pub(crate) fn app(&self, revision: &str) -> Value {
+        let code = self.put_code(revision);
+        json!({"name": "web", "revision": revision, "command": "sh ./run", "artifact": {"url": code.url, "sha256": code.sha256}})
+    }
+
+    pub(crate) fn package(&self, name: &str, version: &str) -> Value {
+        let bytes = Archive::new().file("version", version).file("name", name).build().unwrap();
+        let artifact = self.berth.artifacts().put(&format!("{name}-{version}.tar"), bytes);
+        json!({"name": name, "version": version, "archive": {"url": artifact.url, "sha256": artifact.sha256}})
+    }
+
+    pub(crate) async fn patch(&self, patch: Value) {
+        self.deployments().patch("web", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    pub(crate) async fn patch_server(&self, name: &str, patch: Value) {
+        self.servers().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    pub(crate) async fn list(&self) -> Vec<Server> {
+        let mut servers = self.servers().list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+        servers.sort_by_key(ResourceExt::name_any);
+        servers
+    }
+
+    /// Waits until exactly so many Servers are there, all Ready and settled.
+    pub(crate) async fn ready(&self, count: usize) -> Vec<Server> {
+        self.ready_when(count, |_| true).await
+    }
+
+    /// The same, and each of them as asked.
+    pub(crate) async fn ready_when(&self, count: usize, right: impl Fn(&Server) -> bool) -> Vec<Server> {
+        let found = eventually(format!("{count} Servers Ready"), LONG, async || {
+            let servers = self.list().await;
+            let done = servers.len() == count && servers.iter().all(|s| is_settled(s) && right(s));
+            if done { Ok(servers) } else { Err(describe(&servers)) }
+        });
+        match found.await {
+            Ok(servers) => servers,
+            Err(error) => panic!("{error}\n{}", self.logs()),
+        }
+    }
+
+    /// Waits until the Server is as asked.
+    pub(crate) async fn server(&self, name: &str, what: &str, right: impl Fn(&Server) -> bool) -> Server {
+        let found = eventually(format!("{name}: {what}"), LONG, async || match self.servers().get(name).await {
+            Ok(server) if right(&server) => Ok(server),
+            Ok(server) => Err(describe(&[server])),
+            Err(error) => Err(error.to_string()),
+        });
+        match found.await {
+            Ok(server) => server,
+            Err(error) => panic!("{error}\n{}", self.logs()),
+        }
+    }
+
+    /// Waits until nothing is left: no Server, no machine, no endpoint.
+    pub(crate) async fn nothing_left(&self) {
+        let gone = eventually("no Server, machine or endpoint", LONG, async || {
+            let servers = self.list().await;
+            let machines = self.berth.machines().all().map_err(|e| e.to_string())?.len();
+            let endpoints = self.endpoints().await;
+            if servers.is_empty() && machines == 0 && endpoints.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{machines} machines, {endpoints:?}, {}", describe(&servers)))
+            }
+        });
+        if let Err(error) = gone.await {
+            panic!("{error}\n{}", self.logs());
+        }
+    }
+
+    /// The endpoints of the Service by Server: ready, serving, terminating.
+    pub(crate) async fn endpoints(&self) -> BTreeMap<String, (bool, bool, bool)> {
+        let api: Api<EndpointSlice> = Api::namespaced(self.berth.client(), "default");
+        let list = api.list(&ListParams::default().labels("kubernetes.io/service-name=web")).await.unwrap();
+        let mut found = BTreeMap::new();
+        for endpoint in list.items.into_iter().flat_map(|slice| slice.endpoints.unwrap_or_default()) {
+            let name = endpoint.target_ref.and_then(|t| t.name).unwrap();
+            let conditions = endpoint.conditions.unwrap_or_default();
+            let flags = (
+                conditions.ready == Some(true),
+                conditions.serving == Some(true),
+                conditions.terminating == Some(true),
+            );
+            assert!(found.insert(name.clone(), flags).is_none(), "{name} has two endpoints");
+        }
+        found
+    }
+
+    pub(crate) async fn events(&self, reason: &str) -> Vec<Event> {
+        let api: Api<Event> = Api::namespaced(self.berth.client(), "default");
+        api.list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .into_iter()
+            .filter(|e| e.reason.as_deref() == Some(reason))
+            .collect()
+    }
+
+    /// What the application of this Server answers.
+    pub(crate) async fn answer(&self, server: &Server) -> Result<String, reqwest::Error> {
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+        client.get(format!("http://{}:8080/", address(server))).send().await?.error_for_status()?.text().await
+    }
+
+    pub(crate) async fn assert_answers(&self, server: &Server, text: &str) {
+        let answer = eventually(format!("{} answers {text}", server.name_any()), LONG, async || {
+            match self.answer(server).await {
+                Ok(said) if said.trim() == text => Ok(()),
+                Ok(said) => Err(said),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        answer.await.unwrap();
+    }
+
+    /// The ends of all logs, for a failure's message.
+    pub(crate) fn logs(&self) -> String {
+        let instances = self.berth.instances();
+        let ends = instances.iter().map(|i| format!("== {}\n{}", i.process.name(), i.process.log_tail()));
+        ends.collect::<Vec<_>>().join("\n")
+    }
+
+    pub(crate) async fn end(self) {
+        self.berth.stop().await.unwrap();
+    }
+}
+
+pub(crate) fn state(server: &Server) -> Option<State> {
+    server.status.as_ref().and_then(|s| s.state)
+}
+
+pub(crate) fn is_in(wanted: State) -> impl Fn(&Server) -> bool {
+    move |server| state(server) == Some(wanted)
+}
+
+/// Ready, decided for its newest declaration, and with nothing left to do.
+pub(crate) fn is_settled(server: &Server) -> bool {
+    let Some(status) = &server.status else { return false };
+    status.state == Some(State::Ready)
+        && status.observed_generation == server.metadata.generation
+        && status.tasks.iter().all(|task| task.phase.is_finished())
+        && status.lock.is_none()
+}
+
+pub(crate) fn address(server: &Server) -> String {
+    server.status.as_ref().and_then(|s| s.machine.as_ref()).and_then(|m| m.address.clone()).unwrap()
+}
+
+pub(crate) fn machine_id(server: &Server) -> Option<String> {
+    server.status.as_ref().and_then(|s| s.machine.as_ref()).and_then(|m| m.id.clone())
+}
+
+pub(crate) fn traffic(server: &Server) -> Option<TrafficPhase> {
+    server.status.as_ref().and_then(|s| s.traffic.as_ref()).map(|t| t.phase)
+}
+
+pub(crate) fn uid(server: &Server) -> String {
+    server.uid().unwrap()
+}
+
+/// How often a task of this kind was begun, as far as the Server remembers.
+pub(crate) fn succeeded(server: &Server, kind: TaskKind) -> usize {
+    server.status.iter().flat_map(|s| &s.tasks).filter(|t| t.kind == kind && t.phase == TaskPhase::Succeeded).count()
+}
+
+pub(crate) fn describe(servers: &[Server]) -> String {
+    let lines = servers.iter().map(|server| {
+        let status = server.status.clone().unwrap_or_default();
+        let tasks: Vec<String> = status
+            .tasks
+            .iter()
+            .filter(|t| !t.phase.is_finished() || t.phase == TaskPhase::Failed)
+            .map(|t| format!("{}:{} {:?} x{} {:?}", t.id, t.kind, t.phase, t.attempts, t.message))
+            .collect();
+        format!(
+            "{} {:?} for {:?}, generation {:?}/{:?}, lock {:?}, tasks {tasks:?}",
+            server.name_any(),
+            status.state,
+            status.waiting_for,
+            status.observed_generation,
+            server.metadata.generation,
+            status.lock.map(|l| (l.holder, l.task_id)),
+        )
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A look at a condition that may not hold yet.
+pub(crate) fn seen(holds: bool, otherwise: impl FnOnce() -> String) -> Seen<()> {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}

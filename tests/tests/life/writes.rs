@@ -1,0 +1,109 @@
+//! How much Berth writes: little on the way, nothing at rest; and what it refuses.
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use berth_core::api::{Executor, Server};
+use berth_tests::{BERTH_NAMESPACE, Options};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+/// The writes of Berth's own users in the audit log, by resource and verb.
+fn writes(world: &World) -> BTreeMap<String, u32> {
+    let log = fs::read_to_string(world.berth.control_plane().audit_log().unwrap()).unwrap();
+    let mut counts = BTreeMap::new();
+    for line in log.lines() {
+        let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
+        let user = event["user"]["username"].as_str().unwrap_or_default();
+        let verb = event["verb"].as_str().unwrap_or_default();
+        let is_write = matches!(verb, "create" | "update" | "patch" | "delete");
+        if is_write && user.starts_with(&format!("system:serviceaccount:{BERTH_NAMESPACE}:")) {
+            let object = &event["objectRef"];
+            let sub = object["subresource"].as_str().map(|s| format!("/{s}")).unwrap_or_default();
+            let name = format!("{verb} {}{sub}", object["resource"].as_str().unwrap_or_default());
+            *counts.entry(name).or_default() += 1;
+        }
+    }
+    counts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn few_writes_on_the_way_to_ready_and_none_at_rest() {
+    let control_plane = berth_control_plane::Options { audit: true, ..Default::default() };
+    let world = World::start_with(Options { control_plane, ..Options::default() }).await;
+    let servers = 4;
+    world.deploy(servers, |_| ()).await;
+    world.ready(4).await;
+    // The sets' own status follows a moment later.
+    let complete =
+        |s: &berth_core::api::VMDeploymentStatus| s.ready_replicas == servers && s.updated_replicas == servers;
+    berth_tests::eventually("the VMDeployment's status", crate::world::LONG, async || {
+        let status = world.deployments().get("web").await.unwrap().status.unwrap_or_default();
+        crate::world::seen(complete(&status), || format!("{status:?}"))
+    })
+    .await
+    .unwrap();
+
+    let counts = writes(&world);
+    let total: u32 = counts.values().sum();
+    println!("writes for {servers} Servers: {total} {counts:?}");
+    let about_servers: u32 = counts
+        .iter()
+        .filter(|(name, _)| !name.contains("vmdeployments") && !name.contains("vmreplicasets"))
+        .map(|(_, count)| count)
+        .sum();
+    assert!(
+        about_servers <= 12 * u32::try_from(servers).unwrap(),
+        "{about_servers} writes for {servers} Servers: {counts:?}"
+    );
+
+    // At rest: a minute without a single write. This is a measurement over time, not a wait for a condition.
+    let rest = berth_tests::eventually("the last write", crate::world::LONG, async || {
+        let before = writes(&world);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let after = writes(&world);
+        if before == after { Ok(after) } else { Err(format!("{after:?}")) }
+    });
+    let at_rest = rest.await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(writes(&world), at_rest, "Berth writes at rest");
+
+    refusals(&world).await;
+    world.end().await;
+}
+
+/// Bad writes are refused with field and reason, whoever has the right to make them.
+async fn refusals(world: &World) {
+    let as_executor = async |executor: Executor| -> Api<Server> {
+        let client =
+            world.berth.control_plane().service_account_client(BERTH_NAMESPACE, executor.name()).await.unwrap();
+        Api::namespaced(client, "default")
+    };
+    let lb = as_executor(Executor::LbController).await;
+    let refused = async |api: &Api<Server>, status: Value, words: &[&str]| {
+        let patch = Patch::Merge(json!({"status": status}));
+        let error = api.patch_status("web-0", &PatchParams::default(), &patch).await.unwrap_err().to_string();
+        for word in words {
+            assert!(error.contains(word), "the refusal does not say {word:?}: {error}");
+        }
+    };
+    let task = world.servers().get("web-0").await.unwrap().status.unwrap().tasks.last().unwrap().id;
+    refused(&lb, json!({"state": "Offline"}), &["status.state", "only the webhook"]).await;
+    refused(&lb, json!({"machine": {"phase": "Gone"}}), &["status.machine", "only replicaset-controller"]).await;
+    let claim = json!({"claim": {"taskID": task + 1, "holder": "lb-controller/x", "durationSeconds": 30}});
+    refused(&lb, claim, &["status.claim.taskID", "no task"]).await;
+    let deployment = as_executor(Executor::DeploymentController).await;
+    let report = json!({"report": {"taskID": task, "holder": "deployment-controller/x", "outcome": "Succeeded"}});
+    refused(&deployment, report, &["status.report.taskID", "reported on by"]).await;
+    let admin = world.servers();
+    refused(
+        &admin,
+        json!({"health": {"state": "Healthy", "epoch": 1, "since": "2026-01-01T00:00:00Z"}}),
+        &["status.health", "only monitor-controller"],
+    )
+    .await;
+}
