@@ -1,5 +1,7 @@
 //! The API itself on a real kube-apiserver: CRDs without a warning, and bad input refused with field and reason.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail a test by panicking")]
+
 use std::path::Path;
 
 use berth_control_plane::{ControlPlane, Options};

@@ -4,7 +4,15 @@ use std::collections::BTreeSet;
 
 use berth_core::api::{Server, State, TaskKind, TaskPhase};
 use berth_tests::Part;
-use kube::{ResourceExt, api::DeleteParams};
+use k8s_openapi::{
+    api::admissionregistration::v1::MutatingWebhookConfiguration,
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    core::{ApiResource, DynamicObject},
+};
 use serde_json::json;
 
 use crate::world::{World, uid};
@@ -121,4 +129,57 @@ async fn two_copies_of_every_controller_do_everything_once() {
     world.deployments().delete("web", &DeleteParams::default()).await.unwrap();
     world.nothing_left().await;
     world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_cannot_be_decoded_is_set_aside_and_reported() {
+    let world = World::start().await;
+    plant_undecodable(&world).await;
+    world.deploy(1, |_| ()).await;
+    world.server("web-0", "Ready beside the undecodable one", crate::world::is_settled).await;
+    for part in Part::CONTROLLERS {
+        let instance = world.berth.instance(part, 0).unwrap();
+        let metrics = world.berth.metrics(&instance).await.unwrap();
+        let counted = metrics.lines().any(|l| l.contains("undecodable") && !l.starts_with('#') && !l.ends_with(" 0"));
+        assert!(counted, "{part:?} does not count it:\n{metrics}");
+    }
+    assert!(!world.events("Undecodable").await.is_empty(), "no Event says so");
+    world.end().await;
+}
+
+/// Stores a Server that no types of this version can read: what an older version of the schema may have left behind.
+async fn plant_undecodable(world: &World) {
+    let client = world.berth.client();
+    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/taskAttempts";
+    let lax = json!([{"op": "replace", "path": path, "value": {"x-kubernetes-preserve-unknown-fields": true}}]);
+    let lax = Patch::Json::<()>(serde_json::from_value(lax).unwrap());
+    crds.patch("servers.berth.dev", &PatchParams::default(), &lax).await.unwrap();
+    let configurations: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    let mut configuration = configurations.get("berth").await.unwrap();
+    configurations.delete("berth", &DeleteParams::default()).await.unwrap();
+
+    let resource = ApiResource::erase::<Server>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(client, "default", &resource);
+    let bad = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "bad"},
+        "spec": {"machine": {"className": "local"}, "taskAttempts": "many"}});
+    let bad: DynamicObject = serde_json::from_value(bad).unwrap();
+    berth_tests::eventually("the undecodable Server is stored", crate::world::LONG, async || {
+        api.create(&PostParams::default(), &bad).await.map(|_| ()).map_err(|e| e.to_string())
+    })
+    .await
+    .unwrap();
+    configuration.metadata = kube::core::ObjectMeta { name: Some("berth".into()), ..Default::default() };
+    configurations.create(&PostParams::default(), &configuration).await.unwrap();
+    // The webhook is asked again from a moment on.
+    let marked = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "probe"},
+        "spec": {"machine": {"className": "local"}}});
+    let marked: DynamicObject = serde_json::from_value(marked).unwrap();
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    berth_tests::eventually("the webhook is asked", crate::world::LONG, async || {
+        let created = api.create(&dry, &marked).await.map_err(|e| e.to_string())?;
+        crate::world::seen(!created.finalizers().is_empty(), || "not yet".to_owned())
+    })
+    .await
+    .unwrap();
 }

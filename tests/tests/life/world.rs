@@ -16,7 +16,7 @@ use kube::{
 use serde_json::{Value, json};
 
 /// Generous, because several whole systems share two cores.
-pub(crate) const LONG: Duration = Duration::from_secs(120);
+pub(crate) const LONG: Duration = Duration::from_mins(2);
 
 pub(crate) struct World {
     pub(crate) berth: Berth,

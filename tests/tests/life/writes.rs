@@ -69,7 +69,7 @@ async fn few_writes_on_the_way_to_ready_and_none_at_rest() {
         if before == after { Ok(after) } else { Err(format!("{after:?}")) }
     });
     let at_rest = rest.await.unwrap();
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(writes(&world), at_rest, "Berth writes at rest");
 
     refusals(&world).await;
