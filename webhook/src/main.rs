@@ -1,3 +1,26 @@
 //! The admission webhook: computes the next state of a Server on every write.
 
-fn main() {}
+use berth_runtime::{Arguments, CommonArgs};
+use clap::Parser;
+use std::process::ExitCode;
+use webhook::args::WebhookArgs;
+
+/// Berth's admission webhook: computes the next state of a Server on every write, and appends that state's tasks.
+#[derive(Parser)]
+#[command(name = "webhook", version)]
+struct Args {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(flatten)]
+    webhook: WebhookArgs,
+}
+
+impl Arguments for Args {
+    fn common(&self) -> &CommonArgs {
+        &self.common
+    }
+}
+
+fn main() -> ExitCode {
+    berth_runtime::run(|args: Args, process| webhook::run(args.webhook, args.common, process))
+}

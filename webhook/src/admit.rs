@@ -1,0 +1,218 @@
+//! From the body of a request to an answer: decode, decide, and say what changed. No I/O and no side effect, so a
+//! dry run is answered like any other write.
+
+use berth_core::{
+    GROUP, VERSION,
+    api::{Server, State},
+    identity::{Author, Identities},
+    lifecycle::{self, Refusal, RefusalReason},
+};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::value::RawValue;
+
+use crate::{
+    object::{self, Undecodable},
+    patch::{self, Stamps},
+    review::{self, Answer, Denial, Request, Review},
+};
+
+/// An answer, and what the metrics say about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// The answer.
+    pub answer: Answer,
+    /// What was written to.
+    pub subject: Subject,
+    /// For a status write that was allowed: the state before and after.
+    pub transition: Option<(Option<State>, Option<State>)>,
+}
+
+/// What was written to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// A Server's declaration or metadata.
+    Servers,
+    /// A Server's status.
+    ServerStatus,
+    /// An Approval.
+    Approvals,
+    /// Something else, or it could not be read.
+    #[default]
+    Unknown,
+}
+
+impl Subject {
+    /// Its name, for metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Servers => "servers",
+            Self::ServerStatus => "servers/status",
+            Self::Approvals => "approvals",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    fn of(request: &Request<'_>) -> Result<Self, Denial> {
+        let resource = &request.resource;
+        let subject = match (&*resource.resource, request.sub_resource.as_deref().unwrap_or_default()) {
+            ("servers", "") => Self::Servers,
+            ("servers", "status") => Self::ServerStatus,
+            ("approvals", "") => Self::Approvals,
+            _ => Self::Unknown,
+        };
+        if resource.group == GROUP && resource.version == VERSION && subject != Self::Unknown {
+            return Ok(subject);
+        }
+        let sub_resource = request.sub_resource.as_deref().map(|s| format!("/{s}")).unwrap_or_default();
+        Err(Denial::bad_request(
+            "UnknownKind",
+            format!(
+                "request.resource: this webhook decides about servers, servers/status and approvals of {GROUP}/{VERSION}, but was asked about {}{sub_resource} of {}/{}: remove that from the rules of the MutatingWebhookConfiguration",
+                resource.resource, resource.group, resource.version
+            ),
+        ))
+    }
+}
+
+/// Answers a request whose body was read completely.
+#[must_use]
+pub fn admit(body: &[u8], ids: &Identities, now: Timestamp) -> Verdict {
+    let review: Review<'_> = match serde_json::from_slice(body) {
+        Ok(review) => review,
+        Err(error) => return unreadable(body, format!("the body is no AdmissionReview: {error}")),
+    };
+    let Some(request) = review.request else {
+        return unreadable(body, "request: missing; the body is no AdmissionReview that asks for something".into());
+    };
+    let uid = request.uid.clone().into_owned();
+    if review.kind != review::KIND || review.api_version != review::API_VERSION {
+        let message = format!(
+            "apiVersion: only {} of {} is understood, but this is {} of {}: set admissionReviewVersions to [v1] in the MutatingWebhookConfiguration",
+            review::KIND,
+            review::API_VERSION,
+            or_nothing(&review.kind),
+            or_nothing(&review.api_version)
+        );
+        return denied(uid, Subject::Unknown, Denial::bad_request("UnknownVersion", message));
+    }
+    let subject = match Subject::of(&request) {
+        Ok(subject) => subject,
+        Err(denial) => return denied(uid, Subject::Unknown, denial),
+    };
+    let author = Author::new(&*request.user_info.username);
+    match decide(subject, &request, &author, ids, now) {
+        Ok(Outcome { patch, transition, warning }) => {
+            Verdict { answer: Answer { uid, patch, warning, denial: None }, subject, transition }
+        }
+        Err(denial) => denied(uid, subject, denial),
+    }
+}
+
+fn unreadable(body: &[u8], message: String) -> Verdict {
+    let uid = review::find_uid(body).unwrap_or_default();
+    denied(uid, Subject::Unknown, Denial::bad_request("Malformed", message))
+}
+
+fn denied(uid: String, subject: Subject, denial: Denial) -> Verdict {
+    Verdict { answer: Answer::denied(uid, denial), subject, transition: None }
+}
+
+fn or_nothing(text: &str) -> &str {
+    if text.is_empty() { "(nothing)" } else { text }
+}
+
+#[derive(Default)]
+struct Outcome {
+    patch: Vec<u8>,
+    transition: Option<(Option<State>, Option<State>)>,
+    warning: Option<String>,
+}
+
+fn decide(
+    subject: Subject,
+    request: &Request<'_>,
+    author: &Author,
+    ids: &Identities,
+    now: Timestamp,
+) -> Result<Outcome, Denial> {
+    match (subject, &*request.operation) {
+        (Subject::Servers, "CREATE") => create(request, author, now),
+        (Subject::Servers, "UPDATE") => update(request, author, ids, now),
+        (Subject::ServerStatus, "UPDATE") => status(request, author, ids, now),
+        (Subject::Approvals, "CREATE") => approval(request, author, now),
+        (subject, operation) => Ok(Outcome {
+            warning: Some(format!(
+                "Berth's webhook has nothing to decide on {operation} of {}: remove it from the rules of the MutatingWebhookConfiguration",
+                subject.as_str()
+            )),
+            ..Outcome::default()
+        }),
+    }
+}
+
+fn create(request: &Request<'_>, author: &Author, now: Timestamp) -> Result<Outcome, Denial> {
+    let new = object::server(object(request)?)?;
+    let stamps = Stamps::of(&new);
+    let admitted = lifecycle::admit_create(new, author, now)?;
+    Ok(Outcome { patch: stamps.patch(&admitted).encode(), ..Outcome::default() })
+}
+
+fn update(request: &Request<'_>, author: &Author, ids: &Identities, now: Timestamp) -> Result<Outcome, Denial> {
+    let new = object::server(object(request)?)?;
+    let old = old_server(request)?;
+    let stamps = Stamps::of(&new);
+    let admitted = lifecycle::admit_update(&old, new, author, ids, now)?;
+    Ok(Outcome { patch: stamps.patch(&admitted).encode(), ..Outcome::default() })
+}
+
+fn status(request: &Request<'_>, author: &Author, ids: &Identities, now: Timestamp) -> Result<Outcome, Denial> {
+    let new = object::server(object(request)?)?;
+    let old = old_server(request)?;
+    let before = new.status.clone();
+    let admitted = lifecycle::admit_status(&old, new, author, ids, now)?;
+    let state = |server: &Server| server.status.as_ref().and_then(|status| status.state);
+    Ok(Outcome {
+        patch: patch::status(before.as_ref(), admitted.status.as_ref()).encode(),
+        transition: Some((state(&old), state(&admitted))),
+        warning: None,
+    })
+}
+
+fn approval(request: &Request<'_>, author: &Author, now: Timestamp) -> Result<Outcome, Denial> {
+    let new = object::approval(object(request)?)?;
+    let before = new.spec.approver.clone();
+    let admitted = lifecycle::admit_approval(new, author, now);
+    Ok(Outcome { patch: patch::approver(before.as_ref(), &admitted).encode(), ..Outcome::default() })
+}
+
+fn object<'a>(request: &Request<'a>) -> Result<&'a RawValue, Denial> {
+    request.object.ok_or_else(|| Denial::bad_request("Malformed", "request.object: missing"))
+}
+
+fn old_server(request: &Request<'_>) -> Result<Server, Denial> {
+    let old = request
+        .old_object
+        .ok_or_else(|| Denial::bad_request("Malformed", "request.oldObject: missing, although this is an update"))?;
+    object::server(old).map_err(|error| {
+        let mut denial = Denial::from(error);
+        denial.message = format!("{}; it is the stored object that cannot be read", denial.message);
+        denial
+    })
+}
+
+impl From<Undecodable> for Denial {
+    fn from(error: Undecodable) -> Self {
+        Self { code: 422, cause: "Undecodable", message: error.to_string(), field: Some(error.field) }
+    }
+}
+
+impl From<Refusal> for Denial {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal.reason {
+            RefusalReason::Malformed | RefusalReason::UnknownTask => 422,
+            _ => 403,
+        };
+        Self { code, cause: refusal.reason.as_str(), message: refusal.to_string(), field: Some(refusal.field) }
+    }
+}

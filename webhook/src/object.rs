@@ -1,0 +1,99 @@
+//! Objects as the webhook reads them: without `managedFields`, which can be larger than the rest and which nothing
+//! here needs.
+
+use berth_core::api::{Approval, ApprovalSpec, Server, ServerSpec, ServerStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+
+/// The metadata that the life cycle looks at. Everything else is skipped while reading and never part of a patch.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: Option<String>,
+    generate_name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    generation: Option<i64>,
+    resource_version: Option<String>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    finalizers: Option<Vec<String>>,
+    owner_references: Option<Vec<OwnerReference>>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+impl From<Metadata> for ObjectMeta {
+    fn from(m: Metadata) -> Self {
+        Self {
+            name: m.name,
+            generate_name: m.generate_name,
+            namespace: m.namespace,
+            uid: m.uid,
+            generation: m.generation,
+            resource_version: m.resource_version,
+            creation_timestamp: m.creation_timestamp,
+            deletion_timestamp: m.deletion_timestamp,
+            finalizers: m.finalizers,
+            owner_references: m.owner_references,
+            labels: m.labels,
+            annotations: m.annotations,
+            ..Self::default()
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct RawServer {
+    metadata: Metadata,
+    spec: ServerSpec,
+    #[serde(default)]
+    status: Option<ServerStatus>,
+}
+
+#[derive(Deserialize)]
+struct RawApproval {
+    metadata: Metadata,
+    spec: ApprovalSpec,
+}
+
+/// Why an object could not be decoded: the path of the field, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct Undecodable {
+    /// The path of the field.
+    pub field: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+/// Decodes a Server.
+pub fn server(raw: &RawValue) -> Result<Server, Undecodable> {
+    let RawServer { metadata, spec, status } = decode(raw)?;
+    Ok(Server { metadata: metadata.into(), spec, status })
+}
+
+/// Decodes an Approval.
+pub fn approval(raw: &RawValue) -> Result<Approval, Undecodable> {
+    let RawApproval { metadata, spec } = decode(raw)?;
+    Ok(Approval { metadata: metadata.into(), spec })
+}
+
+fn decode<T: DeserializeOwned>(raw: &RawValue) -> Result<T, Undecodable> {
+    // Following the path costs time, so it is followed only when there is something to say.
+    serde_json::from_str(raw.get()).map_err(|error| explain::<T>(raw, &error))
+}
+
+fn explain<T: DeserializeOwned>(raw: &RawValue, error: &serde_json::Error) -> Undecodable {
+    let mut deserializer = serde_json::Deserializer::from_str(raw.get());
+    let (field, message) = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Err(located) => (located.path().to_string(), located.inner().to_string()),
+        Ok(_) => (".".to_owned(), error.to_string()),
+    };
+    let field = if field == "." { "object".to_owned() } else { field };
+    // serde_json ends its messages with a position in a body that nobody sees.
+    let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+    Undecodable { field, message }
+}

@@ -1,0 +1,60 @@
+//! The program: certificate, listener, readiness.
+
+use anyhow::Context as _;
+use axum_server::tls_rustls::RustlsConfig;
+use berth_runtime::{CommonArgs, Process};
+use k8s_openapi::jiff::Timestamp;
+use std::{net::TcpListener, sync::Arc, time::Duration};
+
+use crate::{
+    args::{TlsArgs, WebhookArgs},
+    metrics::Metrics,
+    router::{Webhook, router},
+    serve::{Ending, serve},
+    tls::{Files, SecretSource},
+};
+
+/// How often files are looked at. Kubernetes takes up to a minute to bring a new Secret into a volume.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Runs the webhook until the process is to end, and what is in flight is answered.
+pub async fn run(args: WebhookArgs, common: CommonArgs, process: Process) -> anyhow::Result<()> {
+    let ready = process.readiness.register("certificate and listener");
+    let mut registered = None;
+    process.metrics.register(|registry| registered = Some(Metrics::register(registry)));
+    let metrics = registered.context("the metrics could not be registered")?;
+    let listener = TcpListener::bind(args.bind).with_context(|| format!("--bind: cannot listen on {}", args.bind))?;
+    let address = listener.local_addr().unwrap_or(args.bind);
+    // Until there is a certificate the signal to end has to be heard here.
+    let Some(tls) = process.shutdown.run_until_cancelled(certificate(&args.tls, &common, &process)).await else {
+        return Ok(());
+    };
+    let webhook = Webhook { ids: common.identities(), clock: Box::new(Timestamp::now), limits: args.limits(), metrics };
+    let ending = Ending { delay: args.shutdown_delay, drain: args.drain_timeout };
+    tracing::info!(%address, "serving POST /mutate");
+    ready.set(true);
+    serve(listener, tls?, router(Arc::new(webhook)), ending, process.shutdown).await.context("the listener failed")
+}
+
+async fn certificate(args: &TlsArgs, common: &CommonArgs, process: &Process) -> anyhow::Result<RustlsConfig> {
+    match (&args.tls_cert, &args.tls_key, &args.tls_secret) {
+        (Some(certificate), Some(key), _) => {
+            Files::new(certificate.clone(), key.clone()).serve(LOOK, process.shutdown.clone()).await
+        }
+        (_, _, Some(secret)) => {
+            let call = Duration::from_secs(u64::from(common.call_timeout));
+            let client = berth_runtime::build_client(common.kubeconfig.as_deref(), call).await?;
+            let source = SecretSource {
+                client,
+                namespace: common.berth_namespace.clone(),
+                secret: secret.clone(),
+                service: args.service.clone(),
+                configuration: args.webhook_configuration.clone(),
+            };
+            source.serve(process).await
+        }
+        _ => {
+            anyhow::bail!("give --tls-cert and --tls-key, or --tls-secret: the apiserver speaks only HTTPS to webhooks")
+        }
+    }
+}

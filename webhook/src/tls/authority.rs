@@ -1,0 +1,303 @@
+//! The webhook's own authority and the certificates it issues, kept together in one Secret.
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use std::collections::BTreeMap;
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
+/// Lifetime of the authority.
+const AUTHORITY: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
+/// Lifetime of a certificate.
+const CERTIFICATE: SignedDuration = SignedDuration::from_hours(90 * 24);
+/// A certificate is valid from a little before it was made, because not all clocks agree.
+const SKEW: SignedDuration = SignedDuration::from_mins(5);
+/// A new authority issues nothing before it is known: apiservers take the bundle over some time after it was written.
+const SETTLE: SignedDuration = SignedDuration::from_hours(1);
+
+/// What the Secret holds, as PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bundle {
+    /// The authority's certificate, and that of the one before: what the apiserver trusts.
+    pub ca_crt: String,
+    /// The authority's key.
+    pub ca_key: String,
+    /// The serving certificate.
+    pub tls_crt: String,
+    /// Its key.
+    pub tls_key: String,
+}
+
+/// Why a bundle cannot be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// A key of the Secret is missing.
+    #[error("{0} is missing or empty")]
+    Missing(&'static str),
+    /// A certificate cannot be read.
+    #[error("{0} cannot be read: {1}")]
+    Unreadable(&'static str, String),
+    /// A certificate cannot be made.
+    #[error("a certificate cannot be made: {0}")]
+    Issue(#[from] rcgen::Error),
+    /// The time cannot be expressed in a certificate.
+    #[error("the time is out of range: {0}")]
+    Time(#[from] k8s_openapi::jiff::Error),
+}
+
+/// What is to be done about a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// Nothing until then.
+    At(Timestamp),
+    /// A new serving certificate is due.
+    Certificate,
+    /// A new authority is due. The serving certificate stays, so that it is trusted all the time.
+    Authority,
+    /// Everything has to be made anew.
+    Everything,
+}
+
+impl Bundle {
+    /// A new authority with its first certificate for these names.
+    pub fn generate(names: &[String], now: Timestamp) -> Result<Self, BundleError> {
+        let (ca_crt, ca_key) = authority(now)?;
+        let (tls_crt, tls_key) = issue(&ca_crt, &ca_key, names, now)?;
+        Ok(Self { ca_crt, ca_key, tls_crt, tls_key })
+    }
+
+    /// Reads it from the data of a Secret.
+    pub fn from_data(data: &BTreeMap<String, Vec<u8>>) -> Result<Self, BundleError> {
+        let text = |key: &'static str| {
+            let bytes = data.get(key).filter(|bytes| !bytes.is_empty()).ok_or(BundleError::Missing(key))?;
+            String::from_utf8(bytes.clone()).map_err(|error| BundleError::Unreadable(key, error.to_string()))
+        };
+        Ok(Self {
+            ca_crt: text("ca.crt")?,
+            ca_key: text("ca.key")?,
+            tls_crt: text("tls.crt")?,
+            tls_key: text("tls.key")?,
+        })
+    }
+
+    /// As the data of a Secret.
+    #[must_use]
+    pub fn to_data(&self) -> BTreeMap<String, Vec<u8>> {
+        [("ca.crt", &self.ca_crt), ("ca.key", &self.ca_key), ("tls.crt", &self.tls_crt), ("tls.key", &self.tls_key)]
+            .map(|(key, value)| (key.to_owned(), value.clone().into_bytes()))
+            .into()
+    }
+
+    /// What is to be done about it. Certificates are renewed after two thirds of their lives.
+    #[must_use]
+    pub fn renewal(&self, names: &[String], now: Timestamp) -> Renewal {
+        let (Ok(ca), Ok(tls)) = (Validity::of("ca.crt", &self.ca_crt), Validity::of("tls.crt", &self.tls_crt)) else {
+            return Renewal::Everything;
+        };
+        let usable = KeyPair::from_pem(&self.ca_key).is_ok()
+            && super::server_config(self.tls_crt.as_bytes(), self.tls_key.as_bytes()).is_ok();
+        if !usable || ca.ends <= now {
+            return Renewal::Everything;
+        }
+        if ca.due() <= now {
+            return Renewal::Authority;
+        }
+        if tls.ends <= now || names.iter().any(|name| !tls.names.contains(name)) {
+            return Renewal::Certificate;
+        }
+        let due = tls.due().max(ca.begins.saturating_add(SETTLE).unwrap_or(now));
+        if due <= now { Renewal::Certificate } else { Renewal::At(due.min(ca.due())) }
+    }
+
+    /// The bundle after the renewal.
+    pub fn renewed(&self, renewal: Renewal, names: &[String], now: Timestamp) -> Result<Self, BundleError> {
+        match renewal {
+            Renewal::At(_) => Ok(self.clone()),
+            Renewal::Everything => Self::generate(names, now),
+            Renewal::Certificate => {
+                let (tls_crt, tls_key) = issue(first(&self.ca_crt), &self.ca_key, names, now)?;
+                Ok(Self { tls_crt, tls_key, ..self.clone() })
+            }
+            Renewal::Authority => {
+                let (new, ca_key) = authority(now)?;
+                Ok(Self { ca_crt: format!("{new}{}", first(&self.ca_crt)), ca_key, ..self.clone() })
+            }
+        }
+    }
+}
+
+/// The first certificate of several.
+fn first(pem: &str) -> &str {
+    const END: &str = "-----END CERTIFICATE-----";
+    let end = pem.find(END).map_or(pem.len(), |at| at + END.len());
+    let rest = &pem[end..];
+    &pem[..end + rest.len().min(rest.find(|c: char| !c.is_whitespace()).unwrap_or(rest.len()))]
+}
+
+struct Validity {
+    begins: Timestamp,
+    ends: Timestamp,
+    names: Vec<String>,
+}
+
+impl Validity {
+    fn of(what: &'static str, pem: &str) -> Result<Self, BundleError> {
+        let unreadable = |error: String| BundleError::Unreadable(what, error);
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| unreadable(error.to_string()))?;
+        let (_, certificate) = X509Certificate::from_der(&der).map_err(|error| unreadable(error.to_string()))?;
+        let names = certificate.subject_alternative_name().map_err(|error| unreadable(error.to_string()))?;
+        let validity = certificate.validity();
+        Ok(Self {
+            begins: Timestamp::from_second(validity.not_before.timestamp())?,
+            ends: Timestamp::from_second(validity.not_after.timestamp())?,
+            names: names
+                .map(|names| names.value.general_names.iter().filter_map(dns_name).collect())
+                .unwrap_or_default(),
+        })
+    }
+
+    /// Two thirds of its life.
+    fn due(&self) -> Timestamp {
+        let life = self.ends.duration_since(self.begins);
+        self.begins.saturating_add(life * 2 / 3).unwrap_or(self.ends)
+    }
+}
+
+fn dns_name(name: &x509_parser::extensions::GeneralName<'_>) -> Option<String> {
+    match name {
+        x509_parser::extensions::GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    }
+}
+
+fn authority(now: Timestamp) -> Result<(String, String), BundleError> {
+    let mut params = lifetime(now, AUTHORITY)?;
+    // Two authorities of the same name would be mistaken for each other while both are trusted.
+    params.distinguished_name.push(DnType::CommonName, format!("berth webhook {}", now.as_second()));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let key = KeyPair::generate()?;
+    Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
+}
+
+fn issue(ca_crt: &str, ca_key: &str, names: &[String], now: Timestamp) -> Result<(String, String), BundleError> {
+    let issuer = Issuer::from_ca_cert_pem(ca_crt, KeyPair::from_pem(ca_key)?)?;
+    let mut params = lifetime(now, CERTIFICATE)?;
+    params.subject_alt_names = CertificateParams::new(names.to_vec())?.subject_alt_names;
+    params.distinguished_name.push(DnType::CommonName, "berth webhook");
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    let key = KeyPair::generate()?;
+    Ok((params.signed_by(&key, &issuer)?.pem(), key.serialize_pem()))
+}
+
+/// Parameters with nothing but a lifetime.
+fn lifetime(now: Timestamp, life: SignedDuration) -> Result<CertificateParams, BundleError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let since = |at: Timestamp| std::time::Duration::from_secs(at.as_second().unsigned_abs());
+    params.not_before = epoch + since(now.checked_sub(SKEW)?);
+    params.not_after = epoch + since(now.checked_add(life)?);
+    Ok(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Vec<String> {
+        vec!["webhook.berth-system.svc".to_owned()]
+    }
+
+    fn start() -> Timestamp {
+        "2026-01-01T00:00:00Z".parse().unwrap()
+    }
+
+    fn days(days: i64) -> Timestamp {
+        start() + SignedDuration::from_hours(24 * days)
+    }
+
+    /// Whether a client that trusts `ca_crt` takes the certificate.
+    fn is_trusted(bundle: &Bundle, now: Timestamp) -> bool {
+        use rustls::{
+            RootCertStore,
+            client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+            pki_types::{ServerName, UnixTime},
+        };
+        let mut roots = RootCertStore::empty();
+        for root in CertificateDer::pem_slice_iter(bundle.ca_crt.as_bytes()) {
+            roots.add(root.unwrap()).unwrap();
+        }
+        let provider = rustls::crypto::ring::default_provider().into();
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
+        let leaf = CertificateDer::from_pem_slice(bundle.tls_crt.as_bytes()).unwrap();
+        let name = ServerName::try_from(names()[0].clone()).unwrap();
+        let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now.as_second().unsigned_abs()));
+        verifier.verify_server_cert(&leaf, &[], &name, &[], at).is_ok()
+    }
+
+    #[test]
+    fn a_new_bundle_is_trusted_and_rests_until_two_thirds_of_its_life() {
+        let bundle = Bundle::generate(&names(), start()).unwrap();
+        assert!(is_trusted(&bundle, start()));
+        assert!(!is_trusted(&bundle, days(91)), "it ends");
+        let Renewal::At(due) = bundle.renewal(&names(), start()) else { panic!("nothing is due") };
+        assert!(days(59) < due && due <= days(60), "{due}");
+        assert_eq!(bundle.renewal(&names(), days(60)), Renewal::Certificate);
+        assert_eq!(Bundle::from_data(&bundle.to_data()).unwrap(), bundle);
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_trusted_by_who_trusts_the_authority() {
+        let old = Bundle::generate(&names(), start()).unwrap();
+        let new = old.renewed(Renewal::Certificate, &names(), days(60)).unwrap();
+        assert_eq!(new.ca_crt, old.ca_crt);
+        assert_ne!(new.tls_crt, old.tls_crt);
+        assert!(is_trusted(&new, days(149)));
+    }
+
+    #[test]
+    fn through_the_life_of_several_authorities_the_certificate_is_always_trusted() {
+        let mut bundle = Bundle::generate(&names(), start()).unwrap();
+        let mut authorities = 1;
+        // What apiservers trust lags behind; here it is what was in the Secret half an hour ago.
+        let mut trusted = bundle.ca_crt.clone();
+        let mut now = start();
+        while now < days(365 * 25) {
+            match bundle.renewal(&names(), now) {
+                Renewal::At(due) => {
+                    assert!(due > now, "{due} {now}");
+                    now = due;
+                }
+                renewal => {
+                    assert_ne!(renewal, Renewal::Everything, "{now}");
+                    authorities += u32::from(renewal == Renewal::Authority);
+                    bundle = bundle.renewed(renewal, &names(), now).unwrap();
+                    assert!(is_trusted(&Bundle { ca_crt: trusted, ..bundle.clone() }, now), "{now}");
+                    trusted = bundle.ca_crt.clone();
+                }
+            }
+            assert!(is_trusted(&bundle, now), "{now}");
+            assert!(bundle.ca_crt.matches("BEGIN").count() <= 2, "the bundle does not grow");
+        }
+        assert!(authorities >= 3, "{authorities}");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_made_anew() {
+        let bundle = Bundle::generate(&names(), start()).unwrap();
+        let other = Bundle::generate(&names(), start()).unwrap();
+        let wrong_key = Bundle { tls_key: other.tls_key.clone(), ..bundle.clone() };
+        let no_pem = Bundle { ca_crt: "x".into(), ..bundle.clone() };
+        for broken in [wrong_key, no_pem] {
+            assert_eq!(broken.renewal(&names(), start()), Renewal::Everything);
+        }
+        let others = ["another.svc".to_owned()];
+        assert_eq!(bundle.renewal(&others, start()), Renewal::Certificate, "made out for another name");
+        assert!(matches!(Bundle::from_data(&BTreeMap::new()), Err(BundleError::Missing("ca.crt"))));
+    }
+}
