@@ -1,3 +1,7 @@
-//! Probes the health of machines and applications, and carries out monitoring tasks.
+//! The program `monitor-controller`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    berth_runtime::run(monitor_controller::run)
+}

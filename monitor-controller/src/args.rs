@@ -1,0 +1,42 @@
+//! The arguments of monitor-controller.
+
+use std::net::SocketAddr;
+
+use berth_runtime::{Arguments, CommonArgs};
+use clap::Parser;
+
+/// Probes whether machines can be reached and applications are healthy, reports it, and carries out monitoring tasks.
+#[derive(Clone, Debug, Parser)]
+#[command(version)]
+pub struct Args {
+    /// What every controller takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// Probes that are under way at the same time
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..=16384), value_name = "N")]
+    pub probe_concurrency: u16,
+    /// Address for /targets, the monitoring targets for Prometheus' HTTP service discovery; without it they are not served
+    #[arg(long, env = "BERTH_TARGETS_ADDRESS", value_name = "IP:PORT")]
+    pub targets_address: Option<SocketAddr>,
+}
+
+impl Arguments for Args {
+    fn common(&self) -> &CommonArgs {
+        &self.common
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent_and_bounded() {
+        Args::command().debug_assert();
+        assert_eq!(Args::try_parse_from(["monitor-controller"]).unwrap().probe_concurrency, 512);
+        let error = Args::try_parse_from(["monitor-controller", "--probe-concurrency", "0"]).unwrap_err().to_string();
+        assert!(error.contains("--probe-concurrency") && error.contains("1..=16384"), "{error}");
+    }
+}
