@@ -6,6 +6,8 @@
 mod feed;
 mod hub;
 mod pump;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,

@@ -3,6 +3,8 @@
 mod held;
 mod keeper;
 mod runner;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,0 +1,212 @@
+//! The cache and the controller loop on an API server in memory.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::StreamExt;
+use kube::runtime::controller::Action;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::*;
+use crate::{Controller, EventType, ReconcileError, reference, testing::FakeApi};
+
+const SOON: Duration = Duration::from_secs(5);
+
+async fn next<K>(changes: &mut (impl Stream<Item = Change<K>> + Unpin)) -> Change<K> {
+    timeout(SOON, changes.next()).await.expect("a change").expect("the cache lives")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undecodable_object_is_set_aside_and_reported_and_does_not_stop_the_watch() {
+    let api = FakeApi::new();
+    let ctx = api.context("a");
+    let servers = ServerCache::start(&ctx);
+    let mut changes = Box::pin(servers.changes());
+    let Change::Present(first) = next(&mut changes).await else { panic!("the first list") };
+    assert_eq!(first.metadata.managed_fields, None, "nobody reads them");
+    let mut follower = servers.follow(&first);
+
+    let good = api.state().server.clone();
+    let mut bad = good.clone();
+    bad["spec"]["machine"] = "small".into();
+    api.store(bad);
+    assert!(matches!(next(&mut changes).await, Change::SetAside(_)));
+    assert!(matches!(&*follower.borrow_and_update(), Seen::SetAside));
+    assert!(servers.get(Some("default"), "web-1").is_none());
+    assert_eq!(servers.set_aside()[0].name.as_deref(), Some("web-1"));
+    assert!(ctx.metrics.encode().unwrap().contains(r#"berth_undecodable_objects{name="Server"} 1"#));
+    sleep(SOON).await;
+    let events = api.state().events.clone();
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!((&events[0].1["reason"], &events[0].1["type"]), (&"Undecodable".into(), &"Warning".into()));
+    assert!(events[0].1["message"].as_str().unwrap().contains("small"), "{events:?}");
+
+    api.store(good);
+    assert!(matches!(next(&mut changes).await, Change::Present(_)));
+    assert!(servers.set_aside().is_empty() && servers.get(Some("default"), "web-1").is_some());
+    assert_eq!(api.state().lists, 1, "the watch went on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_is_told_with_the_last_state() {
+    let api = FakeApi::new();
+    let servers = ServerCache::start(&api.context("a"));
+    let mut changes = Box::pin(servers.changes());
+    let first = next(&mut changes).await.object().clone();
+    let follower = servers.follow(&first);
+    let gone = api.state().server.clone();
+    api.tell("DELETED", &gone);
+    assert!(matches!(next(&mut changes).await, Change::Gone(last) if last.name_any() == "web-1"));
+    assert!(matches!(&*follower.borrow(), Seen::Absent));
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_nobody_has_taken_become_one_and_a_new_list_tells_only_news() {
+    let api = FakeApi::new();
+    let servers = ServerCache::start(&api.context("a"));
+    let mut changes = Box::pin(servers.changes());
+    next(&mut changes).await;
+    for attempts in 1..=5 {
+        api.declare(|server| server.spec.task_attempts = attempts);
+    }
+    sleep(Duration::from_millis(10)).await;
+    let Change::Present(newest) = next(&mut changes).await else { panic!("a change") };
+    assert_eq!(newest.spec.task_attempts, 5);
+    assert!(timeout(SOON, changes.next()).await.is_err(), "the others were older");
+
+    // The server has forgotten where the watch was: the cache lists again.
+    api.tell("ERROR", &serde_json::json!({"kind": "Status", "apiVersion": "v1", "code": 410, "reason": "Expired", "message": "too old"}));
+    timeout(Duration::from_mins(1), changes.next()).await.expect_err("nothing has changed");
+    assert_eq!(api.state().lists, 2);
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("it failed")]
+struct Failed {
+    terminal: bool,
+}
+
+impl ReconcileError for Failed {
+    fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+}
+
+/// What a reconcile counts.
+#[derive(Default)]
+struct Counted {
+    reconciles: AtomicU32,
+    at: std::sync::Mutex<Vec<Instant>>,
+}
+
+impl Counted {
+    fn count(&self) -> u32 {
+        self.at.lock().unwrap().push(Instant::now());
+        self.reconciles.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    fn get(&self) -> u32 {
+        self.reconciles.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_at_rest_is_reconciled_once_and_costs_no_calls() {
+    let api = FakeApi::new();
+    let ctx = api.context("a");
+    let servers = ServerCache::start(&ctx);
+    let counted = Arc::new(Counted::default());
+    let (app, loop_ctx) = (counted.clone(), ctx.clone());
+    let controller =
+        Controller::new("servers", &servers).when_changed(|s: &Server| s.spec.task_attempts.unsigned_abs().into());
+    let run = tokio::spawn(async move {
+        let reconcile = |_, app: Arc<Counted>| async move {
+            app.count();
+            Ok::<_, Failed>(Action::await_change())
+        };
+        controller.run(&loop_ctx, app, reconcile).await;
+    });
+    sleep(Duration::from_hours(1)).await;
+    assert_eq!(counted.get(), 1);
+    api.declare(|_| ());
+    sleep(SOON).await;
+    assert_eq!(counted.get(), 1, "the property has not changed");
+    api.declare(|server| server.spec.task_attempts += 1);
+    sleep(SOON).await;
+    assert_eq!(counted.get(), 2);
+    assert_eq!(api.state().lists, 1, "nothing is listed again");
+    assert!(api.state().patches.is_empty(), "nothing is written");
+    ctx.shutdown.cancel();
+    timeout(SOON, run).await.expect("the loop ends at shutdown").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_wait_longer_each_time_and_a_terminal_one_waits_for_a_change() {
+    let api = FakeApi::new();
+    let ctx = api.context("a");
+    let servers = ServerCache::start(&ctx);
+    let counted = Arc::new(Counted::default());
+    let (app, loop_ctx) = (counted.clone(), ctx.clone());
+    let controller = Controller::new("servers", &servers);
+    tokio::spawn(async move {
+        let reconcile = |_, app: Arc<Counted>| async move { Err(Failed { terminal: app.count() > 6 }) };
+        controller.run(&loop_ctx, app, reconcile).await;
+    });
+    sleep(Duration::from_hours(1)).await;
+    let at = counted.at.lock().unwrap().clone();
+    assert_eq!(at.len(), 7, "six failures, and one that no repetition mends");
+    let pauses: Vec<f64> = at.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+    for (pause, full) in pauses.iter().zip([0.5, 1.0, 2.0, 4.0, 8.0, 16.0]) {
+        assert!((full / 2.0 - 0.01..=full + 0.01).contains(pause), "{pauses:?}");
+    }
+    api.declare(|_| ());
+    sleep(SOON).await;
+    assert_eq!(counted.get(), 8);
+    let metrics = ctx.metrics.encode().unwrap();
+    assert!(metrics.contains(r#"berth_reconciles_total{name="servers",result="retry"} 6"#), "{metrics}");
+    assert!(metrics.contains(r#"berth_reconciles_total{name="servers",result="terminal"} 2"#), "{metrics}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_waits_for_a_reconcile_under_way() {
+    let api = FakeApi::new();
+    let ctx = api.context("a");
+    let servers = ServerCache::start(&ctx);
+    let counted = Arc::new(Counted::default());
+    let (app, loop_ctx) = (counted.clone(), ctx.clone());
+    let controller = Controller::new("servers", &servers);
+    let run = tokio::spawn(async move {
+        let reconcile = |_, app: Arc<Counted>| async move {
+            sleep(Duration::from_secs(10)).await;
+            app.count();
+            Ok::<_, Failed>(Action::await_change())
+        };
+        controller.run(&loop_ctx, app, reconcile).await;
+    });
+    sleep(Duration::from_secs(1)).await;
+    ctx.shutdown.cancel();
+    timeout(Duration::from_secs(20), run).await.expect("it ends").unwrap();
+    assert_eq!(counted.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn repeated_events_become_one_that_is_counted() {
+    let api = FakeApi::new();
+    let ctx = api.context("a");
+    let about = reference(&api.server());
+    for n in 0..3 {
+        ctx.events.publish(&about, EventType::Warning, "Failed", format!("attempt {n}"));
+        sleep(Duration::from_secs(2)).await;
+    }
+    sleep(Duration::from_secs(30)).await;
+    let events = api.state().events.clone();
+    let written: Vec<_> =
+        events.iter().map(|(method, body)| (method.as_str(), &body["count"], &body["message"])).collect();
+    assert_eq!(written, [("POST", &1.into(), &"attempt 0".into()), ("PATCH", &3.into(), &"attempt 2".into())]);
+    assert_eq!(events[0].1["involvedObject"]["uid"], "u-1");
+}
