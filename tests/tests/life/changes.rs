@@ -62,7 +62,7 @@ async fn a_machine_that_dies_is_unknown_and_held_and_comes_back_verified() {
     let tail = &states[states.len() - 4..];
     assert_eq!(tail, [State::Unknown, State::Initializing, State::Deploying, State::Ready]);
     world.assert_answers(&after, "v1").await;
-    assert_eq!(world.endpoints().await["web-0"], (true, true, false));
+    world.gets_traffic("web-0").await;
     world.end().await;
 }
 

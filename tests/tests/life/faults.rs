@@ -138,7 +138,7 @@ async fn an_object_that_cannot_be_decoded_is_set_aside_and_reported() {
     world.deploy(1, |_| ()).await;
     world.server("web-0", "Ready beside the undecodable one", crate::world::is_settled).await;
     for part in Part::CONTROLLERS {
-        let instance = world.berth.instance(part, 0).unwrap();
+        let instance = world.berth.instance(part, 1).unwrap();
         let metrics = world.berth.metrics(&instance).await.unwrap();
         let counted = metrics.lines().any(|l| l.contains("undecodable") && !l.starts_with('#') && !l.ends_with(" 0"));
         assert!(counted, "{part:?} does not count it:\n{metrics}");

@@ -179,6 +179,15 @@ impl World {
         found
     }
 
+    /// Waits until traffic reaches the Server: its release is reported first, so that it is drained whatever happens next.
+    pub(crate) async fn gets_traffic(&self, name: &str) {
+        let shown = eventually(format!("traffic reaches {name}"), LONG, async || {
+            let endpoints = self.endpoints().await;
+            seen(endpoints.get(name) == Some(&(true, true, false)), || format!("{endpoints:?}"))
+        });
+        shown.await.unwrap();
+    }
+
     pub(crate) async fn events(&self, reason: &str) -> Vec<Event> {
         let api: Api<Event> = Api::namespaced(self.berth.client(), "default");
         api.list(&ListParams::default())
