@@ -68,8 +68,8 @@ impl Patch {
             (before, after) if *before == after => {}
             (Value::Object(before), Value::Object(after)) => self.object(path, before, after),
             (Value::Array(before), Value::Array(after)) => match kept(before, &after) {
-                Some(dropped) => self.array(path, before, after, dropped),
-                None => self.add(path, Value::Array(after)),
+                kept if kept.iter().all(|kept| !kept) => self.add(path, Value::Array(after)),
+                kept => self.array(path, before, after, &kept),
             },
             (_, after) => self.add(path, after),
         }
@@ -93,17 +93,21 @@ impl Patch {
         }
     }
 
-    /// An array that lost `dropped` elements at its head, kept the others, and grew at its tail.
-    fn array(&mut self, path: &mut String, before: &[Value], after: Vec<Value>, dropped: usize) {
-        for _ in 0..dropped {
-            within(path, "0", |path| self.remove(path));
-        }
-        let kept = &before[dropped..];
-        for (index, value) in after.into_iter().enumerate() {
-            match kept.get(index) {
-                Some(before) => within(path, &index.to_string(), |path| self.element(path, before, value)),
-                None => within(path, "-", |path| self.add(path, value)),
+    /// An array that lost elements, kept the others in their order, and grew at its tail.
+    fn array(&mut self, path: &mut String, before: &[Value], after: Vec<Value>, kept: &[bool]) {
+        let mut after = after.into_iter();
+        let mut index = 0;
+        for (before, kept) in before.iter().zip(kept) {
+            match kept.then(|| after.next()).flatten() {
+                Some(after) => {
+                    within(path, &index.to_string(), |path| self.element(path, before, after));
+                    index += 1;
+                }
+                None => within(path, &index.to_string(), |path| self.remove(path)),
             }
+        }
+        for value in after {
+            within(path, "-", |path| self.add(path, value));
         }
     }
 
@@ -140,12 +144,10 @@ fn within(path: &mut String, key: &str, call: impl FnOnce(&mut String)) {
     path.truncate(length);
 }
 
-/// How many elements were dropped at the head, if what is left stands in the same order at the head of `after`.
-/// Then single elements are patched; otherwise the array is written anew.
-fn kept(before: &[Value], after: &[Value]) -> Option<usize> {
-    let dropped = before.iter().position(|b| after.first().is_some_and(|a| is_same(b, a)))?;
-    let kept = &before[dropped..];
-    (kept.len() <= after.len() && kept.iter().zip(after).all(|(b, a)| is_same(b, a))).then_some(dropped)
+/// Which elements of `before` are the first ones of `after`, in the same order. When none is, the list is written anew.
+fn kept(before: &[Value], after: &[Value]) -> Vec<bool> {
+    let mut after = after.iter().peekable();
+    before.iter().map(|b| after.next_if(|a| is_same(b, a)).is_some()).collect()
 }
 
 /// Whether two elements of a list mean the same thing: by the key of the list, or else by being equal.
@@ -236,4 +238,54 @@ pub fn approver(before: Option<&berth_core::api::Approver>, after: &Approval) ->
     let mut patch = Patch::default();
     patch.field("/spec/approver", &before, &after.spec.approver.as_ref());
     patch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    /// Trees with lists of keyed objects, of plain values, and names that have to be escaped.
+    fn trees() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![any::<bool>().prop_map(Value::from), (0..4).prop_map(Value::from), Just(json!("text"))];
+        leaf.prop_recursive(3, 24, 5, |inner| {
+            let keys = prop::sample::select(vec!["id", "type", "a/b", "c~d", "e"]);
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::btree_map(keys, inner, 0..4).prop_map(|map| json!(map)),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn applying_the_patch_gives_the_other_tree(before in trees(), after in trees()) {
+            let mut patch = Patch::default();
+            patch.member(&mut "/root".to_owned(), &before, after.clone());
+            prop_assert_eq!(patch.is_empty(), before == after);
+            let mut object = json!({"root": before});
+            if !patch.is_empty() {
+                let patch: json_patch::Patch = serde_json::from_slice(&patch.encode()).unwrap();
+                json_patch::patch(&mut object, &patch).unwrap();
+            }
+            prop_assert_eq!(object, json!({"root": after}));
+        }
+    }
+
+    #[test]
+    fn a_list_that_moves_on_is_patched_element_by_element() {
+        let before = json!([{"id": 1, "p": "x"}, {"id": 2, "p": "x"}, {"id": 3, "p": "x"}]);
+        let after = json!([{"id": 2, "p": "y"}, {"id": 3, "p": "x"}, {"id": 4, "p": "z"}]);
+        let mut patch = Patch::default();
+        patch.member(&mut "/tasks".to_owned(), &before, after);
+        let expected = json!([
+            {"op": "remove", "path": "/tasks/0"},
+            {"op": "add", "path": "/tasks/0/p", "value": "y"},
+            {"op": "add", "path": "/tasks/-", "value": {"id": 4, "p": "z"}},
+        ]);
+        assert_eq!(serde_json::to_value(&patch).unwrap(), expected);
+    }
 }

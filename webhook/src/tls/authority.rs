@@ -4,8 +4,12 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject};
-use std::collections::BTreeMap;
+use rustls::{
+    RootCertStore,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier as _},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 /// Lifetime of the authority.
@@ -36,9 +40,9 @@ pub enum BundleError {
     /// A key of the Secret is missing.
     #[error("{0} is missing or empty")]
     Missing(&'static str),
-    /// A certificate cannot be read.
-    #[error("{0} cannot be read: {1}")]
-    Unreadable(&'static str, String),
+    /// It is no text.
+    #[error("{0} is no PEM: {1}")]
+    NoText(&'static str, std::string::FromUtf8Error),
     /// A certificate cannot be made.
     #[error("a certificate cannot be made: {0}")]
     Issue(#[from] rcgen::Error),
@@ -72,7 +76,7 @@ impl Bundle {
     pub fn from_data(data: &BTreeMap<String, Vec<u8>>) -> Result<Self, BundleError> {
         let text = |key: &'static str| {
             let bytes = data.get(key).filter(|bytes| !bytes.is_empty()).ok_or(BundleError::Missing(key))?;
-            String::from_utf8(bytes.clone()).map_err(|error| BundleError::Unreadable(key, error.to_string()))
+            String::from_utf8(bytes.clone()).map_err(|error| BundleError::NoText(key, error))
         };
         Ok(Self {
             ca_crt: text("ca.crt")?,
@@ -93,22 +97,42 @@ impl Bundle {
     /// What is to be done about it. Certificates are renewed after two thirds of their lives.
     #[must_use]
     pub fn renewal(&self, names: &[String], now: Timestamp) -> Renewal {
-        let (Ok(ca), Ok(tls)) = (Validity::of("ca.crt", &self.ca_crt), Validity::of("tls.crt", &self.tls_crt)) else {
-            return Renewal::Everything;
+        let Some(ca) = self.authority().filter(|ca| ca.ends > now) else { return Renewal::Everything };
+        let Some(tls) = Validity::of(&self.tls_crt).filter(|_| self.is_trusted(names, now)) else {
+            return Renewal::Certificate;
         };
-        let usable = KeyPair::from_pem(&self.ca_key).is_ok()
-            && super::server_config(self.tls_crt.as_bytes(), self.tls_key.as_bytes()).is_ok();
-        if !usable || ca.ends <= now {
-            return Renewal::Everything;
-        }
         if ca.due() <= now {
             return Renewal::Authority;
         }
-        if tls.ends <= now || names.iter().any(|name| !tls.names.contains(name)) {
-            return Renewal::Certificate;
-        }
         let due = tls.due().max(ca.begins.saturating_add(SETTLE).unwrap_or(now));
         if due <= now { Renewal::Certificate } else { Renewal::At(due.min(ca.due())) }
+    }
+
+    /// The authority, if its certificate can be read and its key is the certificate's.
+    fn authority(&self) -> Option<Validity> {
+        let key = KeyPair::from_pem(&self.ca_key).ok()?;
+        Validity::of(&self.ca_crt).filter(|ca| ca.public_key == key.public_key_raw())
+    }
+
+    /// Whether it can be served with, and who trusts the authority takes it for each of the names.
+    fn is_trusted(&self, names: &[String], now: Timestamp) -> bool {
+        let verified = || {
+            super::server_config(self.tls_crt.as_bytes(), self.tls_key.as_bytes()).ok()?;
+            let mut roots = RootCertStore::empty();
+            for root in CertificateDer::pem_slice_iter(self.ca_crt.as_bytes()) {
+                roots.add(root.ok()?).ok()?;
+            }
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build().ok()?;
+            let leaf = CertificateDer::from_pem_slice(self.tls_crt.as_bytes()).ok()?;
+            let at = UnixTime::since_unix_epoch(Duration::from_secs(now.as_second().unsigned_abs()));
+            for name in names {
+                let name = ServerName::try_from(name.as_str()).ok()?;
+                verifier.verify_server_cert(&leaf, &[], &name, &[], at).ok()?;
+            }
+            Some(())
+        };
+        verified().is_some()
     }
 
     /// The bundle after the renewal.
@@ -136,25 +160,23 @@ fn first(pem: &str) -> &str {
     &pem[..end + rest.len().min(rest.find(|c: char| !c.is_whitespace()).unwrap_or(rest.len()))]
 }
 
+/// What is read from a certificate.
 struct Validity {
     begins: Timestamp,
     ends: Timestamp,
-    names: Vec<String>,
+    public_key: Vec<u8>,
 }
 
 impl Validity {
-    fn of(what: &'static str, pem: &str) -> Result<Self, BundleError> {
-        let unreadable = |error: String| BundleError::Unreadable(what, error);
-        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| unreadable(error.to_string()))?;
-        let (_, certificate) = X509Certificate::from_der(&der).map_err(|error| unreadable(error.to_string()))?;
-        let names = certificate.subject_alternative_name().map_err(|error| unreadable(error.to_string()))?;
+    /// Of the first certificate of a PEM.
+    fn of(pem: &str) -> Option<Self> {
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+        let (_, certificate) = X509Certificate::from_der(&der).ok()?;
         let validity = certificate.validity();
-        Ok(Self {
-            begins: Timestamp::from_second(validity.not_before.timestamp())?,
-            ends: Timestamp::from_second(validity.not_after.timestamp())?,
-            names: names
-                .map(|names| names.value.general_names.iter().filter_map(dns_name).collect())
-                .unwrap_or_default(),
+        Some(Self {
+            begins: Timestamp::from_second(validity.not_before.timestamp()).ok()?,
+            ends: Timestamp::from_second(validity.not_after.timestamp()).ok()?,
+            public_key: certificate.public_key().subject_public_key.data.to_vec(),
         })
     }
 
@@ -162,13 +184,6 @@ impl Validity {
     fn due(&self) -> Timestamp {
         let life = self.ends.duration_since(self.begins);
         self.begins.saturating_add(life * 2 / 3).unwrap_or(self.ends)
-    }
-}
-
-fn dns_name(name: &x509_parser::extensions::GeneralName<'_>) -> Option<String> {
-    match name {
-        x509_parser::extensions::GeneralName::DNSName(name) => Some((*name).to_owned()),
-        _ => None,
     }
 }
 
@@ -199,7 +214,7 @@ fn lifetime(now: Timestamp, life: SignedDuration) -> Result<CertificateParams, B
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    let since = |at: Timestamp| std::time::Duration::from_secs(at.as_second().unsigned_abs());
+    let since = |at: Timestamp| Duration::from_secs(at.as_second().unsigned_abs());
     params.not_before = epoch + since(now.checked_sub(SKEW)?);
     params.not_after = epoch + since(now.checked_add(life)?);
     Ok(params)
@@ -221,30 +236,11 @@ mod tests {
         start() + SignedDuration::from_hours(24 * days)
     }
 
-    /// Whether a client that trusts `ca_crt` takes the certificate.
-    fn is_trusted(bundle: &Bundle, now: Timestamp) -> bool {
-        use rustls::{
-            RootCertStore,
-            client::{WebPkiServerVerifier, danger::ServerCertVerifier},
-            pki_types::{ServerName, UnixTime},
-        };
-        let mut roots = RootCertStore::empty();
-        for root in CertificateDer::pem_slice_iter(bundle.ca_crt.as_bytes()) {
-            roots.add(root.unwrap()).unwrap();
-        }
-        let provider = rustls::crypto::ring::default_provider().into();
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
-        let leaf = CertificateDer::from_pem_slice(bundle.tls_crt.as_bytes()).unwrap();
-        let name = ServerName::try_from(names()[0].clone()).unwrap();
-        let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now.as_second().unsigned_abs()));
-        verifier.verify_server_cert(&leaf, &[], &name, &[], at).is_ok()
-    }
-
     #[test]
     fn a_new_bundle_is_trusted_and_rests_until_two_thirds_of_its_life() {
         let bundle = Bundle::generate(&names(), start()).unwrap();
-        assert!(is_trusted(&bundle, start()));
-        assert!(!is_trusted(&bundle, days(91)), "it ends");
+        assert!(bundle.is_trusted(&names(), start()));
+        assert!(!bundle.is_trusted(&names(), days(91)), "it ends");
         let Renewal::At(due) = bundle.renewal(&names(), start()) else { panic!("nothing is due") };
         assert!(days(59) < due && due <= days(60), "{due}");
         assert_eq!(bundle.renewal(&names(), days(60)), Renewal::Certificate);
@@ -257,7 +253,7 @@ mod tests {
         let new = old.renewed(Renewal::Certificate, &names(), days(60)).unwrap();
         assert_eq!(new.ca_crt, old.ca_crt);
         assert_ne!(new.tls_crt, old.tls_crt);
-        assert!(is_trusted(&new, days(149)));
+        assert!(new.is_trusted(&names(), days(149)));
     }
 
     #[test]
@@ -277,11 +273,11 @@ mod tests {
                     assert_ne!(renewal, Renewal::Everything, "{now}");
                     authorities += u32::from(renewal == Renewal::Authority);
                     bundle = bundle.renewed(renewal, &names(), now).unwrap();
-                    assert!(is_trusted(&Bundle { ca_crt: trusted, ..bundle.clone() }, now), "{now}");
+                    assert!(Bundle { ca_crt: trusted, ..bundle.clone() }.is_trusted(&names(), now), "{now}");
                     trusted = bundle.ca_crt.clone();
                 }
             }
-            assert!(is_trusted(&bundle, now), "{now}");
+            assert!(bundle.is_trusted(&names(), now), "{now}");
             assert!(bundle.ca_crt.matches("BEGIN").count() <= 2, "the bundle does not grow");
         }
         assert!(authorities >= 3, "{authorities}");
@@ -292,10 +288,17 @@ mod tests {
         let bundle = Bundle::generate(&names(), start()).unwrap();
         let other = Bundle::generate(&names(), start()).unwrap();
         let wrong_key = Bundle { tls_key: other.tls_key.clone(), ..bundle.clone() };
-        let no_pem = Bundle { ca_crt: "x".into(), ..bundle.clone() };
-        for broken in [wrong_key, no_pem] {
+        let foreign = Bundle { tls_key: other.tls_key.clone(), tls_crt: other.tls_crt.clone(), ..bundle.clone() };
+        let rubbish = Bundle { tls_crt: "x".into(), ..bundle.clone() };
+        for broken in [wrong_key, foreign, rubbish] {
+            assert_eq!(broken.renewal(&names(), start()), Renewal::Certificate);
+        }
+        let no_authority = Bundle { ca_crt: "x".into(), ..bundle.clone() };
+        let wrong_authority = Bundle { ca_key: other.ca_key.clone(), ..bundle.clone() };
+        for broken in [no_authority, wrong_authority] {
             assert_eq!(broken.renewal(&names(), start()), Renewal::Everything);
         }
+        assert_eq!(bundle.renewal(&names(), days(365 * 11)), Renewal::Everything, "the authority has ended");
         let others = ["another.svc".to_owned()];
         assert_eq!(bundle.renewal(&others, start()), Renewal::Certificate, "made out for another name");
         assert!(matches!(Bundle::from_data(&BTreeMap::new()), Err(BundleError::Missing("ca.crt"))));

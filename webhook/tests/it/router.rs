@@ -1,0 +1,324 @@
+//! Every case of good and bad input.
+
+use crate::{
+    life::{Fixture, holder},
+    requests::{Local, review, stored},
+};
+use axum::body::{Body, Bytes};
+use berth_core::{
+    api::{Executor, TaskKind},
+    identity::Identities,
+    protocol::StatusWrite,
+};
+use futures::stream;
+use serde_json::{Value, json};
+use std::time::Duration;
+use webhook::router::Limits;
+
+const UID: &str = "705ab4f5-6393-11e8-b7cc-42010a800002";
+
+fn username(executor: Executor) -> String {
+    Identities::default().username(executor)
+}
+
+/// The review of a status write, as the apiserver makes it of the controller's patch.
+fn status_write(fixture: &Fixture, user: &str, build: impl FnOnce(StatusWrite) -> StatusWrite) -> Value {
+    let old = stored(fixture.json());
+    let mut new = old.clone();
+    json_patch::patch(&mut new, &build(StatusWrite::new(&fixture.server)).into_patch()).unwrap();
+    review("servers/status", "UPDATE", user, &old, &new)
+}
+
+fn server() -> Value {
+    let mut server = stored(Fixture::new().json());
+    server["metadata"].as_object_mut().unwrap().remove("finalizers");
+    server
+}
+
+#[tokio::test]
+async fn a_new_server_gets_its_finalizer_and_nothing_else() {
+    let webhook = Local::new();
+    let reply = webhook.review(&review("servers", "CREATE", "ann", &Value::Null, &server())).await;
+    assert_eq!(reply.uid(), UID);
+    let expected = json!([{"op": "add", "path": "/metadata/finalizers", "value": ["berth.dev/retire"]}]);
+    assert_eq!(reply.patch(), Some(expected));
+
+    let mut server = server();
+    server["metadata"]["finalizers"] = json!(["other.dev/x"]);
+    let reply = webhook.review(&review("servers", "CREATE", "ann", &Value::Null, &server)).await;
+    let expected = json!([{"op": "add", "path": "/metadata/finalizers/-", "value": "berth.dev/retire"}]);
+    assert_eq!(reply.patch(), Some(expected));
+
+    server["metadata"]["finalizers"] = json!(["berth.dev/retire"]);
+    let reply = webhook.review(&review("servers", "CREATE", "ann", &Value::Null, &server)).await;
+    assert_eq!(reply.patch(), None, "nothing changes, so there is no patch");
+}
+
+#[tokio::test]
+async fn who_forces_and_retries_is_stamped_whatever_was_written() {
+    let webhook = Local::new();
+    let old = stored(Fixture::ready().json());
+    let mut new = old.clone();
+    new["spec"]["force"] = json!({"state": "Offline", "reason": "test", "by": "somebody else", "future": 1});
+    new["spec"]["retry"] = json!({"id": "1"});
+    let reply = webhook.review(&review("servers", "UPDATE", "ann", &old, &new)).await;
+    let after = reply.apply(&new);
+    assert_eq!(after["spec"]["force"]["by"], "ann");
+    assert_eq!(after["spec"]["force"]["future"], 1, "unknown fields stay");
+    assert_eq!(after["spec"]["retry"], json!({"id": "1", "by": "ann", "at": "2027-01-15T08:00:00Z"}));
+    let paths: Vec<_> = reply.patch().unwrap().as_array().unwrap().iter().map(|o| o["path"].clone()).collect();
+    assert!(paths.iter().all(|p| p.as_str().unwrap().starts_with("/spec/")), "{paths:?}");
+}
+
+#[tokio::test]
+async fn an_approval_gets_its_approver_whatever_was_written() {
+    let webhook = Local::new();
+    let approval = json!({
+        "apiVersion": "berth.dev/v1alpha1", "kind": "Approval", "metadata": {"name": "a", "namespace": "default"},
+        "spec": {"target": {"kind": "Server", "name": "web-0"}, "taskID": 3, "decision": "Approve",
+            "approver": {"username": "mallory", "at": "2020-01-01T00:00:00Z"}},
+    });
+    let reply = webhook.review(&review("approvals", "CREATE", "ann", &Value::Null, &approval)).await;
+    let after = reply.apply(&approval);
+    assert_eq!(after["spec"]["approver"], json!({"username": "ann", "at": "2027-01-15T08:00:00Z"}));
+    let reply = webhook.review(&review("approvals", "UPDATE", "ann", &approval, &approval)).await;
+    assert_eq!(reply.patch(), None);
+    assert!(reply.0["warnings"][0].as_str().unwrap().contains("UPDATE of approvals"), "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_first_status_write_brings_the_first_decision() {
+    let webhook = Local::new();
+    let fixture = Fixture::new();
+    let request = status_write(&fixture, &username(Executor::ReplicasetController), StatusWrite::acknowledge);
+    let reply = webhook.review(&request).await;
+    let after = reply.apply(&request["request"]["object"]);
+    assert_eq!(after["status"]["state"], "Initializing");
+    assert_eq!(after["status"]["tasks"][0]["kind"], "CreateMachine");
+    assert_eq!(webhook.metric(r#"webhook_decisions_total{from="None",to="Initializing"}"#), Some(1.0));
+    assert_eq!(webhook.metric(r#"webhook_request_duration_seconds_count{resource="servers/status"}"#), Some(1.0));
+}
+
+#[tokio::test]
+async fn a_dry_run_is_answered_like_any_other_write() {
+    let fixture = Fixture::new();
+    let mut request = status_write(&fixture, &username(Executor::ReplicasetController), StatusWrite::acknowledge);
+    let real = Local::new().review(&request).await;
+    request["request"]["dryRun"] = true.into();
+    assert_eq!(Local::new().review(&request).await.0, real.0);
+}
+
+#[tokio::test]
+async fn what_a_writer_may_not_do_is_refused_with_field_and_reason() {
+    let webhook = Local::new();
+    let mut fixture = Fixture::new().decided();
+    let (replicaset, lb) = (username(Executor::ReplicasetController), username(Executor::LbController));
+    let id = fixture.task(TaskKind::CreateMachine).id;
+    let claim = |executor, instance| berth_core::api::Claim {
+        task_id: id,
+        holder: holder(executor, instance),
+        duration_seconds: 30,
+    };
+    let report = |fixture: &Fixture, instance: &str| {
+        let task = fixture.task(TaskKind::CreateMachine);
+        let holder = holder(Executor::ReplicasetController, instance);
+        crate::life::report(task, &holder, berth_core::api::Outcome::Succeeded)
+    };
+    let touched = |path: &str, value: Value| {
+        let old = stored(fixture.json());
+        let mut new = old.clone();
+        *new.pointer_mut("/status").unwrap().pointer_mut(path).unwrap() = value;
+        review("servers/status", "UPDATE", &replicaset, &old, &new)
+    };
+    let mut cases = vec![
+        (status_write(&fixture, &lb, |w| w.claim(claim(Executor::LbController, "a"))), "WrongExecutor", "status.claim"),
+        (
+            status_write(&fixture, "ann", |w| w.claim(claim(Executor::ReplicasetController, "a"))),
+            "WrongExecutor",
+            "status.claim",
+        ),
+        (touched("/state", "Ready".into()), "Field", "status.state"),
+        (touched("/tasks/0/phase", "Succeeded".into()), "Field", "status.tasks"),
+        (status_write(&fixture, &lb, |w| w.machine(Some(crate::life::machine("m", "b")))), "Field", "status.machine"),
+    ];
+    cases.push((
+        status_write(&fixture, &replicaset, |w| w.report(report(&fixture, "a"))),
+        "NotHolder",
+        "status.report",
+    ));
+    fixture.claim(TaskKind::CreateMachine, "a").unwrap();
+    cases.push((
+        status_write(&fixture, &replicaset, |w| w.report(report(&fixture, "b"))),
+        "NotHolder",
+        "status.report",
+    ));
+    cases.push((
+        status_write(&fixture, &replicaset, |w| w.claim(claim(Executor::ReplicasetController, "b"))),
+        "Locked",
+        "status.claim",
+    ));
+    for (request, cause, field) in &cases {
+        let reply = webhook.review(request).await;
+        let (code, found, message) = reply.denial();
+        assert_eq!((code, found), (403, *cause), "{message}");
+        assert!(message.starts_with(field), "{field}: {message}");
+        assert_eq!(reply.uid(), UID);
+        assert_eq!(reply.0["status"]["reason"], "Forbidden");
+        assert!(reply.0["status"]["details"]["causes"][0]["field"].as_str().unwrap().starts_with(field));
+    }
+    assert_eq!(webhook.metric(r#"webhook_refusals_total{reason="Locked"}"#), Some(1.0));
+    assert_eq!(webhook.metric(r#"webhook_refusals_total{reason="Field"}"#), Some(3.0));
+}
+
+#[tokio::test]
+async fn a_finalizer_stays_while_a_machine_is_left() {
+    let old = stored(Fixture::ready().json());
+    let mut new = old.clone();
+    new["metadata"]["finalizers"] = json!([]);
+    let reply = Local::new().review(&review("servers", "UPDATE", "ann", &old, &new)).await;
+    let (code, cause, message) = reply.denial();
+    assert_eq!((code, cause), (403, "CleanupIncomplete"));
+    assert!(message.starts_with("metadata.finalizers: "), "{message}");
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_decoded_is_refused_with_the_path_of_the_field() {
+    let webhook = Local::new();
+    let change = |path: &str, value: Value| {
+        let mut server = server();
+        *server.pointer_mut(path).unwrap() = value;
+        server
+    };
+    let mut artifact = server();
+    artifact["spec"]["app"]["artifact"].as_object_mut().unwrap().remove("sha256");
+    for (object, field, said) in [
+        (artifact, "spec.app.artifact", "sha256"),
+        (change("/spec/packages/0/archive", json!({"file": "x"})), "spec.packages[0].archive", "url"),
+        (change("/spec/taskAttempts", "many".into()), "spec.taskAttempts", "invalid type"),
+        (change("/spec", Value::Null), "spec", "invalid type"),
+        (json!({}), "object", "metadata"),
+        (json!({"metadata": {}, "spec": {}}), "spec", "machine"),
+        (json!("text"), "object", "invalid type"),
+    ] {
+        let reply = webhook.review(&review("servers", "CREATE", "ann", &Value::Null, &object)).await;
+        let (code, cause, message) = reply.denial();
+        assert_eq!((code, cause, reply.uid()), (422, "Undecodable", UID), "{message}");
+        assert_eq!(reply.0["status"]["details"]["causes"][0]["field"], field, "{message}");
+        assert!(message.starts_with(&format!("{field}: ")) && message.contains(said), "{message}");
+        assert!(!message.contains(" at line "), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_sent_is_answered_with_a_denied_review() {
+    let webhook = Local::new();
+    let good = review("servers", "CREATE", "ann", &Value::Null, &server());
+    let changed = |path: &str, value: Value| {
+        let mut review = good.clone();
+        *review.pointer_mut(path).unwrap() = value;
+        review.to_string()
+    };
+    // The apiserver writes the uid first.
+    let cut = format!(r#"{{"kind":"AdmissionReview","request":{{"uid":"{UID}","object":{{"spec":{{"#);
+    let deep = format!(r#"{{"request":{{"uid":"u","object":{}"#, "[".repeat(100_000));
+    let cases = [
+        (String::new(), "", "Malformed"),
+        ("\0\u{1}".to_owned(), "", "Malformed"),
+        ("null".to_owned(), "", "Malformed"),
+        ("[1, 2]".to_owned(), "", "Malformed"),
+        ("{}".to_owned(), "", "Malformed"),
+        (r#"{"request":null}"#.to_owned(), "", "Malformed"),
+        (deep, "", "Malformed"),
+        (cut, UID, "Malformed"),
+        (changed("/request/uid", 7.into()), "", "Malformed"),
+        (changed("/request/userInfo", Value::Null), UID, "Malformed"),
+        (changed("/request/object", Value::Null), UID, "Malformed"),
+        (changed("/request/operation", 1.into()), UID, "Malformed"),
+        (changed("/apiVersion", "admission.k8s.io/v1beta1".into()), UID, "UnknownVersion"),
+        (changed("/kind", "ConversionReview".into()), UID, "UnknownVersion"),
+        (changed("/request/resource/resource", "pods".into()), UID, "UnknownKind"),
+        (changed("/request/resource/group", "apps".into()), UID, "UnknownKind"),
+        (changed("/request/resource/version", "v1".into()), UID, "UnknownKind"),
+    ];
+    for (body, uid, expected) in cases {
+        let shown: String = body.chars().take(80).collect();
+        let reply = webhook.post(body).await;
+        let (code, cause, message) = reply.denial();
+        assert_eq!((code, cause), (400, expected), "{shown}: {message}");
+        assert!(reply.uid() == uid || shown.contains("[[["), "{shown}: {message}");
+        assert!(!message.is_empty());
+    }
+    let reply = webhook.post(changed("/request/resource/resource", "pods".into())).await;
+    let (_, _, message) = reply.denial();
+    assert!(message.contains("pods") && message.contains("MutatingWebhookConfiguration"), "{message}");
+}
+
+#[tokio::test]
+async fn an_update_without_the_old_object_is_refused() {
+    let request = review("servers", "UPDATE", "ann", &Value::Null, &server());
+    let reply = Local::new().review(&request).await;
+    assert_eq!(reply.denial().0, 400);
+    assert!(reply.denial().2.contains("oldObject"));
+}
+
+#[tokio::test]
+async fn operations_without_a_decision_are_allowed_with_a_warning() {
+    let reply = Local::new().review(&review("servers", "DELETE", "ann", &server(), &Value::Null)).await;
+    assert_eq!(reply.patch(), None);
+    assert!(reply.0["warnings"][0].as_str().unwrap().contains("DELETE of servers"), "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_body_beyond_the_limit_is_answered_and_says_what_to_do() {
+    let limits = Limits { body: 10_000, ..Limits::default() };
+    let webhook = Local::with(limits, crate::life::start);
+    let mut big = server();
+    big["metadata"]["annotations"] = json!({"a": "x".repeat(20_000)});
+    let body = review("servers", "CREATE", "ann", &Value::Null, &big).to_string();
+    let pieces: Vec<_> =
+        body.as_bytes().chunks(1000).map(|c| Ok::<_, std::io::Error>(Bytes::copy_from_slice(c))).collect();
+    for body in [Body::from(body), Body::from_stream(stream::iter(pieces))] {
+        let reply = webhook.post(body).await;
+        let (code, cause, message) = reply.denial();
+        assert_eq!((code, cause), (413, "TooLarge"));
+        assert!(message.contains("10000") && message.contains("--max-body-bytes"), "{message}");
+    }
+    let within = review("servers", "CREATE", "ann", &Value::Null, &server()).to_string();
+    let pieces: Vec<_> =
+        within.as_bytes().chunks(100).map(|c| Ok::<_, std::io::Error>(Bytes::copy_from_slice(c))).collect();
+    assert!(webhook.post(Body::from_stream(stream::iter(pieces))).await.is_allowed(), "pieces are put together");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_ends_is_answered_in_time() {
+    let webhook = Local::with(Limits { time: Duration::from_secs(5), ..Limits::default() }, crate::life::start);
+    let begin = Bytes::from_static(br#"{"request":{"uid":"u1","object":"#);
+    let stalls = stream::StreamExt::chain(stream::iter([Ok::<_, std::io::Error>(begin)]), stream::pending());
+    let clock = tokio::time::Instant::now();
+    let reply = webhook.post(Body::from_stream(stalls)).await;
+    assert_eq!(clock.elapsed(), Duration::from_secs(5));
+    assert_eq!((reply.denial().0, reply.denial().1, reply.uid()), (504, "Timeout", "u1"));
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_answered() {
+    let begin = Bytes::from_static(br#"{"request":{"uid":"u1","object":"#);
+    let pieces = [Ok(begin), Err(std::io::Error::other("gone"))];
+    let reply = Local::new().post(Body::from_stream(stream::iter(pieces))).await;
+    assert_eq!((reply.denial().0, reply.uid()), (400, "u1"));
+}
+
+#[tokio::test]
+async fn a_panic_is_a_denied_review_and_the_next_write_goes_on() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let first = AtomicBool::new(true);
+    let webhook = Local::with(Limits::default(), move || {
+        assert!(!first.swap(false, Ordering::Relaxed), "a bug, on purpose");
+        crate::life::start()
+    });
+    let request = review("servers", "CREATE", "ann", &Value::Null, &server());
+    let reply = webhook.review(&request).await;
+    assert_eq!((reply.denial().0, reply.denial().1, reply.uid()), (500, "Panic", UID));
+    assert_eq!(webhook.metric("webhook_panics_total"), Some(1.0));
+    assert!(webhook.review(&request).await.is_allowed());
+}
