@@ -5,7 +5,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use berth_control_plane::{ControlPlane, Options};
-use berth_core::api::{Server, ServiceBackend, TrafficPhase};
+use berth_core::{
+    api::{Executor, Server, ServiceBackend, TrafficPhase},
+    identity::Identities,
+};
+use berth_runtime::{Context, ContextParts, Process, SystemClock};
 use futures::{StreamExt, TryStreamExt, future::join_all};
 use k8s_openapi::{
     api::discovery::v1::{Endpoint, EndpointSlice},
@@ -20,6 +24,7 @@ use kube::{
 use lb_controller::{
     balancer::{BalancerError, LoadBalancer, Member},
     plan::Registration,
+    reconcile::Traffic,
     slices::EndpointSlices,
 };
 use serde_json::json;
@@ -77,6 +82,26 @@ impl Lab {
             "state": "Initializing", "machine": {"phase": "Running", "address": address},
             "traffic": {"phase": "Held", "services": [{"name": "web", "port": 8080}], "address": address}}});
         api.patch_status(&format!("web-{n}"), &PatchParams::default(), &Patch::Merge(&status)).await.unwrap()
+    }
+
+    /// A process of lb-controller that has just started.
+    async fn process(&self) -> Traffic {
+        let parts = ContextParts {
+            client: self.client.clone(),
+            executor: Executor::LbController,
+            instance: "test".into(),
+            identities: Identities::default(),
+            clock: Arc::new(SystemClock),
+            lock_duration: Duration::from_secs(30),
+            concurrency: 1,
+        };
+        Traffic::new(&Context::new(&Process::default(), parts), &self.controller().await)
+    }
+
+    async fn status(&self, name: &str, status: serde_json::Value) -> Arc<Server> {
+        let api = Api::<Server>::namespaced(self.client.clone(), NAMESPACE);
+        let patch = Patch::Merge(json!({"status": status}));
+        Arc::new(api.patch_status(name, &PatchParams::default(), &patch).await.unwrap())
     }
 
     async fn slices(&self) -> Vec<EndpointSlice> {
@@ -253,4 +278,22 @@ async fn loopback_addresses_are_accepted_and_impossible_ones_stand_in_nobodys_wa
     let endpoints = lab.endpoints().await;
     assert_eq!(endpoints.keys().collect::<Vec<_>>(), ["web-0", "web-1"]);
     assert_eq!(endpoints["web-1"].addresses, ["127.77.0.5"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cut_off_is_made_up_for_by_the_next_process() {
+    let lab = Lab::start().await;
+    lab.server(0, "10.0.0.1").await;
+
+    // The release was reported, and the process died before the endpoint was ready.
+    let released = lab.status("web-0", json!({"state": "Ready", "traffic": {"phase": "Serving"}})).await;
+    lab.process().await.reconcile(released.clone()).await.unwrap();
+    assert_eq!(lab.ready().await, 1);
+
+    // An older process that wakes up late does no harm.
+    let late = lab.process().await;
+    let left = lab.status("web-0", json!({"state": "Deploying"})).await;
+    lab.process().await.reconcile(left).await.unwrap();
+    late.reconcile(released).await.unwrap();
+    assert_eq!(lab.ready().await, 0, "the Server has left Ready");
 }
