@@ -1,7 +1,7 @@
 //! The load balancer that Kubernetes itself is: EndpointSlices of a Service.
 //!
 //! A Server is one endpoint: *held* (not ready, not serving), *draining* (not ready, serving, terminating) or
-//! *serving* (ready). Where it lives is said in [`layout`], which writes bring it there in [`edit`].
+//! *serving* (ready). Where it lives is said in `layout`, which writes bring it there in `edit`.
 
 mod edit;
 mod endpoint;

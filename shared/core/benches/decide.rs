@@ -1,5 +1,7 @@
 //! How long a decision takes, and a whole status write, on a typical Server. Prints `figure | value | reference | ratio | target`.
 
+#![expect(clippy::expect_used, reason = "a bench fails by panicking")]
+
 use std::{hint::black_box, time::Instant};
 
 use berth_core::{
