@@ -19,6 +19,7 @@ use crate::{
 
 const BOOT_LIMIT: Duration = Duration::from_secs(20);
 const KILL_LIMIT: Duration = Duration::from_secs(20);
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// A process that is just starting another program shows no environment for a moment; one that is gone stays so.
 const GONE_AFTER: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(10);
@@ -102,23 +103,25 @@ impl MachineDir {
 
     /// Hangs the machine: it keeps its address and its connections and does nothing more.
     pub fn hang(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        let id = self.known()?.id;
+        ensure!(process::stop_all(&id, STOP_LIMIT)? > 0, "the machine {id} is not running");
+        Ok(())
     }
 
     /// Lets a hung machine go on.
     pub fn resume(&self) -> Result<()> {
-        self.signal(Signal::CONT)
+        let id = self.known()?.id;
+        ensure!(process::signal_all(&id, Signal::CONT, None) > 0, "the machine {id} is not running");
+        Ok(())
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let spec = self.spec()?.with_context(|| format!("no machine in {}", self.path().display()))?;
-        ensure!(process::signal_all(&spec.id, signal, None) > 0, "the machine {} is not running", spec.id);
-        Ok(())
+    fn known(&self) -> Result<MachineSpec> {
+        self.spec()?.with_context(|| format!("no machine in {}", self.path().display()))
     }
 
     /// Hard reboot: kills the machine and starts it again as it was.
     pub fn reboot(&self, binary: &Path) -> Result<MachineInfo> {
-        let spec = self.spec()?.with_context(|| format!("no machine in {}", self.path().display()))?;
+        let spec = self.known()?;
         self.kill()?;
         self.spawn(binary, &spec)
     }

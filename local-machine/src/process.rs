@@ -63,6 +63,30 @@ pub(crate) fn kill_all(id: &str, except: Option<u32>, limit: Duration) -> Result
     Ok(())
 }
 
+/// Stops all processes of the machine `id`, and waits until every thread of them stands still: the signal alone lets a
+/// thread that runs go on for a moment, and answer.
+pub(crate) fn stop_all(id: &str, limit: Duration) -> Result<usize> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let found = signal_all(id, Signal::STOP, None);
+        let moving = members(id).into_iter().filter(|pid| !stands_still(*pid)).count();
+        if moving == 0 {
+            return Ok(found);
+        }
+        ensure!(Instant::now() < deadline, "{moving} processes of the machine {id} do not stop");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether every thread of the process is stopped (state `T`, the first field after the name in `stat`).
+fn stands_still(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let Ok(stat) = fs::read_to_string(thread.path().join("stat")) else { return true };
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+    })
+}
+
 /// When the process started, in clock ticks since the kernel's boot; `None` when it is gone or a zombie.
 pub(crate) fn start_of(pid: u32) -> Option<u64> {
     // A zombie has no executable any more, while its entry may stay for seconds.
