@@ -69,7 +69,8 @@ impl FromStr for Entry {
 
     /// Reads `<server>/<axis>`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let unknown = || format!("{text:?} is no line of the ledger: it must be <server>/environment, /app or /retirement");
+        let unknown =
+            || format!("{text:?} is no line of the ledger: it must be <server>/environment, /app or /retirement");
         let (server, axis) = text.rsplit_once('/').ok_or_else(unknown)?;
         let axis = Axis::ALL.into_iter().find(|a| a.name() == axis).ok_or_else(unknown)?;
         Ok(Self::new(server, axis))

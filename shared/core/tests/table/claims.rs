@@ -1,0 +1,293 @@
+//! Claims: who gets the lock, when, and what becomes of it.
+
+use berth_core::{
+    api::{Claim, Executor, GatePoint, Lock, MachinePhase, Outcome, TaskKind, TaskPhase},
+    lifecycle::RefusalReason,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::support::{Fixture, LOCK, holder, person, reason, refusal};
+
+use RefusalReason as R;
+use TaskKind::{CreateMachine, DeployApp, InstallPackages, RegisterBackend};
+
+/// A Server whose machine is to be created.
+fn new() -> Fixture {
+    Fixture::new().decided()
+}
+
+fn lock(fixture: &Fixture) -> &Lock {
+    fixture.status().lock.as_ref().unwrap()
+}
+
+#[test]
+fn a_claim_takes_the_lock_and_begins_an_attempt() {
+    let mut fixture = new();
+    fixture.advance(7);
+    fixture.claim(CreateMachine, "a").unwrap();
+    let task = fixture.task(CreateMachine).clone();
+    let now = Time(fixture.now);
+    assert_eq!((task.phase, task.attempts, &task.started_at), (TaskPhase::Running, 1, &Some(now.clone())));
+    let expected = Lock {
+        holder: "replicaset-controller/a".into(),
+        task_id: task.id,
+        acquired_at: now.clone(),
+        renewed_at: now,
+        duration_seconds: LOCK,
+    };
+    assert_eq!(lock(&fixture), &expected);
+    assert_eq!(fixture.status().claim, None);
+}
+
+#[test]
+fn from_the_claim_of_its_creation_on_a_machine_may_exist() {
+    let mut fixture = new();
+    fixture.claim(CreateMachine, "a").unwrap();
+    assert_eq!(fixture.status().machine.as_ref().unwrap().phase, MachinePhase::Creating);
+    let mut stopped = Fixture::new().running();
+    stopped = stopped.fact(|status| status.machine.as_mut().unwrap().phase = MachinePhase::Stopped).decided();
+    let known = stopped.status().machine.clone();
+    stopped.claim(CreateMachine, "a").unwrap();
+    assert_eq!(stopped.status().machine, known);
+    let mut other = Fixture::new().running().decided();
+    let known = other.status().machine.clone();
+    other.claim(InstallPackages, "a").unwrap();
+    assert_eq!(other.status().machine, known);
+}
+
+#[test]
+fn the_first_write_may_claim_the_first_task() {
+    let mut fixture = Fixture::new();
+    let claim = Claim { task_id: 1, holder: holder(Executor::ReplicasetController, "a"), duration_seconds: LOCK };
+    fixture.write(Executor::ReplicasetController, |write| write.acknowledge().claim(claim)).unwrap();
+    assert_eq!((lock(&fixture).task_id, fixture.phase(CreateMachine)), (1, TaskPhase::Running));
+}
+
+#[test]
+fn a_report_may_claim_the_task_that_it_opens() {
+    let mut fixture = new();
+    fixture.claim(CreateMachine, "a").unwrap();
+    let next = fixture.task(InstallPackages).id;
+    let claim = Claim { task_id: next, holder: holder(Executor::ReplicasetController, "a"), duration_seconds: LOCK };
+    let fact = crate::support::machine("m1", "b1");
+    fixture
+        .report_with(CreateMachine, "a", Outcome::Succeeded, |write| write.machine(Some(fact)).claim(claim))
+        .unwrap();
+    assert_eq!((lock(&fixture).task_id, fixture.phase(InstallPackages)), (next, TaskPhase::Running));
+}
+
+#[test]
+fn another_executor_is_refused() {
+    let mut fixture = new();
+    let task_id = fixture.task(CreateMachine).id;
+    for executor in [Executor::DeploymentController, Executor::LbController, Executor::MonitorController] {
+        let claim = Claim { task_id, holder: holder(executor, "a"), duration_seconds: LOCK };
+        let result = fixture.write(executor, |write| write.claim(claim));
+        assert_eq!(refusal(result), ("status.claim.taskID".into(), R::WrongExecutor));
+    }
+    let claim = Claim { task_id, holder: holder(Executor::ReplicasetController, "a"), duration_seconds: LOCK };
+    let result = fixture.write_as(&person("ann"), |write| write.claim(claim));
+    assert_eq!(refusal(result), ("status.claim".into(), R::WrongExecutor));
+    assert_eq!(fixture.status().lock, None);
+}
+
+#[test]
+fn a_holder_must_be_an_instance_of_the_writer() {
+    let mut fixture = new();
+    let task_id = fixture.task(CreateMachine).id;
+    for bad in
+        ["a", "", "replicaset-controller", "replicaset-controller/", "lb-controller/a", "replicaset-controllers/a"]
+    {
+        let claim = Claim { task_id, holder: bad.into(), duration_seconds: LOCK };
+        let result = fixture.write(Executor::ReplicasetController, |write| write.claim(claim));
+        assert_eq!(refusal(result), ("status.claim.holder".into(), R::Malformed), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_negative_duration_makes_no_sense() {
+    let result = new().claim_for(CreateMachine, "a", -1);
+    assert_eq!(refusal(result), ("status.claim.durationSeconds".into(), R::Malformed));
+}
+
+#[test]
+fn a_task_that_is_not_there_cannot_be_claimed() {
+    let claim = Claim { task_id: 99, holder: holder(Executor::ReplicasetController, "a"), duration_seconds: LOCK };
+    let result = new().write(Executor::ReplicasetController, |write| write.claim(claim));
+    assert_eq!(refusal(result), ("status.claim.taskID".into(), R::UnknownTask));
+}
+
+#[test]
+fn a_task_without_a_lock_needs_no_claim() {
+    let mut fixture = new();
+    fixture.perform(CreateMachine);
+    assert_eq!(refusal(fixture.claim(RegisterBackend, "a")), ("status.claim.taskID".into(), R::Malformed));
+}
+
+#[test]
+fn a_locked_server_is_refused_to_others() {
+    let mut fixture = new();
+    fixture.claim(CreateMachine, "a").unwrap();
+    fixture.advance(i64::from(LOCK));
+    assert_eq!(refusal(fixture.claim(CreateMachine, "b")), ("status.claim.taskID".into(), R::Locked));
+    assert_eq!(lock(&fixture).holder, "replicaset-controller/a");
+}
+
+#[test]
+fn an_expired_lock_is_taken_over() {
+    let mut fixture = new();
+    fixture.claim(CreateMachine, "a").unwrap();
+    let begun = fixture.task(CreateMachine).started_at.clone();
+    fixture.advance(i64::from(LOCK) + 1);
+    fixture.claim(CreateMachine, "b").unwrap();
+    let task = fixture.task(CreateMachine);
+    assert_eq!((task.attempts, &task.started_at), (2, &begun));
+    assert_eq!(
+        (lock(&fixture).holder.as_str(), lock(&fixture).acquired_at.0),
+        ("replicaset-controller/b", fixture.now)
+    );
+    assert_eq!(reason(fixture.report(CreateMachine, "a", Outcome::Succeeded)), R::NotHolder);
+    fixture.report(CreateMachine, "b", Outcome::Running).unwrap();
+}
+
+#[test]
+fn the_holder_renews_by_claiming_again() {
+    let mut fixture = new();
+    fixture.claim(CreateMachine, "a").unwrap();
+    let acquired = lock(&fixture).acquired_at.clone();
+    fixture.advance(15);
+    fixture.claim_for(CreateMachine, "a", 60).unwrap();
+    let renewed = lock(&fixture).clone();
+    assert_eq!((renewed.acquired_at, renewed.renewed_at.0), (acquired, fixture.now));
+    assert_eq!((renewed.duration_seconds, fixture.task(CreateMachine).attempts), (60, 1));
+    fixture.advance(60);
+    assert_eq!(reason(fixture.claim(CreateMachine, "b")), R::Locked);
+}
+
+#[test]
+fn an_expired_lock_that_nobody_took_is_renewed_all_the_same() {
+    let mut fixture = new();
+    fixture.claim(CreateMachine, "a").unwrap();
+    fixture.advance(1000);
+    fixture.claim(CreateMachine, "a").unwrap();
+    assert_eq!((fixture.task(CreateMachine).attempts, lock(&fixture).renewed_at.0), (1, fixture.now));
+}
+
+#[test]
+fn a_release_gives_the_lock_back_and_the_task_waits() {
+    let mut fixture = new();
+    fixture.claim(CreateMachine, "a").unwrap();
+    fixture.claim_for(CreateMachine, "b", 0).unwrap();
+    assert_eq!(lock(&fixture).holder, "replicaset-controller/a", "nobody releases another's lock");
+    fixture.claim_for(CreateMachine, "a", 0).unwrap();
+    assert_eq!((&fixture.status().lock, fixture.phase(CreateMachine)), (&None, TaskPhase::Pending));
+    fixture.claim_for(CreateMachine, "a", 0).unwrap();
+    fixture.claim(CreateMachine, "b").unwrap();
+    assert_eq!(fixture.task(CreateMachine).attempts, 2);
+}
+
+#[test]
+fn a_release_leaves_a_finished_task_finished() {
+    let mut fixture = new();
+    fixture.claim(CreateMachine, "a").unwrap();
+    fixture.declare(|spec| spec.offline = true);
+    assert_eq!(
+        (fixture.phase(CreateMachine), lock(&fixture).holder.as_str()),
+        (TaskPhase::Cancelled, "replicaset-controller/a")
+    );
+    let other = fixture.task(TaskKind::DestroyMachine).id;
+    assert_eq!(
+        reason(fixture.claim(TaskKind::DestroyMachine, "b")),
+        R::Locked,
+        "whoever is at the machine stops first"
+    );
+    fixture.claim_for(CreateMachine, "a", 0).unwrap();
+    assert_eq!((fixture.phase(CreateMachine), &fixture.status().lock), (TaskPhase::Cancelled, &None));
+    fixture.claim(TaskKind::DestroyMachine, "b").unwrap();
+    assert_eq!(lock(&fixture).task_id, other);
+}
+
+#[test]
+fn the_lock_of_a_cancelled_task_is_not_renewed() {
+    let mut fixture = new();
+    fixture.claim(CreateMachine, "a").unwrap();
+    fixture.declare(|spec| spec.offline = true);
+    let taken = lock(&fixture).renewed_at.clone();
+    fixture.advance(10);
+    assert_eq!(reason(fixture.claim(CreateMachine, "a")), R::NotOpen);
+    assert_eq!(lock(&fixture).renewed_at, taken);
+}
+
+#[test]
+fn the_holder_may_go_on_to_another_task_of_its_own() {
+    let mut fixture = new();
+    fixture.claim(CreateMachine, "a").unwrap();
+    fixture.declare(|spec| spec.offline = true);
+    fixture.claim(TaskKind::DestroyMachine, "a").unwrap();
+    assert_eq!(lock(&fixture).task_id, fixture.task(TaskKind::DestroyMachine).id);
+}
+
+#[test]
+fn a_task_that_is_not_open_cannot_be_claimed() {
+    assert_eq!(reason(new().claim(InstallPackages, "a")), R::NotOpen);
+    let mut done = new();
+    done.perform(CreateMachine);
+    assert_eq!(reason(done.claim(CreateMachine, "a")), R::NotOpen);
+    let mut gated = Fixture::new().gate(GatePoint::CreateMachine).decided();
+    assert_eq!(reason(gated.claim(CreateMachine, "a")), R::NotOpen);
+    gated.perform(TaskKind::Gate);
+    gated.claim(CreateMachine, "a").unwrap();
+}
+
+#[test]
+fn a_task_behind_a_failed_one_cannot_be_claimed() {
+    let mut gated = Fixture::new().gate(GatePoint::CreateMachine).decided();
+    gated.report(TaskKind::Gate, "a", Outcome::Failed).unwrap();
+    assert_eq!(reason(gated.claim(CreateMachine, "a")), R::NotOpen);
+    let mut sideways = Fixture::new().running().decided();
+    sideways.report(RegisterBackend, "a", Outcome::Failed).unwrap();
+    sideways.claim(InstallPackages, "a").unwrap();
+}
+
+#[test]
+fn a_claim_before_its_time_is_refused() {
+    let mut fixture = new();
+    fixture.claim(CreateMachine, "a").unwrap();
+    let report = berth_core::api::Report {
+        retry_after_seconds: Some(10),
+        ..crate::support::report(fixture.task(CreateMachine), "replicaset-controller/a", Outcome::Retry)
+    };
+    fixture.write(Executor::ReplicasetController, |write| write.report(report)).unwrap();
+    fixture.advance(9);
+    assert_eq!(reason(fixture.claim(CreateMachine, "a")), R::NotOpen);
+    fixture.advance(1);
+    fixture.claim(CreateMachine, "a").unwrap();
+    assert_eq!(fixture.task(CreateMachine).not_before, None);
+}
+
+#[test]
+fn the_controllers_hand_the_lock_on_from_task_to_task() {
+    let mut fixture = new();
+    fixture.perform(CreateMachine);
+    fixture.perform(InstallPackages);
+    assert_eq!(fixture.status().lock, None);
+    fixture.perform(RegisterBackend);
+    fixture.claim(DeployApp, "x").unwrap();
+    assert_eq!(lock(&fixture).holder, "deployment-controller/x");
+}
+
+#[test]
+fn a_refused_claim_takes_nothing_of_its_write_over() {
+    let mut fixture = new();
+    fixture.claim(CreateMachine, "a").unwrap();
+    let before = fixture.server.clone();
+    let claim = Claim {
+        task_id: fixture.task(CreateMachine).id,
+        holder: holder(Executor::ReplicasetController, "b"),
+        duration_seconds: LOCK,
+    };
+    let fact = crate::support::machine("m1", "b1");
+    let result = fixture.write(Executor::ReplicasetController, |write| write.machine(Some(fact)).claim(claim));
+    assert_eq!(reason(result), R::Locked);
+    assert_eq!(fixture.server, before);
+}

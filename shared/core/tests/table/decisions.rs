@@ -1,0 +1,244 @@
+//! `decide`: every rule, and the order of the rules.
+
+use berth_core::{
+    api::{Executor, HealthCheck, HealthState, MachinePhase, State, TrafficPhase},
+    lifecycle::decide,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::support::{Fixture, controller, environment, machine_phase, start, unreachable};
+
+#[track_caller]
+fn decides(fixture: &Fixture, state: State, reason: &str) {
+    let decision = decide(&fixture.server);
+    assert_eq!((decision.state, decision.reason.as_str()), (state, reason));
+}
+
+fn right() -> Fixture {
+    Fixture::new().all_right()
+}
+
+#[test]
+fn a_deleted_server_goes_offline_before_everything_else() {
+    let mut deleted = right().fact(|status| status.reachability = Some(unreachable(60, start())));
+    deleted.server.metadata.deletion_timestamp = Some(Time(start()));
+    decides(&deleted, State::Offline, "deletion was requested");
+}
+
+#[test]
+fn a_server_declared_offline_goes_offline_before_force_and_facts() {
+    let mut forced = Fixture::ready();
+    forced.declare(|spec| {
+        spec.offline = true;
+        spec.force = Some(force(State::Initializing));
+    });
+    decides(&forced, State::Offline, "declared offline");
+}
+
+fn force(state: State) -> berth_core::api::Force {
+    berth_core::api::Force { state, reason: "to look".into(), by: None, at: None, declaration: None }
+}
+
+#[test]
+fn a_force_comes_before_the_facts_and_says_who_and_why() {
+    for state in [State::Initializing, State::Deploying, State::Unknown] {
+        let mut forced = Fixture::ready();
+        forced.declare(|spec| spec.force = Some(force(state)));
+        decides(&forced, state, "forced by ann: to look");
+    }
+    let mut lost = Fixture::ready().fact(|status| status.reachability = Some(unreachable(60, start())));
+    lost.declare(|spec| spec.force = Some(force(State::Ready)));
+    decides(&lost, State::Ready, "forced by ann: to look");
+}
+
+#[test]
+fn a_machine_is_lost_when_it_was_unreachable_for_its_threshold() {
+    let unreachable_for = |seconds| right().fact(|status| status.reachability = Some(unreachable(seconds, start())));
+    decides(&unreachable_for(30), State::Unknown, "the machine cannot be reached: no answer");
+    decides(&unreachable_for(29), State::Ready, "environment, code and health are as declared");
+    let patient = unreachable_for(30).spec(|spec| spec.reachability.unreachable_after_seconds = 31);
+    decides(&patient, State::Ready, "environment, code and health are as declared");
+    let back = unreachable_for(60).fact(|status| status.reachability.as_mut().unwrap().reachable = true);
+    decides(&back, State::Ready, "environment, code and health are as declared");
+    let terse = unreachable_for(60).fact(|status| status.reachability.as_mut().unwrap().message.clear());
+    decides(&terse, State::Unknown, "the machine cannot be reached");
+}
+
+#[test]
+fn a_machine_that_does_not_exist_is_not_lost() {
+    for machine in [None, Some(machine_phase(MachinePhase::Gone))] {
+        let gone = right().fact(|status| {
+            status.reachability = Some(unreachable(60, start()));
+            status.machine = machine;
+        });
+        decides(&gone, State::Initializing, "there is no machine");
+    }
+    let creating = right().fact(|status| {
+        status.reachability = Some(unreachable(60, start()));
+        status.machine = Some(machine_phase(MachinePhase::Creating));
+    });
+    decides(&creating, State::Unknown, "the machine cannot be reached: no answer");
+}
+
+#[test]
+fn without_a_running_machine_it_initializes() {
+    decides(&Fixture::new(), State::Initializing, "there is no machine");
+    for phase in [MachinePhase::Creating, MachinePhase::Stopped] {
+        let stopped = right().fact(|status| status.machine.as_mut().unwrap().phase = phase);
+        decides(&stopped, State::Initializing, "the machine does not run");
+    }
+}
+
+#[test]
+fn back_from_unknown_it_initializes_although_everything_looks_right() {
+    decides(&right().was(State::Unknown), State::Initializing, "the machine is back: everything is verified again");
+    decides(&right().was(State::Deploying), State::Ready, "environment, code and health are as declared");
+}
+
+#[test]
+fn with_another_environment_it_initializes() {
+    let wrong = |change: fn(&mut berth_core::api::EnvironmentFact)| {
+        right().fact(|status| change(status.environment.as_mut().unwrap()))
+    };
+    let reason = "the environment is not as declared";
+    decides(&wrong(|fact| fact.verified = false), State::Initializing, reason);
+    decides(&wrong(|fact| fact.packages.clear()), State::Initializing, reason);
+    decides(&wrong(|fact| fact.packages[0].name = "other".into()), State::Initializing, reason);
+    decides(&wrong(|fact| fact.packages[0].version = "1.1".into()), State::Initializing, reason);
+    decides(&wrong(|fact| fact.packages[0].sha256 = Some("c".repeat(64))), State::Initializing, reason);
+    decides(&wrong(|fact| fact.packages[0].sha256 = None), State::Initializing, reason);
+    decides(&right().fact(|status| status.environment = None), State::Initializing, reason);
+}
+
+#[test]
+fn a_package_too_many_matters_only_when_packages_are_pruned() {
+    let more = right().fact(|status| {
+        let packages = &mut status.environment.as_mut().unwrap().packages;
+        packages.push(berth_core::api::InstalledPackage { name: "old".into(), version: "1".into(), sha256: None });
+    });
+    decides(&more, State::Ready, "environment, code and health are as declared");
+    let pruned = more.spec(|spec| spec.prune_packages = true);
+    decides(&pruned, State::Initializing, "the environment is not as declared");
+    let exact = right().spec(|spec| spec.prune_packages = true);
+    decides(&exact, State::Ready, "environment, code and health are as declared");
+}
+
+#[test]
+fn a_package_without_a_digest_is_right_by_its_version() {
+    let scripted = Fixture::declaring(|spec| {
+        spec.packages = serde_json::from_value(serde_json::json!([
+            {"name": "tool", "version": "2", "script": {"check": "true", "install": "true"}}
+        ]))
+        .unwrap();
+    });
+    let installed = scripted.all_right();
+    assert_eq!(environment(&installed.server.spec).packages[0].sha256, None);
+    decides(&installed, State::Ready, "environment, code and health are as declared");
+}
+
+#[test]
+fn unless_the_load_balancers_know_it_as_declared_it_initializes() {
+    let reason = "the load balancers do not know it as declared";
+    decides(&right().fact(|status| status.traffic = None), State::Initializing, reason);
+    let elsewhere = right().fact(|status| status.traffic.as_mut().unwrap().address = Some("127.1.0.9".into()));
+    decides(&elsewhere, State::Initializing, reason);
+    let other_port = right().spec(|spec| spec.traffic.as_mut().unwrap().services[0].port = 1);
+    decides(&other_port, State::Initializing, reason);
+    let proxied = right().spec(|spec| {
+        spec.traffic.as_mut().unwrap().haproxy =
+            vec![berth_core::api::HaProxyBackend { name: "edge".into(), port: 80, weight: 100 }];
+    });
+    decides(&proxied, State::Initializing, reason);
+    let proxied_only = proxied.spec(|spec| spec.traffic.as_mut().unwrap().services.clear());
+    decides(&proxied_only, State::Initializing, reason);
+    let registered = proxied_only.registered().all_right();
+    decides(&registered, State::Ready, "environment, code and health are as declared");
+    let undeclared = registered.spec(|spec| spec.traffic = None);
+    decides(&undeclared, State::Initializing, reason);
+    let empty = right().spec(|spec| spec.traffic.as_mut().unwrap().services.clear());
+    decides(&empty, State::Initializing, reason);
+    let none = empty.fact(|status| status.traffic.as_mut().unwrap().services.clear());
+    decides(&none, State::Ready, "environment, code and health are as declared");
+}
+
+#[test]
+fn with_other_code_it_deploys() {
+    let reason = "the deployed code is not as declared";
+    let wrong = |change: fn(&mut berth_core::api::AppFact)| right().fact(|s| change(s.app.as_mut().unwrap()));
+    decides(&wrong(|fact| fact.revision = "r0".into()), State::Deploying, reason);
+    decides(&wrong(|fact| fact.verified = false), State::Deploying, reason);
+    decides(&right().fact(|status| status.app = None), State::Deploying, reason);
+    let derived = right().spec(|spec| spec.app.as_mut().unwrap().revision = None);
+    decides(&derived, State::Deploying, reason);
+    decides(&derived.deployed(), State::Ready, "environment, code and health are as declared");
+    let no_app = wrong(|fact| fact.revision = "r0".into()).spec(|spec| spec.app = None);
+    decides(&no_app, State::Ready, "environment, code and health are as declared");
+}
+
+#[test]
+fn without_proven_health_it_deploys() {
+    decides(&right().fact(|status| status.health = None), State::Deploying, "health is not proven");
+    let sick = right().fact(|status| {
+        let health = status.health.as_mut().unwrap();
+        (health.state, health.message) = (HealthState::Unhealthy, "503".into());
+    });
+    decides(&sick, State::Deploying, "health is not proven: 503");
+    decides(&right().fact(|status| status.epoch = Some(1)), State::Deploying, "health is not proven");
+    decides(
+        &right().fact(|status| status.epoch = Some(0)),
+        State::Ready,
+        "environment, code and health are as declared",
+    );
+    let unchecked = sick.spec(|spec| spec.health_check = None::<HealthCheck>);
+    decides(&unchecked, State::Ready, "environment, code and health are as declared");
+}
+
+#[test]
+fn traffic_and_monitoring_decide_nothing() {
+    for phase in [TrafficPhase::Held, TrafficPhase::Draining, TrafficPhase::Serving] {
+        let fixture = right().traffic(phase).fact(|status| status.monitoring = None);
+        decides(&fixture, State::Ready, "environment, code and health are as declared");
+    }
+}
+
+#[test]
+fn of_several_reasons_the_first_in_order_counts() {
+    let nothing = Fixture::new().fact(|status| status.reachability = Some(unreachable(60, start())));
+    decides(&nothing, State::Initializing, "there is no machine");
+    decides(&nothing.clone().running(), State::Unknown, "the machine cannot be reached: no answer");
+    let here = Fixture::new().running();
+    decides(&here, State::Initializing, "the environment is not as declared");
+    decides(&here.clone().installed(), State::Initializing, "the load balancers do not know it as declared");
+    decides(&here.clone().installed().registered(), State::Deploying, "the deployed code is not as declared");
+    let deployed = here.installed().registered().deployed();
+    decides(&deployed, State::Deploying, "health is not proven");
+    decides(&deployed.healthy(), State::Ready, "environment, code and health are as declared");
+}
+
+#[test]
+fn a_bare_server_needs_only_a_machine() {
+    let bare = Fixture::bare();
+    decides(&bare, State::Initializing, "there is no machine");
+    decides(&bare.clone().running(), State::Initializing, "the environment is not as declared");
+    decides(&bare.running().installed(), State::Ready, "environment, code and health are as declared");
+}
+
+#[test]
+fn a_transition_says_from_where_when_why_and_by_whom() {
+    let mut fixture = Fixture::new();
+    fixture.acknowledge();
+    fixture.advance(5);
+    fixture.declare(|spec| spec.offline = true);
+    let transitions = &fixture.status().transitions;
+    let rows: Vec<_> =
+        transitions.iter().map(|t| (t.from, t.to, t.at.0, t.reason.as_str(), t.author.as_str())).collect();
+    let author = controller(Executor::ReplicasetController).username;
+    assert_eq!(
+        rows,
+        [
+            (None, State::Initializing, start(), "there is no machine", author.as_str()),
+            (Some(State::Initializing), State::Offline, fixture.now, "declared offline", author.as_str()),
+        ]
+    );
+    assert_eq!(fixture.status().state_since, Some(Time(fixture.now)));
+}

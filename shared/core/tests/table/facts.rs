@@ -1,0 +1,96 @@
+//! Small facts that others build on: leftovers, monitoring's digest, open tasks, expiry.
+
+use berth_core::{
+    api::{Executor, Lock, MachinePhase, TaskKind, TrafficPhase},
+    lifecycle::{is_open, is_retired, leftovers, lock_expired, monitoring_digest, not_before, open_tasks},
+};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
+
+use crate::support::{Fixture, LOCK, machine_phase, start};
+
+#[test]
+fn what_is_left_of_a_server_is_named() {
+    let left = |fixture: Fixture| (leftovers(&fixture.server), is_retired(&fixture.server));
+    assert_eq!(left(Fixture::new()), (vec![], true));
+    assert_eq!(left(Fixture::new().all_right()), (vec!["traffic", "monitoring", "machine"], false));
+    assert_eq!(left(Fixture::new().registered()), (vec!["traffic"], false));
+    assert_eq!(left(Fixture::new().bound()), (vec!["monitoring"], false));
+    for (phase, exists) in [
+        (MachinePhase::Creating, true),
+        (MachinePhase::Running, true),
+        (MachinePhase::Stopped, true),
+        (MachinePhase::Gone, false),
+    ] {
+        let fixture = Fixture::new().fact(|status| status.machine = Some(machine_phase(phase)));
+        assert_eq!(left(fixture).1, !exists, "{phase:?}");
+    }
+}
+
+#[test]
+fn the_digest_of_monitoring_covers_declaration_and_address() {
+    let digest = |fixture: &Fixture| monitoring_digest(&fixture.server);
+    let running = Fixture::new().running();
+    assert!(digest(&running).is_some_and(|digest| digest.len() == 10));
+    assert_ne!(digest(&running), digest(&Fixture::new()));
+    assert_ne!(digest(&running), digest(&running.clone().spec(|spec| spec.monitoring.as_mut().unwrap().port = 1)));
+    assert_eq!(digest(&running), digest(&running.clone().spec(|spec| spec.offline = true)));
+    assert_eq!(digest(&running.spec(|spec| spec.monitoring = None)), None);
+}
+
+#[test]
+fn a_lock_expires_after_its_duration_and_not_at_it() {
+    let since = Time(start());
+    let lock = Lock {
+        holder: "replicaset-controller/a".into(),
+        task_id: 1,
+        acquired_at: since.clone(),
+        renewed_at: since,
+        duration_seconds: LOCK,
+    };
+    let at = |seconds| start() + SignedDuration::from_secs(seconds);
+    assert!(!lock_expired(&lock, at(0)));
+    assert!(!lock_expired(&lock, at(30)));
+    assert!(lock_expired(&lock, at(31)));
+    assert!(!lock_expired(&lock, at(-100)));
+}
+
+#[test]
+fn tasks_open_step_by_step() {
+    let mut fixture = Fixture::new();
+    fixture.acknowledge();
+    let open = |fixture: &Fixture, executor| -> Vec<TaskKind> {
+        open_tasks(&fixture.server, executor).map(|task| task.kind).collect()
+    };
+    assert_eq!(open(&fixture, Executor::ReplicasetController), [TaskKind::CreateMachine]);
+    assert!(open(&fixture, Executor::LbController).is_empty());
+    fixture.perform(TaskKind::CreateMachine);
+    assert_eq!(open(&fixture, Executor::ReplicasetController), [TaskKind::InstallPackages]);
+    assert_eq!(open(&fixture, Executor::LbController), [TaskKind::RegisterBackend]);
+    assert!(open(&fixture, Executor::MonitorController).is_empty());
+    fixture.perform(TaskKind::InstallPackages);
+    fixture.perform(TaskKind::RegisterBackend);
+    assert!(open(&fixture, Executor::LbController).is_empty());
+    assert_eq!(open(&fixture, Executor::DeploymentController), [TaskKind::DeployApp]);
+}
+
+#[test]
+fn a_task_of_a_state_that_was_left_is_not_open() {
+    let mut fixture = Fixture::ready().traffic(TrafficPhase::Serving);
+    fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
+    let task = fixture.task(TaskKind::HoldTraffic).clone();
+    assert!(is_open(&fixture.server, &task));
+    let next = fixture.fact(|status| status.first_task_id = Some(task.id + 1));
+    assert!(!is_open(&next.server, &task));
+    let this = next.fact(|status| status.first_task_id = Some(task.id));
+    assert!(is_open(&this.server, &task));
+}
+
+#[test]
+fn not_before_is_the_time_of_the_task() {
+    let mut fixture = Fixture::new();
+    fixture.acknowledge();
+    let mut task = fixture.task(TaskKind::CreateMachine).clone();
+    assert_eq!(not_before(&task), None);
+    task.not_before = Some(Time(start()));
+    assert_eq!(not_before(&task), Some(start()));
+}

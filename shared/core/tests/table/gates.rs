@@ -1,0 +1,181 @@
+//! Gates: a person's yes or no.
+
+use berth_core::{
+    api::{Approval, Approver, Executor, GatePoint, Outcome, State, TaskKind, TaskPhase},
+    lifecycle::{RefusalReason, admit_approval},
+};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
+use serde_json::json;
+
+use crate::support::{Fixture, holder, person, reason, refusal, report, start};
+
+use RefusalReason as R;
+use TaskKind::{CreateMachine, DeployApp, Gate, ReleaseTraffic};
+
+fn gated() -> Fixture {
+    Fixture::new().gate(GatePoint::CreateMachine).decided()
+}
+
+#[test]
+fn a_gate_that_is_passed_opens_what_is_behind_it_and_stays_passed() {
+    let mut fixture = gated();
+    assert_eq!(fixture.steps(), "Gate(CreateMachine) > CreateMachine > InstallPackages + RegisterBackend");
+    fixture.report(Gate, "a", Outcome::Succeeded).unwrap();
+    assert_eq!(fixture.steps(), "CreateMachine > InstallPackages + RegisterBackend");
+    fixture.acknowledge();
+    assert_eq!(fixture.steps(), "CreateMachine > InstallPackages + RegisterBackend");
+    fixture.claim(CreateMachine, "a").unwrap();
+    fixture.report(CreateMachine, "a", Outcome::Retry).unwrap();
+    assert_eq!(
+        fixture.steps(),
+        "CreateMachine > InstallPackages + RegisterBackend",
+        "another attempt asks nobody again"
+    );
+}
+
+#[test]
+fn replicaset_controller_passes_the_answer_on_and_nobody_else() {
+    let mut fixture = gated();
+    for executor in [Executor::DeploymentController, Executor::LbController, Executor::MonitorController] {
+        let yes = report(fixture.task(Gate), &holder(executor, "a"), Outcome::Succeeded);
+        assert_eq!(
+            refusal(fixture.write(executor, |write| write.report(yes))),
+            ("status.report.taskID".into(), R::WrongExecutor)
+        );
+    }
+    let yes = report(fixture.task(Gate), "person/ann", Outcome::Succeeded);
+    assert_eq!(reason(fixture.write_as(&person("ann"), |write| write.report(yes))), R::WrongExecutor);
+    assert_eq!(fixture.task(Gate).executor, Executor::Person);
+    assert_eq!(reason(fixture.claim(CreateMachine, "a")), R::NotOpen);
+}
+
+#[test]
+fn a_changed_declaration_asks_again() {
+    let mut fixture = Fixture::new().running().installed().registered().gate(GatePoint::DeployApp).decided();
+    fixture.report(Gate, "a", Outcome::Succeeded).unwrap();
+    let first = fixture.task(Gate).id;
+    fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
+    assert_eq!(fixture.steps(), "Gate(DeployApp) > DeployApp > CheckHealth");
+    assert!(fixture.task(Gate).id > first);
+    // Another part of the declaration is no concern of this gate.
+    fixture.report(Gate, "a", Outcome::Succeeded).unwrap();
+    fixture.declare(|spec| spec.monitoring = None);
+    assert_eq!(fixture.steps(), "DeployApp > CheckHealth");
+    // Back at what was approved before, the approval counts.
+    fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r1".into()));
+    assert_eq!(fixture.steps(), "DeployApp > CheckHealth");
+}
+
+#[test]
+fn a_gate_that_a_person_may_be_looking_at_is_replaced_and_not_changed() {
+    let mut fixture = Fixture::new().running().installed().registered().gate(GatePoint::DeployApp).decided();
+    let looked_at = fixture.task(Gate).clone();
+    fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
+    let old = fixture.status().tasks.iter().find(|task| task.id == looked_at.id).unwrap();
+    assert_eq!((old.phase, old.digest.as_str()), (TaskPhase::Cancelled, looked_at.digest.as_str()));
+    assert_ne!(fixture.task(Gate).digest, looked_at.digest);
+    let late = report(&looked_at, "replicaset-controller/a", Outcome::Succeeded);
+    assert_eq!(reason(fixture.write(Executor::ReplicasetController, |write| write.report(late))), R::NotOpen);
+    // A task that nobody has begun carries out the newer declaration just as well.
+    assert_eq!(fixture.status().tasks.iter().filter(|task| task.kind == DeployApp).count(), 1);
+}
+
+#[test]
+fn a_refusal_stops_there_and_says_so() {
+    let mut fixture = gated();
+    let task_id = fixture.task(Gate).id;
+    fixture.report(Gate, "a", Outcome::Failed).unwrap();
+    let said = format!("the gate before CreateMachine (task {task_id}): Failed");
+    assert_eq!(fixture.condition("Stalled"), ("True".into(), "GateRefused".into(), said.clone()));
+    assert_eq!(fixture.waiting_for(), format!("a person: {said}"));
+    for _ in 0..3 {
+        fixture.acknowledge();
+    }
+    assert_eq!(fixture.steps(), "CreateMachine > InstallPackages + RegisterBackend");
+    assert_eq!(reason(fixture.claim(CreateMachine, "a")), R::NotOpen);
+    fixture.declare(|spec| spec.monitoring = None);
+    assert_eq!(reason(fixture.claim(CreateMachine, "a")), R::NotOpen, "another change does not undo it");
+}
+
+#[test]
+fn after_a_refusal_a_retry_or_another_declaration_asks_again() {
+    let mut fixture = gated();
+    fixture.report(Gate, "a", Outcome::Failed).unwrap();
+    let mut other = fixture.clone();
+    fixture.declare(|spec| {
+        spec.retry = Some(berth_core::api::Retry { id: "1".into(), reason: String::new(), by: None, at: None });
+    });
+    assert_eq!(fixture.steps(), "Gate(CreateMachine) > CreateMachine > InstallPackages + RegisterBackend");
+    assert_eq!(fixture.condition("Stalled").0, "False");
+    other = other.spec(|spec| spec.machine.flavor = Some("large".into())).decided();
+    assert_eq!(other.steps(), "Gate(CreateMachine) > CreateMachine > InstallPackages + RegisterBackend");
+}
+
+#[test]
+fn a_gate_that_is_no_longer_declared_holds_nobody_up() {
+    let mut fixture = gated();
+    fixture.report(Gate, "a", Outcome::Failed).unwrap();
+    fixture.declare(|spec| spec.gates.clear());
+    fixture.claim(CreateMachine, "a").unwrap();
+    let mut waiting = gated();
+    waiting.declare(|spec| spec.gates.clear());
+    assert_eq!((waiting.phase(Gate), waiting.steps().starts_with("CreateMachine")), (TaskPhase::Cancelled, true));
+}
+
+#[test]
+fn traffic_waits_for_its_gate_each_time_the_server_becomes_ready() {
+    let mut fixture = Fixture::new().gate(GatePoint::ReleaseTraffic).decided();
+    for kind in [CreateMachine, TaskKind::InstallPackages, TaskKind::RegisterBackend, DeployApp, TaskKind::CheckHealth]
+    {
+        fixture.perform(kind);
+    }
+    assert_eq!(
+        (fixture.state(), fixture.steps().as_str()),
+        (State::Ready, "Gate(ReleaseTraffic) > ReleaseTraffic + BindMonitoring")
+    );
+    assert_eq!(reason(fixture.report(ReleaseTraffic, "a", Outcome::Succeeded)), R::NotOpen);
+    fixture.perform_all();
+    assert_eq!(fixture.steps(), "");
+    fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
+    fixture.perform(TaskKind::HoldTraffic);
+    fixture.perform(DeployApp);
+    fixture.perform(TaskKind::CheckHealth);
+    assert_eq!(fixture.steps(), "Gate(ReleaseTraffic) > ReleaseTraffic");
+}
+
+#[test]
+fn before_its_gate_nothing_of_a_retired_server_is_touched() {
+    let mut fixture = Fixture::new().gate(GatePoint::DestroyMachine).decided();
+    fixture.perform_all();
+    fixture.declare(|spec| spec.offline = true);
+    assert_eq!(
+        fixture.steps(),
+        "Gate(DestroyMachine) > HoldTraffic > RemoveBackend + UnbindMonitoring > DestroyMachine"
+    );
+    assert_eq!(reason(fixture.report(TaskKind::HoldTraffic, "a", Outcome::Running)), R::NotOpen);
+    fixture.report(Gate, "a", Outcome::Succeeded).unwrap();
+    fixture.perform_all();
+    assert!(berth_core::lifecycle::is_retired(&fixture.server));
+}
+
+#[test]
+fn an_approval_is_stamped_whatever_was_written_there() {
+    let approval = |approver: Option<Approver>| -> Approval {
+        let mut approval: Approval = serde_json::from_value(json!({
+            "apiVersion": "berth.dev/v1alpha1", "kind": "Approval", "metadata": {"name": "yes"},
+            "spec": {"target": {"kind": "Server", "name": "web-0"}, "taskID": 1, "decision": "Approve"}
+        }))
+        .unwrap();
+        approval.spec.approver = approver;
+        approval
+    };
+    let now = start() + SignedDuration::from_millis(400);
+    let forged = Approver { username: "boss".into(), at: Time(Timestamp::UNIX_EPOCH) };
+    for written in [None, Some(forged)] {
+        let stamped = admit_approval(approval(written), &person("ann"), now);
+        assert_eq!(stamped.spec.approver, Some(Approver { username: "ann".into(), at: Time(start()) }));
+    }
+}

@@ -1,0 +1,226 @@
+//! The task table: which tasks a state has, in which steps, with gates, and without what is already true.
+
+use berth_core::{
+    api::{GatePoint, MonitoringPhase, Outcome, State, TaskKind, TrafficPhase},
+    lifecycle::plan,
+};
+
+use crate::support::{Fixture, start, unreachable};
+
+/// The tasks that are planned for a state, in steps.
+fn planned(fixture: &Fixture, state: State) -> String {
+    let mut out = String::new();
+    let mut step = 0;
+    for task in plan(&fixture.server, state) {
+        match task.step - step {
+            0 => out.push_str(" + "),
+            1 if step > 0 => out.push_str(" > "),
+            1 => {}
+            other => panic!("step {} after {step}, {other} apart", task.step),
+        }
+        step = task.step;
+        match task.gate {
+            Some(point) => out.push_str(&format!("Gate({point})")),
+            None => out.push_str(&task.kind.to_string()),
+        }
+    }
+    out
+}
+
+#[track_caller]
+fn plans(fixture: &Fixture, state: State, tasks: &str) {
+    assert_eq!(planned(fixture, state), tasks, "in {state}");
+}
+
+fn all_gates(fixture: Fixture) -> Fixture {
+    GatePoint::ALL.into_iter().fold(fixture, Fixture::gate)
+}
+
+#[test]
+fn initializing() {
+    plans(&Fixture::new(), State::Initializing, "CreateMachine > InstallPackages + RegisterBackend");
+    plans(&Fixture::new().running(), State::Initializing, "InstallPackages + RegisterBackend");
+    plans(&Fixture::new().running().installed(), State::Initializing, "RegisterBackend");
+    plans(&Fixture::new().running().registered(), State::Initializing, "InstallPackages");
+    plans(&Fixture::new().running().installed().registered(), State::Initializing, "");
+    plans(&Fixture::bare(), State::Initializing, "CreateMachine > InstallPackages");
+    let serving = Fixture::new().running().traffic(TrafficPhase::Serving);
+    plans(&serving, State::Initializing, "HoldTraffic > InstallPackages");
+    plans(&serving.traffic(TrafficPhase::Draining), State::Initializing, "HoldTraffic > InstallPackages");
+}
+
+#[test]
+fn initializing_with_gates() {
+    plans(
+        &all_gates(Fixture::new()),
+        State::Initializing,
+        "Gate(CreateMachine) > CreateMachine > Gate(InstallPackages) > InstallPackages + RegisterBackend",
+    );
+    let serving = all_gates(Fixture::new().running()).traffic(TrafficPhase::Serving);
+    plans(&serving, State::Initializing, "HoldTraffic > Gate(InstallPackages) > InstallPackages");
+    // A gate stands before its task only.
+    plans(&all_gates(Fixture::new().running().installed()), State::Initializing, "RegisterBackend");
+    let other = Fixture::new().gate(GatePoint::DeployApp).gate(GatePoint::ReleaseTraffic);
+    plans(&other, State::Initializing, "CreateMachine > InstallPackages + RegisterBackend");
+}
+
+#[test]
+fn deploying() {
+    let here = Fixture::new().running().installed().registered();
+    plans(&here, State::Deploying, "DeployApp > CheckHealth");
+    plans(&here.clone().healthy(), State::Deploying, "DeployApp > CheckHealth");
+    plans(&here.clone().deployed(), State::Deploying, "CheckHealth");
+    plans(&here.clone().deployed().healthy(), State::Deploying, "");
+    plans(&here.clone().spec(|spec| spec.health_check = None), State::Deploying, "DeployApp");
+    plans(&here.clone().traffic(TrafficPhase::Serving), State::Deploying, "HoldTraffic > DeployApp > CheckHealth");
+    plans(&here.traffic(TrafficPhase::Draining).deployed(), State::Deploying, "HoldTraffic > CheckHealth");
+}
+
+#[test]
+fn deploying_with_gates() {
+    let here = all_gates(Fixture::new().running().installed().traffic(TrafficPhase::Serving));
+    plans(&here, State::Deploying, "HoldTraffic > Gate(DeployApp) > DeployApp > CheckHealth");
+    plans(&here.deployed(), State::Deploying, "HoldTraffic > CheckHealth");
+}
+
+#[test]
+fn ready() {
+    let right = Fixture::new().all_right();
+    plans(&right, State::Ready, "");
+    plans(&right.clone().registered(), State::Ready, "ReleaseTraffic");
+    plans(&right.clone().traffic(TrafficPhase::Draining), State::Ready, "ReleaseTraffic");
+    let unbound = right.clone().fact(|status| status.monitoring = None);
+    plans(&unbound, State::Ready, "BindMonitoring");
+    plans(&unbound.registered(), State::Ready, "ReleaseTraffic + BindMonitoring");
+    plans(&right.clone().monitoring(MonitoringPhase::Paused), State::Ready, "BindMonitoring");
+    let moved = right.clone().fact(|status| status.machine.as_mut().unwrap().address = Some("127.1.0.9".into()));
+    plans(&moved, State::Ready, "BindMonitoring");
+    plans(&right.clone().spec(|spec| spec.monitoring.as_mut().unwrap().port = 1), State::Ready, "BindMonitoring");
+    plans(&right.clone().spec(|spec| spec.monitoring = None), State::Ready, "UnbindMonitoring");
+    let unwatched = right.spec(|spec| spec.monitoring = None).fact(|status| status.monitoring = None);
+    plans(&unwatched, State::Ready, "");
+    plans(&Fixture::bare().all_right(), State::Ready, "");
+}
+
+#[test]
+fn ready_with_gates() {
+    let held = all_gates(Fixture::new()).all_right().registered().fact(|status| status.monitoring = None);
+    plans(&held, State::Ready, "Gate(ReleaseTraffic) > ReleaseTraffic + BindMonitoring");
+    plans(&held.traffic(TrafficPhase::Serving), State::Ready, "BindMonitoring");
+}
+
+#[test]
+fn unknown() {
+    let lost = |fixture: Fixture| fixture.fact(|status| status.reachability = Some(unreachable(60, start())));
+    let right = Fixture::new().all_right();
+    plans(&lost(right.clone()), State::Unknown, "HoldTraffic + PauseMonitoring > AwaitRecovery");
+    plans(&lost(right.clone().registered()), State::Unknown, "PauseMonitoring > AwaitRecovery");
+    let paused = right.clone().monitoring(MonitoringPhase::Paused);
+    plans(&lost(paused.clone()), State::Unknown, "HoldTraffic > AwaitRecovery");
+    plans(&lost(paused.registered()), State::Unknown, "AwaitRecovery");
+    let reboots = right.clone().spec(|spec| spec.reachability.reboot = true);
+    plans(&lost(reboots.clone()), State::Unknown, "HoldTraffic + PauseMonitoring > RebootMachine > AwaitRecovery");
+    // Forced, with a machine that answers.
+    plans(&reboots, State::Unknown, "HoldTraffic + PauseMonitoring");
+    plans(&all_gates(lost(right)), State::Unknown, "HoldTraffic + PauseMonitoring > AwaitRecovery");
+}
+
+#[test]
+fn a_lost_machine_is_rebooted_once() {
+    let mut lost = Fixture::ready().spec(|spec| spec.reachability.reboot = true);
+    let fact = unreachable(60, lost.now);
+    lost.write(berth_core::api::Executor::MonitorController, |write| write.reachability(fact)).unwrap();
+    assert_eq!(lost.steps(), "HoldTraffic + PauseMonitoring > RebootMachine > AwaitRecovery");
+    lost.perform(TaskKind::HoldTraffic);
+    lost.perform(TaskKind::PauseMonitoring);
+    lost.claim(TaskKind::RebootMachine, "a").unwrap();
+    assert_eq!(lost.steps(), "RebootMachine > AwaitRecovery");
+    lost.report(TaskKind::RebootMachine, "a", Outcome::Succeeded).unwrap();
+    assert_eq!(lost.steps(), "AwaitRecovery");
+    lost.acknowledge();
+    assert_eq!(lost.steps(), "AwaitRecovery");
+    // Lost another time, it is rebooted another time.
+    let again = lost.was(State::Ready);
+    plans(&again, State::Unknown, "RebootMachine > AwaitRecovery");
+}
+
+#[test]
+fn a_reboot_that_failed_does_not_count_as_one() {
+    let mut lost = Fixture::ready().spec(|spec| spec.reachability.reboot = true).registered();
+    let fact = unreachable(60, lost.now);
+    lost.write(berth_core::api::Executor::MonitorController, |write| write.reachability(fact)).unwrap();
+    lost.perform(TaskKind::PauseMonitoring);
+    lost.claim(TaskKind::RebootMachine, "a").unwrap();
+    lost.report(TaskKind::RebootMachine, "a", Outcome::Failed).unwrap();
+    plans(&lost, State::Unknown, "RebootMachine > AwaitRecovery");
+}
+
+#[test]
+fn offline() {
+    let serving = Fixture::new().all_right();
+    plans(&serving, State::Offline, "HoldTraffic > RemoveBackend + UnbindMonitoring > DestroyMachine");
+    plans(&serving.clone().registered(), State::Offline, "RemoveBackend + UnbindMonitoring > DestroyMachine");
+    let unwatched = serving.clone().registered().fact(|status| status.monitoring = None);
+    plans(&unwatched, State::Offline, "RemoveBackend > DestroyMachine");
+    let unknown = serving.clone().fact(|status| status.traffic = None);
+    plans(&unknown, State::Offline, "UnbindMonitoring > DestroyMachine");
+    plans(&Fixture::new().running(), State::Offline, "DestroyMachine");
+    plans(&Fixture::new(), State::Offline, "");
+}
+
+#[test]
+fn offline_with_gates() {
+    let all = "Gate(DestroyMachine) > HoldTraffic > RemoveBackend + UnbindMonitoring > DestroyMachine";
+    plans(&all_gates(Fixture::new()).all_right(), State::Offline, all);
+    plans(&all_gates(Fixture::new().running()), State::Offline, "Gate(DestroyMachine) > DestroyMachine");
+    plans(&all_gates(Fixture::new()).registered(), State::Offline, "Gate(DestroyMachine) > RemoveBackend");
+    plans(&all_gates(Fixture::new()), State::Offline, "");
+}
+
+#[test]
+fn every_task_has_its_executor_and_the_lock_where_it_touches_the_machine() {
+    use TaskKind as K;
+    use berth_core::api::Executor as E;
+    let table = [
+        (E::Person, false, vec![K::Gate]),
+        (
+            E::ReplicasetController,
+            true,
+            vec![K::CreateMachine, K::InstallPackages, K::RebootMachine, K::DestroyMachine],
+        ),
+        (E::DeploymentController, true, vec![K::DeployApp]),
+        (E::LbController, false, vec![K::HoldTraffic, K::RegisterBackend, K::ReleaseTraffic, K::RemoveBackend]),
+        (
+            E::MonitorController,
+            false,
+            vec![K::CheckHealth, K::BindMonitoring, K::PauseMonitoring, K::AwaitRecovery, K::UnbindMonitoring],
+        ),
+    ];
+    let mut seen = 0;
+    for (executor, locked, kinds) in table {
+        for kind in kinds {
+            assert_eq!((kind.executor(), kind.needs_lock()), (executor, locked), "{kind}");
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, TaskKind::ALL.len());
+}
+
+#[test]
+fn a_whole_life_goes_through_the_states_of_the_table() {
+    use State::{Deploying, Initializing, Offline, Ready};
+    let mut life = Fixture::new();
+    life.acknowledge();
+    assert_eq!(life.steps(), "CreateMachine > InstallPackages + RegisterBackend");
+    life.perform_all();
+    assert_eq!((life.state(), life.steps().as_str()), (State::Ready, ""));
+    life.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
+    assert_eq!(life.steps(), "HoldTraffic > DeployApp > CheckHealth");
+    life.perform_all();
+    life.declare(|spec| spec.offline = true);
+    assert_eq!(life.steps(), "HoldTraffic > RemoveBackend + UnbindMonitoring > DestroyMachine");
+    life.perform_all();
+    let states: Vec<State> = life.status().transitions.iter().map(|t| t.to).collect();
+    assert_eq!(states, [Initializing, Deploying, Ready, Deploying, Ready, Offline]);
+    assert!(berth_core::lifecycle::is_retired(&life.server));
+}

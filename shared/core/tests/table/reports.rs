@@ -1,0 +1,285 @@
+//! Reports: who may report on what, and what a report brings about.
+
+use berth_core::{
+    api::{Executor, Outcome, Report, TaskKind, TaskPhase, TrafficPhase},
+    lifecycle::RefusalReason,
+};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
+
+use crate::support::{Fixture, LOCK, holder, machine, person, reason, refusal, report};
+
+use RefusalReason as R;
+use TaskKind::{CheckHealth, CreateMachine, HoldTraffic, InstallPackages, RegisterBackend};
+
+fn claimed() -> Fixture {
+    let mut fixture = Fixture::new().decided();
+    fixture.claim(CreateMachine, "a").unwrap();
+    fixture
+}
+
+/// A Server with a task that needs no lock.
+fn unlocked() -> Fixture {
+    Fixture::new().running().installed().decided()
+}
+
+#[test]
+fn success_ends_the_task_and_releases_the_lock() {
+    let mut fixture = claimed();
+    fixture.advance(3);
+    fixture
+        .report_with(CreateMachine, "a", Outcome::Succeeded, |write| write.machine(Some(machine("m1", "b1"))))
+        .unwrap();
+    let task = fixture.task(CreateMachine);
+    assert_eq!((task.phase, task.attempts, task.message.as_str()), (TaskPhase::Succeeded, 1, "Succeeded"));
+    assert_eq!(task.finished_at, Some(Time(fixture.now)));
+    assert_eq!((&fixture.status().lock, &fixture.status().report), (&None, &None));
+    assert_eq!(fixture.status().machine, Some(machine("m1", "b1")));
+}
+
+#[test]
+fn a_result_counts_once() {
+    let mut fixture = claimed();
+    let again = report(fixture.task(CreateMachine), "replicaset-controller/a", Outcome::Succeeded);
+    fixture
+        .report_with(CreateMachine, "a", Outcome::Succeeded, |write| write.machine(Some(machine("m1", "b1"))))
+        .unwrap();
+    let before = fixture.server.clone();
+    let result = fixture.write(Executor::ReplicasetController, |write| write.report(again));
+    assert_eq!(refusal(result), ("status.report.taskID".into(), R::NotOpen));
+    let result = fixture.report(CreateMachine, "a", Outcome::Failed);
+    assert_eq!(reason(result), R::NotOpen);
+    assert_eq!(fixture.server, before);
+}
+
+#[test]
+fn only_the_holder_reports_on_a_task_that_needs_the_lock() {
+    let mut fixture = claimed();
+    assert_eq!(
+        refusal(fixture.report(CreateMachine, "b", Outcome::Succeeded)),
+        ("status.report.taskID".into(), R::NotHolder)
+    );
+    let mut unclaimed = Fixture::new().decided();
+    assert_eq!(reason(unclaimed.report(CreateMachine, "a", Outcome::Succeeded)), R::NotHolder);
+    let mut released = claimed();
+    released.claim_for(CreateMachine, "a", 0).unwrap();
+    assert_eq!(reason(released.report(CreateMachine, "a", Outcome::Succeeded)), R::NotHolder);
+    // A lock for another task does not help.
+    let mut other = claimed();
+    other
+        .report_with(CreateMachine, "a", Outcome::Succeeded, |write| write.machine(Some(machine("m1", "b1"))))
+        .unwrap();
+    let mut wrong = other.clone().fact(|_| {});
+    other.claim(InstallPackages, "a").unwrap();
+    wrong = wrong.fact(|status| {
+        status.lock.clone_from(&other.status().lock);
+        status.lock.as_mut().unwrap().task_id = 1;
+    });
+    assert_eq!(reason(wrong.report(InstallPackages, "a", Outcome::Succeeded)), R::NotHolder);
+}
+
+#[test]
+fn a_holder_whose_task_does_not_run_is_refused() {
+    let mut fixture = claimed();
+    let id = fixture.task(CreateMachine).id;
+    fixture = fixture.fact(|status| status.tasks.iter_mut().find(|t| t.id == id).unwrap().phase = TaskPhase::Pending);
+    assert_eq!(reason(fixture.report(CreateMachine, "a", Outcome::Succeeded)), R::NotHolder);
+}
+
+#[test]
+fn the_report_of_another_executor_or_a_person_is_refused() {
+    let mut fixture = claimed();
+    for executor in [Executor::DeploymentController, Executor::LbController, Executor::MonitorController] {
+        let wrong = report(fixture.task(CreateMachine), &holder(executor, "a"), Outcome::Succeeded);
+        let result = fixture.write(executor, |write| write.report(wrong));
+        assert_eq!(refusal(result), ("status.report.taskID".into(), R::WrongExecutor));
+        let posing = report(fixture.task(CreateMachine), "replicaset-controller/a", Outcome::Succeeded);
+        let result = fixture.write(executor, |write| write.report(posing));
+        assert_eq!(refusal(result), ("status.report.holder".into(), R::Malformed));
+    }
+    let by_hand = report(fixture.task(CreateMachine), "replicaset-controller/a", Outcome::Succeeded);
+    let result = fixture.write_as(&person("ann"), |write| write.report(by_hand));
+    assert_eq!(refusal(result), ("status.report".into(), R::WrongExecutor));
+}
+
+#[test]
+fn a_report_on_an_unknown_task_is_refused() {
+    let mut fixture = claimed();
+    let unknown =
+        Report { task_id: 99, ..report(fixture.task(CreateMachine), "replicaset-controller/a", Outcome::Running) };
+    let result = fixture.write(Executor::ReplicasetController, |write| write.report(unknown));
+    assert_eq!(refusal(result), ("status.report.taskID".into(), R::UnknownTask));
+}
+
+#[test]
+fn a_task_without_a_lock_is_reported_from_pending() {
+    let mut fixture = unlocked();
+    fixture.perform(RegisterBackend);
+    let task = fixture.task(RegisterBackend);
+    assert_eq!((task.phase, task.attempts), (TaskPhase::Succeeded, 1));
+    assert_eq!(task.started_at, Some(Time(fixture.now)));
+}
+
+#[test]
+fn work_that_takes_time_is_reported_running_first() {
+    let mut fixture = unlocked();
+    fixture.report(RegisterBackend, "a", Outcome::Running).unwrap();
+    let begun = Some(Time(fixture.now));
+    fixture.advance(9);
+    fixture.report(RegisterBackend, "b", Outcome::Running).unwrap();
+    let task = fixture.task(RegisterBackend);
+    assert_eq!((task.phase, task.attempts, &task.started_at), (TaskPhase::Running, 1, &begun));
+    assert_eq!((&task.finished_at, task.message.as_str()), (&None, "Running"));
+    fixture.perform(RegisterBackend);
+    assert_eq!(
+        (fixture.task(RegisterBackend).phase, fixture.task(RegisterBackend).attempts),
+        (TaskPhase::Succeeded, 1)
+    );
+}
+
+#[test]
+fn news_of_a_locked_task_keeps_the_lock() {
+    let mut fixture = claimed();
+    fixture.report(CreateMachine, "a", Outcome::Running).unwrap();
+    assert_eq!(fixture.status().lock.as_ref().unwrap().holder, "replicaset-controller/a");
+    assert_eq!((fixture.phase(CreateMachine), fixture.task(CreateMachine).attempts), (TaskPhase::Running, 1));
+}
+
+#[test]
+fn a_lock_of_somebody_else_survives_the_report_on_a_task_without_one() {
+    let mut fixture = Fixture::new().running().decided();
+    fixture.claim(InstallPackages, "a").unwrap();
+    fixture.perform(RegisterBackend);
+    assert_eq!(fixture.status().lock.as_ref().unwrap().holder, "replicaset-controller/a");
+}
+
+#[test]
+fn a_task_whose_turn_has_not_come_cannot_be_reported_on() {
+    let mut fixture = Fixture::new().decided();
+    assert_eq!(
+        refusal(fixture.report(RegisterBackend, "a", Outcome::Succeeded)),
+        ("status.report.taskID".into(), R::NotOpen)
+    );
+}
+
+#[test]
+fn a_retry_waits_and_counts_attempts_until_they_are_used_up() {
+    let mut fixture = claimed();
+    let retry = |fixture: &mut Fixture| {
+        let wait = Some(20);
+        let retry = report(fixture.task(CreateMachine), "replicaset-controller/a", Outcome::Retry);
+        fixture
+            .write(Executor::ReplicasetController, |write| write.report(Report { retry_after_seconds: wait, ..retry }))
+    };
+    for attempt in 1..3 {
+        retry(&mut fixture).unwrap();
+        let task = fixture.task(CreateMachine).clone();
+        let then = fixture.now + SignedDuration::from_secs(20);
+        assert_eq!((task.phase, task.attempts, task.not_before), (TaskPhase::Pending, attempt, Some(Time(then))));
+        assert_eq!((&fixture.status().lock, &task.finished_at), (&None, &None));
+        fixture.advance(20);
+        fixture.claim(CreateMachine, "a").unwrap();
+    }
+    retry(&mut fixture).unwrap();
+    let task = fixture.task(CreateMachine);
+    assert_eq!((task.phase, task.attempts, &task.not_before), (TaskPhase::Failed, 3, &None));
+    assert_eq!((&task.finished_at, &fixture.status().lock), (&Some(Time(fixture.now)), &None));
+    assert_eq!(fixture.steps(), "InstallPackages + RegisterBackend", "what is behind it waits");
+    assert_eq!(reason(fixture.claim(InstallPackages, "a")), R::NotOpen);
+}
+
+#[test]
+fn a_retry_of_a_task_without_a_lock_counts_its_attempts_too() {
+    let mut fixture = unlocked();
+    for attempt in 1..3 {
+        fixture.report(RegisterBackend, "a", Outcome::Retry).unwrap();
+        let task = fixture.task(RegisterBackend);
+        assert_eq!((task.phase, task.attempts), (TaskPhase::Pending, attempt));
+        assert_eq!(task.not_before, Some(Time(fixture.now)), "no time means at once");
+    }
+    fixture.report(RegisterBackend, "a", Outcome::Running).unwrap();
+    assert_eq!((fixture.task(RegisterBackend).attempts, &fixture.task(RegisterBackend).not_before), (3, &None));
+    fixture.report(RegisterBackend, "a", Outcome::Retry).unwrap();
+    assert_eq!(fixture.phase(RegisterBackend), TaskPhase::Failed);
+}
+
+#[test]
+fn a_negative_wait_is_none() {
+    let mut fixture = unlocked();
+    let retry = report(fixture.task(RegisterBackend), "lb-controller/a", Outcome::Retry);
+    fixture
+        .write(Executor::LbController, |write| write.report(Report { retry_after_seconds: Some(-5), ..retry }))
+        .unwrap();
+    assert_eq!(fixture.task(RegisterBackend).not_before, Some(Time(fixture.now)));
+}
+
+#[test]
+fn failure_needs_no_further_attempt() {
+    let mut fixture = claimed();
+    fixture.report(CreateMachine, "a", Outcome::Failed).unwrap();
+    assert_eq!((fixture.phase(CreateMachine), fixture.task(CreateMachine).attempts), (TaskPhase::Failed, 1));
+    fixture.acknowledge();
+    assert_eq!(fixture.phase(CreateMachine), TaskPhase::Failed, "nobody asked for another try");
+    let failed = fixture.status().tasks.iter().filter(|task| task.kind == CreateMachine).count();
+    assert_eq!(failed, 1);
+}
+
+#[test]
+fn a_late_report_is_refused_and_the_facts_alone_are_accepted() {
+    let mut fixture = claimed();
+    fixture.declare(|spec| spec.offline = true);
+    let late =
+        fixture.report_with(CreateMachine, "a", Outcome::Succeeded, |write| write.machine(Some(machine("m1", "b1"))));
+    assert_eq!(reason(late), R::NotOpen);
+    let release = berth_core::api::Claim {
+        task_id: fixture.task(CreateMachine).id,
+        holder: holder(Executor::ReplicasetController, "a"),
+        duration_seconds: 0,
+    };
+    fixture
+        .write(Executor::ReplicasetController, |write| write.machine(Some(machine("m1", "b1"))).claim(release))
+        .unwrap();
+    assert_eq!(fixture.status().machine, Some(machine("m1", "b1")));
+    assert_eq!((&fixture.status().lock, fixture.steps().as_str()), (&None, "DestroyMachine"));
+}
+
+#[test]
+fn a_late_report_after_a_takeover_is_refused_in_both_phases() {
+    let mut fixture = claimed();
+    fixture.advance(i64::from(LOCK) + 1);
+    fixture.claim(CreateMachine, "b").unwrap();
+    assert_eq!(reason(fixture.report(CreateMachine, "a", Outcome::Succeeded)), R::NotHolder);
+    fixture
+        .report_with(CreateMachine, "b", Outcome::Succeeded, |write| write.machine(Some(machine("m1", "b1"))))
+        .unwrap();
+    assert_eq!(reason(fixture.report(CreateMachine, "a", Outcome::Succeeded)), R::NotOpen);
+}
+
+#[test]
+fn a_success_that_the_facts_do_not_bear_out_is_tried_again() {
+    let mut fixture = claimed();
+    let first = fixture.task(CreateMachine).id;
+    fixture.report(CreateMachine, "a", Outcome::Succeeded).unwrap();
+    assert_eq!((fixture.phase(CreateMachine), fixture.task(CreateMachine).id > first), (TaskPhase::Pending, true));
+}
+
+#[test]
+fn a_check_that_runs_is_reported_by_any_instance() {
+    let mut fixture = Fixture::new().running().installed().registered().deployed().decided();
+    fixture.report(CheckHealth, "a", Outcome::Running).unwrap();
+    fixture.report(CheckHealth, "b", Outcome::Failed).unwrap();
+    assert_eq!(fixture.phase(CheckHealth), TaskPhase::Failed);
+}
+
+#[test]
+fn draining_is_seen_while_it_lasts() {
+    let mut fixture = Fixture::ready();
+    fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
+    let fact = crate::support::traffic(&fixture.server, TrafficPhase::Draining);
+    fixture.report_with(HoldTraffic, "a", Outcome::Running, |write| write.traffic(fact)).unwrap();
+    assert_eq!(
+        (fixture.phase(HoldTraffic), fixture.steps().as_str()),
+        (TaskPhase::Running, "HoldTraffic > DeployApp > CheckHealth")
+    );
+    fixture.perform(HoldTraffic);
+    assert_eq!(fixture.steps(), "DeployApp > CheckHealth");
+}

@@ -1,0 +1,103 @@
+//! The end: the finalizer, and giving a Server up.
+
+use berth_core::{
+    FINALIZER,
+    api::{Executor, Server, TaskKind},
+    lifecycle::{ABANDON_ANNOTATION, RefusalReason},
+};
+
+use crate::support::{Denied, Fixture, controller, created, full_spec, person, refusal};
+
+fn let_go(server: &mut Server) {
+    server.metadata.finalizers.get_or_insert_default().retain(|finalizer| finalizer != FINALIZER);
+}
+
+fn abandon(server: &mut Server, why: &str) {
+    server.metadata.annotations.get_or_insert_default().insert(ABANDON_ANNOTATION.into(), why.into());
+}
+
+#[test]
+fn a_new_server_gets_the_finalizer_once() {
+    assert_eq!(created(full_spec()).metadata.finalizers, Some(vec![FINALIZER.to_owned()]));
+    let mut server = created(full_spec());
+    server.metadata.finalizers = Some(vec!["other".into(), FINALIZER.into()]);
+    let author = controller(Executor::ReplicasetController);
+    let admitted = berth_core::lifecycle::admit_create(server, &author, crate::support::start()).unwrap();
+    assert_eq!(admitted.metadata.finalizers, Some(vec!["other".to_owned(), FINALIZER.to_owned()]));
+}
+
+#[test]
+fn the_finalizer_stays_until_traffic_monitoring_and_machine_are_gone() {
+    let mut fixture = Fixture::new().decided();
+    fixture.perform_all();
+    fixture.delete();
+    let mut left = Vec::new();
+    for kind in [TaskKind::HoldTraffic, TaskKind::RemoveBackend, TaskKind::UnbindMonitoring, TaskKind::DestroyMachine] {
+        let result = fixture.update(&controller(Executor::ReplicasetController), let_go);
+        let Err(Denied::Refused(denied)) = result else { panic!("before {kind}: {result:?}") };
+        assert_eq!((denied.field.as_str(), denied.reason), ("metadata.finalizers", RefusalReason::CleanupIncomplete));
+        left.push(denied.message.split("still: ").nth(1).unwrap().split('.').next().unwrap().to_owned());
+        fixture.perform(kind);
+    }
+    assert_eq!(
+        left,
+        ["traffic, monitoring, machine", "traffic, monitoring, machine", "monitoring, machine", "machine"]
+    );
+    fixture.update(&controller(Executor::ReplicasetController), let_go).unwrap();
+    assert_eq!(fixture.server.metadata.finalizers, Some(vec![]));
+}
+
+#[test]
+fn a_person_cannot_just_take_the_finalizer_away() {
+    let mut fixture = Fixture::ready();
+    assert_eq!(refusal(fixture.update(&person("ann"), let_go)).1, RefusalReason::CleanupIncomplete);
+    assert_eq!(
+        refusal(fixture.update(&person("ann"), |s| s.metadata.finalizers = None)).1,
+        RefusalReason::CleanupIncomplete
+    );
+}
+
+#[test]
+fn a_person_who_says_why_gives_a_server_up() {
+    let mut silent = Fixture::ready();
+    let result = silent.update(&person("ann"), |server| {
+        abandon(server, "");
+        let_go(server);
+    });
+    assert_eq!(refusal(result).1, RefusalReason::CleanupIncomplete);
+    let mut at_once = Fixture::ready();
+    at_once
+        .update(&person("ann"), |server| {
+            abandon(server, "the data centre burnt down");
+            let_go(server);
+        })
+        .unwrap();
+    let mut before = Fixture::ready();
+    before.update(&person("ann"), |server| abandon(server, "the data centre burnt down")).unwrap();
+    before.update(&controller(Executor::ReplicasetController), let_go).unwrap();
+    let mut other = Fixture::ready();
+    let result = other.update(&person("ann"), |server| {
+        server.metadata.annotations = Some([("other".to_owned(), "text".to_owned())].into());
+        let_go(server);
+    });
+    assert_eq!(refusal(result).1, RefusalReason::CleanupIncomplete);
+}
+
+#[test]
+fn other_finalizers_and_other_writes_are_left_alone() {
+    let mut fixture = Fixture::ready();
+    fixture.server.metadata.finalizers = Some(vec![FINALIZER.into(), "other".into()]);
+    fixture.update(&person("ann"), |s| s.metadata.finalizers = Some(vec![FINALIZER.into()])).unwrap();
+    fixture.server.metadata.finalizers = None;
+    fixture.update(&person("ann"), |server| server.spec.offline = true).unwrap();
+    assert_eq!(fixture.server.metadata.finalizers, None);
+}
+
+#[test]
+fn a_machine_that_may_exist_keeps_the_object() {
+    let mut fixture = Fixture::bare().decided();
+    fixture.claim(TaskKind::CreateMachine, "a").unwrap();
+    fixture.delete();
+    assert_eq!(fixture.steps(), "DestroyMachine");
+    assert_eq!(refusal(fixture.update(&person("ann"), let_go)).1, RefusalReason::CleanupIncomplete);
+}

@@ -1,0 +1,231 @@
+//! What a decision does to the task list: entering, recomputing, forgetting.
+
+use berth_core::api::{
+    Executor, GatePoint, HealthState, Outcome, Retry, State, Task, TaskKind, TaskPhase, TrafficPhase,
+};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
+
+use crate::support::{Fixture, environment, unreachable};
+
+use TaskKind::{CreateMachine, DeployApp, HoldTraffic, InstallPackages, RegisterBackend};
+
+fn ids(fixture: &Fixture) -> Vec<i64> {
+    fixture.status().tasks.iter().map(|task| task.id).collect()
+}
+
+fn by_id(fixture: &Fixture, id: i64) -> &Task {
+    fixture.status().tasks.iter().find(|task| task.id == id).unwrap()
+}
+
+#[test]
+fn new_tasks_are_pending_and_numbered_from_one() {
+    let mut fixture = Fixture::new();
+    fixture.acknowledge();
+    assert_eq!(
+        (ids(&fixture), fixture.status().last_task_id, fixture.status().first_task_id),
+        (vec![1, 2, 3], Some(3), Some(1))
+    );
+    for task in &fixture.status().tasks {
+        assert_eq!((task.phase, task.attempts, task.executor), (TaskPhase::Pending, 0, task.kind.executor()));
+        assert!(task.not_before.is_none() && task.started_at.is_none() && task.finished_at.is_none());
+        assert!(!task.digest.is_empty() && task.message.is_empty());
+    }
+}
+
+#[test]
+fn leaving_a_state_cancels_what_is_unfinished() {
+    let mut fixture = Fixture::new().decided();
+    fixture.perform(CreateMachine);
+    fixture.report(RegisterBackend, "a", Outcome::Retry).unwrap();
+    fixture.advance(4);
+    fixture.declare(|spec| spec.offline = true);
+    let left = Some(Time(fixture.now));
+    for kind in [InstallPackages, RegisterBackend] {
+        let task = fixture.task(kind);
+        assert_eq!(
+            (task.phase, task.message.as_str(), &task.finished_at),
+            (TaskPhase::Cancelled, "the Server left Initializing", &left)
+        );
+        assert_eq!(task.not_before, None);
+    }
+    assert_eq!((fixture.phase(CreateMachine), fixture.steps().as_str()), (TaskPhase::Succeeded, "DestroyMachine"));
+    assert_eq!((fixture.status().first_task_id, fixture.status().last_task_id), (Some(4), Some(4)));
+}
+
+#[test]
+fn deciding_again_changes_nothing() {
+    let mut fixture = Fixture::new().decided();
+    let before = fixture.server.clone();
+    fixture.advance(100);
+    fixture.acknowledge();
+    assert_eq!(fixture.server, before);
+}
+
+#[test]
+fn what_the_plan_no_longer_asks_for_is_cancelled() {
+    let mut fixture = Fixture::new().running().decided();
+    assert_eq!(fixture.steps(), "InstallPackages + RegisterBackend");
+    fixture.advance(1);
+    fixture.declare(|spec| spec.traffic = None);
+    let task = fixture.task(RegisterBackend);
+    assert_eq!((task.phase, task.message.as_str()), (TaskPhase::Cancelled, "no longer needed"));
+    assert_eq!((fixture.steps().as_str(), fixture.state()), ("InstallPackages", State::Initializing));
+}
+
+#[test]
+fn an_untouched_task_carries_out_the_newer_declaration() {
+    let mut fixture = Fixture::new().running().decided();
+    let before = fixture.task(InstallPackages).clone();
+    fixture.declare(|spec| spec.packages[0].version = "1.1".into());
+    let after = fixture.task(InstallPackages);
+    assert_eq!((after.id, after.phase), (before.id, TaskPhase::Pending));
+    assert_ne!(after.digest, before.digest);
+}
+
+#[test]
+fn a_task_that_was_tried_is_replaced_when_its_declaration_changes() {
+    let mut fixture = Fixture::new().running().decided();
+    let before = fixture.task(InstallPackages).clone();
+    fixture.claim(InstallPackages, "a").unwrap();
+    fixture.report(InstallPackages, "a", Outcome::Retry).unwrap();
+    fixture.declare(|spec| spec.packages[0].version = "1.1".into());
+    assert_eq!(by_id(&fixture, before.id).phase, TaskPhase::Cancelled);
+    let after = fixture.task(InstallPackages);
+    assert_eq!((after.id > before.id, after.attempts, after.phase), (true, 0, TaskPhase::Pending));
+}
+
+#[test]
+fn a_running_task_that_has_the_machine_in_hand_goes_on() {
+    let mut fixture = Fixture::new().running().decided();
+    fixture.claim(InstallPackages, "a").unwrap();
+    let running = fixture.task(InstallPackages).clone();
+    let old = environment(&fixture.server.spec);
+    fixture.declare(|spec| spec.packages[0].version = "1.1".into());
+    assert_eq!(fixture.task(InstallPackages), &running);
+    fixture.report_with(InstallPackages, "a", Outcome::Succeeded, |write| write.environment(old)).unwrap();
+    let next = fixture.task(InstallPackages);
+    assert_eq!((next.id > running.id, next.phase), (true, TaskPhase::Pending));
+}
+
+#[test]
+fn a_running_task_without_the_machine_is_replaced() {
+    let mut fixture = Fixture::new().running().decided();
+    fixture.report(RegisterBackend, "a", Outcome::Running).unwrap();
+    let running = fixture.task(RegisterBackend).id;
+    fixture.declare(|spec| spec.traffic.as_mut().unwrap().services[0].port = 1);
+    assert_eq!(by_id(&fixture, running).phase, TaskPhase::Cancelled);
+    assert_eq!(fixture.phase(RegisterBackend), TaskPhase::Pending);
+}
+
+#[test]
+fn steps_move_with_what_comes_before_them() {
+    let mut fixture = Fixture::new().running().installed().registered().decided();
+    let (step, id) = (fixture.task(DeployApp).step, fixture.task(DeployApp).id);
+    assert_eq!(step, 1);
+    fixture.declare(|spec| spec.gates.push(berth_core::api::Gate { before: GatePoint::DeployApp, policy: None }));
+    assert_eq!((fixture.task(DeployApp).step, fixture.task(DeployApp).id), (2, id));
+    assert_eq!(fixture.steps(), "Gate(DeployApp) > DeployApp > CheckHealth");
+    // Also that of a task with a changed declaration, and of one that runs.
+    fixture.declare(|spec| {
+        spec.gates.clear();
+        spec.app.as_mut().unwrap().revision = Some("r2".into());
+    });
+    assert_eq!((fixture.task(DeployApp).step, fixture.task(DeployApp).id), (1, id));
+    fixture.claim(DeployApp, "a").unwrap();
+    fixture.declare(|spec| {
+        spec.app.as_mut().unwrap().revision = Some("r3".into());
+        spec.gates.push(berth_core::api::Gate { before: GatePoint::DeployApp, policy: None });
+    });
+    assert_eq!((fixture.task(DeployApp).step, fixture.phase(DeployApp)), (2, TaskPhase::Running));
+}
+
+#[test]
+fn a_change_of_state_in_the_same_kind_of_work_is_new_work() {
+    let mut fixture = Fixture::ready();
+    fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
+    let hold = fixture.task(HoldTraffic).id;
+    fixture.declare(|spec| spec.packages[0].version = "1.1".into());
+    assert_eq!(fixture.steps(), "HoldTraffic > InstallPackages");
+    assert_eq!((by_id(&fixture, hold).phase, fixture.task(HoldTraffic).id > hold), (TaskPhase::Cancelled, true));
+}
+
+#[test]
+fn the_last_ten_changes_of_state_are_remembered() {
+    let mut fixture = Fixture::ready();
+    for _ in 0..8 {
+        fixture.advance(60);
+        let lost = unreachable(60, fixture.now);
+        fixture.write(Executor::MonitorController, |write| write.reachability(lost)).unwrap();
+        fixture.perform_all();
+    }
+    let transitions = &fixture.status().transitions;
+    assert_eq!(transitions.len(), 10);
+    assert_eq!((transitions[9].to, transitions[9].at.0), (State::Ready, fixture.now));
+    assert!(transitions.windows(2).all(|pair| pair[0].at.0 <= pair[1].at.0 && Some(pair[0].to) == pair[1].from));
+    assert!(transitions[0].at.0 > fixture.now - SignedDuration::from_secs(200));
+}
+
+/// Ready, with the health check switched between right and wrong, so that CheckHealth comes again and again.
+fn toggle(fixture: &mut Fixture) {
+    fixture
+        .write(Executor::MonitorController, |write| {
+            let sick = berth_core::api::HealthFact {
+                state: HealthState::Unhealthy,
+                epoch: 0,
+                since: Time(crate::support::start()),
+                message: String::new(),
+            };
+            write.health(sick)
+        })
+        .unwrap();
+    fixture.perform_all();
+}
+
+#[test]
+fn the_last_ten_finished_tasks_are_remembered_and_ids_go_on() {
+    let mut fixture = Fixture::ready().fact(|status| status.epoch = Some(0));
+    for _ in 0..10 {
+        toggle(&mut fixture);
+    }
+    // Each time: hold, check, release.
+    assert_eq!(fixture.status().last_task_id, Some(30));
+    assert_eq!(ids(&fixture), (21..=30).collect::<Vec<_>>(), "the newest ten");
+    assert!(fixture.status().tasks.iter().all(|task| task.phase == TaskPhase::Succeeded));
+}
+
+#[test]
+fn failures_and_gates_of_the_current_state_are_not_forgotten() {
+    let mut fixture = Fixture::ready().fact(|status| {
+        status.epoch = Some(0);
+        status.traffic.as_mut().unwrap().phase = TrafficPhase::Held;
+    });
+    fixture = fixture.gate(GatePoint::ReleaseTraffic);
+    fixture.acknowledge();
+    let gate = fixture.task(TaskKind::Gate).id;
+    fixture.report(TaskKind::Gate, "a", Outcome::Succeeded).unwrap();
+    // In this state, one task after another fails and is tried again.
+    for n in 0..14 {
+        fixture.report(TaskKind::ReleaseTraffic, "a", Outcome::Failed).unwrap();
+        fixture.declare(|spec| {
+            spec.retry = Some(Retry { id: n.to_string(), reason: String::new(), by: None, at: None });
+        });
+    }
+    let tasks = fixture.status().tasks.clone();
+    assert_eq!(by_id(&fixture, gate).phase, TaskPhase::Succeeded);
+    assert_eq!(tasks.iter().filter(|task| task.phase == TaskPhase::Failed).count(), 14);
+    // Once the state is left they are a tail like any other.
+    fixture.declare(|spec| spec.offline = true);
+    assert_eq!(fixture.status().tasks.iter().filter(|task| task.phase.is_finished()).count(), 10);
+    assert!(fixture.status().tasks.iter().all(|task| task.id != gate));
+}
+
+#[test]
+fn unfinished_tasks_are_not_counted_among_the_ten() {
+    let mut fixture = Fixture::ready().fact(|status| status.epoch = Some(0));
+    for _ in 0..5 {
+        toggle(&mut fixture);
+    }
+    fixture.declare(|spec| spec.offline = true);
+    let finished = fixture.status().tasks.iter().filter(|task| task.phase.is_finished()).count();
+    assert_eq!((finished, fixture.status().tasks.len()), (10, 14));
+}

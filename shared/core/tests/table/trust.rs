@@ -1,0 +1,196 @@
+//! Trust: what calls facts in question, and what proves them.
+
+use berth_core::api::{
+    AppFact, EnvironmentFact, Executor, InstalledPackage, MachineFact, MachinePhase, Outcome, State, TaskKind,
+    TaskPhase, TrafficPhase,
+};
+
+use crate::support::{Fixture, app, environment, machine, machine_phase, unreachable};
+
+fn ready() -> Fixture {
+    let mut fixture = Fixture::new().decided();
+    fixture.perform_all();
+    assert_eq!(fixture.state(), State::Ready);
+    fixture
+}
+
+fn epoch(fixture: &Fixture) -> i64 {
+    fixture.status().epoch.unwrap()
+}
+
+fn verified(fixture: &Fixture) -> (bool, bool) {
+    let status = fixture.status();
+    (status.environment.as_ref().unwrap().verified, status.app.as_ref().unwrap().verified)
+}
+
+#[test]
+fn a_reboot_calls_everything_in_question() {
+    let mut fixture = ready();
+    let before = epoch(&fixture);
+    fixture.write(Executor::ReplicasetController, |write| write.machine(Some(machine("m1", "another")))).unwrap();
+    assert_eq!((epoch(&fixture), verified(&fixture)), (before + 1, (false, false)));
+    assert_eq!((&fixture.status().health, fixture.state()), (&None, State::Initializing));
+    assert_eq!(fixture.steps(), "HoldTraffic > InstallPackages");
+    fixture.perform_all();
+    assert_eq!((fixture.state(), verified(&fixture)), (State::Ready, (true, true)));
+}
+
+#[test]
+fn other_news_of_the_machine_calls_nothing_in_question() {
+    let mut fixture = ready();
+    let before = epoch(&fixture);
+    let known = fixture.status().machine.clone().unwrap();
+    let news =
+        MachineFact { created_at: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(fixture.now)), ..known };
+    fixture.write(Executor::ReplicasetController, |write| write.machine(Some(news))).unwrap();
+    assert_eq!((epoch(&fixture), verified(&fixture), fixture.state()), (before, (true, true), State::Ready));
+}
+
+#[test]
+fn another_machine_has_nothing_on_it() {
+    for other in [Some(machine("m2", "b9")), Some(machine_phase(MachinePhase::Gone)), None] {
+        let mut fixture = ready();
+        let before = epoch(&fixture);
+        fixture.write(Executor::ReplicasetController, |write| write.machine(other)).unwrap();
+        let status = fixture.status();
+        assert_eq!(
+            (&status.environment, &status.app, &status.health, &status.reachability),
+            (&None, &None, &None, &None)
+        );
+        assert_eq!((epoch(&fixture), fixture.state()), (before + 1, State::Initializing));
+    }
+}
+
+#[test]
+fn a_lost_machine_that_is_replaced_is_reachable_until_the_contrary_is_known() {
+    let mut fixture = ready();
+    let fact = unreachable(60, fixture.now);
+    fixture.write(Executor::MonitorController, |write| write.reachability(fact)).unwrap();
+    assert_eq!(fixture.state(), State::Unknown);
+    fixture.write(Executor::ReplicasetController, |write| write.machine(Some(machine("m2", "b9")))).unwrap();
+    assert_eq!((fixture.state(), &fixture.status().reachability), (State::Initializing, &None));
+}
+
+#[test]
+fn a_machine_that_is_gone_stays_the_one_that_was() {
+    let mut gone = Fixture::new().fact(|status| {
+        status.machine = Some(MachineFact { phase: MachinePhase::Gone, ..machine("m1", "b1") });
+    });
+    gone.acknowledge();
+    let before = gone.status().epoch;
+    gone.write(Executor::ReplicasetController, |write| write.machine(None)).unwrap();
+    assert_eq!(gone.status().epoch.unwrap_or(0), before.unwrap_or(0) + 1, "its boot is no longer known");
+    gone = gone.fact(|status| {
+        status.machine = Some(MachineFact { phase: MachinePhase::Gone, boot_id: None, ..machine("m1", "") });
+    });
+    let before = gone.status().epoch;
+    gone.write(Executor::ReplicasetController, |write| write.machine(None)).unwrap();
+    assert_eq!(gone.status().epoch, before);
+}
+
+#[test]
+fn other_packages_or_code_call_health_in_question_and_nothing_else() {
+    let mut fixture = ready();
+    let before = epoch(&fixture);
+    let mut fact = environment(&fixture.server.spec);
+    fact.packages.push(InstalledPackage { name: "more".into(), version: "1".into(), sha256: None });
+    fixture.write(Executor::ReplicasetController, |write| write.environment(fact)).unwrap();
+    assert_eq!((epoch(&fixture), verified(&fixture)), (before + 1, (true, true)));
+    assert_eq!((&fixture.status().health, fixture.state()), (&None, State::Deploying));
+
+    let mut fixture = ready();
+    let fact = AppFact { revision: "r0".into(), verified: true, deployed_at: None };
+    fixture.write(Executor::DeploymentController, |write| write.app(Some(fact))).unwrap();
+    assert_eq!((epoch(&fixture), &fixture.status().health, fixture.state()), (before + 1, &None, State::Deploying));
+    assert_eq!(verified(&fixture), (true, true));
+}
+
+#[test]
+fn the_same_facts_again_call_nothing_in_question() {
+    let mut fixture = ready();
+    let before = fixture.server.clone();
+    let (environment, app) = (environment(&fixture.server.spec), app(&fixture.server.spec));
+    fixture.write(Executor::ReplicasetController, |write| write.environment(environment)).unwrap();
+    fixture.write(Executor::DeploymentController, |write| write.app(app)).unwrap();
+    assert_eq!(fixture.server, before);
+}
+
+#[test]
+fn only_the_report_that_it_was_done_proves_a_fact() {
+    let mut fixture = ready();
+    fixture.write(Executor::ReplicasetController, |write| write.machine(Some(machine("m1", "another")))).unwrap();
+    let (fact, code) = (environment(&fixture.server.spec), app(&fixture.server.spec));
+    // A fact without a report, however much it claims.
+    fixture.write(Executor::ReplicasetController, |write| write.environment(fact.clone())).unwrap();
+    fixture.write(Executor::DeploymentController, |write| write.app(code.clone())).unwrap();
+    assert_eq!((verified(&fixture), fixture.state()), ((false, false), State::Initializing));
+    fixture.perform(TaskKind::HoldTraffic);
+    // An attempt that does not succeed.
+    for outcome in [Outcome::Running, Outcome::Retry] {
+        fixture.claim(TaskKind::InstallPackages, "a").unwrap();
+        fixture.report_with(TaskKind::InstallPackages, "a", outcome, |write| write.environment(fact.clone())).unwrap();
+        assert_eq!(verified(&fixture), (false, false), "{outcome:?}");
+    }
+    fixture.claim(TaskKind::InstallPackages, "a").unwrap();
+    fixture.report_with(TaskKind::InstallPackages, "a", Outcome::Succeeded, |write| write.environment(fact)).unwrap();
+    assert_eq!((verified(&fixture), fixture.state()), ((true, false), State::Deploying));
+    fixture.claim(TaskKind::DeployApp, "a").unwrap();
+    fixture.report_with(TaskKind::DeployApp, "a", Outcome::Retry, |write| write.app(code.clone())).unwrap();
+    assert_eq!(verified(&fixture), (true, false));
+    fixture.claim(TaskKind::DeployApp, "a").unwrap();
+    fixture.report_with(TaskKind::DeployApp, "a", Outcome::Succeeded, |write| write.app(code)).unwrap();
+    assert_eq!(verified(&fixture), (true, true));
+    assert_eq!(fixture.steps(), "CheckHealth");
+}
+
+#[test]
+fn the_success_of_another_task_proves_nothing() {
+    let mut fixture = Fixture::new().running().decided();
+    let (fact, code) = (environment(&fixture.server.spec), app(&fixture.server.spec));
+    fixture = fixture.fact(|status| {
+        status.environment = Some(EnvironmentFact { verified: false, ..fact.clone() });
+        status.app = code.clone().map(|code| AppFact { verified: false, ..code });
+    });
+    let traffic = crate::support::traffic(&fixture.server, TrafficPhase::Held);
+    fixture.report_with(TaskKind::RegisterBackend, "a", Outcome::Succeeded, |write| write.traffic(traffic)).unwrap();
+    assert_eq!(verified(&fixture), (false, false));
+    fixture.claim(TaskKind::InstallPackages, "a").unwrap();
+    fixture.report_with(TaskKind::InstallPackages, "a", Outcome::Succeeded, |write| write.environment(fact)).unwrap();
+    assert_eq!(verified(&fixture), (true, false));
+}
+
+#[test]
+fn whoever_comes_back_is_verified_again() {
+    let mut fixture = ready();
+    let before = epoch(&fixture);
+    let fact = unreachable(60, fixture.now);
+    fixture.write(Executor::MonitorController, |write| write.reachability(fact)).unwrap();
+    assert_eq!((fixture.state(), epoch(&fixture), verified(&fixture)), (State::Unknown, before, (true, true)));
+    fixture.perform(TaskKind::HoldTraffic);
+    fixture.perform(TaskKind::PauseMonitoring);
+    fixture.perform(TaskKind::AwaitRecovery);
+    assert_eq!(
+        (fixture.state(), epoch(&fixture), verified(&fixture)),
+        (State::Initializing, before + 1, (false, false))
+    );
+    assert_eq!((&fixture.status().health, fixture.steps().as_str()), (&None, "InstallPackages"));
+    fixture.perform_all();
+    let states: Vec<State> = fixture.status().transitions.iter().map(|t| t.to).collect();
+    let end = [State::Ready, State::Unknown, State::Initializing, State::Deploying, State::Ready];
+    assert_eq!(states[states.len() - 5..], end);
+    assert_eq!(fixture.phase(TaskKind::AwaitRecovery), TaskPhase::Succeeded);
+}
+
+#[test]
+fn health_of_the_epoch_before_does_not_count() {
+    let mut fixture = ready();
+    let old = fixture.status().health.clone();
+    fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
+    fixture.perform(TaskKind::HoldTraffic);
+    fixture.perform(TaskKind::DeployApp);
+    assert_eq!(fixture.state(), State::Deploying);
+    let late = fixture.report_with(TaskKind::CheckHealth, "a", Outcome::Succeeded, |write| write.health(old.unwrap()));
+    assert_eq!(late, Err(crate::support::Denied::Stale));
+    fixture.perform(TaskKind::CheckHealth);
+    assert_eq!(fixture.state(), State::Ready);
+}

@@ -1,0 +1,228 @@
+//! A person's wishes: force and retry.
+
+use berth_core::api::{Executor, Force, Outcome, Retry, ServerSpec, State, TaskKind, TaskPhase};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
+
+use crate::support::{Fixture, controller, created, full_spec, person, start, unreachable};
+
+use TaskKind::{CreateMachine, RegisterBackend};
+
+#[expect(clippy::unnecessary_wraps, reason = "as the field has it")]
+fn force(state: State) -> Option<Force> {
+    Some(Force { state, reason: "by hand".into(), by: None, at: None, declaration: None })
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as the field has it")]
+fn retry(id: &str) -> Option<Retry> {
+    Some(Retry { id: id.into(), reason: String::new(), by: None, at: None })
+}
+
+fn force_status(fixture: &Fixture) -> Option<(bool, &str)> {
+    fixture.status().force.as_ref().map(|force| (force.active, force.message.as_str()))
+}
+
+fn failed() -> Fixture {
+    let mut fixture = Fixture::new().decided();
+    fixture.claim(CreateMachine, "a").unwrap();
+    fixture.report(CreateMachine, "a", Outcome::Failed).unwrap();
+    fixture
+}
+
+#[test]
+fn a_force_is_stamped_with_who_when_and_for_what() {
+    let mut fixture = Fixture::new();
+    let forged = Force {
+        by: Some("boss".into()),
+        at: Some(Time(Timestamp::UNIX_EPOCH)),
+        declaration: Some("x".into()),
+        ..force(State::Ready).unwrap()
+    };
+    fixture.now += SignedDuration::from_millis(700);
+    fixture.update(&person("ann"), |server| server.spec.force = Some(forged)).unwrap();
+    let stamped = fixture.server.spec.force.clone().unwrap();
+    assert_eq!((stamped.by.as_deref(), stamped.at.clone()), (Some("ann"), Some(Time(start()))));
+    assert_eq!(stamped.declaration.as_ref().map(String::len), Some(10));
+    // Written again by somebody else, also without its stamp, it stays the one that it was.
+    fixture.advance(60);
+    fixture.update(&person("bob"), |server| server.spec.force = force(State::Ready)).unwrap();
+    assert_eq!(
+        fixture.server.spec.force,
+        Some(Force { by: Some("ann".into()), at: Some(Time(start())), ..stamped.clone() })
+    );
+    // Another state or another reason is another force.
+    fixture.update(&person("bob"), |server| server.spec.force = force(State::Unknown)).unwrap();
+    assert_eq!(fixture.server.spec.force.as_ref().unwrap().by.as_deref(), Some("bob"));
+    fixture.update(&person("eve"), |server| server.spec.force.as_mut().unwrap().reason = "because".into()).unwrap();
+    assert_eq!(fixture.server.spec.force.as_ref().unwrap().by.as_deref(), Some("eve"));
+}
+
+#[test]
+fn force_and_retry_are_stamped_at_creation() {
+    let spec = ServerSpec { force: force(State::Ready), retry: retry("1"), ..full_spec() };
+    let server = created(spec);
+    let by = Some(controller(Executor::ReplicasetController).username);
+    assert_eq!(server.spec.force.as_ref().unwrap().by, by);
+    assert_eq!(
+        (server.spec.retry.as_ref().unwrap().by.clone(), server.spec.retry.unwrap().at),
+        (by, Some(Time(start())))
+    );
+    assert_eq!(created(full_spec()).spec, full_spec());
+}
+
+#[test]
+fn a_retry_is_stamped_and_stays_what_it_was() {
+    let mut fixture = Fixture::new();
+    fixture.update(&person("ann"), |server| server.spec.retry = retry("1")).unwrap();
+    fixture.advance(5);
+    fixture.update(&person("bob"), |server| server.spec.retry = retry("1")).unwrap();
+    let stamped = fixture.server.spec.retry.clone().unwrap();
+    assert_eq!((stamped.by.as_deref(), stamped.at.clone()), (Some("ann"), Some(Time(start()))));
+    fixture.update(&person("bob"), |server| server.spec.retry = retry("2")).unwrap();
+    assert_eq!(fixture.server.spec.retry.as_ref().unwrap().by.as_deref(), Some("bob"));
+}
+
+#[test]
+fn a_force_is_kept_whatever_the_facts_do() {
+    let mut fixture = Fixture::ready();
+    fixture.declare(|spec| spec.force = force(State::Initializing));
+    assert_eq!((fixture.state(), force_status(&fixture)), (State::Initializing, Some((true, ""))));
+    let lost = unreachable(90, fixture.now);
+    fixture.write(Executor::MonitorController, |write| write.reachability(lost)).unwrap();
+    assert_eq!((fixture.state(), force_status(&fixture)), (State::Initializing, Some((true, ""))));
+    fixture.perform(TaskKind::HoldTraffic);
+    assert_eq!(fixture.steps(), "");
+    assert_eq!(fixture.waiting_for(), "a person: nothing is left to do in Initializing, which was forced");
+}
+
+#[test]
+fn a_force_ends_when_a_person_clears_it() {
+    let mut fixture = Fixture::ready();
+    fixture.declare(|spec| spec.force = force(State::Deploying));
+    assert_eq!((fixture.state(), fixture.steps().as_str()), (State::Deploying, "HoldTraffic"));
+    fixture.declare(|spec| spec.force = None);
+    assert_eq!((fixture.state(), force_status(&fixture)), (State::Ready, None));
+}
+
+#[test]
+fn a_force_ends_when_the_declaration_changes_and_stays_ended() {
+    let mut fixture = Fixture::ready();
+    fixture.declare(|spec| spec.force = force(State::Unknown));
+    assert_eq!(fixture.state(), State::Unknown);
+    fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
+    assert_eq!(force_status(&fixture), Some((false, "the declaration changed")));
+    assert_eq!(fixture.state(), State::Initializing);
+    fixture.perform_all();
+    fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r1".into()));
+    assert_eq!(force_status(&fixture), Some((false, "the declaration changed")));
+    assert_eq!(fixture.state(), State::Deploying);
+}
+
+#[test]
+fn a_retry_or_another_force_is_no_change_of_the_declaration() {
+    let mut fixture = Fixture::ready();
+    fixture.declare(|spec| spec.force = force(State::Unknown));
+    fixture.declare(|spec| spec.retry = retry("1"));
+    assert_eq!((fixture.state(), force_status(&fixture)), (State::Unknown, Some((true, ""))));
+    fixture.declare(|spec| spec.force = force(State::Deploying));
+    assert_eq!((fixture.state(), force_status(&fixture)), (State::Deploying, Some((true, ""))));
+}
+
+#[test]
+fn a_force_ends_when_the_facts_agree_and_does_not_come_back() {
+    let mut fixture = Fixture::new().running().decided();
+    fixture.declare(|spec| spec.force = force(State::Ready));
+    assert_eq!((fixture.state(), force_status(&fixture)), (State::Ready, Some((true, ""))));
+    // The person has done the rest by hand; the facts follow.
+    fixture = fixture.all_right();
+    fixture.acknowledge();
+    assert_eq!((fixture.state(), force_status(&fixture)), (State::Ready, Some((false, "the facts agree"))));
+    let lost = unreachable(60, fixture.now);
+    fixture.write(Executor::MonitorController, |write| write.reachability(lost)).unwrap();
+    assert_eq!((fixture.state(), force_status(&fixture)), (State::Unknown, Some((false, "the facts agree"))));
+}
+
+#[test]
+fn a_force_counts_from_the_decision_on_it() {
+    let mut fixture = Fixture::ready();
+    fixture.update(&person("ann"), |server| server.spec.force = force(State::Unknown)).unwrap();
+    assert_eq!(fixture.state(), State::Ready, "a write of the declaration decides nothing");
+    fixture.acknowledge();
+    assert_eq!(fixture.state(), State::Unknown);
+}
+
+#[test]
+fn forcing_the_state_that_it_is_in_tries_again() {
+    let mut fixture = failed();
+    let first = fixture.task(CreateMachine).id;
+    fixture.declare(|spec| spec.force = force(State::Initializing));
+    assert_eq!((fixture.phase(CreateMachine), fixture.task(CreateMachine).id > first), (TaskPhase::Pending, true));
+    assert_eq!(
+        (fixture.condition("Stalled").0.as_str(), force_status(&fixture)),
+        ("False", Some((false, "the facts agree")))
+    );
+    // Once only.
+    fixture.claim(CreateMachine, "a").unwrap();
+    fixture.report(CreateMachine, "a", Outcome::Failed).unwrap();
+    fixture.acknowledge();
+    assert_eq!(fixture.phase(CreateMachine), TaskPhase::Failed);
+}
+
+#[test]
+fn forcing_another_state_does_not_try_again() {
+    let mut fixture = failed();
+    fixture.declare(|spec| spec.force = force(State::Deploying));
+    assert_eq!((fixture.state(), fixture.steps().as_str()), (State::Deploying, "DeployApp > CheckHealth"));
+}
+
+#[test]
+fn a_retry_tries_each_failed_task_again_and_only_once() {
+    let mut fixture = Fixture::new().running().decided();
+    fixture.report(RegisterBackend, "a", Outcome::Failed).unwrap();
+    let first = fixture.task(RegisterBackend).id;
+    fixture.declare(|spec| spec.retry = retry("1"));
+    let again = fixture.task(RegisterBackend);
+    assert_eq!((again.phase, again.attempts, again.id > first), (TaskPhase::Pending, 0, true));
+    assert_eq!(fixture.status().observed_retry.as_deref(), Some("1"));
+    fixture.report(RegisterBackend, "a", Outcome::Failed).unwrap();
+    fixture.acknowledge();
+    assert_eq!(fixture.phase(RegisterBackend), TaskPhase::Failed);
+    fixture.declare(|spec| spec.retry = retry("1"));
+    assert_eq!(fixture.phase(RegisterBackend), TaskPhase::Failed, "the same id is the same retry");
+    fixture.declare(|spec| spec.retry = retry("2"));
+    assert_eq!(fixture.phase(RegisterBackend), TaskPhase::Pending);
+}
+
+#[test]
+fn a_retry_without_failures_does_nothing() {
+    let mut fixture = Fixture::new().decided();
+    let tasks = fixture.status().tasks.clone();
+    fixture.declare(|spec| spec.retry = retry("1"));
+    assert_eq!(fixture.status().tasks, tasks);
+}
+
+#[test]
+fn clearing_a_retry_keeps_what_was_carried_out() {
+    let mut fixture = failed();
+    fixture.declare(|spec| spec.retry = retry("1"));
+    fixture.declare(|spec| spec.retry = None);
+    assert_eq!(fixture.status().observed_retry.as_deref(), Some("1"));
+    fixture.claim(CreateMachine, "a").unwrap();
+    fixture.report(CreateMachine, "a", Outcome::Failed).unwrap();
+    fixture.declare(|spec| spec.retry = retry("1"));
+    assert_eq!(fixture.phase(CreateMachine), TaskPhase::Failed);
+}
+
+#[test]
+fn a_failure_does_not_hold_up_another_declaration() {
+    let mut fixture = Fixture::new().running().registered().decided();
+    fixture.claim(TaskKind::InstallPackages, "a").unwrap();
+    fixture.report(TaskKind::InstallPackages, "a", Outcome::Failed).unwrap();
+    assert_eq!(fixture.steps(), "");
+    fixture.declare(|spec| spec.packages[0].version = "1.1".into());
+    assert_eq!((fixture.steps().as_str(), fixture.condition("Stalled").0.as_str()), ("InstallPackages", "False"));
+    fixture.declare(|spec| spec.packages[0].version = "1.0".into());
+    assert_eq!(fixture.condition("Stalled").0, "False", "it was begun anew");
+}

@@ -1,0 +1,113 @@
+//! `StatusWrite`: the patch says what was meant, for the object that was meant.
+
+use berth_core::{
+    api::{AppFact, HealthFact, HealthState, Outcome, TaskKind, TrafficPhase},
+    protocol::StatusWrite,
+};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
+use serde_json::{Value, json};
+
+use crate::support::{Fixture, environment, machine, report, start, traffic, unreachable};
+
+fn patch(write: StatusWrite) -> Value {
+    serde_json::to_value(write.into_patch()).unwrap()
+}
+
+fn applied(to: &Fixture, write: StatusWrite) -> Result<Value, json_patch::PatchError> {
+    let mut value = to.json();
+    json_patch::patch(&mut value, &write.into_patch()).map(|()| value)
+}
+
+#[test]
+fn a_write_names_the_very_object() {
+    let fixture = Fixture::new().decided();
+    let write = StatusWrite::new(&fixture.server).acknowledge();
+    assert_eq!(
+        patch(write.clone()),
+        json!([
+            {"op": "test", "path": "/metadata/uid", "value": "uid-1"},
+            {"op": "add", "path": "/status/observedGeneration", "value": 1}
+        ])
+    );
+    let mut other = fixture.clone();
+    other.server.metadata.uid = Some("uid-2".into());
+    assert!(applied(&fixture, write.clone()).is_ok());
+    assert!(applied(&other, write).is_err());
+}
+
+#[test]
+fn the_first_write_makes_the_status_and_none_that_is_there_already() {
+    let fixture = Fixture::new();
+    let write = StatusWrite::new(&fixture.server).acknowledge();
+    assert_eq!(
+        patch(write.clone()),
+        json!([
+            {"op": "test", "path": "/metadata/uid", "value": "uid-1"},
+            {"op": "test", "path": "/metadata/resourceVersion", "value": "1"},
+            {"op": "add", "path": "/status", "value": {"observedGeneration": 1}}
+        ])
+    );
+    let mut newer = fixture.clone().decided();
+    newer.server.metadata.resource_version = Some("2".into());
+    assert!(applied(&newer, write).is_err());
+}
+
+#[test]
+fn a_write_without_content_is_empty() {
+    let fixture = Fixture::ready();
+    let write = || StatusWrite::new(&fixture.server);
+    assert!(write().is_empty());
+    assert!(!write().acknowledge().is_empty());
+    assert!(!write().traffic(None).is_empty());
+    assert!(write().traffic(traffic(&fixture.server, TrafficPhase::Held)).traffic(None).into_patch().0.len() == 2);
+    let unknown = Fixture::new();
+    assert!(StatusWrite::new(&unknown.server).machine(None).is_empty(), "nothing to remove");
+    assert!(StatusWrite::new(&unknown.decided().server).machine(None).is_empty(), "nothing to remove");
+}
+
+#[test]
+fn every_fact_arrives_where_it_belongs() {
+    let fixture = Fixture::ready().fact(|status| status.epoch = Some(4));
+    let later = Time(start() + SignedDuration::from_secs(1));
+    let health = HealthFact { state: HealthState::Unhealthy, epoch: 4, since: later, message: "503".into() };
+    let task = berth_core::api::Task { id: 5, ..Fixture::new().decided().task(TaskKind::CreateMachine).clone() };
+    let claim = berth_core::api::Claim { task_id: 9, holder: "h".into(), duration_seconds: 3 };
+    let write = StatusWrite::new(&fixture.server)
+        .machine(Some(machine("m9", "b9")))
+        .environment(environment(&fixture.server.spec))
+        .app(Some(AppFact { revision: "r9".into(), verified: true, deployed_at: None }))
+        .traffic(traffic(&fixture.server, TrafficPhase::Draining))
+        .reachability(unreachable(9, start()))
+        .health(health)
+        .monitoring(None)
+        .report(report(&task, "h", Outcome::Succeeded))
+        .claim(claim);
+    let status = applied(&fixture, write).unwrap()["status"].clone();
+    assert_eq!(status["machine"]["id"], "m9");
+    assert_eq!(status["environment"]["packages"][0]["name"], "runtime");
+    assert_eq!(status["app"]["revision"], "r9");
+    assert_eq!(status["traffic"]["phase"], "Draining");
+    assert_eq!(status["reachability"]["reachable"], false);
+    assert_eq!(status["health"]["message"], "503");
+    assert_eq!(status.get("monitoring"), None);
+    assert_eq!(status["report"], json!({"taskID": 5, "holder": "h", "outcome": "Succeeded", "message": "Succeeded"}));
+    assert_eq!(status["claim"], json!({"taskID": 9, "holder": "h", "durationSeconds": 3}));
+}
+
+#[test]
+fn health_is_bound_to_the_epoch_that_it_was_judged_in() {
+    let fixture = Fixture::ready().fact(|status| status.epoch = Some(4));
+    let fact = |epoch| HealthFact { state: HealthState::Healthy, epoch, since: Time(start()), message: String::new() };
+    assert!(applied(&fixture, StatusWrite::new(&fixture.server).health(fact(4))).is_ok());
+    assert!(applied(&fixture, StatusWrite::new(&fixture.server).health(fact(3))).is_err());
+}
+
+#[test]
+fn the_last_word_on_a_fact_counts() {
+    let fixture = Fixture::ready();
+    let held = traffic(&fixture.server, TrafficPhase::Held);
+    let write = StatusWrite::new(&fixture.server).traffic(None).traffic(held);
+    assert_eq!(applied(&fixture, write).unwrap()["status"]["traffic"]["phase"], "Held");
+    let write = StatusWrite::new(&fixture.server).machine(Some(machine("m9", "b9"))).machine(None).machine(None);
+    assert_eq!(applied(&fixture, write).unwrap()["status"].get("machine"), None);
+}
