@@ -45,12 +45,27 @@ impl From<Metadata> for ObjectMeta {
     }
 }
 
+/// A Server as it is read.
 #[derive(Deserialize)]
-struct RawServer {
+pub struct RawServer {
     metadata: Metadata,
     spec: ServerSpec,
     #[serde(default)]
     status: Option<ServerStatus>,
+}
+
+impl From<RawServer> for Server {
+    fn from(RawServer { metadata, spec, status }: RawServer) -> Self {
+        Self { metadata: metadata.into(), spec, status }
+    }
+}
+
+/// The status of a Server; everything else is skipped while reading.
+#[derive(Deserialize)]
+pub struct RawStatus {
+    /// The status.
+    #[serde(default)]
+    pub status: Option<ServerStatus>,
 }
 
 #[derive(Deserialize)]
@@ -71,8 +86,12 @@ pub struct Undecodable {
 
 /// Decodes a Server.
 pub fn server(raw: &RawValue) -> Result<Server, Undecodable> {
-    let RawServer { metadata, spec, status } = decode(raw)?;
-    Ok(Server { metadata: metadata.into(), spec, status })
+    decode::<RawServer>(raw).map(Into::into)
+}
+
+/// Decodes the status of a Server and nothing else.
+pub fn status(raw: &RawValue) -> Result<Option<ServerStatus>, Undecodable> {
+    decode::<RawStatus>(raw).map(|raw| raw.status)
 }
 
 /// Decodes an Approval.

@@ -4,21 +4,20 @@
 //! the stored object does not have. So: typed fields are compared, and only those that differ are turned into trees and
 //! compared member by member. Unknown members (of a newer version of the API) are in neither tree and stay.
 
-use berth_core::api::{Approval, Server, ServerStatus};
+use berth_core::api::{Approval, Approver, Force, Retry, Server, ServerStatus};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-/// A JSON Patch (RFC 6902) of `add`, `replace` and `remove`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(transparent)]
-pub struct Patch(Vec<Operation>);
+/// A JSON Patch (RFC 6902) of `add`, `replace` and `remove`, written as text while it grows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Patch(Vec<u8>);
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
-struct Operation {
+#[derive(Serialize)]
+struct Operation<'a, T> {
     op: &'static str,
-    path: String,
+    path: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<Value>,
+    value: Option<&'a T>,
 }
 
 impl Patch {
@@ -30,103 +29,121 @@ impl Patch {
 
     /// The patch as JSON; empty when nothing changes.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        if self.is_empty() { Vec::new() } else { serde_json::to_vec(self).unwrap_or_default() }
+    pub fn encode(mut self) -> Vec<u8> {
+        if !self.is_empty() {
+            self.0.push(b']');
+        }
+        self.0
+    }
+
+    fn push<T: Serialize>(&mut self, op: &'static str, path: &str, value: Option<&T>) {
+        if self.is_empty() {
+            self.0.reserve(2048);
+        }
+        self.0.push(if self.is_empty() { b'[' } else { b',' });
+        // Objects of the API in memory: there is nothing in them that JSON could not say.
+        let _ = serde_json::to_writer(&mut self.0, &Operation { op, path, value });
     }
 
     /// Sets a member of an object, whether it is there or not.
-    fn add(&mut self, path: &str, value: Value) {
-        self.0.push(Operation { op: "add", path: path.to_owned(), value: Some(value) });
-    }
-
-    /// Sets an element of an array that is there.
-    fn replace(&mut self, path: &str, value: Value) {
-        self.0.push(Operation { op: "replace", path: path.to_owned(), value: Some(value) });
+    fn add<T: Serialize>(&mut self, path: &str, value: &T) {
+        self.push("add", path, Some(value));
     }
 
     fn remove(&mut self, path: &str) {
-        self.0.push(Operation { op: "remove", path: path.to_owned(), value: None });
+        self.push::<()>("remove", path, None);
     }
 
-    /// A field that may be absent: `null` and an empty list are written as absence, as the types are serialised.
-    fn field<T: PartialEq + Serialize>(&mut self, path: &str, before: &T, after: &T) {
-        if before == after {
-            return;
+    /// A field that may be absent.
+    fn field<T: PartialEq + Serialize>(&mut self, path: &str, before: Option<&T>, after: Option<&T>) {
+        match (before, after) {
+            (None, None) => {}
+            (None, Some(after)) => self.add(path, after),
+            (Some(_), None) => self.remove(path),
+            (Some(before), Some(after)) if before == after => {}
+            (Some(before), Some(after)) => self.member(&mut path.to_owned(), &tree(before), &tree(after)),
         }
-        let (before, after) = (tree(before), tree(after));
-        match (is_absent(&before), is_absent(&after)) {
-            (true, true) => {}
-            (true, false) => self.add(path, after),
-            (false, true) => self.remove(path),
-            (false, false) => self.member(&mut path.to_owned(), &before, after),
+    }
+
+    /// A list, which is absent while it is empty.
+    fn list<T: PartialEq + Serialize>(
+        &mut self,
+        path: &str,
+        before: &[T],
+        after: &[T],
+        is_same: impl Fn(&T, &T) -> bool,
+    ) {
+        match (before, after) {
+            (before, after) if before == after => {}
+            (_, []) => self.remove(path),
+            (before, after) => self.array(&mut path.to_owned(), before, after, is_same),
         }
     }
 
     /// A member of an object that is there before and after.
-    fn member(&mut self, path: &mut String, before: &Value, after: Value) {
+    fn member(&mut self, path: &mut String, before: &Value, after: &Value) {
         match (before, after) {
-            (before, after) if *before == after => {}
+            (before, after) if before == after => {}
             (Value::Object(before), Value::Object(after)) => self.object(path, before, after),
-            (Value::Array(before), Value::Array(after)) => match kept(before, &after) {
-                kept if kept.iter().all(|kept| !kept) => self.add(path, Value::Array(after)),
-                kept => self.array(path, before, after, &kept),
-            },
+            (Value::Array(before), Value::Array(after)) => self.array(path, before, after, is_same),
             (_, after) => self.add(path, after),
         }
     }
 
-    fn object(
-        &mut self,
-        path: &mut String,
-        before: &serde_json::Map<String, Value>,
-        after: serde_json::Map<String, Value>,
-    ) {
-        let gone = before.keys().filter(|key| !after.contains_key(*key));
-        for key in gone {
+    fn object(&mut self, path: &mut String, before: &Map<String, Value>, after: &Map<String, Value>) {
+        for key in before.keys().filter(|key| !after.contains_key(*key)) {
             within(path, key, |path| self.remove(path));
         }
         for (key, value) in after {
-            within(path, &key, |path| match before.get(&key) {
+            within(path, key, |path| match before.get(key) {
                 Some(before) => self.member(path, before, value),
                 None => self.add(path, value),
             });
         }
     }
 
-    /// An array that lost elements, kept the others in their order, and grew at its tail.
-    fn array(&mut self, path: &mut String, before: &[Value], after: Vec<Value>, kept: &[bool]) {
-        let mut after = after.into_iter();
+    /// An array that differs. Where elements were kept in their order, they are patched one by one, the others removed,
+    /// and new ones added at the end; otherwise the array is written anew.
+    fn array<T: PartialEq + Serialize>(
+        &mut self,
+        path: &mut String,
+        before: &[T],
+        after: &[T],
+        is_same: impl Fn(&T, &T) -> bool,
+    ) {
+        let mut rest = after.iter().peekable();
+        let kept: Vec<_> = before.iter().map(|before| rest.next_if(|after| is_same(before, after))).collect();
+        if kept.iter().all(Option::is_none) {
+            self.add(path, &after);
+            return;
+        }
         let mut index = 0;
         for (before, kept) in before.iter().zip(kept) {
-            match kept.then(|| after.next()).flatten() {
-                Some(after) => {
-                    within(path, &index.to_string(), |path| self.element(path, before, after));
-                    index += 1;
-                }
-                None => within(path, &index.to_string(), |path| self.remove(path)),
-            }
+            within(path, &index.to_string(), |path| match kept {
+                Some(after) => self.element(path, before, after),
+                None => self.remove(path),
+            });
+            index += usize::from(kept.is_some());
         }
-        for value in after {
+        for value in rest {
             within(path, "-", |path| self.add(path, value));
         }
     }
 
     /// An element of an array: `add` would insert another.
-    fn element(&mut self, path: &mut String, before: &Value, after: Value) {
-        match (before, after) {
-            (before, after) if *before == after => {}
-            (Value::Object(before), Value::Object(after)) => self.object(path, before, after),
-            (_, after) => self.replace(path, after),
+    fn element<T: PartialEq + Serialize>(&mut self, path: &mut String, before: &T, after: &T) {
+        if before == after {
+            return;
+        }
+        match (tree(before), tree(after)) {
+            (Value::Object(before), Value::Object(after)) => self.object(path, &before, &after),
+            (_, after) => self.push("replace", path, Some(&after)),
         }
     }
 }
 
 fn tree<T: Serialize>(value: &T) -> Value {
     serde_json::to_value(value).unwrap_or_default()
-}
-
-fn is_absent(value: &Value) -> bool {
-    value.is_null() || value.as_array().is_some_and(Vec::is_empty)
 }
 
 /// Calls with the path one member longer (RFC 6901).
@@ -144,12 +161,6 @@ fn within(path: &mut String, key: &str, call: impl FnOnce(&mut String)) {
     path.truncate(length);
 }
 
-/// Which elements of `before` are the first ones of `after`, in the same order. When none is, the list is written anew.
-fn kept(before: &[Value], after: &[Value]) -> Vec<bool> {
-    let mut after = after.iter().peekable();
-    before.iter().map(|b| after.next_if(|a| is_same(b, a)).is_some()).collect()
-}
-
 /// Whether two elements of a list mean the same thing: by the key of the list, or else by being equal.
 fn is_same(before: &Value, after: &Value) -> bool {
     match ["id", "type", "name"].into_iter().find_map(|key| Some((before.get(key)?, after.get(key)?))) {
@@ -160,10 +171,13 @@ fn is_same(before: &Value, after: &Value) -> bool {
 
 /// Compares every field; a field that is added to the type and forgotten here does not compile.
 macro_rules! fields {
-    ($patch:ident, $before:expr, $after:expr, $root:literal, $type:ident { $($field:ident => $name:literal),* $(,)? }) => {{
+    ($patch:ident, $before:expr, $after:expr, $root:literal, $type:ident {
+        $($field:ident => $name:literal),* $(,)?
+    } lists { $($list:ident => $list_name:literal by $is_same:expr),* $(,)? }) => {{
         let (before, after): (&$type, &$type) = ($before, $after);
-        let $type { $($field: _),* } = before;
-        $($patch.field(concat!($root, "/", $name), &before.$field, &after.$field);)*
+        let $type { $($field: _,)* $($list: _),* } = before;
+        $($patch.field(concat!($root, "/", $name), before.$field.as_ref(), after.$field.as_ref());)*
+        $($patch.list(concat!($root, "/", $list_name), &before.$list, &after.$list, $is_same);)*
     }};
 }
 
@@ -172,9 +186,6 @@ macro_rules! fields {
 pub fn status(before: Option<&ServerStatus>, after: Option<&ServerStatus>) -> Patch {
     let mut patch = Patch::default();
     match (before, after) {
-        (None, None) => {}
-        (None, Some(after)) => patch.add("/status", tree(after)),
-        (Some(_), None) => patch.remove("/status"),
         (Some(before), Some(after)) => fields!(patch, before, after, "/status", ServerStatus {
             observed_generation => "observedGeneration",
             state => "state",
@@ -182,9 +193,7 @@ pub fn status(before: Option<&ServerStatus>, after: Option<&ServerStatus>) -> Pa
             waiting_for => "waitingFor",
             last_task_id => "lastTaskID",
             first_task_id => "firstTaskID",
-            tasks => "tasks",
             lock => "lock",
-            transitions => "transitions",
             epoch => "epoch",
             force => "force",
             observed_retry => "observedRetry",
@@ -195,10 +204,14 @@ pub fn status(before: Option<&ServerStatus>, after: Option<&ServerStatus>) -> Pa
             reachability => "reachability",
             health => "health",
             monitoring => "monitoring",
-            conditions => "conditions",
             claim => "claim",
             report => "report",
+        } lists {
+            tasks => "tasks" by |before, after| before.id == after.id,
+            transitions => "transitions" by |before, after| before == after,
+            conditions => "conditions" by |before, after| before.type_ == after.type_,
         }),
+        (before, after) => patch.field("/status", before, after),
     }
     patch
 }
@@ -206,8 +219,8 @@ pub fn status(before: Option<&ServerStatus>, after: Option<&ServerStatus>) -> Pa
 /// What the webhook may change on a write to the Server itself; kept aside while the rest goes through the decision.
 pub struct Stamps {
     finalizers: Option<Vec<String>>,
-    force: Option<berth_core::api::Force>,
-    retry: Option<berth_core::api::Retry>,
+    force: Option<Force>,
+    retry: Option<Retry>,
 }
 
 impl Stamps {
@@ -225,18 +238,24 @@ impl Stamps {
     #[must_use]
     pub fn patch(&self, after: &Server) -> Patch {
         let mut patch = Patch::default();
-        patch.field("/metadata/finalizers", &self.finalizers, &after.metadata.finalizers);
-        patch.field("/spec/force", &self.force, &after.spec.force);
-        patch.field("/spec/retry", &self.retry, &after.spec.retry);
+        let finalizers = (self.finalizers.as_deref(), after.metadata.finalizers.as_deref());
+        patch.list(
+            "/metadata/finalizers",
+            finalizers.0.unwrap_or_default(),
+            finalizers.1.unwrap_or_default(),
+            String::eq,
+        );
+        patch.field("/spec/force", self.force.as_ref(), after.spec.force.as_ref());
+        patch.field("/spec/retry", self.retry.as_ref(), after.spec.retry.as_ref());
         patch
     }
 }
 
 /// The patch of an Approval's creation: who decided, and when.
 #[must_use]
-pub fn approver(before: Option<&berth_core::api::Approver>, after: &Approval) -> Patch {
+pub fn approver(before: Option<&Approver>, after: &Approval) -> Patch {
     let mut patch = Patch::default();
-    patch.field("/spec/approver", &before, &after.spec.approver.as_ref());
+    patch.field("/spec/approver", before, after.spec.approver.as_ref());
     patch
 }
 
@@ -264,7 +283,7 @@ mod tests {
         #[test]
         fn applying_the_patch_gives_the_other_tree(before in trees(), after in trees()) {
             let mut patch = Patch::default();
-            patch.member(&mut "/root".to_owned(), &before, after.clone());
+            patch.member(&mut "/root".to_owned(), &before, &after);
             prop_assert_eq!(patch.is_empty(), before == after);
             let mut object = json!({"root": before});
             if !patch.is_empty() {
@@ -280,12 +299,12 @@ mod tests {
         let before = json!([{"id": 1, "p": "x"}, {"id": 2, "p": "x"}, {"id": 3, "p": "x"}]);
         let after = json!([{"id": 2, "p": "y"}, {"id": 3, "p": "x"}, {"id": 4, "p": "z"}]);
         let mut patch = Patch::default();
-        patch.member(&mut "/tasks".to_owned(), &before, after);
+        patch.member(&mut "/tasks".to_owned(), &before, &after);
         let expected = json!([
             {"op": "remove", "path": "/tasks/0"},
             {"op": "add", "path": "/tasks/0/p", "value": "y"},
             {"op": "add", "path": "/tasks/-", "value": {"id": 4, "p": "z"}},
         ]);
-        assert_eq!(serde_json::to_value(&patch).unwrap(), expected);
+        assert_eq!(serde_json::from_slice::<Value>(&patch.encode()).unwrap(), expected);
     }
 }

@@ -16,10 +16,10 @@ pub const API_VERSION: &str = "admission.k8s.io/v1";
 /// The kind of both.
 pub const KIND: &str = "AdmissionReview";
 
-/// A review as it came in; its objects are still text.
+/// A review as it came in. Its objects are still text, unless other types are asked for.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Review<'a> {
+#[serde(rename_all = "camelCase", bound(deserialize = "'de: 'a, N: Deserialize<'de>, O: Deserialize<'de>"))]
+pub struct Review<'a, N = &'a RawValue, O = &'a RawValue> {
     /// Must be [`API_VERSION`].
     #[serde(borrow, default)]
     pub api_version: Cow<'a, str>,
@@ -27,14 +27,14 @@ pub struct Review<'a> {
     #[serde(borrow, default)]
     pub kind: Cow<'a, str>,
     /// What is asked.
-    #[serde(borrow, default)]
-    pub request: Option<Request<'a>>,
+    #[serde(default = "none")]
+    pub request: Option<Request<'a, N, O>>,
 }
 
 /// What is asked.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Request<'a> {
+#[serde(rename_all = "camelCase", bound(deserialize = "'de: 'a, N: Deserialize<'de>, O: Deserialize<'de>"))]
+pub struct Request<'a, N = &'a RawValue, O = &'a RawValue> {
     /// Goes back with the answer.
     #[serde(borrow)]
     pub uid: Cow<'a, str>,
@@ -51,11 +51,16 @@ pub struct Request<'a> {
     #[serde(borrow)]
     pub user_info: UserInfo<'a>,
     /// The object as it is to be.
-    #[serde(borrow, default)]
-    pub object: Option<&'a RawValue>,
+    #[serde(default = "none")]
+    pub object: Option<N>,
     /// The object as it is.
-    #[serde(borrow, default)]
-    pub old_object: Option<&'a RawValue>,
+    #[serde(default = "none")]
+    pub old_object: Option<O>,
+}
+
+/// What serde's `default` would only give for types that have one themselves.
+fn none<T>() -> Option<T> {
+    None
 }
 
 /// A resource.

@@ -45,7 +45,7 @@ impl Local {
     }
 
     pub(crate) async fn review(&self, review: &Value) -> Reply {
-        self.post(review.to_string()).await
+        self.post(text(review)).await
     }
 
     /// The value of a metric, by its whole line up to the value.
@@ -130,6 +130,32 @@ pub(crate) fn review(resource: &str, operation: &str, username: &str, old: &Valu
         request["requestSubResource"] = sub_resource.into();
     }
     json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request})
+}
+
+/// The review in the order in which the apiserver writes it: the head of the request first, then the objects.
+pub(crate) fn text(review: &Value) -> String {
+    const ORDER: [&str; 15] = [
+        "uid",
+        "kind",
+        "resource",
+        "subResource",
+        "requestKind",
+        "requestResource",
+        "requestSubResource",
+        "name",
+        "namespace",
+        "operation",
+        "userInfo",
+        "object",
+        "oldObject",
+        "dryRun",
+        "options",
+    ];
+    let request = &review["request"];
+    let members: Vec<_> = ORDER.iter().filter_map(|key| Some(format!("\"{key}\":{}", request.get(*key)?))).collect();
+    assert_eq!(members.len(), request.as_object().unwrap().len());
+    let (kind, version) = (&review["kind"], &review["apiVersion"]);
+    format!(r#"{{"kind":{kind},"apiVersion":{version},"request":{{{}}}}}"#, members.join(","))
 }
 
 /// A Server as the apiserver has it, with `managedFields`.

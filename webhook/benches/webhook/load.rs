@@ -1,0 +1,176 @@
+//! The load: a review of a status write that brings a Server from Deploying to Ready, over and over.
+
+use berth_core::{
+    api::{Executor, HealthFact, HealthState, Outcome, Report, Server, TaskKind},
+    identity::{Author, Identities},
+    lifecycle::admit_status,
+    protocol::StatusWrite,
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, StatusCode, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use serde_json::{Value, json};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::{Result, subject::Subject};
+
+/// Connections at the same time.
+pub(crate) const CONNECTIONS: usize = 4;
+/// Requests at the same time on each.
+pub(crate) const STREAMS: usize = 16;
+/// How long a round takes.
+const ROUND: Duration = Duration::from_secs(2);
+/// Bytes of each of the two objects.
+const OBJECT: usize = 6 * 1024;
+
+/// When everything happens.
+pub(crate) fn now() -> Result<Timestamp> {
+    Ok("2026-01-02T00:00:00Z".parse()?)
+}
+
+/// The review.
+pub(crate) fn review() -> Result<Vec<u8>> {
+    let ids = Identities::default();
+    let author = |executor| Author::new(ids.username(executor));
+    let created: Server = serde_json::from_value(declared())?;
+    let mut old = admit_status(&created, created.clone(), &author(Executor::ReplicasetController), &ids, now()?)?;
+    let status = old.status.get_or_insert_default();
+    // A history as long as it gets.
+    if let Some(last) = status.transitions.last().cloned() {
+        status.transitions = vec![last; 10];
+    }
+    let task = status.tasks.iter().find(|task| task.kind == TaskKind::CheckHealth).ok_or("no CheckHealth")?.id;
+    let health = HealthFact {
+        state: HealthState::Healthy,
+        epoch: status.epoch.unwrap_or_default(),
+        since: Time(now()?),
+        message: "200 OK".into(),
+    };
+    let report = Report {
+        task_id: task,
+        holder: "monitor-controller/a".into(),
+        outcome: Outcome::Succeeded,
+        message: "healthy".into(),
+        retry_after_seconds: None,
+    };
+    let patch = StatusWrite::new(&old).health(health).report(report).into_patch();
+    let mut old = serde_json::to_value(&old)?;
+    old["metadata"]["managedFields"] = managed_fields();
+    let missing = OBJECT.saturating_sub(old.to_string().len());
+    old["metadata"]["annotations"] = json!({"example.com/note": "x".repeat(missing.saturating_sub(40))});
+    let mut new = old.clone();
+    json_patch::patch(&mut new, &patch)?;
+    let user = author(Executor::MonitorController).username;
+    // In the order in which the apiserver writes it.
+    let head = r#""uid":"705ab4f5-6393-11e8-b7cc-42010a800002","kind":{"group":"berth.dev","version":"v1alpha1","kind":"Server"},"resource":{"group":"berth.dev","version":"v1alpha1","resource":"servers"},"subResource":"status","requestKind":{"group":"berth.dev","version":"v1alpha1","kind":"Server"},"requestResource":{"group":"berth.dev","version":"v1alpha1","resource":"servers"},"requestSubResource":"status","name":"web-0","namespace":"default","operation":"UPDATE""#;
+    let tail = r#""dryRun":false,"options":{"kind":"PatchOptions","apiVersion":"meta.k8s.io/v1"}"#;
+    let user = json!({"username": user, "groups": ["system:serviceaccounts", "system:authenticated"]});
+    Ok(format!(
+        r#"{{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{{{head},"userInfo":{user},"object":{new},"oldObject":{old},{tail}}}}}"#
+    )
+    .into_bytes())
+}
+
+fn declared() -> Value {
+    let package = |name: &str| {
+        json!({"name": name, "version": "1.2.3",
+            "archive": {"url": format!("http://artifacts.example/{name}.tgz"), "sha256": "a".repeat(64)}})
+    };
+    let installed = |name: &str| json!({"name": name, "version": "1.2.3", "sha256": "a".repeat(64)});
+    let env: Vec<_> = (0..8).map(|n| json!({"name": format!("SETTING_{n}"), "value": "a value"})).collect();
+    json!({
+        "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
+        "metadata": {"name": "web-0", "namespace": "default", "uid": "8f9e1e0a-6393-11e8-b7cc-42010a800002",
+            "generation": 3, "resourceVersion": "1234", "finalizers": [berth_core::FINALIZER],
+            "labels": {"app": "web"}, "ownerReferences": [{"apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet",
+                "name": "web", "uid": "9f9e", "controller": true, "blockOwnerDeletion": true}]},
+        "spec": {
+            "machine": {"className": "local"},
+            "packages": [package("runtime"), package("theme"), package("fonts")],
+            "app": {"name": "web", "revision": "r1", "command": "./run", "env": env,
+                "artifact": {"url": "http://artifacts.example/web.tgz", "sha256": "b".repeat(64)}},
+            "healthCheck": {"httpGet": {"port": 8080, "path": "/healthz"}},
+            "traffic": {"services": [{"name": "web", "port": 8080}]},
+            "monitoring": {"port": 9100}
+        },
+        "status": {
+            "epoch": 4,
+            "machine": {"phase": "Running", "id": "m1", "address": "10.0.0.1", "bootID": "b1"},
+            "environment": {"verified": true, "packages": [installed("runtime"), installed("theme"), installed("fonts")]},
+            "app": {"revision": "r1", "verified": true},
+            "traffic": {"phase": "Held", "services": [{"name": "web", "port": 8080}], "address": "10.0.0.1"}
+        }
+    })
+}
+
+/// As long as server-side apply by four controllers makes it, about 1 KB.
+fn managed_fields() -> Value {
+    let of = |manager: &str| {
+        json!({"manager": manager, "operation": "Apply", "apiVersion": "berth.dev/v1alpha1", "time": "2026-01-01T00:00:00Z",
+            "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:machine": {"f:className": {}}, "f:packages": {
+                "k:{\"name\":\"runtime\"}": {".": {}, "f:name": {}, "f:version": {}}}}}})
+    };
+    json!([of("replicaset-controller"), of("deployment-controller"), of("lb-controller"), of("monitor-controller")])
+}
+
+/// One round: the answers and the seconds it took.
+pub(crate) async fn run(subject: &Subject, body: &[u8]) -> Result<(usize, f64)> {
+    let mut senders = Vec::new();
+    for _ in 0..CONNECTIONS {
+        senders.push(connect(subject).await?);
+    }
+    let body = Bytes::copy_from_slice(body);
+    let begin = Instant::now();
+    let streams = senders.iter().flat_map(|sender| std::iter::repeat_n(sender, STREAMS));
+    let tasks: Vec<_> = streams.map(|sender| tokio::spawn(ask(sender.clone(), body.clone(), begin + ROUND))).collect();
+    let mut count = 0;
+    for task in tasks {
+        count += task.await??;
+    }
+    Ok((count, begin.elapsed().as_secs_f64()))
+}
+
+type Sender = http2::SendRequest<Full<Bytes>>;
+
+async fn connect(subject: &Subject) -> Result<Sender> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(subject.ca_pem.as_bytes())?)?;
+    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(rustls::ALL_VERSIONS)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(subject.address).await?;
+    stream.set_nodelay(true)?;
+    let stream = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost")?, stream).await?;
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// One request after the other until the end.
+async fn ask(mut sender: Sender, body: Bytes, end: Instant) -> std::result::Result<usize, hyper::Error> {
+    let mut count = 0;
+    while Instant::now() < end {
+        let mut request = Request::new(Full::new(body.clone()));
+        *request.method_mut() = hyper::Method::POST;
+        *request.uri_mut() = hyper::Uri::from_static("https://localhost/mutate");
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let answer = response.into_body().collect().await?.to_bytes();
+        assert!(status == StatusCode::OK && answer.len() > 200, "{status}: {answer:?}");
+        count += 1;
+    }
+    Ok(count)
+}
