@@ -89,23 +89,33 @@ fn check(server: &Server, claim: &Claim, executor: Executor, now: Timestamp) -> 
 
 fn take(server: &mut Server, claim: &Claim, now: Timestamp) {
     let Some(status) = server.status.as_mut() else { return };
-    let mut creates = false;
+    let mut kind = None;
     if let Some(task) = status.tasks.iter_mut().find(|task| task.id == claim.task_id) {
-        creates = task.kind == TaskKind::CreateMachine;
+        kind = Some(task.kind);
         task.phase = TaskPhase::Running;
         task.attempts += 1;
         task.not_before = None;
         task.started_at.get_or_insert(Time(now));
     }
-    if creates && !facts::machine_may_exist(status) {
-        status.machine = Some(MachineFact {
-            phase: MachinePhase::Creating,
-            id: None,
-            address: None,
-            ssh: None,
-            boot_id: None,
-            created_at: None,
-        });
+    match kind {
+        Some(TaskKind::CreateMachine) if !facts::machine_may_exist(status) => {
+            status.machine = Some(MachineFact {
+                phase: MachinePhase::Creating,
+                id: None,
+                address: None,
+                ssh: None,
+                boot_id: None,
+                created_at: None,
+            });
+        }
+        // Whether it still runs is not known from now on, should the retirement be taken back.
+        Some(TaskKind::DestroyMachine) => {
+            if let Some(machine) = &mut status.machine {
+                machine.phase = MachinePhase::Stopped;
+            }
+            status.reachability = None;
+        }
+        _ => {}
     }
     status.lock = Some(Lock {
         holder: claim.holder.clone(),

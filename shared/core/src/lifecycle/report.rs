@@ -8,7 +8,7 @@ use k8s_openapi::{
 use super::{
     facts, guard,
     refusal::{Refusal, RefusalReason},
-    tasks::is_open,
+    tasks::{is_open, lock_expired},
     trust::Proof,
 };
 use crate::api::{Executor, Outcome, Report, Server, Task, TaskKind, TaskPhase};
@@ -21,7 +21,7 @@ pub(super) fn carry_out(
     now: Timestamp,
 ) -> Result<Proof, Refusal> {
     guard::check_holder(&report.holder, executor, "status.report.holder")?;
-    let kind = check(server, report, executor)?;
+    let kind = check(server, report, executor, now)?;
     let limit = server.spec.task_attempts;
     let Some(status) = server.status.as_mut() else { return Ok(Proof::default()) };
     if let Some(task) = status.tasks.iter_mut().find(|task| task.id == report.task_id) {
@@ -37,7 +37,7 @@ pub(super) fn carry_out(
     })
 }
 
-fn check(server: &Server, report: &Report, executor: Executor) -> Result<TaskKind, Refusal> {
+fn check(server: &Server, report: &Report, executor: Executor, now: Timestamp) -> Result<TaskKind, Refusal> {
     let refuse = |reason, message: String| Err(Refusal::new(reason, "status.report.taskID", message));
     let (id, status) = (report.task_id, facts::status(server));
     let Some(task) = status.tasks.iter().find(|task| task.id == id) else {
@@ -62,6 +62,12 @@ fn check(server: &Server, report: &Report, executor: Executor) -> Result<TaskKin
         }
     } else if !is_open(server, task) {
         return refuse(RefusalReason::NotOpen, format!("task {id} ({}): tasks before it are not done", task.kind));
+    } else if let Some(lock) = status.lock.as_ref().filter(|lock| !lock_expired(lock, now))
+        && task.kind == TaskKind::ReleaseTraffic
+    {
+        // Whoever works at a task of a state that was left may not have stopped yet.
+        let message = format!("task {id} ({}) waits until {} has let go of the machine", task.kind, lock.holder);
+        return refuse(RefusalReason::Locked, message);
     }
     Ok(task.kind)
 }

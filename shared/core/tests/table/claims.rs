@@ -56,6 +56,22 @@ fn from_the_claim_of_its_creation_on_a_machine_may_exist() {
 }
 
 #[test]
+fn from_the_claim_of_its_destruction_on_a_machine_may_be_gone() {
+    let mut fixture = Fixture::new().running().decided();
+    fixture =
+        fixture.fact(|status| status.reachability = Some(crate::support::unreachable(60, crate::support::start())));
+    fixture.declare(|spec| spec.offline = true);
+    let known = fixture.status().machine.clone().unwrap();
+    fixture.claim(TaskKind::DestroyMachine, "a").unwrap();
+    let machine = fixture.status().machine.clone().unwrap();
+    assert_eq!((machine.phase, &machine.id), (MachinePhase::Stopped, &known.id));
+    assert_eq!(fixture.status().reachability, None);
+    // Taken back, the machine is looked for, and made again if it is not there.
+    fixture.declare(|spec| spec.offline = false);
+    assert_eq!(fixture.steps(), "CreateMachine > InstallPackages + RegisterBackend");
+}
+
+#[test]
 fn the_first_write_may_claim_the_first_task() {
     let mut fixture = Fixture::new();
     let claim = Claim { task_id: 1, holder: holder(Executor::ReplicasetController, "a"), duration_seconds: LOCK };

@@ -283,3 +283,25 @@ fn draining_is_seen_while_it_lasts() {
     fixture.perform(HoldTraffic);
     assert_eq!(fixture.steps(), "DeployApp > CheckHealth");
 }
+
+#[test]
+fn traffic_waits_until_whoever_has_the_machine_in_hand_has_stopped() {
+    use berth_core::api::{Force, State};
+    let mut fixture = Fixture::new().running().registered().decided();
+    fixture.claim(InstallPackages, "a").unwrap();
+    let reason_given = "it is fine as it is".to_owned();
+    fixture.declare(|spec| {
+        spec.force = Some(Force { state: State::Ready, reason: reason_given, by: None, at: None, declaration: None });
+    });
+    assert_eq!(fixture.steps(), "ReleaseTraffic + BindMonitoring");
+    for outcome in [Outcome::Running, Outcome::Succeeded] {
+        let early = fixture.report(TaskKind::ReleaseTraffic, "a", outcome);
+        assert_eq!(refusal(early), ("status.report.taskID".into(), R::Locked));
+    }
+    fixture.perform(TaskKind::BindMonitoring);
+    let mut expired = fixture.clone();
+    expired.advance(i64::from(LOCK) + 1);
+    expired.perform(TaskKind::ReleaseTraffic);
+    fixture.claim_for(InstallPackages, "a", 0).unwrap();
+    fixture.perform(TaskKind::ReleaseTraffic);
+}
