@@ -190,6 +190,9 @@ impl Answer {
     /// The answer as the body of the HTTP response.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        if self.denial.is_none() && self.warning.is_none() && !self.patch.is_empty() {
+            return self.encode_patch();
+        }
         let patch = (self.denial.is_none() && !self.patch.is_empty()).then(|| BASE64_STANDARD.encode(&self.patch));
         let envelope = Envelope {
             api_version: API_VERSION,
@@ -205,6 +208,20 @@ impl Answer {
         };
         // Strings, numbers and a fixed structure: there is nothing in it that JSON could not say.
         serde_json::to_vec(&envelope).unwrap_or_default()
+    }
+
+    /// The same, for what nearly every answer is: base64 needs no escaping, and looking through it for what does
+    /// takes longer than making it.
+    fn encode_patch(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256 + self.uid.len() + self.patch.len().div_ceil(3) * 4);
+        out.extend_from_slice(
+            format!(r#"{{"apiVersion":"{API_VERSION}","kind":"{KIND}","response":{{"uid":"#).as_bytes(),
+        );
+        let _ = serde_json::to_writer(&mut out, &self.uid);
+        out.extend_from_slice(br#","allowed":true,"patchType":"JSONPatch","patch":""#);
+        out.extend_from_slice(BASE64_STANDARD.encode(&self.patch).as_bytes());
+        out.extend_from_slice(br#""}}"#);
+        out
     }
 }
 
@@ -288,6 +305,15 @@ mod tests {
         ] {
             assert_eq!(find_uid(body.as_bytes()).as_deref(), uid, "{body}");
         }
+    }
+
+    #[test]
+    fn both_ways_of_writing_a_patch_give_the_same_text() {
+        let short = Answer { uid: "a\"b".into(), patch: b"[]".to_vec(), ..Answer::default() };
+        let long = Answer { warning: Some("w".into()), ..short.clone() };
+        let text = |answer: &Answer| String::from_utf8(answer.encode()).unwrap();
+        assert_eq!(text(&short), text(&long).replace(r#","warnings":["w"]"#, ""));
+        assert!(text(&short).contains(r#""uid":"a\"b","#), "{}", text(&short));
     }
 
     #[test]
