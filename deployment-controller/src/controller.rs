@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use berth_core::api::{Executor, Server, VMDeployment, VMReplicaSet};
-use berth_machine::ssh::{PoolConfig, SshPool};
+use berth_machine::ssh::{ClientKey, PoolConfig, SshPool};
 use berth_runtime::{Cache, Context, Controller, Process};
 use futures::{Stream, StreamExt as _, future};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -13,14 +13,14 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 
-use crate::{access, args::Args, desired, reconcile::Deployments, server::Servers};
+use crate::{args::Args, desired, reconcile::Deployments, server::Servers};
 
 /// How many times as many tasks as looks at objects run at once: tasks mostly wait for machines.
 const TASKS: u16 = 4;
 
 /// Runs until shutdown.
 pub async fn run(args: Args, process: Process) -> Result<()> {
-    let pool = SshPool::new(access::read_key(&args.ssh_key)?, PoolConfig::default());
+    let pool = SshPool::new(ClientKey::from_file(&args.ssh_key).context("--ssh-key")?, PoolConfig::default());
     let ctx = process.context(Executor::DeploymentController, &args.common).await?;
     let servers: Cache<Server> = Cache::start(&ctx);
     let sets: Cache<VMReplicaSet> = Cache::start(&ctx);

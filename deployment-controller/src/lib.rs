@@ -2,11 +2,9 @@
 //!
 //! [`run`] watches; [`reconcile`] maintains the VMReplicaSet and moves the roll-out on, [`server`] and [`work`] deploy.
 
-mod access;
 mod args;
 mod controller;
 pub mod desired;
-mod error;
 mod live;
 pub mod reconcile;
 pub mod rollout;
@@ -18,4 +16,3 @@ pub mod work;
 
 pub use args::Args;
 pub use controller::run;
-pub use error::Error;

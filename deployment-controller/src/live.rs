@@ -1,7 +1,7 @@
 //! A VMDeployment's objects as the API server has them now, and the writes that depend on that.
 
 use berth_core::api::{App, Server, VMDeployment, VMDeploymentStatus, VMReplicaSet};
-use berth_runtime::Context;
+use berth_runtime::{CallError as Error, Context, written};
 use json_patch::{AddOperation, Patch as JsonPatch, PatchOperation, TestOperation, jsonptr::PointerBuf};
 use kube::{
     Api, ResourceExt as _,
@@ -9,11 +9,7 @@ use kube::{
 };
 use serde::Serialize;
 
-use crate::{
-    desired,
-    error::{Error, written},
-    rollout,
-};
+use crate::{desired, rollout};
 
 /// Objects per page of a list.
 const PAGE: u32 = 500;

@@ -7,13 +7,13 @@ use std::{
 };
 
 use berth_core::api::{Server, VMDeployment, VMReplicaSet};
-use berth_runtime::Context;
+use berth_runtime::{CallError as Error, Context, until};
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt as _, runtime::controller::Action};
 use tokio::time::Instant;
 
-use crate::{desired, error::Error, live::Live, rollout, status};
+use crate::{desired, live::Live, rollout, status};
 
 /// The status is written at most this often while things change.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -130,10 +130,4 @@ impl Deployments {
 
 fn uid(deployment: &VMDeployment) -> String {
     deployment.uid().unwrap_or_default()
-}
-
-/// The time until then, and a little more, so that it has surely come.
-fn until(at: Timestamp, now: Timestamp) -> Duration {
-    let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
-    wait + Duration::from_millis(50)
 }

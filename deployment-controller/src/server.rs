@@ -1,24 +1,17 @@
 //! One look at a Server: its DeployApp task, if its turn has come.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use berth_core::{
     api::{Executor, Server, Task, TaskPhase},
     lifecycle::open_tasks,
 };
 use berth_machine::ssh::SshPool;
-use berth_runtime::{Context, Done, EventType, Ran, Seen, ServerCache, TaskRunner, reference};
+use berth_runtime::{CallError as Error, Context, Done, EventType, Ran, ServerCache, TaskRunner, reference};
 use kube::{ResourceExt as _, runtime::controller::Action};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    error::Error,
-    work::{self, Finished},
-};
-
-/// How long a cache may take to learn of a report.
-const CACHE_LIMIT: Duration = Duration::from_secs(5);
+use crate::work::{self, Finished};
 
 /// Carries out DeployApp.
 pub struct Servers {
@@ -50,7 +43,7 @@ impl Servers {
         if let Ran::Reported(newer) = &ran {
             self.report_failure(task, newer);
             // A look at what was true before would only bring a claim that is refused.
-            self.await_cache(newer).await;
+            self.cache.caught_up(newer).await;
         }
         Ok(ran.action())
     }
@@ -63,23 +56,6 @@ impl Servers {
             self.ctx.events.publish(&reference(after), EventType::Warning, "TaskFailed", note);
         }
     }
-
-    /// Waits until the cache shows the Server as it is here, or as it is later.
-    async fn await_cache(&self, server: &Server) {
-        let mut seen = self.cache.follow(server);
-        let caught_up = seen.wait_for(|seen| match seen {
-            Seen::Present(cached) => cached.metadata.uid != server.metadata.uid || version(cached) >= version(server),
-            Seen::Absent | Seen::SetAside => true,
-        });
-        if timeout(CACHE_LIMIT, caught_up).await.is_err() {
-            tracing::debug!(server = server.name_any(), "the cache is late");
-        }
-    }
-}
-
-/// Resource versions of one kind can be compared as numbers.
-fn version(server: &Server) -> Option<u64> {
-    server.metadata.resource_version.as_deref()?.parse().ok()
 }
 
 fn done(finished: Finished) -> Done {

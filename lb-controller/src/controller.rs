@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use berth_core::api::{Executor, Server};
-use berth_runtime::{Cache, Change, Context, Controller, Process};
+use berth_runtime::{Cache, Context, Controller, Process};
 use futures::{StreamExt, channel::mpsc::UnboundedSender, future, pin_mut};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
@@ -97,22 +97,12 @@ async fn retired(
     traffic: Arc<Traffic>,
     suspects: mpsc::UnboundedSender<ServerId>,
 ) {
-    let changes = servers.changes();
-    pin_mut!(changes);
-    loop {
-        let change = tokio::select! {
-            () = ctx.shutdown.cancelled() => return,
-            change = changes.next() => change,
-        };
-        match change {
-            Some(Change::Gone(server)) => {
-                let Some(id) = ServerId::of(&server) else { continue };
-                traffic.forget(&id.uid);
-                // At shutdown nobody reads them any more.
-                let _ = suspects.send(id);
-            }
-            Some(_) => {}
-            None => return,
-        }
+    let gone = servers.gone(&ctx);
+    pin_mut!(gone);
+    while let Some(server) = gone.next().await {
+        let Some(id) = ServerId::of(&server) else { continue };
+        traffic.forget(&id.uid);
+        // At shutdown nobody reads them any more.
+        let _ = suspects.send(id);
     }
 }

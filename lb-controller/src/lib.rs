@@ -31,7 +31,6 @@ pub mod balancer;
 mod controller;
 mod orphans;
 pub mod plan;
-mod recent;
 pub mod reconcile;
 pub mod slices;
 

@@ -6,13 +6,12 @@ use berth_core::{
     api::{Outcome, Server, Task, TaskKind},
     protocol::StatusWrite,
 };
-use berth_runtime::{Context, EventType, ReconcileError, WriteError, reference};
+use berth_runtime::{Context, EventType, Recent, ReconcileError, WriteError, reference, resource_version};
 use kube::{ResourceExt, runtime::controller::Action};
 
 use crate::{
     balancer::{BalancerError, LoadBalancer, Member},
     plan::{Fact, Order, Plan, Step, plan},
-    recent::{Recent, version},
     slices::EndpointSlices,
 };
 
@@ -74,7 +73,7 @@ impl Traffic {
                 namespace: server.namespace().unwrap_or_default(),
                 name: server.name_any(),
                 uid: server.uid().unwrap_or_default(),
-                version: version(&server),
+                version: resource_version(&*server),
                 target,
                 fence,
             };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use axum::{Json, Router, http::StatusCode, routing::get};
 use berth_core::api::{Executor, Server};
-use berth_runtime::{Cache, Change, Context, Controller, Process};
+use berth_runtime::{Cache, Context, Controller, Process};
 use futures::{StreamExt, pin_mut};
 use kube::runtime::reflector::Store;
 use tokio::net::TcpListener;
@@ -55,18 +55,10 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
 
 /// Servers that are gone are probed no longer.
 async fn retired(ctx: Context, servers: Cache<Server>, monitor: Arc<Monitor>) {
-    let changes = servers.changes();
-    pin_mut!(changes);
-    loop {
-        let change = tokio::select! {
-            () = ctx.shutdown.cancelled() => return,
-            change = changes.next() => change,
-        };
-        match change {
-            Some(Change::Gone(server)) => monitor.forget(server.metadata.uid.as_deref().unwrap_or_default()),
-            Some(_) => {}
-            None => return,
-        }
+    let gone = servers.gone(&ctx);
+    pin_mut!(gone);
+    while let Some(server) = gone.next().await {
+        monitor.forget(server.metadata.uid.as_deref().unwrap_or_default());
     }
 }
 

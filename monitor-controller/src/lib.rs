@@ -14,7 +14,6 @@ mod lane;
 pub mod metrics;
 pub mod probe;
 pub mod prober;
-mod recent;
 pub mod reconcile;
 pub mod schedule;
 pub mod verdict;

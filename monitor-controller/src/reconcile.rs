@@ -6,13 +6,12 @@ use berth_core::{
     api::{Outcome, Server, Task},
     protocol::StatusWrite,
 };
-use berth_runtime::{Context, EventType, WriteError, reference};
+use berth_runtime::{Context, EventType, Recent, WriteError, reference};
 use kube::{ResourceExt, runtime::controller::Action};
 
 use crate::{
     facts::{Due, Note, due},
     prober::Prober,
-    recent::Recent,
 };
 
 /// Writes after which a reconcile gives others their turn.

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use berth_core::api::{Approval, Executor, MachineClass, Server, VMReplicaSet};
-use berth_machine::ssh::{PoolConfig, SshPool};
+use berth_machine::ssh::{ClientKey, PoolConfig, SshPool};
 use berth_runtime::{Cache, Context, Controller, Process};
 use futures::{Stream, StreamExt as _, future};
 use kube::runtime::reflector::ObjectRef;
 
 use crate::{
-    access,
     args::Args,
     iaas::{Providers, local::LocalProvider},
     server::Servers,
@@ -44,7 +43,7 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
 }
 
 fn tools(args: &Args) -> Result<Tools> {
-    let key = access::read_key(&args.ssh_key)?;
+    let key = ClientKey::from_file(&args.ssh_key).context("--ssh-key")?;
     let authorized_key = key.public_openssh()?;
     let mut providers = Providers::default();
     if let Some(dir) = &args.local_dir {

@@ -3,10 +3,8 @@
 //! [`run`] watches; [`set`] decides about the Servers of a VMReplicaSet, [`server`] about the next step of each Server,
 //! [`work`] carries tasks out on machines, which come from [`iaas`].
 
-mod access;
 mod args;
 mod controller;
-mod error;
 pub mod iaas;
 pub mod server;
 pub mod set;
@@ -14,4 +12,3 @@ pub mod work;
 
 pub use args::Args;
 pub use controller::run;
-pub use error::Error;

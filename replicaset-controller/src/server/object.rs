@@ -1,14 +1,12 @@
 //! The end of a Server's object.
 
 use berth_core::{FINALIZER, api::Server};
-use berth_runtime::Context;
+use berth_runtime::{CallError as Error, Context, written};
 use json_patch::{Patch as JsonPatch, PatchOperation, RemoveOperation, TestOperation, jsonptr::PointerBuf};
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
-
-use crate::error::{Error, written};
 
 /// Deletes this very object.
 pub(super) async fn delete(ctx: &Context, server: &Server) -> Result<(), Error> {

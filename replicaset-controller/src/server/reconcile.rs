@@ -6,11 +6,10 @@ use berth_core::{
     api::{Report, Server},
     protocol::StatusWrite,
 };
-use berth_runtime::WriteError;
+use berth_runtime::{CallError as Error, WriteError, until};
 use kube::runtime::controller::Action;
 
 use super::{Servers, object, plan::Step};
-use crate::{error::Error, set::reconcile::until};
 
 /// How soon a write that met an outdated Server is tried again, should the cache not learn of anything newer.
 const STALE: Duration = Duration::from_secs(1);

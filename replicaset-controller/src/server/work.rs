@@ -1,28 +1,20 @@
 //! One look at a Server for its tasks: claims, carries out and reports one after another.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use berth_core::{
     api::{Executor, Server, Task, TaskKind, TaskPhase},
     protocol::StatusWrite,
 };
-use berth_runtime::{Done, Ran, Seen};
+use berth_runtime::{CallError as Error, Done, Ran, until};
 use kube::runtime::controller::Action;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Servers,
     plan::{FIRST_TASK, Step},
 };
-use crate::{
-    error::Error,
-    set::reconcile::until,
-    work::{self, Finished},
-};
-
-/// How long a cache may take to learn of a report.
-const CACHE_LIMIT: Duration = Duration::from_secs(5);
+use crate::work::{self, Finished};
 
 impl Servers {
     /// Carries out the Server's tasks, for as long as one follows on another.
@@ -49,7 +41,7 @@ impl Servers {
         };
         if reported {
             // A look at what was true before would only bring a claim that is refused.
-            self.await_cache(&server).await;
+            self.cache.caught_up(&server).await;
         }
         Ok(action)
     }
@@ -63,23 +55,6 @@ impl Servers {
         };
         Ok(self.runner.run(server, task, work).await?)
     }
-
-    /// Waits until the cache shows the Server as it is here, or as it is later.
-    async fn await_cache(&self, server: &Server) {
-        let mut seen = self.cache.follow(server);
-        let caught_up = seen.wait_for(|seen| match seen {
-            Seen::Present(cached) => cached.metadata.uid != server.metadata.uid || version(cached) >= version(server),
-            Seen::Absent | Seen::SetAside => true,
-        });
-        if timeout(CACHE_LIMIT, caught_up).await.is_err() {
-            tracing::debug!(server = ?server.metadata.name, "the cache is late");
-        }
-    }
-}
-
-/// Resource versions of one kind can be compared as numbers.
-fn version(server: &Server) -> Option<u64> {
-    server.metadata.resource_version.as_deref()?.parse().ok()
 }
 
 fn done(finished: Finished) -> Done {

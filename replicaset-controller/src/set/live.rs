@@ -1,7 +1,7 @@
 //! A set and its Servers as the API server has them now, and the writes that depend on that.
 
 use berth_core::api::{Server, VMReplicaSet, VMReplicaSetStatus};
-use berth_runtime::Context;
+use berth_runtime::{CallError as Error, Context, written};
 use json_patch::{AddOperation, Patch as JsonPatch, PatchOperation, TestOperation, jsonptr::PointerBuf};
 use kube::{
     Api, ResourceExt as _,
@@ -10,7 +10,6 @@ use kube::{
 use serde_json::Value;
 
 use super::{environment, members, status::Ledgers};
-use crate::error::{Error, written};
 
 /// Objects per page of a list.
 const PAGE: u32 = 500;

@@ -13,7 +13,7 @@ use berth_core::{
     api::{Server, VMReplicaSet},
     budget::{self, Axis, Budget, Roll},
 };
-use berth_runtime::{Context, EventType, reference};
+use berth_runtime::{CallError as Error, Context, EventType, reference, until};
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt as _, runtime::controller::Action};
@@ -25,7 +25,6 @@ use super::{
     scale::{self, Scale},
     status::{self, Ledgers},
 };
-use crate::error::Error;
 
 /// The status is written at most this often while things change.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -217,10 +216,4 @@ fn uid(set: &VMReplicaSet) -> String {
 
 fn all(results: Vec<Result<(), Error>>) -> Result<(), Error> {
     results.into_iter().collect()
-}
-
-/// The time until then, and a little more, so that it has surely come.
-pub(crate) fn until(at: Timestamp, now: Timestamp) -> Duration {
-    let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
-    wait + Duration::from_millis(50)
 }

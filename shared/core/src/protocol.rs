@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::api::{
     AppFact, Claim, EnvironmentFact, HealthFact, MachineFact, MonitoringFact, ReachabilityFact, Report, Server,
-    TrafficFact,
+    ServerStatus, TrafficFact,
 };
 
 /// One write to `servers/status`: facts, at most one report and at most one claim. It applies to this very object only
@@ -17,7 +17,8 @@ pub struct StatusWrite {
     set: Map<String, Value>,
     removed: Vec<&'static str>,
     generation: Option<i64>,
-    present: Option<Value>,
+    /// The facts that are there and could be taken back; nothing when there is no status.
+    present: Option<Vec<&'static str>>,
     resource_version: Option<String>,
 }
 
@@ -30,7 +31,7 @@ impl StatusWrite {
             set: Map::new(),
             removed: Vec::new(),
             generation: server.metadata.generation,
-            present: server.status.as_ref().map(to_value),
+            present: server.status.as_ref().map(revocable),
             resource_version: server.metadata.resource_version.clone(),
         }
     }
@@ -111,7 +112,7 @@ impl StatusWrite {
             }
             None => {
                 self.set.remove(name);
-                let present = self.present.as_ref().is_some_and(|s| s.get(name).is_some_and(|v| !v.is_null()));
+                let present = self.present.as_ref().is_some_and(|there| there.contains(&name));
                 if present && !self.removed.contains(&name) {
                     self.removed.push(name);
                 }
@@ -138,6 +139,17 @@ impl StatusWrite {
         );
         Patch(operations)
     }
+}
+
+/// The names of the facts in the status that a controller may take back.
+fn revocable(status: &ServerStatus) -> Vec<&'static str> {
+    let facts = [
+        ("machine", status.machine.is_some()),
+        ("app", status.app.is_some()),
+        ("traffic", status.traffic.is_some()),
+        ("monitoring", status.monitoring.is_some()),
+    ];
+    facts.into_iter().filter_map(|(name, there)| there.then_some(name)).collect()
 }
 
 fn test(path: &[&str], value: Value) -> PatchOperation {

@@ -1,6 +1,9 @@
 //! The wall clock, as something that tests can set.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -8,6 +11,13 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 pub trait Clock: Send + Sync + 'static {
     /// The time.
     fn now(&self) -> Timestamp;
+}
+
+/// The time until then, and a little more, so that it has surely come.
+#[must_use]
+pub fn until(at: Timestamp, now: Timestamp) -> Duration {
+    let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+    wait + Duration::from_millis(50)
 }
 
 /// The machine's clock.

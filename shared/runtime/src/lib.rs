@@ -6,6 +6,7 @@
 mod args;
 mod backoff;
 mod cache;
+mod call;
 mod client;
 mod clock;
 mod context;
@@ -15,6 +16,7 @@ mod logs;
 mod metrics;
 mod probes;
 mod process;
+mod recent;
 mod tasks;
 #[cfg(test)]
 mod testing;
@@ -22,14 +24,16 @@ mod write;
 
 pub use args::{Arguments, CommonArgs, LogFormat};
 pub use backoff::Backoff;
-pub use cache::{Cache, Cached, Change, Seen, ServerCache};
+pub use cache::{Cache, Cached, Change, Seen, ServerCache, resource_version};
+pub use call::{CallError, written};
 pub use client::{CallTimeout, Timeouts, build as build_client, with_timeouts};
-pub use clock::{Clock, ManualClock, SystemClock};
+pub use clock::{Clock, ManualClock, SystemClock, until};
 pub use context::{Context, ContextParts};
 pub use controller::{Controller, ReconcileError};
 pub use events::{EventType, Events, reference};
 pub use metrics::Metrics;
 pub use probes::{Readiness, Ready, router as probes_router};
 pub use process::{Process, run};
+pub use recent::Recent;
 pub use tasks::{Done, Facts, Ran, TaskRunner};
 pub use write::WriteError;

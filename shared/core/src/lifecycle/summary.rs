@@ -14,7 +14,7 @@ use crate::{
 /// Brings conditions, `waitingFor` and `observedGeneration` up to date.
 pub(super) fn summarise(server: &mut Server, now: Timestamp) {
     let stalled = stalled(server);
-    let waiting_for = waiting_for(server);
+    let waiting_for = waiting_for(server, stalled.as_ref().map(|(_, why)| why.as_str()));
     let generation = server.metadata.generation;
     let status = server.status.get_or_insert_default();
     let state = state(status);
@@ -39,8 +39,8 @@ fn stalled(server: &Server) -> Option<(&'static str, String)> {
     })
 }
 
-fn waiting_for(server: &Server) -> Option<String> {
-    if let Some((_, why)) = stalled(server) {
+fn waiting_for(server: &Server, stalled: Option<&str>) -> Option<String> {
+    if let Some(why) = stalled {
         return Some(format!("a person: {why}"));
     }
     let status = facts::status(server);

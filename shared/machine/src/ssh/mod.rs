@@ -4,7 +4,7 @@ mod connect;
 mod exec;
 mod pool;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
@@ -55,6 +55,15 @@ impl ClientKey {
             return Err(Error::invalid("SSH client key", "is protected by a passphrase; give it unencrypted"));
         }
         Ok(Self(Arc::new(key)))
+    }
+
+    /// Reads the key from a file.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let hint = "make one with: ssh-keygen -t ed25519 -N '' -f FILE";
+        let place = path.display();
+        let pem = std::fs::read_to_string(path)
+            .map_err(|error| Error::invalid("SSH client key", format!("cannot read {place}: {error}; {hint}")))?;
+        Self::from_openssh(&pem).map_err(|error| Error::invalid("SSH client key", format!("{place}: {error}; {hint}")))
     }
 
     /// Makes a new ed25519 key.

@@ -13,10 +13,11 @@ use std::{
     collections::HashMap,
     fmt::Debug,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use berth_core::api::Server;
-use futures::Stream;
+use futures::{Stream, StreamExt as _, future};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Resource, ResourceExt,
@@ -28,7 +29,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use crate::Context;
 use hub::Hub;
@@ -36,6 +37,9 @@ use pump::Pump;
 
 /// Objects of a page of a list.
 const PAGE: u32 = 500;
+
+/// How long a cache may take to bring an own write back.
+const LATE: Duration = Duration::from_secs(5);
 
 /// What can be cached.
 pub trait Cached: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static {}
@@ -153,6 +157,32 @@ impl<K: Cached> Cache<K> {
         self.hub.follow(&ObjectRef::from_obj(object), |key| self.seen(key))
     }
 
+    /// Waits until the cache shows the object as it is here, or as it is later: a look at what was true before an own
+    /// write would only repeat what is done. A cache that is late is not waited for beyond a few seconds.
+    pub async fn caught_up(&self, object: &K) {
+        let mut seen = self.follow(object);
+        let caught_up = seen.wait_for(|seen| match seen {
+            Seen::Present(cached) => {
+                cached.uid() != object.uid() || resource_version(&**cached) >= resource_version(object)
+            }
+            Seen::Absent | Seen::SetAside => true,
+        });
+        if timeout(LATE, caught_up).await.is_err() {
+            tracing::debug!(object = object.name_any(), "the cache is late");
+        }
+    }
+
+    /// The objects that are gone, as they were last, until shutdown.
+    pub fn gone(&self, ctx: &Context) -> impl Stream<Item = Arc<K>> + Send + use<K> {
+        let gone = self.changes().filter_map(|change| {
+            future::ready(match change {
+                Change::Gone(object) => Some(object),
+                Change::Present(_) | Change::SetAside(_) => None,
+            })
+        });
+        gone.take_until(ctx.shutdown.clone().cancelled_owned())
+    }
+
     fn seen(&self, key: &ObjectRef<K>) -> Seen<K> {
         match self.store.get(key) {
             Some(object) => Seen::Present(object),
@@ -168,6 +198,13 @@ pub(crate) fn key_of<K: Cached>(namespace: Option<&str>, name: &str) -> ObjectRe
         Some(namespace) => key.within(namespace),
         None => key,
     }
+}
+
+/// The object's `resourceVersion`. Versions of one kind of object are numbers that rise (promised since Kubernetes
+/// 1.35, and true of etcd always).
+#[must_use]
+pub fn resource_version<K: Resource>(object: &K) -> u64 {
+    object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 fn version<K: Resource>(object: &K) -> (Option<String>, Option<String>) {

@@ -1,11 +1,11 @@
-//! Why a reconcile failed.
+//! A failed call, and what was tried by it.
 
-use berth_runtime::{ReconcileError, WriteError};
+use crate::{ReconcileError, WriteError};
 
-/// Why a reconcile failed.
+/// A call to the API server that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what}: {source}")]
-pub struct Error {
+pub struct CallError {
     /// What was tried.
     what: String,
     /// What came of it.
@@ -13,33 +13,34 @@ pub struct Error {
     source: WriteError,
 }
 
-impl Error {
+impl CallError {
     /// For `map_err`: says what was tried.
-    pub(crate) fn call<E: Into<WriteError>>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
+    pub fn call<E: Into<WriteError>>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
         let what = what.into();
         move |source| Self { what, source: source.into() }
     }
 
     /// Whether a guarded write met an object that is no longer what it was meant for, or none.
-    pub(crate) fn is_stale(&self) -> bool {
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
         matches!(self.source, WriteError::Stale { .. })
     }
 }
 
-impl From<WriteError> for Error {
+impl From<WriteError> for CallError {
     fn from(source: WriteError) -> Self {
         Self { what: "write the Server's status".to_owned(), source }
     }
 }
 
-impl ReconcileError for Error {
+impl ReconcileError for CallError {
     fn is_terminal(&self) -> bool {
         self.source.is_terminal()
     }
 }
 
 /// For guarded writes: whether it was written; `false` when the object is no longer what the write was meant for.
-pub(crate) fn written<T>(result: Result<T, Error>) -> Result<bool, Error> {
+pub fn written<T>(result: Result<T, CallError>) -> Result<bool, CallError> {
     match result {
         Ok(_) => Ok(true),
         Err(error) if error.is_stale() => Ok(false),
