@@ -6,12 +6,12 @@ use anyhow::{Context as _, Result};
 use berth_core::api::{Approval, Executor, MachineClass, Server, VMReplicaSet};
 use berth_machine::ssh::{ClientKey, PoolConfig, SshPool};
 use berth_runtime::{Cache, Context, Controller, Process};
-use futures::{Stream, StreamExt as _, future};
-use kube::runtime::reflector::ObjectRef;
+use futures::{Stream, StreamExt as _, future, stream};
+use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::{
     args::Args,
-    iaas::{Providers, local::LocalProvider},
+    iaas::{Classes, Providers, local::LocalProvider},
     server::Servers,
     set::{members, reconcile::Sets},
     work::Tools,
@@ -23,6 +23,7 @@ const TASKS: u16 = 4;
 /// Runs until shutdown.
 pub async fn run(args: Args, process: Process) -> Result<()> {
     let tools = tools(&args)?;
+    let providers = providers(&args)?;
     let ctx = process.context(Executor::ReplicasetController, &args.common).await?;
     let servers: Cache<Server> = Cache::start(&ctx);
     let sets: Cache<VMReplicaSet> = Cache::start(&ctx);
@@ -32,11 +33,12 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
         _ = future::join4(servers.ready(), sets.ready(), classes.ready(), approvals.ready()) => {}
         () = ctx.shutdown.cancelled() => return Ok(()),
     }
-    let by_server = Arc::new(Servers::new(&ctx, tools, &servers, &classes, &approvals));
+    let usable = Classes::new(&classes, providers, ctx.client.clone());
+    let by_server = Arc::new(Servers::new(&ctx, tools, &servers, &usable, &approvals));
     let by_set = Arc::new(Sets::new(ctx.clone(), usize::from(args.max_creating)));
     tokio::join!(
         steps(&ctx, &servers, &approvals, by_server.clone()),
-        tasks(&ctx, &servers, by_server),
+        tasks(&ctx, &servers, &classes, by_server),
         scale(&ctx, &servers, &sets, by_set),
     );
     Ok(())
@@ -45,13 +47,17 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
 fn tools(args: &Args) -> Result<Tools> {
     let key = ClientKey::from_file(&args.ssh_key).context("--ssh-key")?;
     let authorized_key = key.public_openssh()?;
+    let pool = SshPool::new(key, PoolConfig::default());
+    Ok(Tools { pool, authorized_key, cluster: args.cluster_name.clone() })
+}
+
+fn providers(args: &Args) -> Result<Providers> {
     let mut providers = Providers::default();
     if let Some(dir) = &args.local_dir {
         let binary = args.local_machine_binary.clone().map_or_else(local_machine::find_binary, Ok)?;
         providers = providers.with("local", Arc::new(LocalProvider::new(dir, binary)?));
     }
-    let pool = SshPool::new(key, PoolConfig::default());
-    Ok(Tools { providers, pool, authorized_key, cluster: args.cluster_name.clone() })
+    Ok(providers)
 }
 
 async fn steps(ctx: &Context, servers: &Cache<Server>, approvals: &Cache<Approval>, app: Arc<Servers>) {
@@ -62,8 +68,9 @@ async fn steps(ctx: &Context, servers: &Cache<Server>, approvals: &Cache<Approva
         .await;
 }
 
-async fn tasks(ctx: &Context, servers: &Cache<Server>, app: Arc<Servers>) {
+async fn tasks(ctx: &Context, servers: &Cache<Server>, classes: &Cache<MachineClass>, app: Arc<Servers>) {
     Controller::new("tasks", servers)
+        .also_on(of_class(classes, servers.store()))
         .concurrency(ctx.concurrency.saturating_mul(TASKS))
         .run(ctx, app, |server, app| async move { app.work(server).await })
         .await;
@@ -82,6 +89,19 @@ async fn scale(ctx: &Context, servers: &Cache<Server>, sets: &Cache<VMReplicaSet
             }
         })
         .await;
+}
+
+/// The Servers of changed classes: what waits for the class is looked at again.
+fn of_class(
+    classes: &Cache<MachineClass>,
+    servers: Store<Server>,
+) -> impl Stream<Item = ObjectRef<Server>> + Send + use<> {
+    classes.changes().flat_map(move |change| {
+        let name = change.object().metadata.name.clone().unwrap_or_default();
+        let all = servers.state();
+        let own = all.iter().filter(|server| server.spec.machine.class_name == name);
+        stream::iter(own.map(|server| ObjectRef::from_obj(&**server)).collect::<Vec<_>>())
+    })
 }
 
 /// The Servers that Approvals are about.

@@ -9,8 +9,9 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use berth_core::api::MachineClassSpec;
 use iaas_contract::Lab;
-use replicaset_controller::iaas::{MachineRequest, Owner, Provider, local::LocalProvider};
+use replicaset_controller::iaas::{Driver, MachineRequest, Owner, Provider, local::LocalProvider};
 
 /// The machines' program beside the test's own, built on demand: it belongs to another package.
 fn binary() -> PathBuf {
@@ -44,8 +45,16 @@ impl LocalLab {
 }
 
 impl Lab for LocalLab {
-    fn provider(&self) -> Arc<dyn Provider> {
+    fn driver(&self) -> Arc<dyn Driver> {
         Arc::new(self.local())
+    }
+
+    fn class(&self) -> MachineClassSpec {
+        serde_json::from_value(serde_json::json!({"provider": "local"})).unwrap()
+    }
+
+    fn broken(&self) -> Option<Arc<dyn Provider>> {
+        Some(Arc::new(LocalProvider::new(self.dir.path(), "/nonexistent/machine").unwrap()))
     }
 
     fn crash(&self, uid: &str) {
@@ -56,9 +65,8 @@ impl Lab for LocalLab {
         "berth".into()
     }
 
-    fn impossible(&self, mut request: MachineRequest) -> MachineRequest {
-        request.parameters.insert("size".into(), 3.into());
-        request
+    fn impossible(&self, _: MachineRequest) -> Option<MachineRequest> {
+        None
     }
 }
 
@@ -75,7 +83,6 @@ impl Drop for LocalLab {
 fn request(uid: &str) -> MachineRequest {
     MachineRequest {
         owner: Owner { cluster: "c".into(), namespace: "n".into(), name: "s".into(), uid: uid.into() },
-        parameters: serde_json::Map::new(),
         image: None,
         flavor: None,
         ssh_port: 22,

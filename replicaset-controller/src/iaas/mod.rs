@@ -1,19 +1,27 @@
 //! IaaS: where machines come from.
 //!
-//! A [`Provider`] knows machines by the UID of their Server, so that whoever looks finds the machine again, whatever
-//! crashed when. Every implementation passes the contract in `tests/iaas_contract`.
+//! A [`Driver`] makes a [`Provider`] for a MachineClass. A [`Provider`] knows machines by the UID of their Server, so
+//! that whoever looks finds the machine again, whatever crashed when. Every implementation passes the contract in
+//! `tests/iaas_contract`.
 
+mod classes;
+mod connections;
+mod driver;
 mod error;
 pub mod local;
 mod providers;
+mod secrets;
 
 use futures::future::BoxFuture;
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
+pub use classes::{ClassProblem, Classes};
+pub use connections::Connection;
+pub use driver::{Driver, SecretData, refuse_unknown};
 pub use error::{Error, Result};
 pub use providers::Providers;
+pub use secrets::Secrets;
 
 /// Whose machine it is. The provider keeps it with the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,13 +37,11 @@ pub struct Owner {
     pub uid: String,
 }
 
-/// What a machine is to be.
-#[derive(Clone, Debug, PartialEq)]
+/// What a machine is to be, besides what the MachineClass says, which the provider was made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineRequest {
     /// Whose machine it is.
     pub owner: Owner,
-    /// The provider's parameters, as the MachineClass has them.
-    pub parameters: Map<String, Value>,
     /// Image, in the provider's terms.
     pub image: Option<String>,
     /// Size, in the provider's terms.
@@ -81,6 +87,10 @@ pub struct MachineInfo {
 
 /// Makes, finds, reboots and destroys machines. Every call can be repeated, and returns within a bounded time.
 pub trait Provider: Send + Sync {
+    /// Whether machines can be had at all: the endpoint answers, accepts the credentials, and knows what the class names
+    /// (as a project). Changes nothing.
+    fn check(&self) -> BoxFuture<'_, Result<()>>;
+
     /// Makes the Server's machine, or finds it: repeated and concurrent calls with one UID give one machine. A machine
     /// that is stopped is started. May return before the machine runs.
     fn create<'a>(&'a self, request: &'a MachineRequest) -> BoxFuture<'a, Result<MachineInfo>>;

@@ -1,23 +1,23 @@
-//! The providers that this process knows.
+//! The drivers that this process knows.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use super::{Error, Provider, Result};
+use super::{Driver, Error, Result};
 
-/// Providers by the name that a MachineClass uses.
+/// Drivers by the name of the provider that a MachineClass uses.
 #[derive(Clone, Default)]
-pub struct Providers(BTreeMap<String, Arc<dyn Provider>>);
+pub struct Providers(BTreeMap<String, Arc<dyn Driver>>);
 
 impl Providers {
-    /// With one more provider.
+    /// With one more driver.
     #[must_use]
-    pub fn with(mut self, name: impl Into<String>, provider: Arc<dyn Provider>) -> Self {
-        self.0.insert(name.into(), provider);
+    pub fn with(mut self, name: impl Into<String>, driver: Arc<dyn Driver>) -> Self {
+        self.0.insert(name.into(), driver);
         self
     }
 
-    /// The provider of this name.
-    pub fn get(&self, name: &str) -> Result<&Arc<dyn Provider>> {
+    /// The driver of the provider of this name.
+    pub fn get(&self, name: &str) -> Result<&Arc<dyn Driver>> {
         self.0.get(name).ok_or_else(|| {
             let known = self.names();
             Error::Configuration(format!(

@@ -8,15 +8,15 @@ mod work;
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use berth_core::api::{Approval, MachineClass, Server, Task, TaskPhase};
+use berth_core::api::{Approval, Server, Task, TaskPhase};
 use berth_runtime::{Cache, Context, EventType, ServerCache, TaskRunner, reference};
 use kube::ResourceExt as _;
 use prometheus_client::metrics::counter::Counter;
 
-use crate::work::Tools;
+use crate::{iaas::Classes, work::Tools};
 use plan::{Own, Step};
 
 /// Reconciles Servers.
@@ -25,7 +25,7 @@ pub struct Servers {
     tools: Tools,
     runner: TaskRunner,
     cache: ServerCache,
-    classes: Cache<MachineClass>,
+    classes: Classes,
     approvals: Cache<Approval>,
     /// UIDs of the Servers that this process has a task of in hand.
     at_work: Mutex<HashSet<String>>,
@@ -39,7 +39,7 @@ impl Servers {
         ctx: &Context,
         tools: Tools,
         cache: &ServerCache,
-        classes: &Cache<MachineClass>,
+        classes: &Classes,
         approvals: &Cache<Approval>,
     ) -> Self {
         let failed = Counter::default();
@@ -61,11 +61,6 @@ impl Servers {
         let approvals = self.approvals.store().state();
         let own = Own { holder: &self.ctx.holder, at_work };
         plan::next(server, approvals.iter().map(AsRef::as_ref), own, self.ctx.clock.now())
-    }
-
-    /// The Server's MachineClass as it is now.
-    fn class(&self, server: &Server) -> Option<Arc<MachineClass>> {
-        self.classes.get(None, &server.spec.machine.class_name)
     }
 
     fn is_at_work(&self, server: &Server) -> bool {

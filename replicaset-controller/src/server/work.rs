@@ -1,20 +1,29 @@
 //! One look at a Server for its tasks: claims, carries out and reports one after another.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use berth_core::{
     api::{Executor, Server, Task, TaskKind, TaskPhase},
     protocol::StatusWrite,
 };
-use berth_runtime::{CallError as Error, Done, Ran, until};
-use kube::runtime::controller::Action;
+use berth_runtime::{Backoff, CallError as Error, Done, Ran, until};
+use kube::{ResourceExt as _, runtime::controller::Action};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Servers,
     plan::{FIRST_TASK, Step},
 };
-use crate::work::{self, Finished};
+use crate::{
+    iaas::ClassProblem,
+    work::{self, Finished, Place, find_place},
+};
+
+/// Between two looks at a Server whose class is configured wrongly; a change of the class is seen at once, that of a
+/// Secret only by this.
+const UNUSABLE: Backoff = Backoff::new(Duration::from_mins(1), Duration::from_mins(1));
+/// Between two looks at a Server whose provider cannot be reached.
+const UNAVAILABLE: Backoff = Backoff::new(Duration::from_secs(8), Duration::from_secs(8));
 
 impl Servers {
     /// Carries out the Server's tasks, for as long as one follows on another.
@@ -27,7 +36,11 @@ impl Servers {
                 Step::Wait(at) => break Action::requeue(until(at, self.ctx.clock.now())),
                 _ => break Action::await_change(),
             };
-            match self.carry_out(&server, &task).await? {
+            let place = match find_place(&self.classes, &server, task.kind).await {
+                Ok(place) => place,
+                Err(problem) => break Self::unusable(&server, &problem),
+            };
+            match self.carry_out(&server, &task, place.as_ref()).await? {
                 Ran::Reported(newer) => {
                     self.report_failures(&server, &newer);
                     (server, reported) = (newer, true);
@@ -46,12 +59,19 @@ impl Servers {
         Ok(action)
     }
 
-    async fn carry_out(&self, server: &Server, task: &Task) -> Result<Ran, Error> {
+    /// The machine's provider cannot be used: nothing is claimed and no attempt counted.
+    fn unusable(server: &Server, problem: &ClassProblem) -> Action {
+        let (server, reason) = (server.name_any(), problem.reason);
+        tracing::debug!(server, reason, problem = problem.message, "nothing is claimed");
+        let again = if problem.is_temporary { UNAVAILABLE } else { UNUSABLE };
+        Action::requeue(again.delay(1))
+    }
+
+    async fn carry_out(&self, server: &Server, task: &Task, place: Option<&Place>) -> Result<Ran, Error> {
         let _at_work = self.begin_work(server);
         let kind = task.kind;
         let work = |server: Arc<Server>, cancel: CancellationToken| async move {
-            let finished = work::carry_out(&self.tools, &server, self.class(&server), kind, &cancel).await;
-            done(finished)
+            done(work::carry_out(&self.tools, &server, place, kind, &cancel).await)
         };
         Ok(self.runner.run(server, task, work).await?)
     }

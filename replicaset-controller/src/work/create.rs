@@ -1,35 +1,29 @@
 //! CreateMachine: makes the machine exist and run.
 
-use berth_core::api::{MachineClass, Server, TaskKind};
+use berth_core::api::{Server, TaskKind};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Finished, Tools,
+    Finished, Place, Tools,
     finished::Failure,
-    machine::{await_ssh, provider, uid},
+    machine::{await_ssh, uid},
     unless_cancelled,
 };
 use crate::iaas::{MachineRequest, Owner};
 
-pub(super) async fn create(
-    tools: &Tools,
-    server: &Server,
-    class: Option<&MachineClass>,
-    cancel: &CancellationToken,
-) -> Finished {
-    try_create(tools, server, class, cancel).await.unwrap_or_else(Finished::from)
+pub(super) async fn create(tools: &Tools, server: &Server, place: &Place, cancel: &CancellationToken) -> Finished {
+    try_create(tools, server, place, cancel).await.unwrap_or_else(Finished::from)
 }
 
 async fn try_create(
     tools: &Tools,
     server: &Server,
-    class: Option<&MachineClass>,
+    place: &Place,
     cancel: &CancellationToken,
 ) -> Result<Finished, Failure> {
-    let provider = provider(tools, server, class)?;
-    let request = request(tools, server, class)?;
-    let info = provider.create(&request).await?;
-    let fact = unless_cancelled(cancel, await_ssh(tools, provider.as_ref(), class, server, info)).await?;
+    let request = request(tools, server, place)?;
+    let info = place.connection.provider.create(&request).await?;
+    let fact = unless_cancelled(cancel, await_ssh(tools, place, server, info)).await?;
     let address = fact.address.as_deref().unwrap_or_default();
     Ok(Finished {
         next: Some(TaskKind::InstallPackages),
@@ -38,10 +32,10 @@ async fn try_create(
     .with_machine(fact))
 }
 
-fn request(tools: &Tools, server: &Server, class: Option<&MachineClass>) -> Result<MachineRequest, Failure> {
+fn request(tools: &Tools, server: &Server, place: &Place) -> Result<MachineRequest, Failure> {
     let declared = &server.spec.machine;
-    let class = class.map(|c| c.spec.clone());
-    let port = class.as_ref().map_or(22, |c| c.access.port);
+    let class = place.class.as_ref().map(|class| &class.spec);
+    let port = class.map_or(22, |c| c.access.port);
     Ok(MachineRequest {
         owner: Owner {
             cluster: tools.cluster.clone(),
@@ -49,9 +43,8 @@ fn request(tools: &Tools, server: &Server, class: Option<&MachineClass>) -> Resu
             name: server.metadata.name.clone().unwrap_or_default(),
             uid: uid(server)?.to_owned(),
         },
-        image: declared.image.clone().or_else(|| class.as_ref().and_then(|c| c.image.clone())),
-        flavor: declared.flavor.clone().or_else(|| class.as_ref().and_then(|c| c.flavor.clone())),
-        parameters: class.map(|c| c.parameters).unwrap_or_default(),
+        image: declared.image.clone().or_else(|| class.and_then(|c| c.image.clone())),
+        flavor: declared.flavor.clone().or_else(|| class.and_then(|c| c.flavor.clone())),
         ssh_port: u16::try_from(port).map_err(|_| Failure::retry("spec.access.port of the MachineClass is no port"))?,
         authorized_key: tools.authorized_key.clone(),
     })

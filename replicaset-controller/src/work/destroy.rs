@@ -1,20 +1,19 @@
 //! DestroyMachine: the machine is gone when it is done.
 
-use berth_core::api::{MachineClass, MachineFact, MachinePhase, Server};
+use berth_core::api::{MachineFact, MachinePhase, Server};
 
 use super::{
-    Finished, Tools,
+    Finished, Place, Tools,
     finished::Failure,
-    machine::{provider_of_machine, target, uid},
+    machine::{target, uid},
 };
 
-pub(super) async fn destroy(tools: &Tools, server: &Server, class: Option<&MachineClass>) -> Finished {
-    try_destroy(tools, server, class).await.unwrap_or_else(Finished::from)
+pub(super) async fn destroy(tools: &Tools, server: &Server, place: &Place) -> Finished {
+    try_destroy(tools, server, place).await.unwrap_or_else(Finished::from)
 }
 
-async fn try_destroy(tools: &Tools, server: &Server, class: Option<&MachineClass>) -> Result<Finished, Failure> {
-    let provider = provider_of_machine(tools, server, class)?;
-    provider.delete(uid(server)?).await?;
+async fn try_destroy(tools: &Tools, server: &Server, place: &Place) -> Result<Finished, Failure> {
+    place.connection.provider.delete(uid(server)?).await?;
     if let Some(target) = target(server) {
         tools.pool.forget(&target);
     }

@@ -76,11 +76,10 @@ impl From<Failure> for Finished {
     }
 }
 
-/// All of a provider's errors are tried again: what is configured wrongly is repaired outside of the Server, whose own
-/// change would not bring another attempt.
+/// What is configured wrongly is repaired outside of the Server; trying again before that would only hide it.
 impl From<iaas::Error> for Failure {
     fn from(error: iaas::Error) -> Self {
-        Self::retry(error.to_string())
+        if error.is_permanent() { Self::fatal(error.to_string()) } else { Self::retry(error.to_string()) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The machine of a Server: its provider, and the way to it.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use berth_core::api::{MachineAccess, MachineClass, MachineFact, MachinePhase, Server, SshAccess};
 use berth_machine::{
@@ -10,7 +10,7 @@ use berth_machine::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::{Instant, sleep};
 
-use super::{Tools, finished::Failure};
+use super::{Place, Tools, finished::Failure};
 use crate::iaas::{MachineInfo, Phase, Provider};
 
 /// How long a machine may take until it runs.
@@ -24,34 +24,6 @@ const LONGEST_POLL: Duration = Duration::from_secs(3);
 /// The UID of the Server, by which providers know its machine.
 pub(super) fn uid(server: &Server) -> Result<&str, Failure> {
     server.metadata.uid.as_deref().ok_or_else(|| Failure::fatal("the Server has no UID"))
-}
-
-/// The class's provider.
-pub(super) fn provider<'a>(
-    tools: &'a Tools,
-    server: &Server,
-    class: Option<&MachineClass>,
-) -> Result<&'a Arc<dyn Provider>, Failure> {
-    let name = &server.spec.machine.class_name;
-    let Some(class) = class else {
-        return Err(Failure::retry(format!(
-            "there is no MachineClass {name:?}: create it, or retire the Server and declare another class"
-        )));
-    };
-    tools.providers.get(&class.spec.provider).map_err(|error| Failure::from(error).at(&format!("MachineClass {name}")))
-}
-
-/// The provider that the machine is known to come from, for when the class is gone.
-pub(super) fn provider_of_machine<'a>(
-    tools: &'a Tools,
-    server: &Server,
-    class: Option<&MachineClass>,
-) -> Result<&'a Arc<dyn Provider>, Failure> {
-    let id = fact(server).and_then(|m| m.id.as_deref());
-    match id.and_then(|id| id.split_once('/')) {
-        Some((name, _)) => Ok(tools.providers.get(name)?),
-        None => provider(tools, server, class),
-    }
 }
 
 /// What the Server says about its machine.
@@ -83,37 +55,28 @@ pub(super) fn reach(tools: &Tools, server: &Server) -> Result<(SshMachine, Strin
 /// Waits until the machine runs and SSH answers, and says what is known of it then.
 pub(super) async fn await_ssh(
     tools: &Tools,
-    provider: &dyn Provider,
-    class: Option<&MachineClass>,
+    place: &Place,
     server: &Server,
     info: MachineInfo,
 ) -> Result<MachineFact, Failure> {
-    let info = await_running(provider, info).await?;
+    let info = await_running(place.connection.provider.as_ref(), info).await?;
     let (Some(address), Some(host_key)) = (info.address.clone(), pinned(server, &info)) else {
         return Err(Failure::retry("the provider does not say the machine's address and SSH host key"));
     };
     let known = fact(server).and_then(|m| m.ssh.as_ref());
-    let access = access(known, class);
+    let access = access(known, place.class.as_deref());
     let user = access.user.clone();
     let target = SshTarget { address: address.clone(), port: info.ssh_port, user, host_key: host_key.clone() };
     let boot_id = await_ping(&tools.pool.machine(target)).await?;
     Ok(MachineFact {
         phase: MachinePhase::Running,
-        id: Some(id(server, class, &info)),
+        // With the provider, so that the machine can be destroyed after its class is gone.
+        id: Some(format!("{}/{}", place.provider, info.id)),
         address: Some(address),
         ssh: Some(SshAccess { port: i32::from(info.ssh_port), user: access.user, host_key, root: access.root }),
         boot_id: Some(boot_id),
         created_at: Some(Time(info.created_at)),
     })
-}
-
-/// `<provider>/<its id>`: so the machine can be destroyed after its class is gone.
-fn id(server: &Server, class: Option<&MachineClass>, info: &MachineInfo) -> String {
-    match (class, fact(server).and_then(|m| m.id.clone())) {
-        (Some(class), _) => format!("{}/{}", class.spec.provider, info.id),
-        (None, Some(known)) => known,
-        (None, None) => info.id.clone(),
-    }
 }
 
 /// How Berth logs in: as at the machine's creation, whatever became of the class since then.

@@ -5,23 +5,20 @@ mod destroy;
 mod finished;
 mod install;
 mod machine;
+mod place;
 mod reboot;
 
-use std::sync::Arc;
-
-use berth_core::api::{MachineClass, Outcome, Server, TaskKind};
+use berth_core::api::{Outcome, Server, TaskKind};
 use berth_machine::ssh::SshPool;
 
-use crate::iaas::Providers;
 use finished::Failure;
 pub use finished::Finished;
+pub use place::{Place, find as find_place};
 use tokio_util::sync::CancellationToken;
 
 /// What the tasks work with.
 #[derive(Clone, Debug)]
 pub struct Tools {
-    /// Where machines come from.
-    pub providers: Providers,
     /// The way to the machines.
     pub pool: SshPool,
     /// OpenSSH public key line that machines are to accept.
@@ -30,27 +27,26 @@ pub struct Tools {
     pub cluster: String,
 }
 
-/// Carries a task out. `class` is the Server's MachineClass as it is now, if there is one.
+/// Carries a task out. `place` is where the machine is made, for the tasks that need it: see [`find_place`].
 ///
 /// On `cancel` it comes to a halt. What a provider has been asked for is waited for all the same: a creation that went
 /// on after the machine's destruction was begun would leave a machine behind.
 pub async fn carry_out(
     tools: &Tools,
     server: &Server,
-    class: Option<Arc<MachineClass>>,
+    place: Option<&Place>,
     kind: TaskKind,
     cancel: &CancellationToken,
 ) -> Finished {
-    let class = class.as_deref();
-    match kind {
-        TaskKind::CreateMachine => create::create(tools, server, class, cancel).await,
-        TaskKind::InstallPackages => {
+    match (kind, place) {
+        (TaskKind::InstallPackages, _) => {
             let work = async { Ok(install::install(tools, server).await) };
             unless_cancelled(cancel, work).await.unwrap_or_else(Finished::from)
         }
-        TaskKind::RebootMachine => reboot::reboot(tools, server, class, cancel).await,
-        TaskKind::DestroyMachine => destroy::destroy(tools, server, class).await,
-        other => Finished::new(Outcome::Failed, format!("replicaset-controller does not know how to do {other}")),
+        (TaskKind::CreateMachine, Some(place)) => create::create(tools, server, place, cancel).await,
+        (TaskKind::RebootMachine, Some(place)) => reboot::reboot(tools, server, place, cancel).await,
+        (TaskKind::DestroyMachine, Some(place)) => destroy::destroy(tools, server, place).await,
+        (other, _) => Finished::new(Outcome::Failed, format!("replicaset-controller does not know how to do {other}")),
     }
 }
 

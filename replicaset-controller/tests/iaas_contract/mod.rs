@@ -1,29 +1,45 @@
 //! The contract of every IaaS provider.
 //!
-//! A provider's test program implements [`Lab`] and calls [`check`]. Each clause makes its own machines.
+//! A provider's test program implements [`Lab`] and calls [`check`]. Each clause makes its own machines, as different
+//! processes would: each instance of the provider is made anew, and nothing is shared but what the provider keeps.
 
 use std::{sync::Arc, time::Duration};
 
+use berth_core::api::MachineClassSpec;
 use berth_machine::{
     ping::ping,
     ssh::{ClientKey, PoolConfig, SshPool, SshTarget},
 };
 use futures::future::join_all;
-use replicaset_controller::iaas::{Error, MachineInfo, MachineRequest, Owner, Phase, Provider};
+use replicaset_controller::iaas::{Driver, Error, MachineInfo, MachineRequest, Owner, Phase, Provider, SecretData};
 use tokio::time::{Instant, sleep};
 
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// Where a provider is tried out.
 pub(crate) trait Lab: Send + Sync {
+    /// An instance of the driver, as another process would have it.
+    fn driver(&self) -> Arc<dyn Driver>;
+    /// A class that the driver takes.
+    fn class(&self) -> MachineClassSpec;
+    /// What is in the class's Secret.
+    fn credentials(&self) -> Option<SecretData> {
+        None
+    }
     /// An instance of the provider, as another process would have it: nothing is shared but what the provider keeps.
-    fn provider(&self) -> Arc<dyn Provider>;
+    fn provider(&self) -> Arc<dyn Provider> {
+        self.driver().connect(&self.class(), self.credentials().as_ref()).unwrap()
+    }
+    /// A class that the driver takes and whose check says that no machines can be had, if there is such a thing.
+    fn broken(&self) -> Option<Arc<dyn Provider>> {
+        None
+    }
     /// Stops the machine behind the provider's back, as a crash would.
     fn crash(&self, uid: &str);
     /// Login name on the machines.
     fn user(&self) -> String;
-    /// A request that the provider refuses for good.
-    fn impossible(&self, request: MachineRequest) -> MachineRequest;
+    /// A request that the provider refuses for good, if there is such a thing.
+    fn impossible(&self, request: MachineRequest) -> Option<MachineRequest>;
 }
 
 struct Subject<'a> {
@@ -39,6 +55,8 @@ pub(crate) async fn check(lab: &dyn Lab) {
     let pool = SshPool::new(key.clone(), PoolConfig::default());
     let cluster = format!("contract-{}", std::process::id());
     let subject = Subject { lab, key, pool, cluster };
+    subject.what_the_class_says_is_looked_at();
+    subject.a_check_says_whether_machines_can_be_had().await;
     subject.what_was_never_made_is_not_there().await;
     subject.a_repeated_create_finds_the_machine().await;
     subject.concurrent_creates_give_one_machine().await;
@@ -58,7 +76,6 @@ impl Subject<'_> {
                 name: name.into(),
                 uid: format!("{}-{name}", self.cluster),
             },
-            parameters: serde_json::Map::new(),
             image: None,
             flavor: None,
             ssh_port: 2222,
@@ -92,6 +109,25 @@ impl Subject<'_> {
         let provider = self.lab.provider();
         provider.delete(uid).await.unwrap();
         assert_eq!(provider.get(uid).await, Ok(None));
+    }
+
+    fn what_the_class_says_is_looked_at(&self) {
+        let mut class = self.lab.class();
+        class.parameters.insert("no-such-parameter".into(), 3.into());
+        let result = self.lab.driver().connect(&class, self.lab.credentials().as_ref());
+        let error = result.err().unwrap();
+        assert!(matches!(error, Error::Configuration(_)), "{error:?}");
+        assert!(error.to_string().contains("spec.parameters.no-such-parameter"), "{error}");
+    }
+
+    async fn a_check_says_whether_machines_can_be_had(&self) {
+        let provider = self.lab.provider();
+        assert_eq!(provider.check().await, Ok(()));
+        assert_eq!(provider.list(&self.cluster).await, Ok(Vec::new()), "a check makes nothing");
+        if let Some(broken) = self.lab.broken() {
+            let error = broken.check().await.unwrap_err();
+            assert!(error.to_string().len() > 10, "{error}");
+        }
     }
 
     async fn what_was_never_made_is_not_there(&self) {
@@ -187,7 +223,7 @@ impl Subject<'_> {
     }
 
     async fn what_cannot_be_had_is_refused_for_good(&self) {
-        let request = self.lab.impossible(self.request("impossible"));
+        let Some(request) = self.lab.impossible(self.request("impossible")) else { return };
         let error = self.lab.provider().create(&request).await.unwrap_err();
         assert!(matches!(error, Error::Configuration(_)), "{error:?}");
         assert_eq!(self.lab.provider().get(&request.owner.uid).await, Ok(None));

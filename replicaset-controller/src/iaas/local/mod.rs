@@ -14,19 +14,23 @@
 mod addresses;
 mod store;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use berth_core::api::MachineClassSpec;
 use futures::future::{BoxFuture, FutureExt as _};
 use k8s_openapi::jiff::Timestamp;
 use local_machine::{MachineDir, MachineSpec};
 
 use self::store::{Record, Store};
-use super::{Error, MachineInfo, MachineRequest, Owner, Phase, Provider, Result};
+use super::{Driver, Error, MachineInfo, MachineRequest, Owner, Phase, Provider, Result, SecretData, refuse_unknown};
 
 /// Port of the machines' SSH servers.
 const SSH_PORT: u16 = 2222;
 
-/// Provider `local`.
+/// Provider `local`. One serves all classes: there is nothing to say about them.
 #[derive(Clone, Debug)]
 pub struct LocalProvider {
     store: Store,
@@ -59,7 +63,6 @@ impl LocalProvider {
     }
 
     fn create_now(&self, request: &MachineRequest) -> Result<MachineInfo> {
-        refuse_parameters(request)?;
         let uid = &request.owner.uid;
         let _lock = self.store.lock(uid)?;
         let record = match self.store.record(uid)? {
@@ -123,20 +126,33 @@ impl LocalProvider {
     }
 }
 
-fn refuse_parameters(request: &MachineRequest) -> Result<()> {
-    match request.parameters.keys().next() {
-        None => Ok(()),
-        Some(name) => Err(Error::Configuration(format!(
-            "parameters.{name} of the MachineClass: the provider local has no parameters; remove it"
-        ))),
-    }
-}
-
 fn retryable(error: &anyhow::Error) -> Error {
     Error::Retryable(format!("{error:#}"))
 }
 
+impl Driver for LocalProvider {
+    fn connect(&self, class: &MachineClassSpec, _: Option<&SecretData>) -> Result<Arc<dyn Provider>> {
+        refuse_unknown(class, &[])?;
+        Ok(Arc::new(self.clone()))
+    }
+
+    fn without_class(&self) -> Option<Arc<dyn Provider>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
 impl Provider for LocalProvider {
+    fn check(&self) -> BoxFuture<'_, Result<()>> {
+        self.blocking(|this| {
+            this.store.check()?;
+            if this.binary.is_file() {
+                return Ok(());
+            }
+            let binary = this.binary.display();
+            Err(Error::Configuration(format!("--local-machine-binary: {binary} is not there")))
+        })
+    }
+
     fn create<'a>(&'a self, request: &'a MachineRequest) -> BoxFuture<'a, Result<MachineInfo>> {
         let request = request.clone();
         self.blocking(move |this| this.create_now(&request))

@@ -47,6 +47,11 @@ impl Store {
         Ok(Self { dir })
     }
 
+    /// Whether the folder can be used.
+    pub(super) fn check(&self) -> Result<()> {
+        fs::read_dir(self.dir.join(".addresses")).map(drop).map_err(io("cannot read", &self.dir))
+    }
+
     /// The folder of everything about one machine. UIDs come from the API server; whatever could leave the folder is
     /// refused all the same.
     fn folder(&self, uid: &str) -> Result<PathBuf> {
