@@ -37,7 +37,6 @@ pub fn replica_set(deployment: &VMDeployment, present: Option<&VMReplicaSet>, ro
             paused: spec.paused,
             scale_down: spec.scale_down.clone(),
             failover: spec.failover.clone(),
-            orphan_policy: spec.orphan_policy,
         },
         status: None,
     }
@@ -83,13 +82,12 @@ mod tests {
             spec["updateStrategy"] = serde_json::json!({"maxUnavailable": "50%", "partition": 2});
             spec["scaleDown"] = serde_json::json!({"policy": "Oldest", "servers": ["web-3"]});
             spec["failover"] = serde_json::json!({"action": "Replace"});
-            spec["orphanPolicy"] = "Delete".into();
         });
         let set = replica_set(&deployment, None, false);
         let (d, s) = (&deployment.spec, &set.spec);
         assert_eq!((s.replicas, s.min_ready_seconds, s.paused), (7, 3, true));
         assert_eq!((&s.update_strategy, &s.scale_down), (&d.update_strategy, &d.scale_down));
-        assert_eq!((&s.failover, s.orphan_policy, &s.selector), (&d.failover, d.orphan_policy, &d.selector));
+        assert_eq!((&s.failover, &s.selector), (&d.failover, &d.selector));
         assert_eq!(s.template.spec.app.as_ref().unwrap().revision.as_deref(), Some("v1"));
         assert!(is_own(&deployment, &set));
         assert!(differs(None, &set) && !differs(Some(&set), &set));

@@ -4,7 +4,7 @@
 //! the stored object does not have. So: typed fields are compared, and only those that differ are turned into trees and
 //! compared member by member. Unknown members (of a newer version of the API) are in neither tree and stay.
 
-use berth_core::api::{Approval, Approver, Force, Retry, Server, ServerStatus};
+use berth_core::api::{Approval, Approver, Force, Request, Server, ServerStatus};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -197,6 +197,7 @@ pub fn status(before: Option<&ServerStatus>, after: Option<&ServerStatus>) -> Pa
             epoch => "epoch",
             force => "force",
             observed_retry => "observedRetry",
+            observed_reboot => "observedReboot",
             machine => "machine",
             environment => "environment",
             app => "app",
@@ -220,7 +221,8 @@ pub fn status(before: Option<&ServerStatus>, after: Option<&ServerStatus>) -> Pa
 pub struct Stamps {
     finalizers: Option<Vec<String>>,
     force: Option<Force>,
-    retry: Option<Retry>,
+    retry: Option<Request>,
+    reboot: Option<Request>,
 }
 
 impl Stamps {
@@ -231,10 +233,11 @@ impl Stamps {
             finalizers: server.metadata.finalizers.clone(),
             force: server.spec.force.clone(),
             retry: server.spec.retry.clone(),
+            reboot: server.spec.reboot.clone(),
         }
     }
 
-    /// The patch of a write to the Server itself: finalizers, and who forced and retried when.
+    /// The patch of a write to the Server itself: finalizers, and who forced, retried and rebooted when.
     #[must_use]
     pub fn patch(&self, after: &Server) -> Patch {
         let mut patch = Patch::default();
@@ -247,6 +250,7 @@ impl Stamps {
         );
         patch.field("/spec/force", self.force.as_ref(), after.spec.force.as_ref());
         patch.field("/spec/retry", self.retry.as_ref(), after.spec.retry.as_ref());
+        patch.field("/spec/reboot", self.reboot.as_ref(), after.spec.reboot.as_ref());
         patch
     }
 }

@@ -68,6 +68,8 @@ fn born_with(template: &ServerTemplateSpec) -> ServerSpec {
         offline: false,
         force: None,
         retry: None,
+        reboot: None,
+        retain: None,
     }
 }
 

@@ -26,17 +26,27 @@ pub enum Axis {
     App,
     /// It is being retired because the set has too many, by replicaset-controller.
     Retirement,
+    /// It cannot be reached and is being replaced, by replicaset-controller.
+    Failover,
+    /// It is not what was read back from it any more and is being repaired, by replicaset-controller.
+    Drift,
+    /// It is being replaced because its machine is to be another one, by replicaset-controller.
+    Replacement,
 }
 
 impl Axis {
     /// Every axis.
-    pub const ALL: [Self; 3] = [Self::Environment, Self::App, Self::Retirement];
+    pub const ALL: [Self; 6] =
+        [Self::Environment, Self::App, Self::Retirement, Self::Failover, Self::Drift, Self::Replacement];
 
     fn name(self) -> &'static str {
         match self {
             Self::Environment => "environment",
             Self::App => "app",
             Self::Retirement => "retirement",
+            Self::Failover => "failover",
+            Self::Drift => "drift",
+            Self::Replacement => "replacement",
         }
     }
 }
@@ -69,8 +79,10 @@ impl FromStr for Entry {
 
     /// Reads `<server>/<axis>`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let unknown =
-            || format!("{text:?} is no line of the ledger: it must be <server>/environment, /app or /retirement");
+        let unknown = || {
+            let axes = Axis::ALL.map(Axis::name).join(", /");
+            format!("{text:?} is no line of the ledger: it must be <server>/{axes}")
+        };
         let (server, axis) = text.rsplit_once('/').ok_or_else(unknown)?;
         let axis = Axis::ALL.into_iter().find(|a| a.name() == axis).ok_or_else(unknown)?;
         Ok(Self::new(server, axis))
@@ -130,10 +142,10 @@ pub fn max_unavailable(strategy: &UpdateStrategy, replicas: i32) -> usize {
     }
 }
 
-/// Whether the Server counts for its set: not offline and not being deleted.
+/// Whether the Server counts for its set: not offline, not being deleted, and not kept for diagnosis only.
 #[must_use]
 pub fn is_active(server: &Server) -> bool {
-    !server.spec.offline && server.metadata.deletion_timestamp.is_none()
+    !server.spec.offline && server.metadata.deletion_timestamp.is_none() && server.spec.retain.is_none()
 }
 
 /// Whether the newest declaration of this Server has been decided upon.

@@ -61,11 +61,13 @@ async fn who_forces_and_retries_is_stamped_whatever_was_written() {
     let mut new = old.clone();
     new["spec"]["force"] = json!({"state": "Offline", "reason": "test", "by": "somebody else", "future": 1});
     new["spec"]["retry"] = json!({"id": "1"});
+    new["spec"]["reboot"] = json!({"id": "2"});
     let reply = webhook.review(&review("servers", "UPDATE", "ann", &old, &new)).await;
     let after = reply.apply(&new);
     assert_eq!(after["spec"]["force"]["by"], "ann");
     assert_eq!(after["spec"]["force"]["future"], 1, "unknown fields stay");
     assert_eq!(after["spec"]["retry"], json!({"id": "1", "by": "ann", "at": "2027-01-15T08:00:00Z"}));
+    assert_eq!(after["spec"]["reboot"], json!({"id": "2", "by": "ann", "at": "2027-01-15T08:00:00Z"}));
     let paths: Vec<_> = reply.patch().unwrap().as_array().unwrap().iter().map(|o| o["path"].clone()).collect();
     assert!(paths.iter().all(|p| p.as_str().unwrap().starts_with("/spec/")), "{paths:?}");
 }

@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{App, Failover, OrphanPolicy, ScaleDown, ServerTemplate, UpdateStrategy, replicaset::percent_rule};
+use super::{App, Failover, ScaleDown, ServerTemplate, UpdateStrategy, replicaset::percent_rule};
 
 /// What a VMDeployment declares.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -74,9 +74,6 @@ pub struct VMDeploymentSpec {
     /// What is done about Servers that cannot be reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover: Option<Failover>,
-    /// What is done about machines that have no Server.
-    #[serde(default)]
-    pub orphan_policy: OrphanPolicy,
     /// How many old revisions are kept for roll-back.
     #[serde(default = "ten")]
     #[schemars(range(min = 0, max = 100))]

@@ -75,14 +75,11 @@ pub struct Reachability {
     #[serde(default = "thirty")]
     #[schemars(range(min = 1, max = 86400))]
     pub unreachable_after_seconds: i32,
-    /// Reboot the machine once when it is Unknown.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub reboot: bool,
 }
 
 impl Default for Reachability {
     fn default() -> Self {
-        Self { period_seconds: ten(), timeout_seconds: two(), unreachable_after_seconds: thirty(), reboot: false }
+        Self { period_seconds: ten(), timeout_seconds: two(), unreachable_after_seconds: thirty() }
     }
 }
 

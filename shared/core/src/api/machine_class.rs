@@ -44,6 +44,27 @@ pub struct MachineClassSpec {
     /// How the machines are reached.
     #[serde(default)]
     pub access: MachineAccess,
+    /// What is done about the class's machines that have no Server.
+    #[serde(default)]
+    pub orphan_policy: OrphanPolicy,
+    /// Seconds after its creation before which a machine without a Server is no orphan.
+    #[serde(default = "ten_minutes")]
+    #[schemars(range(min = 0, max = 2_592_000))]
+    pub orphan_grace_seconds: i32,
+}
+
+fn ten_minutes() -> i32 {
+    600
+}
+
+/// What is done about machines that have no Server.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub enum OrphanPolicy {
+    /// Destroy them after the grace period.
+    #[default]
+    Delete,
+    /// Report them, and leave them.
+    Report,
 }
 
 fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

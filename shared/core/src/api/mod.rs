@@ -23,13 +23,13 @@ pub use deployment::{
 };
 pub use health::{HealthCheck, HttpGet, Reachability, TcpSocket};
 pub use machine::Machine;
-pub use machine_class::{Credentials, MachineAccess, MachineClass, MachineClassSpec};
+pub use machine_class::{Credentials, MachineAccess, MachineClass, MachineClassSpec, OrphanPolicy};
 pub use package::{Apt, Archive, Dnf, Package, PackageSource, Script};
 pub use replicaset::{
-    Failover, FailoverAction, OrphanPolicy, Retain, ScaleDown, ScaleDownPolicy, UpdateStrategy, UpdateType,
+    Failover, FailoverAction, RebootPolicy, Retain, ScaleDown, ScaleDownPolicy, UpdateStrategy, UpdateType,
     VMReplicaSet, VMReplicaSetSpec, VMReplicaSetStatus,
 };
-pub use server::{Force, Gate, GatePoint, GatePolicy, GateQuery, GateWindow, Retry, Server, ServerSpec};
+pub use server::{Force, Gate, GatePoint, GatePolicy, GateQuery, GateWindow, Request, Retention, Server, ServerSpec};
 pub use server_status::{
     AppFact, Claim, EnvironmentFact, ForceStatus, HealthFact, HealthState, InstalledPackage, Lock, MachineFact,
     MachinePhase, MonitoringFact, MonitoringPhase, Outcome, ReachabilityFact, Report, ServerStatus, SshAccess,

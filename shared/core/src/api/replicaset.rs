@@ -1,7 +1,7 @@
 //! VMReplicaSet: how many Servers, with which environment.
 
 use k8s_openapi::apimachinery::pkg::{
-    apis::meta::v1::{Condition, LabelSelector},
+    apis::meta::v1::{Condition, LabelSelector, Time},
     util::intstr::IntOrString,
 };
 use kube::{CustomResource, KubeSchema};
@@ -68,9 +68,6 @@ pub struct VMReplicaSetSpec {
     /// What is done about Servers that cannot be reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover: Option<Failover>,
-    /// What is done about machines that have no Server.
-    #[serde(default)]
-    pub orphan_policy: OrphanPolicy,
 }
 
 /// A label selector without expressions, with bounds that keep CEL's cost known.
@@ -178,6 +175,9 @@ pub struct Failover {
     #[serde(default = "five_minutes")]
     #[schemars(range(min = 0, max = 604_800))]
     pub wait_seconds: i32,
+    /// Reboot the machine first, once each time that it is lost, and wait as long again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reboot: Option<RebootPolicy>,
     /// What is done then.
     #[serde(default)]
     pub action: FailoverAction,
@@ -197,6 +197,20 @@ pub struct Failover {
 
 fn five_minutes() -> i32 {
     300
+}
+
+/// When a machine is rebooted by failover.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RebootPolicy {
+    /// Seconds after a reboot before which the machine is not rebooted another time.
+    #[serde(default = "one_hour")]
+    #[schemars(range(min = 0, max = 604_800))]
+    pub cooldown_seconds: i32,
+}
+
+fn one_hour() -> i32 {
+    3600
 }
 
 /// What failover does.
@@ -221,16 +235,6 @@ pub struct Retain {
     /// For how many seconds.
     #[schemars(range(min = 0, max = 31_536_000))]
     pub expiry_seconds: i32,
-}
-
-/// What is done about machines that have no Server.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
-pub enum OrphanPolicy {
-    /// Report them.
-    #[default]
-    Report,
-    /// Delete them after a grace period.
-    Delete,
 }
 
 /// What is true of a VMReplicaSet.
@@ -261,9 +265,13 @@ pub struct VMReplicaSetStatus {
     /// Names given to Servers that are being created: entered before the creation, so that two controllers agree on it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub creating: Vec<String>,
-    /// Servers that Berth disturbs on purpose: the ledger of the budget, entered before the first touch.
+    /// Servers that Berth disturbs on purpose: the ledger of the budget, entered before the first touch. A line is
+    /// `<server>/<what is being changed>`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disturbed: Vec<String>,
+    /// When the roll-out of the template last began to change a Server that was Ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_disturbed_at: Option<Time>,
     /// Conditions: `Available`, `Progressing` and `Stalled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{App, HealthCheck, Machine, Monitoring, Package, Reachability, ServerStatus, State, TaskKind, Traffic};
 
 /// What a Server declares. Each field has one owner: replicaset-controller writes machine, packages, traffic and
-/// monitoring, deployment-controller writes `app`, people write `offline`, `force` and `retry`.
+/// monitoring (and `reboot` and `retain`, for failover), deployment-controller writes `app`, people write the rest.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "berth.dev",
@@ -77,7 +77,13 @@ pub struct ServerSpec {
     pub force: Option<Force>,
     /// Try the failed tasks of the current state again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<Retry>,
+    pub retry: Option<Request>,
+    /// Reboot the machine, which cannot be reached. Asked for at any other time it comes to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reboot: Option<Request>,
+    /// Keep the machine as it is, for diagnosis: without traffic, and outside of its set's count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain: Option<Retention>,
 }
 
 fn task_attempts() -> i32 {
@@ -192,11 +198,11 @@ pub struct Force {
     pub declaration: Option<String>,
 }
 
-/// A person asks for another try of what has failed.
+/// Something that is asked for once.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Retry {
-    /// Any value that was not used before; a new value is a new retry.
+pub struct Request {
+    /// Any value that was not used before; a new value is a new request.
     #[schemars(length(min = 1, max = 63))]
     pub id: String,
     /// Why, for those who read it later.
@@ -209,4 +215,15 @@ pub struct Retry {
     /// When; stamped at admission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
+}
+
+/// A machine is kept for diagnosis.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Retention {
+    /// Until when; then the Server's set retires it.
+    pub until: Time,
+    /// Why.
+    #[schemars(length(min = 1, max = 1024))]
+    pub reason: String,
 }

@@ -48,6 +48,9 @@ pub struct ServerStatus {
     /// The id of the last retry that was carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_retry: Option<String>,
+    /// The id of the last request for a reboot that was carried out, or came to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_reboot: Option<String>,
     /// Fact of replicaset-controller: the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineFact>,

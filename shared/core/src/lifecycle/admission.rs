@@ -7,11 +7,13 @@ use super::{
     refusal::{Refusal, RefusalReason},
     report,
     settle::settle,
-    summary, trust,
+    summary,
+    tasks::blocking_failures,
+    trust,
 };
 use crate::{
     FINALIZER,
-    api::{Approval, Approver, Server, ServerSpec},
+    api::{Approval, Approver, Executor, Request, Server, ServerSpec, TaskKind},
     identity::{Author, Identities},
 };
 
@@ -37,7 +39,7 @@ pub fn admit_update(
     ids: &Identities,
     now: Timestamp,
 ) -> Result<Server, Refusal> {
-    check_person(&old.spec, &new.spec, author, ids)?;
+    check_person(old, &new.spec, author, ids)?;
     check_finalizer(old, &new)?;
     stamp(Some(&old.spec), &mut new.spec, author, now);
     Ok(new)
@@ -87,11 +89,15 @@ fn whole_seconds(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
-fn check_person(old: &ServerSpec, new: &ServerSpec, author: &Author, ids: &Identities) -> Result<(), Refusal> {
+/// What only a person changes. replicaset-controller may ask for another try when a cause was repaired elsewhere, but not
+/// after a person said no.
+fn check_person(before: &Server, new: &ServerSpec, author: &Author, ids: &Identities) -> Result<(), Refusal> {
     let Some(executor) = ids.executor(author) else { return Ok(()) };
+    let old = &before.spec;
+    let may_retry = executor == Executor::ReplicasetController && !was_refused(before);
     let touched = [
         ("spec.force", old.force != new.force),
-        ("spec.retry", old.retry != new.retry),
+        ("spec.retry", old.retry != new.retry && !may_retry),
         ("spec.offline", old.offline && !new.offline),
     ];
     match touched.into_iter().find(|(_, changed)| *changed) {
@@ -101,6 +107,10 @@ fn check_person(old: &ServerSpec, new: &ServerSpec, author: &Author, ids: &Ident
         }
         None => Ok(()),
     }
+}
+
+fn was_refused(server: &Server) -> bool {
+    blocking_failures(server).iter().any(|failed| failed.kind == TaskKind::Gate)
 }
 
 fn check_finalizer(old: &Server, new: &Server) -> Result<(), Refusal> {
@@ -124,7 +134,7 @@ fn check_finalizer(old: &Server, new: &Server) -> Result<(), Refusal> {
     ))
 }
 
-/// Stamps force and retry with who and when. What a person wrote once keeps its stamp when it is written again.
+/// Stamps force and requests with who and when. What a person wrote once keeps its stamp when it is written again.
 fn stamp(old: Option<&ServerSpec>, spec: &mut ServerSpec, author: &Author, now: Timestamp) {
     let (who, when) = (Some(author.username.clone()), Some(Time(whole_seconds(now))));
     let declaration = spec.force.is_some().then(|| force::declaration(spec));
@@ -135,10 +145,13 @@ fn stamp(old: Option<&ServerSpec>, spec: &mut ServerSpec, author: &Author, now: 
             None => (force.by, force.at, force.declaration) = (who.clone(), when.clone(), declaration),
         }
     }
-    if let Some(retry) = &mut spec.retry {
-        match old.and_then(|o| o.retry.as_ref()).filter(|o| o.id == retry.id) {
-            Some(known) => known.clone_into(retry),
-            None => (retry.by, retry.at) = (who, when),
-        }
-    }
+    let stamped = |request: &Request| Request { by: who.clone(), at: when.clone(), ..request.clone() };
+    spec.retry = again(old.and_then(|o| o.retry.as_ref()), spec.retry.as_ref(), stamped);
+    spec.reboot = again(old.and_then(|o| o.reboot.as_ref()), spec.reboot.as_ref(), stamped);
+}
+
+/// The request, stamped if it is new.
+fn again(known: Option<&Request>, asked: Option<&Request>, stamped: impl Fn(&Request) -> Request) -> Option<Request> {
+    let asked = asked?;
+    Some(known.filter(|known| known.id == asked.id).cloned().unwrap_or_else(|| stamped(asked)))
 }

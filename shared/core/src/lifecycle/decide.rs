@@ -18,17 +18,18 @@ impl Decision {
     }
 }
 
-/// Which state the Server is to be in. First match wins: retirement, a person's force, then what the facts say.
+/// Which state the Server is to be in. First match wins: retirement, a person's force, diagnosis, then what the facts say.
 #[must_use]
 pub fn decide(server: &Server) -> Decision {
     if let Some(retired) = retirement(server) {
         return retired;
     }
-    match force::in_effect(server) {
-        Some(force) => {
-            let by = force.by.as_deref().unwrap_or("a person");
-            Decision::new(force.state, format!("forced by {by}: {}", force.reason))
-        }
+    if let Some(force) = force::in_effect(server) {
+        let by = force.by.as_deref().unwrap_or("a person");
+        return Decision::new(force.state, format!("forced by {by}: {}", force.reason));
+    }
+    match &server.spec.retain {
+        Some(retain) => Decision::new(State::Unknown, format!("kept for diagnosis: {}", retain.reason)),
         None => by_the_facts(server),
     }
 }

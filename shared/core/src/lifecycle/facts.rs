@@ -21,6 +21,7 @@ static NOTHING_KNOWN: ServerStatus = ServerStatus {
     epoch: None,
     force: None,
     observed_retry: None,
+    observed_reboot: None,
     machine: None,
     environment: None,
     app: None,
@@ -144,6 +145,11 @@ pub(super) fn monitored(server: &Server) -> bool {
         (Some(digest), Some(fact)) => fact.phase == MonitoringPhase::Bound && fact.digest == digest,
         (Some(_), None) => false,
     }
+}
+
+/// Whether a reboot was asked for that was not seen to yet.
+pub(super) fn reboot_asked_for(server: &Server) -> bool {
+    server.spec.reboot.as_ref().is_some_and(|asked| status(server).observed_reboot.as_ref() != Some(&asked.id))
 }
 
 /// What a retired Server still has: traffic, monitoring, machine.

@@ -50,7 +50,7 @@ fn id(force: &Force) -> String {
     digest::short(force)
 }
 
-/// Digest of everything that a person declares about the Server but force and retry.
+/// Digest of everything that is declared about the Server, but for what is asked for once.
 pub(super) fn declaration(spec: &ServerSpec) -> String {
-    digest::short(&ServerSpec { force: None, retry: None, ..spec.clone() })
+    digest::short(&ServerSpec { force: None, retry: None, reboot: None, retain: None, ..spec.clone() })
 }

@@ -7,7 +7,7 @@ use crate::api::{Executor, Server, ServerStatus};
 pub(super) fn check(before: &ServerStatus, after: &ServerStatus, executor: Option<Executor>) -> Result<(), Refusal> {
     use Executor::{DeploymentController, LbController, MonitorController, ReplicasetController};
     let (b, a) = (before, after);
-    let fields: [(&str, bool, Option<Executor>); 20] = [
+    let fields: [(&str, bool, Option<Executor>); 21] = [
         ("state", b.state != a.state, None),
         ("stateSince", b.state_since != a.state_since, None),
         ("waitingFor", b.waiting_for != a.waiting_for, None),
@@ -19,6 +19,7 @@ pub(super) fn check(before: &ServerStatus, after: &ServerStatus, executor: Optio
         ("epoch", b.epoch != a.epoch, None),
         ("force", b.force != a.force, None),
         ("observedRetry", b.observed_retry != a.observed_retry, None),
+        ("observedReboot", b.observed_reboot != a.observed_reboot, None),
         ("conditions", b.conditions != a.conditions, None),
         ("observedGeneration", b.observed_generation != a.observed_generation, Some(ReplicasetController)),
         ("machine", b.machine != a.machine, Some(ReplicasetController)),

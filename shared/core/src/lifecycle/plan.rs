@@ -2,7 +2,7 @@
 
 use super::facts;
 use crate::{
-    api::{GatePoint, Server, State, TaskKind, TaskPhase},
+    api::{GatePoint, Server, State, TaskKind},
     digest,
 };
 
@@ -75,17 +75,8 @@ fn unknown(plan: &mut Plan<'_>) {
     let bound = status.monitoring.as_ref().is_some_and(|m| m.phase == crate::api::MonitoringPhase::Bound);
     plan.step(&[(TaskKind::HoldTraffic, facts::takes_traffic(status)), (TaskKind::PauseMonitoring, bound)]);
     let unreachable = facts::unreachable(plan.server);
-    let reboots = plan.server.spec.reachability.reboot && unreachable && !rebooted(plan.server);
-    plan.step(&[(TaskKind::RebootMachine, reboots)]);
+    plan.step(&[(TaskKind::RebootMachine, unreachable && facts::reboot_asked_for(plan.server))]);
     plan.step(&[(TaskKind::AwaitRecovery, unreachable)]);
-}
-
-/// Whether the machine has been rebooted since it was last lost.
-fn rebooted(server: &Server) -> bool {
-    let status = facts::status(server);
-    status.state == Some(State::Unknown)
-        && super::tasks::current_tasks(status)
-            .any(|t| t.kind == TaskKind::RebootMachine && t.phase == TaskPhase::Succeeded)
 }
 
 fn offline(plan: &mut Plan<'_>) {
@@ -149,10 +140,10 @@ fn part(server: &Server, kind: TaskKind) -> String {
         TaskKind::CheckHealth => digest::short(&(&spec.health_check, status.epoch)),
         TaskKind::RegisterBackend | TaskKind::ReleaseTraffic => digest::short(&spec.traffic),
         TaskKind::BindMonitoring => digest::short(&spec.monitoring),
+        TaskKind::RebootMachine => digest::short(&spec.reboot.as_ref().map(|request| &request.id)),
         TaskKind::Gate
         | TaskKind::HoldTraffic
         | TaskKind::PauseMonitoring
-        | TaskKind::RebootMachine
         | TaskKind::AwaitRecovery
         | TaskKind::RemoveBackend
         | TaskKind::UnbindMonitoring

@@ -31,6 +31,9 @@ pub(super) fn carry_out(
         status.lock = None;
     }
     let succeeded = report.outcome == Outcome::Succeeded;
+    if succeeded && kind == TaskKind::RebootMachine {
+        status.observed_reboot = server.spec.reboot.as_ref().map(|request| request.id.clone());
+    }
     Ok(Proof {
         environment: succeeded && kind == TaskKind::InstallPackages,
         app: succeeded && kind == TaskKind::DeployApp,

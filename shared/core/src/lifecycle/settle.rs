@@ -24,6 +24,7 @@ pub(super) fn settle(server: &mut Server, author: &str, now: Timestamp) {
     if facts::status(server).state != Some(decision.state) {
         enter(server, &decision, author, now);
     }
+    drop_pointless_reboot(server, decision.state);
     let plan = plan(server, decision.state);
     let status = server.status.get_or_insert_default();
     cancel_unwanted(status, &plan, now);
@@ -42,6 +43,17 @@ fn observe_retry(server: &mut Server) -> bool {
     }
     status.observed_retry = Some(id);
     true
+}
+
+/// A reboot is for a machine that cannot be reached. A request at another time must not wait for such a time.
+fn drop_pointless_reboot(server: &mut Server, state: State) {
+    if state == State::Unknown && facts::unreachable(server) {
+        return;
+    }
+    let id = server.spec.reboot.as_ref().map(|request| request.id.clone());
+    if let Some(status) = server.status.as_mut().filter(|_| id.is_some()) {
+        status.observed_reboot = id;
+    }
 }
 
 fn enter(server: &mut Server, decision: &Decision, author: &str, now: Timestamp) {

@@ -51,6 +51,9 @@ fn waiting_for(server: &Server, stalled: Option<&str>) -> Option<String> {
     match state(status) {
         State::Offline => Some("removal by replicaset-controller".to_owned()),
         State::Ready => None,
+        State::Unknown if server.spec.retain.is_some() && server.spec.force.is_none() => {
+            Some("a person: the machine is kept for diagnosis".to_owned())
+        }
         other => Some(format!("a person: nothing is left to do in {other}, which was forced")),
     }
 }

@@ -23,7 +23,7 @@ mod world;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use berth_core::{
-    api::{Executor, Force, Gate, GatePoint, Retry, Server, TaskKind, TaskPhase},
+    api::{Executor, Force, Gate, GatePoint, Request, Server, TaskKind, TaskPhase},
     lifecycle::is_open,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -317,7 +317,7 @@ fn declare(server: &mut Server, deed: Deed) {
             spec.force = Some(Force { state, reason: "by hand".into(), by: None, at: None, declaration: None });
         }
         Deed::ClearForce => spec.force = None,
-        Deed::Retry => spec.retry = Some(Retry { id: "again".into(), reason: String::new(), by: None, at: None }),
+        Deed::Retry => spec.retry = Some(Request { id: "again".into(), reason: String::new(), by: None, at: None }),
         Deed::Delete | Deed::Approve | Deed::Refuse => {}
     }
 }

@@ -45,7 +45,8 @@ pub(crate) enum Change {
     Traffic(bool, bool),
     Monitoring(Option<i32>),
     Gates(Vec<GatePoint>),
-    Reboot(bool),
+    Reboot(u8),
+    Retain(bool),
     Attempts(i32),
     Offline(bool),
     Force(Option<State>),
@@ -62,7 +63,8 @@ pub(crate) fn change() -> impl Strategy<Value = Change> {
         any::<(bool, bool)>().prop_map(|(services, haproxy)| Change::Traffic(services, haproxy)),
         option::of(9100..9102).prop_map(Change::Monitoring),
         vec(select(GatePoint::ALL.to_vec()), 0..3).prop_map(Change::Gates),
-        any::<bool>().prop_map(Change::Reboot),
+        (0..3u8).prop_map(Change::Reboot),
+        any::<bool>().prop_map(Change::Retain),
         (1..4).prop_map(Change::Attempts),
         any::<bool>().prop_map(Change::Offline),
         option::of(state()).prop_map(Change::Force),
@@ -105,7 +107,10 @@ impl Change {
                 points.dedup();
                 spec.gates = points.into_iter().map(|before| Gate { before, policy: None }).collect();
             }
-            Self::Reboot(reboot) => spec.reachability.reboot = reboot,
+            Self::Reboot(id) => spec.reboot = Some(request(id)),
+            Self::Retain(kept) => {
+                spec.retain = kept.then(|| berth_core::api::Retention { until: Time(start()), reason: "why".into() });
+            }
             Self::Attempts(attempts) => spec.task_attempts = attempts,
             Self::Offline(offline) => spec.offline = offline,
             Self::Force(state) => {
@@ -117,13 +122,14 @@ impl Change {
                     declaration: None,
                 });
             }
-            Self::Retry(id) => {
-                spec.retry =
-                    Some(berth_core::api::Retry { id: id.to_string(), reason: String::new(), by: None, at: None });
-            }
+            Self::Retry(id) => spec.retry = Some(request(id)),
             Self::Flavor(large) => spec.machine.flavor = large.then(|| "large".into()),
         }
     }
+}
+
+fn request(id: u8) -> berth_core::api::Request {
+    berth_core::api::Request { id: id.to_string(), reason: String::new(), by: None, at: None }
 }
 
 /// A fact, which may be true or not.

@@ -231,7 +231,8 @@ proptest! {
         let force = |server: &mut Server| {
             server.spec.force = None;
             server.spec.gates.clear();
-            server.spec.retry = Some(berth_core::api::Retry { id: "last".into(), reason: String::new(), by: None, at: None });
+            server.spec.retain = None;
+            server.spec.retry = Some(berth_core::api::Request { id: "last".into(), reason: String::new(), by: None, at: None });
         };
         fixture.server = write_spec(&fixture.server, { let mut new = fixture.server.clone(); force(&mut new); new }, &person("ann"), fixture.now).unwrap();
         fixture.advance(100);

@@ -106,7 +106,7 @@ fn after_a_refusal_a_retry_or_another_declaration_asks_again() {
     fixture.report(Gate, "a", Outcome::Failed).unwrap();
     let mut other = fixture.clone();
     fixture.declare(|spec| {
-        spec.retry = Some(berth_core::api::Retry { id: "1".into(), reason: String::new(), by: None, at: None });
+        spec.retry = Some(berth_core::api::Request { id: "1".into(), reason: String::new(), by: None, at: None });
     });
     assert_eq!(fixture.steps(), "Gate(CreateMachine) > CreateMachine > InstallPackages + RegisterBackend");
     assert_eq!(fixture.condition("Stalled").0, "False");

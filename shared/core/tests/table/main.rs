@@ -11,6 +11,7 @@ mod decisions;
 mod facts;
 mod gates;
 mod guards;
+mod lost;
 mod plans;
 mod reports;
 mod retirement;

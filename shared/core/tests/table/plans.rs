@@ -1,7 +1,7 @@
 //! The task table: which tasks a state has, in which steps, with gates, and without what is already true.
 
 use berth_core::{
-    api::{GatePoint, MonitoringPhase, Outcome, State, TaskKind, TrafficPhase},
+    api::{GatePoint, MonitoringPhase, State, TaskKind, TrafficPhase},
     lifecycle::plan,
 };
 
@@ -109,6 +109,10 @@ fn ready_with_gates() {
     plans(&held.traffic(TrafficPhase::Serving), State::Ready, "BindMonitoring");
 }
 
+fn request(id: &str) -> berth_core::api::Request {
+    berth_core::api::Request { id: id.into(), reason: String::new(), by: None, at: None }
+}
+
 #[test]
 fn unknown() {
     let lost = |fixture: Fixture| fixture.fact(|status| status.reachability = Some(unreachable(60, start())));
@@ -118,41 +122,21 @@ fn unknown() {
     let paused = right.clone().monitoring(MonitoringPhase::Paused);
     plans(&lost(paused.clone()), State::Unknown, "HoldTraffic > AwaitRecovery");
     plans(&lost(paused.registered()), State::Unknown, "AwaitRecovery");
-    let reboots = right.clone().spec(|spec| spec.reachability.reboot = true);
+    let reboots = right.clone().spec(|spec| spec.reboot = Some(request("1")));
     plans(&lost(reboots.clone()), State::Unknown, "HoldTraffic + PauseMonitoring > RebootMachine > AwaitRecovery");
+    plans(
+        &lost(reboots.clone().fact(|status| status.observed_reboot = Some("1".into()))),
+        State::Unknown,
+        "HoldTraffic + PauseMonitoring > AwaitRecovery",
+    );
+    plans(
+        &lost(reboots.clone().fact(|status| status.observed_reboot = Some("0".into()))),
+        State::Unknown,
+        "HoldTraffic + PauseMonitoring > RebootMachine > AwaitRecovery",
+    );
     // Forced, with a machine that answers.
     plans(&reboots, State::Unknown, "HoldTraffic + PauseMonitoring");
     plans(&all_gates(lost(right)), State::Unknown, "HoldTraffic + PauseMonitoring > AwaitRecovery");
-}
-
-#[test]
-fn a_lost_machine_is_rebooted_once() {
-    let mut lost = Fixture::ready().spec(|spec| spec.reachability.reboot = true);
-    let fact = unreachable(60, lost.now);
-    lost.write(berth_core::api::Executor::MonitorController, |write| write.reachability(fact)).unwrap();
-    assert_eq!(lost.steps(), "HoldTraffic + PauseMonitoring > RebootMachine > AwaitRecovery");
-    lost.perform(TaskKind::HoldTraffic);
-    lost.perform(TaskKind::PauseMonitoring);
-    lost.claim(TaskKind::RebootMachine, "a").unwrap();
-    assert_eq!(lost.steps(), "RebootMachine > AwaitRecovery");
-    lost.report(TaskKind::RebootMachine, "a", Outcome::Succeeded).unwrap();
-    assert_eq!(lost.steps(), "AwaitRecovery");
-    lost.acknowledge();
-    assert_eq!(lost.steps(), "AwaitRecovery");
-    // Lost another time, it is rebooted another time.
-    let again = lost.was(State::Ready);
-    plans(&again, State::Unknown, "RebootMachine > AwaitRecovery");
-}
-
-#[test]
-fn a_reboot_that_failed_does_not_count_as_one() {
-    let mut lost = Fixture::ready().spec(|spec| spec.reachability.reboot = true).registered();
-    let fact = unreachable(60, lost.now);
-    lost.write(berth_core::api::Executor::MonitorController, |write| write.reachability(fact)).unwrap();
-    lost.perform(TaskKind::PauseMonitoring);
-    lost.claim(TaskKind::RebootMachine, "a").unwrap();
-    lost.report(TaskKind::RebootMachine, "a", Outcome::Failed).unwrap();
-    plans(&lost, State::Unknown, "RebootMachine > AwaitRecovery");
 }
 
 #[test]

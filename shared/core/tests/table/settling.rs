@@ -1,7 +1,7 @@
 //! What a decision does to the task list: entering, recomputing, forgetting.
 
 use berth_core::api::{
-    Executor, GatePoint, HealthState, Outcome, Retry, State, Task, TaskKind, TaskPhase, TrafficPhase,
+    Executor, GatePoint, HealthState, Outcome, Request, State, Task, TaskKind, TaskPhase, TrafficPhase,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
 
@@ -207,7 +207,7 @@ fn failures_and_gates_of_the_current_state_are_not_forgotten() {
     for n in 0..14 {
         fixture.report(TaskKind::ReleaseTraffic, "a", Outcome::Failed).unwrap();
         fixture.declare(|spec| {
-            spec.retry = Some(Retry { id: n.to_string(), reason: String::new(), by: None, at: None });
+            spec.retry = Some(Request { id: n.to_string(), reason: String::new(), by: None, at: None });
         });
     }
     let tasks = fixture.status().tasks.clone();

@@ -1,6 +1,6 @@
 //! A person's wishes: force and retry.
 
-use berth_core::api::{Executor, Force, Outcome, Retry, ServerSpec, State, TaskKind, TaskPhase};
+use berth_core::api::{Executor, Force, Outcome, Request, ServerSpec, State, TaskKind, TaskPhase};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
@@ -16,8 +16,8 @@ fn force(state: State) -> Option<Force> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "as the field has it")]
-fn retry(id: &str) -> Option<Retry> {
-    Some(Retry { id: id.into(), reason: String::new(), by: None, at: None })
+fn retry(id: &str) -> Option<Request> {
+    Some(Request { id: id.into(), reason: String::new(), by: None, at: None })
 }
 
 fn force_status(fixture: &Fixture) -> Option<(bool, &str)> {
