@@ -11,14 +11,17 @@ use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::{
     args::Args,
-    iaas::{Classes, Providers, local::LocalProvider},
+    iaas::{Classes, Limits, Providers, incus::IncusDriver, local::LocalProvider},
     server::Servers,
     set::{members, reconcile::Sets},
     work::Tools,
 };
 
-/// How many times as many tasks as looks at objects run at once: tasks mostly wait for machines.
+/// How many times as many tasks of one class as looks at objects run at once: tasks mostly wait for machines.
 const TASKS: u16 = 4;
+/// For how many classes that take up all the room that they may have there is room in this process, before one that is
+/// well has to wait for them. Whoever waits takes up none.
+const CLASSES: u16 = 16;
 
 /// Runs until shutdown.
 pub async fn run(args: Args, process: Process) -> Result<()> {
@@ -33,12 +36,13 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
         _ = future::join4(servers.ready(), sets.ready(), classes.ready(), approvals.ready()) => {}
         () = ctx.shutdown.cancelled() => return Ok(()),
     }
-    let usable = Classes::new(&classes, providers, ctx.client.clone());
+    let limit = usize::from(ctx.concurrency.saturating_mul(TASKS));
+    let usable = Classes::new(&ctx, &classes, providers, Limits::default(), limit);
     let by_server = Arc::new(Servers::new(&ctx, tools, &servers, &usable, &approvals));
     let by_set = Arc::new(Sets::new(ctx.clone(), usize::from(args.max_creating)));
     tokio::join!(
         steps(&ctx, &servers, &approvals, by_server.clone()),
-        tasks(&ctx, &servers, &classes, by_server),
+        tasks(&ctx, &servers, &usable, of_class(&classes, servers.store()), by_server),
         scale(&ctx, &servers, &sets, by_set),
     );
     Ok(())
@@ -52,7 +56,7 @@ fn tools(args: &Args) -> Result<Tools> {
 }
 
 fn providers(args: &Args) -> Result<Providers> {
-    let mut providers = Providers::default();
+    let mut providers = Providers::default().with("incus", Arc::new(IncusDriver::new(&args.cluster_name)));
     if let Some(dir) = &args.local_dir {
         let binary = args.local_machine_binary.clone().map_or_else(local_machine::find_binary, Ok)?;
         providers = providers.with("local", Arc::new(LocalProvider::new(dir, binary)?));
@@ -68,10 +72,17 @@ async fn steps(ctx: &Context, servers: &Cache<Server>, approvals: &Cache<Approva
         .await;
 }
 
-async fn tasks(ctx: &Context, servers: &Cache<Server>, classes: &Cache<MachineClass>, app: Arc<Servers>) {
+async fn tasks(
+    ctx: &Context,
+    servers: &Cache<Server>,
+    classes: &Classes,
+    of_class: impl Stream<Item = ObjectRef<Server>> + Send + 'static,
+    app: Arc<Servers>,
+) {
     Controller::new("tasks", servers)
-        .also_on(of_class(classes, servers.store()))
-        .concurrency(ctx.concurrency.saturating_mul(TASKS))
+        .also_on(of_class)
+        .also_on(classes.woken())
+        .concurrency(ctx.concurrency.saturating_mul(TASKS).saturating_mul(CLASSES))
         .run(ctx, app, |server, app| async move { app.work(server).await })
         .await;
 }

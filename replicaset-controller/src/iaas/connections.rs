@@ -8,25 +8,40 @@ use std::{
 use berth_core::api::MachineClassSpec;
 use sha2::{Digest as _, Sha256};
 
-use super::{Provider, Providers, Result, SecretData};
+use super::{
+    Limits, Provider, Providers, Result, SecretData,
+    checked::Checked,
+    metered::{CallMetrics, Metered},
+};
 
 /// Identifies what a connection was made from.
-pub(super) type Fingerprint = [u8; 32];
+type Fingerprint = [u8; 32];
 
 /// A provider for one MachineClass. Clones are the same.
 #[derive(Clone)]
 pub struct Connection {
-    /// The provider.
+    /// The provider; its calls end in time and are counted.
     pub provider: Arc<dyn Provider>,
     /// Of what it was made from.
-    pub(super) fingerprint: Fingerprint,
+    fingerprint: Fingerprint,
+    /// What its check said last.
+    pub(super) checked: Checked,
 }
 
 /// Makes connections and keeps one per class.
 #[derive(Debug)]
 pub(super) struct Connections {
     providers: Providers,
+    limits: Limits,
+    metrics: CallMetrics,
     kept: Mutex<HashMap<String, Connection>>,
+}
+
+impl Connection {
+    /// Something speaks against the provider's last check: the next look at the class brings another.
+    pub fn doubt(&self) {
+        self.checked.doubt();
+    }
 }
 
 impl std::fmt::Debug for Connection {
@@ -36,8 +51,8 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connections {
-    pub(super) fn new(providers: Providers) -> Self {
-        Self { providers, kept: Mutex::default() }
+    pub(super) fn new(providers: Providers, limits: Limits, metrics: CallMetrics) -> Self {
+        Self { providers, limits, metrics, kept: Mutex::default() }
     }
 
     /// The class's connection: the kept one if it was made from the same.
@@ -53,15 +68,20 @@ impl Connections {
         if let Some(connection) = kept.get(class).filter(|c| c.fingerprint == fingerprint) {
             return Ok(connection.clone());
         }
-        let connection = Connection { provider: driver.connect(spec, credentials)?, fingerprint };
+        let connection = self.connection(&spec.provider, driver.connect(spec, credentials)?, fingerprint);
         kept.insert(class.to_owned(), connection.clone());
         Ok(connection)
     }
 
     /// A connection to a provider for machines whose class is gone, if the provider has such a thing.
-    pub(super) fn without_class(&self, provider: &str) -> Result<Option<Connection>> {
-        let provider = self.providers.get(provider)?.without_class();
-        Ok(provider.map(|provider| Connection { provider, fingerprint: Fingerprint::default() }))
+    pub(super) fn without_class(&self, name: &str) -> Result<Option<Connection>> {
+        let provider = self.providers.get(name)?.without_class();
+        Ok(provider.map(|provider| self.connection(name, provider, Fingerprint::default())))
+    }
+
+    fn connection(&self, name: &str, provider: Arc<dyn Provider>, fingerprint: Fingerprint) -> Connection {
+        let metered = Metered::new(provider, name, self.limits, self.metrics.clone());
+        Connection { provider: Arc::new(metered), fingerprint, checked: Checked::default() }
     }
 
     /// Forgets the connection of a class that is gone.
@@ -105,6 +125,11 @@ mod tests {
         }
     }
 
+    fn connections(name: &str, driver: Arc<dyn Driver>) -> Connections {
+        let metrics = CallMetrics::register(&berth_runtime::Metrics::default());
+        Connections::new(Providers::default().with(name, driver), Limits::default(), metrics)
+    }
+
     fn class(parameters: &Value) -> MachineClassSpec {
         serde_json::from_value(json!({"provider": "p", "parameters": parameters})).unwrap()
     }
@@ -113,7 +138,7 @@ mod tests {
     fn a_connection_is_kept_until_the_class_or_its_credentials_change() {
         let dir = tempfile::tempdir().unwrap();
         let driver = Arc::new(Counting(LocalProvider::new(dir.path(), "m").unwrap(), AtomicU32::new(0)));
-        let connections = Connections::new(Providers::default().with("p", driver.clone()));
+        let connections = connections("p", driver.clone());
         let made = || driver.1.load(Ordering::SeqCst);
         let spec = class(&json!({}));
         let secret = |key: &str, value: &str| SecretData::from([(key.to_owned(), value.as_bytes().to_vec())]);
@@ -137,7 +162,7 @@ mod tests {
     fn what_is_wrong_is_said_with_the_field_and_what_is_allowed() {
         let dir = tempfile::tempdir().unwrap();
         let local = Arc::new(LocalProvider::new(dir.path(), "m").unwrap());
-        let connections = Connections::new(Providers::default().with("p", local));
+        let connections = connections("p", local);
         let error = connections.connect("a", &class(&json!({"size": 3})), None).unwrap_err();
         assert_eq!(
             error,

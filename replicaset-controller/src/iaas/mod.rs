@@ -4,11 +4,15 @@
 //! that whoever looks finds the machine again, whatever crashed when. Every implementation passes the contract in
 //! `tests/iaas_contract`.
 
+mod bulkhead;
+mod checked;
 mod classes;
 mod connections;
 mod driver;
 mod error;
 pub mod local;
+mod metered;
+mod problem;
 mod providers;
 mod secrets;
 
@@ -16,10 +20,13 @@ use futures::future::BoxFuture;
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use classes::{ClassProblem, Classes};
+pub use bulkhead::Slot;
+pub use classes::Classes;
 pub use connections::Connection;
 pub use driver::{Driver, SecretData, refuse_unknown};
 pub use error::{Error, Result};
+pub use metered::Limits;
+pub use problem::ClassProblem;
 pub use providers::Providers;
 pub use secrets::Secrets;
 

@@ -6,7 +6,7 @@ use berth_core::{
     api::{Executor, Server, Task, TaskKind, TaskPhase},
     protocol::StatusWrite,
 };
-use berth_runtime::{Backoff, CallError as Error, Done, Ran, until};
+use berth_runtime::{CallError as Error, Done, Ran, until};
 use kube::{ResourceExt as _, runtime::controller::Action};
 use tokio_util::sync::CancellationToken;
 
@@ -15,20 +15,23 @@ use super::{
     plan::{FIRST_TASK, Step},
 };
 use crate::{
-    iaas::ClassProblem,
-    work::{self, Finished, Place, find_place},
+    iaas::Slot,
+    work::{self, Finished, Place, Room, find_place},
 };
 
-/// Between two looks at a Server whose class is configured wrongly; a change of the class is seen at once, that of a
-/// Secret only by this.
-const UNUSABLE: Backoff = Backoff::new(Duration::from_mins(1), Duration::from_mins(1));
-/// Between two looks at a Server whose provider cannot be reached.
-const UNAVAILABLE: Backoff = Backoff::new(Duration::from_secs(8), Duration::from_secs(8));
+/// What a task is carried out with.
+struct Hold {
+    /// Where the machine is made, if the task has to know.
+    place: Option<Place>,
+    /// Room in the class's bulkhead.
+    slot: Slot,
+}
 
 impl Servers {
     /// Carries out the Server's tasks, for as long as one follows on another.
     pub async fn work(&self, server: Arc<Server>) -> Result<Action, Error> {
         let (mut server, mut reported) = (server, false);
+        let mut kept: Option<Hold> = None;
         let action = loop {
             let (task, first) = match self.next(&server, false) {
                 Step::Begin => (first_task(), true),
@@ -36,14 +39,18 @@ impl Servers {
                 Step::Wait(at) => break Action::requeue(until(at, self.ctx.clock.now())),
                 _ => break Action::await_change(),
             };
-            let place = match find_place(&self.classes, &server, task.kind).await {
-                Ok(place) => place,
-                Err(problem) => break Self::unusable(&server, &problem),
+            // A task that was claimed with the report before is begun at once, in the room that there is already.
+            let hold = match kept.take().filter(|_| task.phase == TaskPhase::Running) {
+                Some(hold) => hold,
+                None => match self.enter(&server, task.kind).await {
+                    Ok(hold) => hold,
+                    Err(wait) => break Action::requeue(wait),
+                },
             };
-            match self.carry_out(&server, &task, place.as_ref()).await? {
+            match self.carry_out(&server, &task, &hold).await? {
                 Ran::Reported(newer) => {
                     self.report_failures(&server, &newer);
-                    (server, reported) = (newer, true);
+                    (server, reported, kept) = (newer, true, Some(hold));
                 }
                 // The first decision was another one than foreseen: it is asked for without the claim.
                 Ran::Stopped { .. } if first => {
@@ -52,6 +59,7 @@ impl Servers {
                 ran => break ran.action(),
             }
         };
+        drop(kept);
         if reported {
             // A look at what was true before would only bring a claim that is refused.
             self.cache.caught_up(&server).await;
@@ -59,19 +67,34 @@ impl Servers {
         Ok(action)
     }
 
-    /// The machine's provider cannot be used: nothing is claimed and no attempt counted.
-    fn unusable(server: &Server, problem: &ClassProblem) -> Action {
-        let (server, reason) = (server.name_any(), problem.reason);
-        tracing::debug!(server, reason, problem = problem.message, "nothing is claimed");
-        let again = if problem.is_temporary { UNAVAILABLE } else { UNUSABLE };
-        Action::requeue(again.delay(1))
+    /// What the task needs, before anything is claimed: a class that can be used, and room. Or when to look again.
+    async fn enter(&self, server: &Server, kind: TaskKind) -> Result<Hold, Duration> {
+        let mut place = find_place(&self.classes, server, kind).await;
+        if let Err(problem) = &place {
+            let wait = self.classes.wait(server, problem);
+            // The answer that it waits for may have come before it was entered among those who wait.
+            place = find_place(&self.classes, server, kind).await;
+            if let Err(problem) = &place {
+                let (server, reason) = (server.name_any(), problem.reason);
+                tracing::debug!(server, reason, problem = problem.message, "nothing is claimed");
+                return Err(wait);
+            }
+        }
+        let slot = self.classes.enter(server, kind)?;
+        Ok(Hold { place: place.ok().flatten(), slot })
     }
 
-    async fn carry_out(&self, server: &Server, task: &Task, place: Option<&Place>) -> Result<Ran, Error> {
+    async fn carry_out(&self, server: &Server, task: &Task, hold: &Hold) -> Result<Ran, Error> {
         let _at_work = self.begin_work(server);
         let kind = task.kind;
         let work = |server: Arc<Server>, cancel: CancellationToken| async move {
-            done(work::carry_out(&self.tools, &server, place, kind, &cancel).await)
+            let finished = work::carry_out(&self.tools, &server, hold.place.as_ref(), kind, &cancel).await;
+            match finished.room {
+                Some(Room::None) => hold.slot.found_full(),
+                Some(Room::Some) => hold.slot.found_room(),
+                None => {}
+            }
+            done(finished)
         };
         Ok(self.runner.run(server, task, work).await?)
     }

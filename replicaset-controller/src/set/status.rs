@@ -40,6 +40,7 @@ pub fn status(set: &VMReplicaSet, servers: &[&Server], ledgers: Ledgers, now: Ti
         selector: Some(members::selector(set)),
         waiting_for: None,
         creating: ledgers.creating,
+        last_disturbed_at: set.status.as_ref().and_then(|s| s.last_disturbed_at.clone()),
         disturbed: ledgers.disturbed,
         conditions: set.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default(),
     };

@@ -4,7 +4,7 @@ use berth_core::api::{Server, TaskKind};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Finished, Place, Tools,
+    Finished, Place, Room, Tools,
     finished::Failure,
     machine::{await_ssh, uid},
     unless_cancelled,
@@ -22,11 +22,12 @@ async fn try_create(
     cancel: &CancellationToken,
 ) -> Result<Finished, Failure> {
     let request = request(tools, server, place)?;
-    let info = place.connection.provider.create(&request).await?;
+    let info = place.answer(place.connection.provider.create(&request).await)?;
     let fact = unless_cancelled(cancel, await_ssh(tools, place, server, info)).await?;
     let address = fact.address.as_deref().unwrap_or_default();
     Ok(Finished {
         next: Some(TaskKind::InstallPackages),
+        room: Some(Room::Some),
         ..Finished::succeeded(format!("the machine runs at {address}"))
     }
     .with_machine(fact))

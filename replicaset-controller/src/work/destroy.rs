@@ -3,7 +3,7 @@
 use berth_core::api::{MachineFact, MachinePhase, Server};
 
 use super::{
-    Finished, Place, Tools,
+    Finished, Place, Room, Tools,
     finished::Failure,
     machine::{target, uid},
 };
@@ -13,11 +13,11 @@ pub(super) async fn destroy(tools: &Tools, server: &Server, place: &Place) -> Fi
 }
 
 async fn try_destroy(tools: &Tools, server: &Server, place: &Place) -> Result<Finished, Failure> {
-    place.connection.provider.delete(uid(server)?).await?;
+    place.answer(place.connection.provider.delete(uid(server)?).await)?;
     if let Some(target) = target(server) {
         tools.pool.forget(&target);
     }
-    Ok(Finished::succeeded("the machine is gone").with_machine(gone()))
+    Ok(Finished { room: Some(Room::Some), ..Finished::succeeded("the machine is gone") }.with_machine(gone()))
 }
 
 fn gone() -> MachineFact {

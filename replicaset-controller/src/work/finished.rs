@@ -20,11 +20,22 @@ pub struct Finished {
     pub environment: Option<EnvironmentFact>,
     /// The task that this controller wants to do next.
     pub next: Option<TaskKind>,
+    /// Whether the provider has room for machines, if it was seen.
+    pub room: Option<Room>,
+}
+
+/// Whether a provider has room for another machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// A machine was just made or destroyed.
+    Some,
+    /// It said that it has none.
+    None,
 }
 
 impl Finished {
     pub(super) fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into(), machine: None, environment: None, next: None }
+        Self { outcome, message: message.into(), machine: None, environment: None, next: None, room: None }
     }
 
     pub(super) fn succeeded(message: impl Into<String>) -> Self {
@@ -53,15 +64,16 @@ impl Finished {
 pub(super) struct Failure {
     outcome: Outcome,
     message: String,
+    room: Option<Room>,
 }
 
 impl Failure {
     pub(super) fn retry(message: impl Into<String>) -> Self {
-        Self { outcome: Outcome::Retry, message: message.into() }
+        Self { outcome: Outcome::Retry, message: message.into(), room: None }
     }
 
     pub(super) fn fatal(message: impl Into<String>) -> Self {
-        Self { outcome: Outcome::Failed, message: message.into() }
+        Self { outcome: Outcome::Failed, message: message.into(), room: None }
     }
 
     /// With the place where it happened in front.
@@ -72,14 +84,19 @@ impl Failure {
 
 impl From<Failure> for Finished {
     fn from(failure: Failure) -> Self {
-        Self::new(failure.outcome, failure.message)
+        Self { room: failure.room, ..Self::new(failure.outcome, failure.message) }
     }
 }
 
-/// What is configured wrongly is repaired outside of the Server; trying again before that would only hide it.
+/// What is configured wrongly is repaired outside of the Server; trying again before that would only hide it. Credentials
+/// are looked at before the next attempt: it is not begun before they are accepted.
 impl From<iaas::Error> for Failure {
     fn from(error: iaas::Error) -> Self {
-        if error.is_permanent() { Self::fatal(error.to_string()) } else { Self::retry(error.to_string()) }
+        match &error {
+            iaas::Error::Configuration(message) => Self::fatal(message),
+            iaas::Error::Quota(_) => Self { room: Some(Room::None), ..Self::retry(error.to_string()) },
+            iaas::Error::Retryable(message) | iaas::Error::Credentials(message) => Self::retry(message),
+        }
     }
 }
 

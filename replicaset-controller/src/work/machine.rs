@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::{Instant, sleep};
 
 use super::{Place, Tools, finished::Failure};
-use crate::iaas::{MachineInfo, Phase, Provider};
+use crate::iaas::{MachineInfo, Phase};
 
 /// How long a machine may take until it runs.
 const RUN_LIMIT: Duration = Duration::from_mins(10);
@@ -59,7 +59,7 @@ pub(super) async fn await_ssh(
     server: &Server,
     info: MachineInfo,
 ) -> Result<MachineFact, Failure> {
-    let info = await_running(place.connection.provider.as_ref(), info).await?;
+    let info = await_running(place, info).await?;
     let (Some(address), Some(host_key)) = (info.address.clone(), pinned(server, &info)) else {
         return Err(Failure::retry("the provider does not say the machine's address and SSH host key"));
     };
@@ -93,7 +93,7 @@ fn pinned(server: &Server, info: &MachineInfo) -> Option<String> {
     known.and_then(|m| m.ssh.as_ref()).map(|ssh| ssh.host_key.clone()).or_else(|| info.host_key.clone())
 }
 
-async fn await_running(provider: &dyn Provider, mut info: MachineInfo) -> Result<MachineInfo, Failure> {
+async fn await_running(place: &Place, mut info: MachineInfo) -> Result<MachineInfo, Failure> {
     let uid = info.owner.uid.clone();
     let deadline = Instant::now() + RUN_LIMIT;
     let mut pause = FIRST_POLL;
@@ -103,7 +103,7 @@ async fn await_running(provider: &dyn Provider, mut info: MachineInfo) -> Result
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_POLL);
-        let found = provider.get(&uid).await?;
+        let found = place.answer(place.connection.provider.get(&uid).await)?;
         info = found.ok_or_else(|| Failure::retry("the machine vanished while it was being created"))?;
     }
     Ok(info)

@@ -12,7 +12,7 @@ use berth_core::api::{Outcome, Server, TaskKind};
 use berth_machine::ssh::SshPool;
 
 use finished::Failure;
-pub use finished::Finished;
+pub use finished::{Finished, Room};
 pub use place::{Place, find as find_place};
 use tokio_util::sync::CancellationToken;
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use berth_core::api::{MachineClass, Server, TaskKind};
 
-use super::machine::fact;
-use crate::iaas::{ClassProblem, Classes, Connection};
+use super::{finished::Failure, machine::fact};
+use crate::iaas::{self, ClassProblem, Classes, Connection};
 
 /// Where a Server's machine is made, and as what.
 #[derive(Clone, Debug)]
@@ -17,6 +17,16 @@ pub struct Place {
     pub provider: String,
     /// The provider.
     pub connection: Connection,
+}
+
+impl Place {
+    /// What the provider answered. A failure that may be due to its end or to the credentials brings another check.
+    pub(super) fn answer<T>(&self, answer: iaas::Result<T>) -> Result<T, Failure> {
+        if let Err(iaas::Error::Retryable(_) | iaas::Error::Credentials(_)) = &answer {
+            self.connection.doubt();
+        }
+        Ok(answer?)
+    }
 }
 
 /// Where the machine is made, if a task of this kind has to know.
@@ -33,7 +43,7 @@ pub async fn find(classes: &Classes, server: &Server, kind: TaskKind) -> Result<
 }
 
 async fn of_class(classes: &Classes, name: &str) -> Result<Place, ClassProblem> {
-    let (class, connection) = classes.connection(name).await?;
+    let (class, connection) = classes.usable_connection(name).await?;
     Ok(Place { provider: class.spec.provider.clone(), class: Some(class), connection })
 }
 

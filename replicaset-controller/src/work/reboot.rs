@@ -24,7 +24,7 @@ async fn try_reboot(
         // What is connected to a machine that hangs would be waited for in vain.
         tools.pool.forget(&target);
     }
-    let info = place.connection.provider.reboot(uid(server)?).await?;
+    let info = place.answer(place.connection.provider.reboot(uid(server)?).await)?;
     let fact = unless_cancelled(cancel, await_ssh(tools, place, server, info)).await?;
     Ok(Finished::succeeded("the machine was rebooted and can be reached").with_machine(fact))
 }
