@@ -30,7 +30,7 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
     let ctx = process.context(Executor::ReplicasetController, &args.common).await?;
     let servers: Cache<Server> = Cache::start(&ctx);
     let sets: Cache<VMReplicaSet> = Cache::start(&ctx);
-    let classes: Cache<MachineClass> = Cache::start(&ctx);
+    let classes: Cache<MachineClass> = Cache::start_with_times(&ctx);
     let approvals: Cache<Approval> = Cache::start(&ctx);
     tokio::select! {
         _ = future::join4(servers.ready(), sets.ready(), classes.ready(), approvals.ready()) => {}
@@ -41,7 +41,7 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
     let by_server = Arc::new(Servers::new(&ctx, tools, &servers, &usable, &approvals));
     let by_set = Arc::new(Sets::new(ctx.clone(), usize::from(args.max_creating)));
     tokio::join!(
-        steps(&ctx, &servers, &approvals, by_server.clone()),
+        steps(&ctx, &servers, &approvals, of_class(&classes, servers.store()), by_server.clone()),
         tasks(&ctx, &servers, &usable, of_class(&classes, servers.store()), by_server),
         scale(&ctx, &servers, &sets, by_set),
     );
@@ -64,8 +64,15 @@ fn providers(args: &Args) -> Result<Providers> {
     Ok(providers)
 }
 
-async fn steps(ctx: &Context, servers: &Cache<Server>, approvals: &Cache<Approval>, app: Arc<Servers>) {
+async fn steps(
+    ctx: &Context,
+    servers: &Cache<Server>,
+    approvals: &Cache<Approval>,
+    of_class: impl Stream<Item = ObjectRef<Server>> + Send + 'static,
+    app: Arc<Servers>,
+) {
     Controller::new("servers", servers)
+        .also_on(of_class)
         .also_on(approved(approvals))
         .concurrency(ctx.concurrency)
         .run(ctx, app, |server, app| async move { app.reconcile(&server).await })

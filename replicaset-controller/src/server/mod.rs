@@ -4,6 +4,7 @@ pub mod gates;
 mod object;
 pub mod plan;
 mod reconcile;
+pub mod retry;
 mod work;
 
 use std::{

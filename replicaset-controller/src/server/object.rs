@@ -1,8 +1,13 @@
-//! The end of a Server's object.
+//! Writes to a Server's object beside its status: its end, and requests.
 
-use berth_core::{FINALIZER, api::Server};
+use berth_core::{
+    FINALIZER,
+    api::{Request, Server},
+};
 use berth_runtime::{CallError as Error, Context, written};
-use json_patch::{Patch as JsonPatch, PatchOperation, RemoveOperation, TestOperation, jsonptr::PointerBuf};
+use json_patch::{
+    AddOperation, Patch as JsonPatch, PatchOperation, RemoveOperation, TestOperation, jsonptr::PointerBuf,
+};
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
@@ -22,6 +27,24 @@ pub(super) async fn release(ctx: &Context, server: &Server) -> Result<(), Error>
     let params = PatchParams { field_manager: Some(ctx.executor.name().to_owned()), ..PatchParams::default() };
     let result = api(ctx, server).patch(&server.name_any(), &params, &Patch::Json::<()>(patch)).await;
     written(result.map_err(Error::call("remove the finalizer of the retired Server"))).map(drop)
+}
+
+/// Asks for another try of what has failed. It is not written to a Server that has changed in the meantime: perhaps a
+/// person has asked for something.
+pub(super) async fn retry(ctx: &Context, server: &Server, request: &Request) -> Result<(), Error> {
+    let at = |tokens: [&'static str; 2]| PointerBuf::from_tokens(tokens);
+    let (metadata, value) = (&server.metadata, serde_json::to_value(request).unwrap_or_default());
+    let patch = JsonPatch(vec![
+        PatchOperation::Test(TestOperation { path: at(["metadata", "uid"]), value: metadata.uid.clone().into() }),
+        PatchOperation::Test(TestOperation {
+            path: at(["metadata", "resourceVersion"]),
+            value: metadata.resource_version.clone().into(),
+        }),
+        PatchOperation::Add(AddOperation { path: at(["spec", "retry"]), value }),
+    ]);
+    let params = PatchParams { field_manager: Some(ctx.executor.name().to_owned()), ..PatchParams::default() };
+    let result = api(ctx, server).patch(&server.name_any(), &params, &Patch::Json::<()>(patch)).await;
+    written(result.map_err(Error::call("ask for another try of the Server's failed task"))).map(drop)
 }
 
 fn api(ctx: &Context, server: &Server) -> Api<Server> {

@@ -7,9 +7,9 @@ use berth_core::{
     protocol::StatusWrite,
 };
 use berth_runtime::{CallError as Error, WriteError, until};
-use kube::runtime::controller::Action;
+use kube::{ResourceExt as _, runtime::controller::Action};
 
-use super::{Servers, object, plan::Step};
+use super::{Servers, object, plan::Step, retry};
 
 /// How soon a write that met an outdated Server is tried again, should the cache not learn of anything newer.
 const STALE: Duration = Duration::from_secs(1);
@@ -36,8 +36,19 @@ impl Servers {
             }
             Step::Wait(at) => Ok(Action::requeue(until(at, self.ctx.clock.now()))),
             Step::Rest if at_work => Ok(Action::requeue(AT_WORK)),
-            Step::Begin | Step::Work(_) | Step::Rest => Ok(Action::await_change()),
+            Step::Rest => self.retry_for_class(server).await,
+            Step::Begin | Step::Work(_) => Ok(Action::await_change()),
         }
+    }
+
+    /// Tries again what failed, if the Server's class has changed since then.
+    async fn retry_for_class(&self, server: &Server) -> Result<Action, Error> {
+        let class = self.classes.get(&server.spec.machine.class_name);
+        if let Some(request) = class.and_then(|class| retry::wanted(server, &class)) {
+            tracing::info!(server = server.name_any(), reason = request.reason, "trying again");
+            object::retry(&self.ctx, server, &request).await?;
+        }
+        Ok(Action::await_change())
     }
 
     pub(super) async fn write(&self, server: &Server, write: StatusWrite) -> Result<Action, Error> {

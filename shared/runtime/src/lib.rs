@@ -24,7 +24,7 @@ mod write;
 
 pub use args::{Arguments, CommonArgs, LogFormat};
 pub use backoff::Backoff;
-pub use cache::{Cache, Cached, Change, Seen, ServerCache, resource_version};
+pub use cache::{Cache, Cached, Change, Seen, ServerCache, changed_at, resource_version};
 pub use call::{CallError, written};
 pub use client::{CallTimeout, Timeouts, build as build_client, with_timeouts};
 pub use clock::{Clock, ManualClock, SystemClock, until};

@@ -76,7 +76,8 @@ impl FakeApi {
         let object = json!({
             "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
             "metadata": {"name": "web-1", "namespace": "default", "uid": "u-1", "generation": 1, "resourceVersion": "1",
-                         "managedFields": [{"manager": "x"}]},
+                         "managedFields": [{"manager": "x", "time": "2026-01-01T00:00:05Z", "fieldsV1": {"f:spec": {}}},
+                                           {"manager": "y", "time": "2026-01-01T00:00:02Z"}]},
             "spec": {"machine": {"className": "small"},
                      "packages": [{"name": "jq", "version": "1.7", "apt": {}}]}
         });

@@ -1,7 +1,8 @@
 //! A watch of one kind of objects, kept in memory.
 //!
 //! An object that cannot be decoded is set aside: it leaves the cache, is reported as an Event and a metric, and never
-//! stops the watch. `managedFields` are dropped, because nobody reads them and they are half of an object's size.
+//! stops the watch. `managedFields` are dropped, because nobody reads them and they are half of an object's size; of
+//! kinds whose last change matters, the newest entry's time is kept.
 
 mod feed;
 mod hub;
@@ -18,7 +19,7 @@ use std::{
 
 use berth_core::api::Server;
 use futures::{Stream, StreamExt as _, future};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use kube::{
     Api, Resource, ResourceExt,
     core::DeserializeGuard,
@@ -33,7 +34,7 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::Context;
 use hub::Hub;
-use pump::Pump;
+use pump::{Keep, Pump};
 
 /// Objects of a page of a list.
 const PAGE: u32 = 500;
@@ -107,13 +108,26 @@ impl<K: Cached> Cache<K> {
         Self::start_with(ctx, Api::all(ctx.client.clone()), watcher::Config::default())
     }
 
+    /// The same, and [`changed_at`] says of each object when it was last changed.
+    #[must_use]
+    pub fn start_with_times(ctx: &Context) -> Self
+    where
+        DeserializeGuard<K>: Resource<DynamicType = ()>,
+    {
+        Self::begin(ctx, Api::all(ctx.client.clone()), watcher::Config::default(), Keep::LastChange)
+    }
+
     /// The same with an API of one namespace, or with selectors.
     #[must_use]
     pub fn start_with(ctx: &Context, api: Api<DeserializeGuard<K>>, config: watcher::Config) -> Self {
+        Self::begin(ctx, api, config, Keep::Nothing)
+    }
+
+    fn begin(ctx: &Context, api: Api<DeserializeGuard<K>>, config: watcher::Config, keep: Keep) -> Self {
         let (store, writer) = reflector::store::<K>();
         let cache = Self { store, hub: Arc::default(), aside: Arc::default() };
         let ready = ctx.readiness.register(K::plural(&()));
-        let pump = Pump::new(ctx, cache.clone(), writer, ready);
+        let pump = Pump::new(ctx, cache.clone(), writer, ready, keep);
         let events = watcher(api, config.page_size(PAGE)).default_backoff();
         tokio::spawn(pump.run(events, ctx.shutdown.clone()));
         cache
@@ -205,6 +219,14 @@ pub(crate) fn key_of<K: Cached>(namespace: Option<&str>, name: &str) -> ObjectRe
 #[must_use]
 pub fn resource_version<K: Resource>(object: &K) -> u64 {
     object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+/// When the object was last changed (other than through a subresource's own managers), as far as the cache keeps it: see
+/// [`Cache::start_with_times`]. Whole seconds, by the API server's clock.
+#[must_use]
+pub fn changed_at<K: Resource>(object: &K) -> Option<Timestamp> {
+    let entries = object.meta().managed_fields.iter().flatten();
+    entries.filter_map(|entry| entry.time.as_ref()).map(|time| time.0).max()
 }
 
 fn version<K: Resource>(object: &K) -> (Option<String>, Option<String>) {

@@ -3,7 +3,10 @@
 use std::{collections::HashMap, pin::pin, sync::Arc, sync::PoisonError};
 
 use futures::{Stream, StreamExt};
-use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::core::v1::ObjectReference,
+    apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, Time},
+};
 use kube::{
     ResourceExt,
     core::{DeserializeGuard, error_boundary::InvalidObject},
@@ -14,7 +17,7 @@ use kube::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Cache, Cached, Change, key_of, version};
+use super::{Cache, Cached, Change, changed_at, key_of, version};
 use crate::{Context, EventType, Events, Metrics, Ready};
 
 pub(super) struct Pump<K: Cached> {
@@ -26,10 +29,28 @@ pub(super) struct Pump<K: Cached> {
     events: Events,
     metrics: Arc<Metrics>,
     kind: String,
+    keep: Keep,
+}
+
+/// What is kept of `managedFields`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    Nothing,
+    /// When the newest entry was written.
+    LastChange,
+}
+
+impl Keep {
+    fn stripped<K: Cached>(self, mut object: K) -> K {
+        let last = changed_at(&object).filter(|_| self == Self::LastChange);
+        let entry = |at| vec![ManagedFieldsEntry { time: Some(Time(at)), ..ManagedFieldsEntry::default() }];
+        object.meta_mut().managed_fields = last.map(entry);
+        object
+    }
 }
 
 impl<K: Cached> Pump<K> {
-    pub(super) fn new(ctx: &Context, cache: Cache<K>, writer: Writer<K>, ready: Ready) -> Self {
+    pub(super) fn new(ctx: &Context, cache: Cache<K>, writer: Writer<K>, ready: Ready, keep: Keep) -> Self {
         Self {
             cache,
             writer,
@@ -38,6 +59,7 @@ impl<K: Cached> Pump<K> {
             events: ctx.events.clone(),
             metrics: ctx.metrics.clone(),
             kind: K::kind(&()).into_owned(),
+            keep,
         }
     }
 
@@ -71,14 +93,14 @@ impl<K: Cached> Pump<K> {
                 self.writer.apply_watcher_event(&Event::Init);
             }
             Event::InitApply(DeserializeGuard(Ok(object))) => {
-                self.writer.apply_watcher_event(&Event::InitApply(stripped(object)));
+                self.writer.apply_watcher_event(&Event::InitApply(self.keep.stripped(object)));
             }
             Event::InitApply(DeserializeGuard(Err(invalid))) => {
                 let key = self.report(&invalid);
                 self.listed_aside.insert(key, invalid.metadata);
             }
             Event::InitDone => self.listed(),
-            Event::Apply(DeserializeGuard(Ok(object))) => self.applied(stripped(object)),
+            Event::Apply(DeserializeGuard(Ok(object))) => self.applied(self.keep.stripped(object)),
             Event::Apply(DeserializeGuard(Err(invalid))) => self.set_aside(invalid),
             Event::Delete(object) => self.deleted(&object),
         }
@@ -132,7 +154,7 @@ impl<K: Cached> Pump<K> {
         self.aside(|aside| aside.remove(&key));
         // The last state is told, if the event has it: it may be newer than what the cache has.
         let known = self.remove(&key);
-        if let Some(last) = object.0.as_ref().ok().map(|o| Arc::new(stripped(o.clone()))).or(known) {
+        if let Some(last) = object.0.as_ref().ok().map(|o| Arc::new(self.keep.stripped(o.clone()))).or(known) {
             self.cache.hub.tell(&key, &Change::Gone(last));
         }
     }
@@ -160,9 +182,4 @@ impl<K: Cached> Pump<K> {
         self.events.publish(&object, EventType::Warning, "Undecodable", note);
         key
     }
-}
-
-fn stripped<K: Cached>(mut object: K) -> K {
-    object.meta_mut().managed_fields = None;
-    object
 }

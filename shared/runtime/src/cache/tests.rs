@@ -53,6 +53,16 @@ async fn an_undecodable_object_is_set_aside_and_reported_and_does_not_stop_the_w
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_time_of_the_last_change_is_kept_where_it_is_read() {
+    let api = FakeApi::new();
+    let mut changes = Box::pin(ServerCache::start_with_times(&api.context("a")).changes());
+    let server = next(&mut changes).await.object().clone();
+    assert_eq!(changed_at(&*server), Some("2026-01-01T00:00:05Z".parse().unwrap()));
+    let entries = server.metadata.managed_fields.as_ref().unwrap();
+    assert!(entries.len() == 1 && entries[0].fields_v1.is_none(), "{entries:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deletion_is_told_with_the_last_state() {
     let api = FakeApi::new();
     let servers = ServerCache::start(&api.context("a"));
