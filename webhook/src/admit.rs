@@ -3,7 +3,7 @@
 
 use berth_core::{
     GROUP, VERSION,
-    api::{Server, ServerStatus, State},
+    api::{Server, ServerSpec, ServerStatus, State},
     identity::{Author, Identities},
     lifecycle::{self, Refusal, RefusalReason},
 };
@@ -195,11 +195,50 @@ fn create(request: &Request<'_>, author: &Author, now: Timestamp) -> Result<Outc
 }
 
 fn update(request: &Request<'_>, author: &Author, ids: &Identities, now: Timestamp) -> Result<Outcome, Denial> {
-    let new = object::server(object(request)?)?;
-    let old = object::server(old_object(request)?).map_err(stored)?;
+    let (old, new) = match (object::server(old_object(request)?), object::server(object(request)?)) {
+        (Ok(old), new) => (old, new?),
+        (Err(error), _) if ids.executor(author).is_some() => return Err(stored(error)),
+        (Err(error), Ok(new)) => (readable(old_object(request)?, &new, error)?, new),
+        (Err(_), Err(error)) => return unreadable_still(request, error),
+    };
     let stamps = Stamps::of(&new);
     let admitted = lifecycle::admit_update(&old, new, author, ids, now)?;
     Ok(Outcome { patch: stamps.patch(&admitted).encode(), ..Outcome::default() })
+}
+
+/// What can be read of a stored Server that cannot be read as a whole, so that it can be repaired: its metadata, and its
+/// status, which says what is left of it. Nothing is taken for granted of what people wished.
+fn readable(old: &RawValue, new: &Server, error: Undecodable) -> Result<Server, Denial> {
+    let metadata = object::metadata(old).map_err(stored)?;
+    let spec = ServerSpec { force: None, retry: None, reboot: None, ..new.spec.clone() };
+    match object::status(old) {
+        Ok(status) => Ok(Server { metadata, spec, status }),
+        Err(_) if lifecycle::loses_finalizer(&metadata, &new.metadata) => Err(kept(error)),
+        Err(_) => Ok(Server { metadata, spec, status: None }),
+    }
+}
+
+/// A write to a Server that could not be read and still cannot. It is let through, so that others can clean up, but for
+/// Berth's finalizer: what is left of the Server is not known.
+fn unreadable_still(request: &Request<'_>, error: Undecodable) -> Result<Outcome, Denial> {
+    let (old, new) = (object::metadata(old_object(request)?), object::metadata(object(request)?));
+    let (Ok(old), Ok(new)) = (old, new) else { return Err(stored(error)) };
+    if lifecycle::loses_finalizer(&old, &new) {
+        return Err(kept(error));
+    }
+    let warning = format!("Berth cannot read this Server and does nothing about it: {error}");
+    Ok(Outcome { warning: Some(warning), ..Outcome::default() })
+}
+
+/// The finalizer stays on a Server that cannot be read.
+fn kept(error: Undecodable) -> Denial {
+    let denial = stored(error);
+    let message = format!(
+        "{}, so what is left of it is not known: repair it, or give it up by saying why in the annotation {}",
+        denial.message,
+        lifecycle::ABANDON_ANNOTATION
+    );
+    Denial { message, ..denial }
 }
 
 /// Of the old object only the status is read: the apiserver takes everything else from it into the new one.

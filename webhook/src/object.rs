@@ -69,6 +69,11 @@ pub struct RawStatus {
 }
 
 #[derive(Deserialize)]
+struct RawMetadata {
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
 struct RawApproval {
     metadata: Metadata,
     spec: ApprovalSpec,
@@ -87,6 +92,11 @@ pub struct Undecodable {
 /// Decodes a Server.
 pub fn server(raw: &RawValue) -> Result<Server, Undecodable> {
     decode::<RawServer>(raw).map(Into::into)
+}
+
+/// Decodes the metadata of a Server and nothing else.
+pub fn metadata(raw: &RawValue) -> Result<ObjectMeta, Undecodable> {
+    decode::<RawMetadata>(raw).map(|raw| raw.metadata.into())
 }
 
 /// Decodes the status of a Server and nothing else.

@@ -5,7 +5,11 @@
 //! [`Entry`] names the Server and the axis that is being changed, so that each controller takes out only what it has
 //! entered itself: the other one's target is not known to it.
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    str::FromStr,
+};
 
 use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
@@ -38,6 +42,12 @@ impl Axis {
     /// Every axis.
     pub const ALL: [Self; 6] =
         [Self::Environment, Self::App, Self::Retirement, Self::Failover, Self::Drift, Self::Replacement];
+
+    /// Whether the Server itself leaves its set, or may: what else would be changed on it is not begun.
+    #[must_use]
+    pub fn replaces(self) -> bool {
+        matches!(self, Self::Retirement | Self::Replacement | Self::Failover)
+    }
 
     fn name(self) -> &'static str {
         match self {
@@ -142,6 +152,19 @@ pub fn max_unavailable(strategy: &UpdateStrategy, replicas: i32) -> usize {
     }
 }
 
+/// How many Servers there may be beyond `replicas` while machines are replaced. A percentage is rounded up.
+#[must_use]
+pub fn max_surge(strategy: &UpdateStrategy, replicas: i32) -> usize {
+    match &strategy.max_surge {
+        None => 0,
+        Some(IntOrString::Int(n)) => count(*n),
+        Some(IntOrString::String(text)) => {
+            let percent = text.strip_suffix('%').and_then(|n| n.parse().ok()).unwrap_or(0_usize);
+            (count(replicas) * percent.min(100)).div_ceil(100)
+        }
+    }
+}
+
 /// Whether the Server counts for its set: not offline, not being deleted, and not kept for diagnosis only.
 #[must_use]
 pub fn is_active(server: &Server) -> bool {
@@ -181,16 +204,23 @@ fn name(server: &Server) -> &str {
     server.metadata.name.as_deref().unwrap_or_default()
 }
 
+/// Whether the Server serves and Berth does nothing to it: available, and in no line of the ledger.
+fn is_undisturbed(server: &Server, disturbed: &HashSet<&str>, budget: Budget, now: Timestamp) -> bool {
+    is_available(server, budget.min_ready_seconds, now) && !disturbed.contains(name(server))
+}
+
+/// How many of the set's Servers serve and are not being disturbed.
+#[must_use]
+pub fn undisturbed(servers: &[&Server], ledger: &[String], budget: Budget, now: Timestamp) -> usize {
+    let disturbed: HashSet<&str> = ledger.iter().map(|line| line.split('/').next().unwrap_or(line)).collect();
+    servers.iter().filter(|s| is_undisturbed(s, &disturbed, budget, now)).count()
+}
+
 /// How many of the set's Servers are unavailable, through whatever cause: not yet created, not available, or in the
-/// ledger.
+/// ledger. Servers beyond `replicas` make up for others.
 #[must_use]
 pub fn unavailable(servers: &[&Server], ledger: &[String], budget: Budget, now: Timestamp) -> usize {
-    let active: BTreeSet<&str> = servers.iter().filter(|s| is_active(s)).map(|s| name(s)).collect();
-    let disturbed: BTreeSet<&str> = ledger.iter().map(|line| line.split('/').next().unwrap_or(line)).collect();
-    let not_available = servers.iter().filter(|s| is_active(s) && !is_available(s, budget.min_ready_seconds, now));
-    let mut out: BTreeSet<&str> = not_available.map(|s| name(s)).collect();
-    out.extend(active.iter().filter(|name| disturbed.contains(*name)));
-    out.len() + budget.replicas.saturating_sub(active.len())
+    budget.replicas.saturating_sub(undisturbed(servers, ledger, budget, now))
 }
 
 /// Which Servers may be disturbed now, in the order in which they are to be: those for which `outdated` holds, at most
@@ -205,11 +235,22 @@ pub fn next_to_disturb<'a>(
     now: Timestamp,
     outdated: impl Fn(&Server) -> bool,
 ) -> Vec<&'a Server> {
+    next_at_pace(servers, ledger, budget, now, usize::MAX, outdated)
+}
+
+fn next_at_pace<'a>(
+    servers: &[&'a Server],
+    ledger: &[String],
+    budget: Budget,
+    now: Timestamp,
+    ready_at_most: usize,
+    outdated: impl Fn(&Server) -> bool,
+) -> Vec<&'a Server> {
     let active: Vec<&Server> = servers.iter().copied().filter(|s| is_active(s)).collect();
     let (old, new): (Vec<&Server>, Vec<&Server>) = active.iter().partition(|s| outdated(s));
     let wanted = active.len().saturating_sub(budget.partition).saturating_sub(new.len());
     let (ready, unready): (Vec<&Server>, Vec<&Server>) = old.into_iter().partition(|s| is_ready(s));
-    let room = budget.max_unavailable.saturating_sub(unavailable(servers, ledger, budget, now));
+    let room = budget.max_unavailable.saturating_sub(unavailable(servers, ledger, budget, now)).min(ready_at_most);
     unready.into_iter().chain(ready.into_iter().take(room)).take(wanted).collect()
 }
 
@@ -236,25 +277,70 @@ pub fn roll<'a>(
     hold: bool,
     outdated: impl Fn(&Server) -> bool,
 ) -> Roll<'a> {
-    let find = |wanted: &str| servers.iter().copied().find(|s| name(s) == wanted && is_active(s));
-    let at_work = |server: &Server| !is_ready(server) || outdated(server) && !hold;
-    let mut ledger: Vec<String> = ledger
-        .iter()
-        .filter(|line| match line.parse::<Entry>() {
-            Ok(entry) if entry.axis == axis => find(&entry.server).is_some_and(at_work),
-            _ => true,
-        })
-        .cloned()
-        .collect();
-    if hold {
-        return Roll { ledger, touch: Vec::new() };
-    }
-    let leaving: BTreeSet<String> = entered(&ledger, Axis::Retirement).collect();
-    let begun: BTreeSet<String> = entered(&ledger, axis).collect();
-    let next = next_to_disturb(servers, &ledger, budget, now, |s| {
-        outdated(s) && !begun.contains(name(s)) && !leaving.contains(name(s))
-    });
+    roll_at_pace(servers, ledger, budget, now, axis, if hold { Pace::Hold } else { Pace::Free }, outdated)
+}
+
+/// How fast a roll-out may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Nothing is begun, and what was entered but not touched is given up.
+    Hold,
+    /// As fast as the budget allows.
+    Free,
+    /// So many Servers that are Ready may be entered; the others cost nothing and are not held up.
+    Ready(usize),
+}
+
+/// [`roll`], at a pace.
+pub fn roll_at_pace<'a>(
+    servers: &[&'a Server],
+    ledger: &[String],
+    budget: Budget,
+    now: Timestamp,
+    axis: Axis,
+    pace: Pace,
+    outdated: impl Fn(&Server) -> bool,
+) -> Roll<'a> {
+    let at_work = |server: &Server| !is_ready(server) || outdated(server) && pace != Pace::Hold;
+    let mut ledger = without(servers, ledger, axis, at_work);
+    let ready_at_most = match pace {
+        Pace::Hold => return Roll { ledger, touch: Vec::new() },
+        Pace::Free => usize::MAX,
+        Pace::Ready(n) => n,
+    };
+    let entries: Vec<Entry> = ledger.iter().filter_map(|line| line.parse().ok()).collect();
+    let is_kept = |entry: &&Entry| entry.axis == axis || entry.axis.replaces();
+    let kept: HashSet<&str> = entries.iter().filter(is_kept).map(|e| e.server.as_str()).collect();
+    let next = next_at_pace(servers, &ledger, budget, now, ready_at_most, |s| outdated(s) && !kept.contains(name(s)));
     ledger.extend(next.iter().map(|s| Entry::new(name(s), axis).to_string()));
-    let touch = entered(&ledger, axis).filter_map(|name| find(&name)).filter(|s| outdated(s)).collect();
+    let touch = entered_servers(servers, &ledger, axis).into_iter().filter(|s| outdated(s)).collect();
     Roll { ledger, touch }
+}
+
+/// The ledger without this axis's entries of Servers that are gone or that `at_work` does not hold for.
+#[must_use]
+pub fn without(servers: &[&Server], ledger: &[String], axis: Axis, at_work: impl Fn(&Server) -> bool) -> Vec<String> {
+    let staying: HashSet<String> = entered_servers(servers, ledger, axis)
+        .into_iter()
+        .filter(|s| at_work(s))
+        .map(|s| Entry::new(name(s), axis).to_string())
+        .collect();
+    let is_others = |line: &str| line.parse::<Entry>().map_or(true, |entry| entry.axis != axis);
+    ledger.iter().filter(|line| is_others(line) || staying.contains(*line)).cloned().collect()
+}
+
+/// The active Servers that the ledger names on this axis, in the ledger's order.
+#[must_use]
+pub fn entered_servers<'a>(servers: &[&'a Server], ledger: &[String], axis: Axis) -> Vec<&'a Server> {
+    let position: HashMap<String, usize> = entered(ledger, axis).enumerate().map(|(n, name)| (name, n)).collect();
+    if position.is_empty() {
+        return Vec::new();
+    }
+    let mut found: Vec<(usize, &Server)> = servers
+        .iter()
+        .filter(|s| is_active(s))
+        .filter_map(|s| position.get(name(s)).map(|position| (*position, *s)))
+        .collect();
+    found.sort_unstable_by_key(|(position, _)| *position);
+    found.into_iter().map(|(_, server)| server).collect()
 }

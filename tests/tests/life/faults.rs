@@ -144,7 +144,26 @@ async fn an_object_that_cannot_be_decoded_is_set_aside_and_reported() {
         assert!(counted, "{part:?} does not count it:\n{metrics}");
     }
     assert!(!world.events("Undecodable").await.is_empty(), "no Event says so");
+    give_up(&world, "bad").await;
     world.end().await;
+}
+
+/// A person gives a Server up that cannot be read: its finalizer goes only with a reason.
+async fn give_up(world: &World, name: &str) {
+    let resource = ApiResource::erase::<Server>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(world.berth.client(), "default", &resource);
+    let params = PatchParams::default();
+    // It was stored while nobody put a finalizer on it.
+    let held = Patch::Merge(json!({"metadata": {"finalizers": ["berth.dev/retire"]}}));
+    api.patch(name, &params, &held).await.unwrap();
+    api.delete(name, &DeleteParams::default()).await.unwrap();
+    let without = |annotations: serde_json::Value| {
+        Patch::Merge(json!({"metadata": {"finalizers": null, "annotations": annotations}}))
+    };
+    let refused = api.patch(name, &params, &without(json!({}))).await.unwrap_err().to_string();
+    assert!(refused.contains("berth.dev/abandon"), "{refused}");
+    api.patch(name, &params, &without(json!({"berth.dev/abandon": "nothing is left of it"}))).await.unwrap();
+    assert!(api.get_opt(name).await.unwrap().is_none());
 }
 
 /// Stores a Server that no types of this version can read: what an older version of the schema may have left behind.

@@ -101,6 +101,66 @@ async fn a_first_status_write_brings_the_first_decision() {
     assert_eq!(webhook.metric(r#"webhook_request_duration_seconds_count{resource="servers/status"}"#), Some(1.0));
 }
 
+/// A stored Server whose declaration or whose status nobody can read.
+fn unreadable(path: &str) -> Value {
+    let mut server = stored(Fixture::ready().json());
+    *server.pointer_mut(path).unwrap() = json!(7);
+    server
+}
+
+fn without_finalizer(server: &Value) -> Value {
+    let mut server = server.clone();
+    server["metadata"]["finalizers"] = json!([]);
+    server
+}
+
+#[tokio::test]
+async fn a_stored_server_that_cannot_be_read_is_repaired_by_people_alone() {
+    let webhook = Local::new();
+    let old = unreadable("/spec/machine");
+    let mut new = stored(Fixture::ready().json());
+    new["spec"]["retry"] = json!({"id": "1", "by": "mallory"});
+    let reply = webhook.review(&review("servers", "UPDATE", "ann", &old, &new)).await;
+    assert!(reply.is_allowed(), "{reply:?}");
+    assert_eq!(reply.apply(&new)["spec"]["retry"]["by"], "ann", "nothing is taken for granted of what was stored");
+    let controller = username(Executor::ReplicasetController);
+    let reply = webhook.review(&review("servers", "UPDATE", &controller, &old, &new)).await;
+    let (code, cause, message) = reply.denial();
+    assert_eq!((code, cause), (422, "Undecodable"));
+    assert!(message.starts_with("spec.machine: ") && message.contains("stored"), "{message}");
+    // Its status still says what is left.
+    let reply = webhook.review(&review("servers", "UPDATE", "ann", &old, &without_finalizer(&new))).await;
+    assert_eq!(reply.denial().1, "CleanupIncomplete");
+}
+
+#[tokio::test]
+async fn a_server_that_stays_unreadable_keeps_its_finalizer_until_a_person_gives_it_up() {
+    let webhook = Local::new();
+    for path in ["/spec/machine", "/status/machine"] {
+        let old = unreadable(path);
+        let mut labelled = old.clone();
+        labelled["metadata"]["labels"] = json!({"seen": "yes"});
+        let reply = webhook.review(&review("servers", "UPDATE", "ann", &old, &labelled)).await;
+        assert!(reply.is_allowed() && reply.patch().is_none(), "{path}: {reply:?}");
+        assert!(reply.0["warnings"][0].as_str().unwrap().contains("cannot read"), "{reply:?}");
+        let mut gone = without_finalizer(&old);
+        let reply = webhook.review(&review("servers", "UPDATE", "ann", &old, &gone)).await;
+        assert!(reply.denial().2.contains("berth.dev/abandon"), "{path}: {reply:?}");
+        gone["metadata"]["annotations"] = json!({"berth.dev/abandon": "cleared away by hand"});
+        let reply = webhook.review(&review("servers", "UPDATE", "ann", &old, &gone)).await;
+        assert!(reply.is_allowed(), "{path}: {reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_repair_does_not_drop_the_finalizer_while_the_stored_status_cannot_be_read() {
+    let (old, new) = (unreadable("/status/machine"), stored(Fixture::ready().json()));
+    let reply = Local::new().review(&review("servers", "UPDATE", "ann", &old, &without_finalizer(&new))).await;
+    assert!(reply.denial().2.contains("what is left of it is not known"), "{reply:?}");
+    let reply = Local::new().review(&review("servers", "UPDATE", "ann", &old, &new)).await;
+    assert!(reply.is_allowed(), "{reply:?}");
+}
+
 #[tokio::test]
 async fn a_dry_run_is_answered_like_any_other_write() {
     let fixture = Fixture::new();

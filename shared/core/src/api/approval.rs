@@ -27,7 +27,8 @@ use super::GatePoint;
     validation = Rule::new("self.spec == oldSelf.spec").message("an Approval is immutable: create another one")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.target.kind != 'Server' || has(self.taskID)").message("spec.taskID is required for a Server: it names the gate task that is decided"))]
+#[x_kube(validation = Rule::new("self.target.kind != 'Server' || has(self.taskID)").message("spec.taskID is required for a Server: it names the gate task that is decided"),
+    validation = Rule::new("self.target.kind != 'VMReplicaSet' || (has(self.target.generation) && has(self.gate))").message("spec.target.generation and spec.gate are required for a VMReplicaSet: they say which declaration and which gates are decided"))]
 pub struct ApprovalSpec {
     /// What is decided about.
     pub target: ApprovalTarget,
@@ -35,7 +36,7 @@ pub struct ApprovalSpec {
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "taskID")]
     #[schemars(range(min = 1))]
     pub task_id: Option<i64>,
-    /// For a set: the gates that are decided.
+    /// For a set: which gates of its Servers are decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<GatePoint>,
     /// Yes or no.

@@ -93,6 +93,8 @@ fn one() -> i32 {
 /// How a changed template reaches the Servers.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.type) || self.type != 'Replace' || !has(self.maxUnavailable) || !(type(self.maxUnavailable) == int ? self.maxUnavailable == 0 : self.maxUnavailable == '0%') || (has(self.maxSurge) && !(type(self.maxSurge) == int ? self.maxSurge == 0 : self.maxSurge == '0%'))")
+    .message("updateStrategy: Replace needs room: with a maxUnavailable of 0, maxSurge must be at least 1"))]
 pub struct UpdateStrategy {
     /// Whether machines may be replaced.
     #[serde(default, rename = "type")]
@@ -107,7 +109,7 @@ pub struct UpdateStrategy {
     #[schemars(schema_with = "super::replicaset::count_or_percent")]
     #[x_kube(validation = percent_rule("maxSurge"))]
     pub max_surge: Option<IntOrString>,
-    /// Seconds between two Servers.
+    /// Seconds from the beginning of one change of a Ready Server to the next. Servers that are not Ready do not wait.
     #[serde(default)]
     #[schemars(range(min = 0, max = 86400))]
     pub interval_seconds: i32,
@@ -115,7 +117,8 @@ pub struct UpdateStrategy {
     #[serde(default)]
     #[schemars(range(min = 0, max = 10000))]
     pub partition: i32,
-    /// Failed Servers after which the roll-out stops.
+    /// The roll-out begins nothing more while more Servers than this are Stalled with the new template. Left out, there is
+    /// no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10000))]
     pub max_failed: Option<i32>,

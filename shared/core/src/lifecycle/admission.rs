@@ -1,6 +1,9 @@
 //! Admission: the one door through which every write goes.
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    jiff::Timestamp,
+};
 
 use super::{
     claim, facts, force, guard,
@@ -113,11 +116,16 @@ fn was_refused(server: &Server) -> bool {
     blocking_failures(server).iter().any(|failed| failed.kind == TaskKind::Gate)
 }
 
+/// Whether Berth's finalizer is taken away although nobody has given the Server up.
+#[must_use]
+pub fn loses_finalizer(old: &ObjectMeta, new: &ObjectMeta) -> bool {
+    let has = |metadata: &ObjectMeta| metadata.finalizers.iter().flatten().any(|f| f == FINALIZER);
+    let abandoned = new.annotations.iter().flatten().any(|(key, why)| key == ABANDON_ANNOTATION && !why.is_empty());
+    has(old) && !has(new) && !abandoned
+}
+
 fn check_finalizer(old: &Server, new: &Server) -> Result<(), Refusal> {
-    let has = |server: &Server| server.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER);
-    let abandoned =
-        new.metadata.annotations.iter().flatten().any(|(key, why)| key == ABANDON_ANNOTATION && !why.is_empty());
-    if !has(old) || has(new) || abandoned {
+    if !loses_finalizer(&old.metadata, &new.metadata) {
         return Ok(());
     }
     let left = facts::leftovers(old);

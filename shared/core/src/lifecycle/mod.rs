@@ -16,7 +16,7 @@ mod summary;
 mod tasks;
 mod trust;
 
-pub use admission::{ABANDON_ANNOTATION, admit_approval, admit_create, admit_status, admit_update};
+pub use admission::{ABANDON_ANNOTATION, admit_approval, admit_create, admit_status, admit_update, loses_finalizer};
 pub use decide::{Decision, decide};
 pub use facts::{is_retired, leftovers, monitoring_digest};
 pub use plan::{Planned, plan};
