@@ -12,6 +12,8 @@ pub mod archive;
 mod error;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+#[cfg(any(test, feature = "fake"))]
+pub mod fleet;
 mod machine;
 pub mod ping;
 mod script;
