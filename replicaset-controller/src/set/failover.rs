@@ -1,0 +1,305 @@
+//! Failover: what is done about a set's Servers whose machines cannot be reached.
+//!
+//! A pure function of the set and its Servers, so that it gives the same whoever looks and whenever: what was begun stands
+//! in the ledger (`<server>/failover`) and in the Servers' own declarations (`spec.reboot`, `spec.retain`). A Server that
+//! is back before its turn has come is kept.
+
+use std::collections::BTreeSet;
+
+use berth_core::{
+    api::{Failover, FailoverAction, Retain, Server, State, VMReplicaSet},
+    budget::{self, Axis, Entry},
+};
+use k8s_openapi::{
+    apimachinery::pkg::util::intstr::IntOrString,
+    jiff::{SignedDuration, Timestamp},
+};
+
+/// With this annotation and the value [`DISABLED`], failover leaves a Server alone.
+pub const ANNOTATION: &str = "berth.dev/failover";
+/// See [`ANNOTATION`].
+pub const DISABLED: &str = "disabled";
+
+/// Share of the Servers beyond which nothing is replaced when nothing is declared, in percent.
+const DEFAULT_BRAKE: usize = 40;
+/// Names of a message; of more it says how many.
+const NAMES: usize = 10;
+
+/// What failover does next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// `status.disturbed` as it has to be first.
+    pub ledger: Vec<String>,
+    /// Servers to reboot; the request's id, which is the same for the same loss.
+    pub reboot: Vec<(String, String)>,
+    /// Servers to retire, so that others are created. Their provider is asked first.
+    pub replace: Vec<String>,
+    /// Servers to keep for diagnosis until then, so that others are created.
+    pub retain: Vec<(String, Timestamp)>,
+    /// By how much `replicas` is to be lowered. The set then has too many, and those of the ledger go first.
+    pub shrink: i32,
+    /// Kept Servers whose time is over.
+    pub expired: Vec<String>,
+    /// Why nothing is done about Servers whose turn has come.
+    pub held: Option<Held>,
+    /// Servers that cannot be reached, whatever is done about them.
+    pub lost: Vec<String>,
+    /// When to look again, if nothing happens before.
+    pub wake: Option<Timestamp>,
+}
+
+/// Why failover does nothing about Servers whose turn has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Condition reason.
+    pub reason: &'static str,
+    /// Who is sick, and why nothing is done.
+    pub message: String,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.reboot.is_empty()
+            && self.replace.is_empty()
+            && self.retain.is_empty()
+            && self.shrink == 0
+            && self.expired.is_empty()
+    }
+}
+
+/// Plans failover. `servers` are all that the set controls, `ledger` is `status.disturbed` as other plans leave it.
+#[must_use]
+pub fn plan(set: &VMReplicaSet, servers: &[&Server], ledger: &[String], now: Timestamp) -> Plan {
+    let mut plan = Plan { ledger: still_begun(set, servers, ledger), ..Plan::default() };
+    plan.expire(servers, now);
+    let mut lost: Vec<&Server> = servers.iter().copied().filter(|s| is_lost(s)).collect();
+    lost.sort_by_cached_key(|s| (since(s), name(s).to_owned()));
+    plan.lost = lost.iter().map(|s| name(s).to_owned()).collect();
+    let Some(policy) = &set.spec.failover else { return plan };
+
+    let ours: Vec<&Server> = lost.iter().copied().filter(|s| !is_opted_out(s)).collect();
+    let stages: Vec<(&Server, Stage)> = ours.iter().map(|s| (*s, stage(policy, s, now))).collect();
+    let begun: BTreeSet<String> = budget::entered(&plan.ledger, Axis::Failover).collect();
+    let due: Vec<&Server> = of(&stages, &Stage::Due).filter(|s| !begun.contains(name(s))).collect();
+    let reboot: Vec<&Server> = of(&stages, &Stage::Reboot).collect();
+    plan.wake_for(&stages);
+    if due.is_empty() && reboot.is_empty() && begun.is_empty() {
+        return plan;
+    }
+    let active = servers.iter().filter(|s| budget::is_active(s)).count();
+    if lost.len() > brake(policy, active) {
+        plan.held = Some(braked(&lost, active, policy));
+        return plan;
+    }
+    let rebooting = stages.iter().filter(|(_, stage)| matches!(stage, Stage::Rebooted(_))).count();
+    let limit = usize::try_from(policy.max_in_flight).unwrap_or(1);
+    let room = limit.saturating_sub(begun.len()).saturating_sub(rebooting);
+    plan.reboot = reboot.iter().take(room).map(|s| (name(s).to_owned(), reboot_id(s))).collect();
+    let room = room - plan.reboot.len();
+    match policy.action {
+        FailoverAction::AskHuman => plan.ask(&due, now),
+        FailoverAction::Replace => plan.replace(policy, servers, &due[..room.min(due.len())], now),
+        FailoverAction::Shrink => plan.shrink(set, servers, &due[..room.min(due.len())]),
+    }
+    plan
+}
+
+/// How far a lost Server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It may come back until then.
+    Waiting(Timestamp),
+    /// It is to be rebooted.
+    Reboot,
+    /// A reboot was asked for; it may come back until then.
+    Rebooted(Timestamp),
+    /// Its turn has come.
+    Due,
+}
+
+fn of<'a>(stages: &[(&'a Server, Stage)], wanted: &Stage) -> impl Iterator<Item = &'a Server> {
+    stages.iter().filter(move |(_, stage)| stage == wanted).map(|(server, _)| *server)
+}
+
+fn stage(policy: &Failover, server: &Server, now: Timestamp) -> Stage {
+    let lost = since(server);
+    let waited = later(lost, policy.wait_seconds);
+    if now < waited {
+        return Stage::Waiting(waited);
+    }
+    let Some(reboot) = &policy.reboot else { return Stage::Due };
+    let asked = server.spec.reboot.as_ref().and_then(|request| request.at.as_ref()).map(|at| at.0);
+    match asked {
+        Some(at) if at >= lost => {
+            let until = later(at, policy.wait_seconds);
+            if now < until { Stage::Rebooted(until) } else { Stage::Due }
+        }
+        // Lost again so soon after a reboot, another one would not help either.
+        Some(at) if now < later(at, reboot.cooldown_seconds) => Stage::Due,
+        _ => Stage::Reboot,
+    }
+}
+
+impl Plan {
+    fn expire(&mut self, servers: &[&Server], now: Timestamp) {
+        for server in servers.iter().filter(|s| s.metadata.deletion_timestamp.is_none()) {
+            match server.spec.retain.as_ref().map(|retain| retain.until.0) {
+                Some(until) if until <= now => self.expired.push(name(server).to_owned()),
+                Some(until) => self.wake_at(until),
+                None => {}
+            }
+        }
+    }
+
+    fn wake_for(&mut self, stages: &[(&Server, Stage)]) {
+        for (_, stage) in stages {
+            if let Stage::Waiting(at) | Stage::Rebooted(at) = stage {
+                self.wake_at(*at);
+            }
+        }
+    }
+
+    fn wake_at(&mut self, at: Timestamp) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    fn ask(&mut self, due: &[&Server], now: Timestamp) {
+        let Some(first) = due.first() else { return };
+        let minutes = now.duration_since(since(first)).as_mins();
+        let message = format!(
+            "{} cannot be reached, the first for {minutes} min: `kubectl delete server {}` retires it and another one is created; it is kept for as long as nobody does",
+            names(due),
+            name(first)
+        );
+        self.held = Some(Held { reason: "AskHuman", message });
+    }
+
+    fn replace(&mut self, policy: &Failover, servers: &[&Server], next: &[&Server], now: Timestamp) {
+        self.enter(next);
+        let kept = servers.iter().filter(|s| s.spec.retain.is_some() && s.metadata.deletion_timestamp.is_none());
+        let room = policy.retain.as_ref().map_or(0, |r| usize::try_from(r.max).unwrap_or(0));
+        let mut room = room.saturating_sub(kept.count());
+        for server in self.begun(servers) {
+            match &policy.retain {
+                Some(Retain { expiry_seconds, .. }) if room > 0 => {
+                    room -= 1;
+                    self.retain.push((name(server).to_owned(), later(now, *expiry_seconds)));
+                }
+                _ => self.replace.push(name(server).to_owned()),
+            }
+        }
+    }
+
+    /// `replicas` is lowered once for each begun Server: as long as the set has not too many by then.
+    fn shrink(&mut self, set: &VMReplicaSet, servers: &[&Server], next: &[&Server]) {
+        self.enter(next);
+        let begun = i32::try_from(self.begun(servers).len()).unwrap_or(i32::MAX);
+        let active = i32::try_from(servers.iter().filter(|s| budget::is_active(s)).count()).unwrap_or(i32::MAX);
+        let surplus = (active - set.spec.replicas).max(0);
+        let wanted = (begun - surplus).max(0);
+        self.shrink = wanted.min(set.spec.replicas - 1).max(0);
+        if self.shrink < wanted {
+            let message = format!("{} cannot be reached: the last Server of a set is not given up", names(next));
+            self.held = Some(Held { reason: "LastServer", message });
+        }
+    }
+
+    fn enter(&mut self, next: &[&Server]) {
+        self.ledger.extend(next.iter().map(|s| Entry::new(name(s), Axis::Failover).to_string()));
+    }
+
+    /// The Servers of the ledger that are still lost.
+    fn begun<'a>(&self, servers: &[&'a Server]) -> Vec<&'a Server> {
+        let begun: BTreeSet<String> = budget::entered(&self.ledger, Axis::Failover).collect();
+        servers.iter().copied().filter(|s| is_lost(s) && begun.contains(name(s))).collect()
+    }
+}
+
+/// The ledger without what has ended: a Server that is back, and one that is gone and whose place is taken.
+fn still_begun(set: &VMReplicaSet, servers: &[&Server], ledger: &[String]) -> Vec<String> {
+    let active = servers.iter().filter(|s| budget::is_active(s));
+    let (healthy, total) =
+        active.fold((0, 0), |(h, n), s| (h + usize::from(budget::is_ready(s) || is_lost(s)), n + 1usize));
+    let replicas = usize::try_from(set.spec.replicas).unwrap_or(0);
+    let mut missing = replicas.max(total) - healthy;
+    let find = |wanted: &str| servers.iter().find(|s| name(s) == wanted);
+    let stays = |line: &String| match line.parse::<Entry>() {
+        Ok(entry) if entry.axis == Axis::Failover => match find(&entry.server) {
+            Some(server) if is_lost(server) => true,
+            Some(server) if budget::is_active(server) => false,
+            // Going, kept or gone: until somebody has taken its place.
+            _ => {
+                let waits = missing > 0;
+                missing = missing.saturating_sub(1);
+                waits
+            }
+        },
+        _ => true,
+    };
+    let mut stays = stays;
+    ledger.iter().filter(|line| stays(line)).cloned().collect()
+}
+
+/// Whether the machine cannot be reached, by the facts and not by a person's word.
+#[must_use]
+pub fn is_lost(server: &Server) -> bool {
+    let Some(status) = &server.status else { return false };
+    budget::is_active(server)
+        && status.state == Some(State::Unknown)
+        && !(server.spec.force.is_some() && status.force.as_ref().is_some_and(|force| force.active))
+}
+
+fn is_opted_out(server: &Server) -> bool {
+    server.metadata.annotations.iter().flatten().any(|(key, value)| key == ANNOTATION && value == DISABLED)
+}
+
+/// How many Servers may be lost before nothing is replaced any more. A percentage is rounded down, but to one Server at
+/// least unless it is 0 %.
+fn brake(policy: &Failover, active: usize) -> usize {
+    let percent = |percent: usize| if percent == 0 { 0 } else { (active * percent / 100).max(1) };
+    match &policy.unhealthy_less_than_or_equal_to {
+        None => percent(DEFAULT_BRAKE),
+        Some(IntOrString::Int(n)) => usize::try_from(*n).unwrap_or(0),
+        Some(IntOrString::String(text)) => {
+            text.strip_suffix('%').and_then(|n| n.parse().ok()).map_or(0, |n: usize| percent(n.min(100)))
+        }
+    }
+}
+
+fn braked(lost: &[&Server], active: usize, policy: &Failover) -> Held {
+    let message = format!(
+        "{} of {active} Servers cannot be reached, more than the {} up to which machines are rebooted or replaced: {}; look at the network first",
+        lost.len(),
+        brake(policy, active),
+        names(lost)
+    );
+    Held { reason: "TooManyUnknown", message }
+}
+
+fn names(servers: &[&Server]) -> String {
+    let first: Vec<&str> = servers.iter().take(NAMES).map(|s| name(s)).collect();
+    match servers.len().saturating_sub(NAMES) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
+/// One id for each loss, so that a request made twice is one.
+fn reboot_id(server: &Server) -> String {
+    format!("lost-{}", since(server).as_second())
+}
+
+/// Since when the Server is in its state.
+fn since(server: &Server) -> Timestamp {
+    server.status.as_ref().and_then(|s| s.state_since.as_ref()).map_or(Timestamp::UNIX_EPOCH, |at| at.0)
+}
+
+fn later(at: Timestamp, seconds: i32) -> Timestamp {
+    at.checked_add(SignedDuration::from_secs(i64::from(seconds))).unwrap_or(Timestamp::MAX)
+}
+
+fn name(server: &Server) -> &str {
+    server.metadata.name.as_deref().unwrap_or_default()
+}
