@@ -107,6 +107,18 @@ fn a_force_ends_when_a_person_clears_it() {
 }
 
 #[test]
+fn another_force_after_one_that_ended_is_in_effect() {
+    let mut fixture = Fixture::ready();
+    fixture.declare(|spec| spec.force = force(State::Unknown));
+    fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
+    assert_eq!(force_status(&fixture), Some((false, "the declaration changed")));
+    let ended = fixture.status().force.as_ref().unwrap().id.clone();
+    fixture.declare(|spec| spec.force = force(State::Deploying));
+    assert_eq!((fixture.state(), force_status(&fixture)), (State::Deploying, Some((true, ""))));
+    assert_ne!(fixture.status().force.as_ref().unwrap().id, ended);
+}
+
+#[test]
 fn a_force_ends_when_the_declaration_changes_and_stays_ended() {
     let mut fixture = Fixture::ready();
     fixture.declare(|spec| spec.force = force(State::Unknown));
