@@ -28,6 +28,10 @@ pub struct Args {
     /// berth-local-machine beside this program
     #[arg(long, value_name = "FILE", requires = "local_dir")]
     pub local_machine_binary: Option<PathBuf>,
+    /// For tests of scale and of faults: the provider `simulated`, whose machines exist in the memory of this process
+    /// alone and end with it
+    #[arg(long, env = "BERTH_SIMULATED")]
+    pub simulated: bool,
 }
 
 impl Arguments for Args {

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use berth_core::api::{Approval, Executor, MachineClass, Server, VMReplicaSet};
-use berth_machine::ssh::{ClientKey, PoolConfig, SshPool};
 use berth_runtime::{Cache, Context, Controller, Process};
 use futures::{Stream, StreamExt as _, future, stream};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -14,7 +13,7 @@ use crate::{
     iaas::{Classes, Limits, Providers, incus::IncusDriver, local::LocalProvider},
     server::Servers,
     set::{members, reconcile::Sets},
-    work::Tools,
+    setup,
 };
 
 /// How many times as many tasks of one class as looks at objects run at once: tasks mostly wait for machines.
@@ -25,8 +24,7 @@ const CLASSES: u16 = 16;
 
 /// Runs until shutdown.
 pub async fn run(args: Args, process: Process) -> Result<()> {
-    let tools = tools(&args)?;
-    let providers = providers(&args)?;
+    let (tools, providers) = setup::machines(&args)?;
     let ctx = process.context(Executor::ReplicasetController, &args.common).await?;
     let servers: Cache<Server> = Cache::start(&ctx);
     let sets: Cache<VMReplicaSet> = Cache::start(&ctx);
@@ -46,22 +44,6 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
         scale(&ctx, &servers, &sets, by_set),
     );
     Ok(())
-}
-
-fn tools(args: &Args) -> Result<Tools> {
-    let key = ClientKey::from_file(&args.ssh_key).context("--ssh-key")?;
-    let authorized_key = key.public_openssh()?;
-    let pool = SshPool::new(key, PoolConfig::default());
-    Ok(Tools { pool, authorized_key, cluster: args.cluster_name.clone() })
-}
-
-fn providers(args: &Args) -> Result<Providers> {
-    let mut providers = Providers::default().with("incus", Arc::new(IncusDriver::new(&args.cluster_name)));
-    if let Some(dir) = &args.local_dir {
-        let binary = args.local_machine_binary.clone().map_or_else(local_machine::find_binary, Ok)?;
-        providers = providers.with("local", Arc::new(LocalProvider::new(dir, binary)?));
-    }
-    Ok(providers)
 }
 
 async fn steps(

@@ -8,6 +8,7 @@ mod controller;
 pub mod iaas;
 pub mod server;
 pub mod set;
+mod setup;
 pub mod work;
 
 pub use args::Args;

@@ -15,6 +15,7 @@ mod metered;
 mod problem;
 mod providers;
 mod secrets;
+pub mod simulated;
 
 use futures::future::BoxFuture;
 use k8s_openapi::jiff::Timestamp;

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use berth_core::api::{MachineAccess, MachineClass, MachineFact, MachinePhase, Server, SshAccess};
 use berth_machine::{
+    Machine,
+    fleet::{Fleet, Reached},
     ping::ping,
-    ssh::{SshMachine, SshTarget},
+    ssh::SshTarget,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::{Instant, sleep};
@@ -44,10 +46,13 @@ pub(super) fn target(server: &Server) -> Option<SshTarget> {
 }
 
 /// The machine of a Server, and the folder on it that is Berth's.
-pub(super) fn reach(tools: &Tools, server: &Server) -> Result<(SshMachine, String), Failure> {
+pub(super) fn reach(tools: &Tools, server: &Server) -> Result<(Reached, String), Failure> {
     let root = fact(server).and_then(|m| m.ssh.as_ref()).map(|ssh| ssh.root.clone());
     match (target(server), root) {
-        (Some(target), Some(root)) => Ok((tools.pool.machine(target), root)),
+        (Some(target), Some(root)) => {
+            let id = fact(server).and_then(|m| m.id.as_deref());
+            Ok((Fleet::reach(tools.fleet.as_ref(), &tools.pool, id, target), root))
+        }
         _ => Err(Failure::retry("the Server does not say how its machine is reached")),
     }
 }
@@ -67,11 +72,12 @@ pub(super) async fn await_ssh(
     let access = access(known, place.class.as_deref());
     let user = access.user.clone();
     let target = SshTarget { address: address.clone(), port: info.ssh_port, user, host_key: host_key.clone() };
-    let boot_id = await_ping(&tools.pool.machine(target)).await?;
+    // With the provider, so that the machine can be destroyed after its class is gone.
+    let id = format!("{}/{}", place.provider, info.id);
+    let boot_id = await_ping(&Fleet::reach(tools.fleet.as_ref(), &tools.pool, Some(&id), target)).await?;
     Ok(MachineFact {
         phase: MachinePhase::Running,
-        // With the provider, so that the machine can be destroyed after its class is gone.
-        id: Some(format!("{}/{}", place.provider, info.id)),
+        id: Some(id),
         address: Some(address),
         ssh: Some(SshAccess { port: i32::from(info.ssh_port), user: access.user, host_key, root: access.root }),
         boot_id: Some(boot_id),
@@ -110,7 +116,7 @@ async fn await_running(place: &Place, mut info: MachineInfo) -> Result<MachineIn
 }
 
 /// The machine's boot id, once SSH answers.
-async fn await_ping(machine: &SshMachine) -> Result<String, Failure> {
+async fn await_ping(machine: &dyn Machine) -> Result<String, Failure> {
     let deadline = Instant::now() + SSH_LIMIT;
     let mut pause = FIRST_POLL;
     loop {

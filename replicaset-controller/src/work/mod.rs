@@ -9,7 +9,7 @@ mod place;
 mod reboot;
 
 use berth_core::api::{Outcome, Server, TaskKind};
-use berth_machine::ssh::SshPool;
+use berth_machine::{fleet::Fleet, ssh::SshPool};
 
 use finished::Failure;
 pub use finished::{Finished, Room};
@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Tools {
     /// The way to the machines.
     pub pool: SshPool,
+    /// The machines that are simulated, if there are any.
+    pub fleet: Option<Fleet>,
     /// OpenSSH public key line that machines are to accept.
     pub authorized_key: String,
     /// Name of this cluster.

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use berth_core::api::MachineClassSpec;
 use berth_machine::{
+    Machine,
     ping::ping,
     ssh::{ClientKey, PoolConfig, SshPool, SshTarget},
 };
@@ -34,8 +35,21 @@ pub(crate) trait Lab: Send + Sync {
     fn broken(&self) -> Option<Arc<dyn Provider>> {
         None
     }
+    /// A provider with room for so many machines, if its room can be bounded.
+    fn small(&self) -> Option<(Arc<dyn Provider>, usize)> {
+        None
+    }
     /// Stops the machine behind the provider's back, as a crash would.
     fn crash(&self, uid: &str);
+    /// The way to a machine.
+    fn reach(&self, pool: &SshPool, info: &MachineInfo) -> Box<dyn Machine> {
+        Box::new(pool.machine(SshTarget {
+            address: info.address.clone().unwrap(),
+            port: info.ssh_port,
+            user: self.user(),
+            host_key: info.host_key.clone().unwrap(),
+        }))
+    }
     /// Login name on the machines.
     fn user(&self) -> String;
     /// A request that the provider refuses for good, if there is such a thing.
@@ -64,6 +78,8 @@ pub(crate) async fn check(lab: &dyn Lab) {
     subject.a_reboot_changes_the_boot_and_nothing_else().await;
     subject.machines_are_listed_by_cluster_until_they_are_deleted().await;
     subject.a_delete_during_a_create_leaves_nothing_half_made().await;
+    subject.another_clusters_machines_are_not_listed().await;
+    subject.a_full_provider_says_so().await;
     subject.what_cannot_be_had_is_refused_for_good().await;
 }
 
@@ -90,13 +106,8 @@ impl Subject<'_> {
         loop {
             let info = provider.get(uid).await.unwrap().unwrap();
             if info.phase == Phase::Running {
-                let target = SshTarget {
-                    address: info.address.clone().unwrap(),
-                    port: info.ssh_port,
-                    user: self.lab.user(),
-                    host_key: info.host_key.clone().unwrap(),
-                };
-                if ping(&self.pool.machine(target), Duration::from_secs(10)).await.is_ok() {
+                let machine = self.lab.reach(&self.pool, &info);
+                if ping(machine.as_ref(), Duration::from_secs(10)).await.is_ok() {
                     return info;
                 }
             }
@@ -220,6 +231,45 @@ impl Subject<'_> {
         }
         self.deleted(uid).await;
         assert_eq!(self.lab.provider().list(&self.cluster).await, Ok(Vec::new()));
+    }
+
+    /// Two clusters share the provider: neither sees the other's machines, and who they are of is read back.
+    async fn another_clusters_machines_are_not_listed(&self) {
+        let provider = self.lab.provider();
+        let own = self.request("shared");
+        let mut other = self.request("shared");
+        other.owner.cluster = format!("{}-2", self.cluster);
+        other.owner.uid = format!("{}-other", own.owner.uid);
+        for request in [&own, &other] {
+            provider.create(request).await.unwrap();
+            self.running(&request.owner.uid).await;
+        }
+        for request in [&own, &other] {
+            let listed = self.lab.provider().list(&request.owner.cluster).await.unwrap();
+            let owners: Vec<&Owner> = listed.iter().map(|info| &info.owner).collect();
+            assert_eq!(owners, [&request.owner]);
+        }
+        self.deleted(&own.owner.uid).await;
+        assert_eq!(self.lab.provider().list(&other.owner.cluster).await.unwrap().len(), 1);
+        self.deleted(&other.owner.uid).await;
+    }
+
+    /// Where there is an end to the room, it is told apart from everything else, and ends when a machine is gone.
+    async fn a_full_provider_says_so(&self) {
+        let Some((provider, most)) = self.lab.small() else { return };
+        let requests: Vec<_> = (0..=most).map(|n| self.request(&format!("full-{n}"))).collect();
+        for request in &requests[..most] {
+            provider.create(request).await.unwrap();
+        }
+        let error = provider.create(&requests[most]).await.unwrap_err();
+        assert!(matches!(error, Error::Quota(_)), "{error:?}");
+        assert_eq!(provider.get(&requests[most].owner.uid).await, Ok(None));
+        provider.create(&requests[0]).await.unwrap();
+        provider.delete(&requests[0].owner.uid).await.unwrap();
+        provider.create(&requests[most]).await.unwrap();
+        for request in &requests {
+            provider.delete(&request.owner.uid).await.unwrap();
+        }
     }
 
     async fn what_cannot_be_had_is_refused_for_good(&self) {
