@@ -65,7 +65,13 @@ impl Change {
 }
 
 impl ArchivePackage {
-    fn check(&self) -> Result<()> {
+    /// What stands in the marker of its folder.
+    pub(crate) fn marker(&self) -> String {
+        let destination = self.destination.as_deref().unwrap_or_default();
+        format!("name={}\nversion={}\nsha256={}\ndestination={destination}", self.name, self.version, self.sha256)
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
         validate::file_name("package name", &self.name)?;
         validate::version("package version", &self.version)?;
         validate::url("package url", &self.url)?;
@@ -97,6 +103,7 @@ pub async fn install_package(
         .set("DESTINATION", package.destination.as_deref().unwrap_or_default())?
         .set("INSTALL", package.install.as_deref().unwrap_or_default())?
         .set("REMOVE", package.remove.as_deref().unwrap_or_default())?
+        .set("MARKER", &package.marker())?
         .set("FETCH_SECONDS", &fetch_seconds(timeout))?
         .set("LOCK_SECONDS", LOCK_SECONDS)?
         .run(machine, &package.url, timeout)

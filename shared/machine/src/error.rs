@@ -124,11 +124,30 @@ pub enum Error {
     /// A package's or application's own command failed.
     #[error("the {what} command failed: {reason}")]
     Hook {
-        /// `install` or `remove`.
+        /// `install`, `remove` or `check`.
         what: String,
         /// The end of what the command wrote.
         reason: String,
     },
+    /// The package manager does not know a package in the declared version, although all its sources were just read.
+    #[error("{package} does not exist: {reason}")]
+    NoSuchVersion {
+        /// Name and version.
+        package: String,
+        /// The last lines of the package manager, and which versions there are.
+        reason: String,
+    },
+    /// The package manager failed: sources that cannot be reached, dependencies that cannot be met, a package's scripts.
+    #[error("{name} failed: {reason}")]
+    PackageManager {
+        /// `apt` or `dnf`.
+        name: String,
+        /// Its last lines.
+        reason: String,
+    },
+    /// The machine is not one for packages of this kind.
+    #[error("packages of this kind cannot be installed: {0}")]
+    Unsuitable(String),
     /// The machine lacks a program that a step needs.
     #[error("the machine lacks a program that is needed: {0}")]
     MissingTool(String),
@@ -170,7 +189,14 @@ impl Error {
     /// Whether trying again without a change of the declaration or the machine is pointless.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        matches!(self, Self::HostKeyMismatch { .. } | Self::DigestMismatch { .. } | Self::Invalid { .. })
+        matches!(
+            self,
+            Self::HostKeyMismatch { .. }
+                | Self::DigestMismatch { .. }
+                | Self::NoSuchVersion { .. }
+                | Self::Unsuitable(_)
+                | Self::Invalid { .. }
+        )
     }
 
     pub(crate) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {

@@ -15,9 +15,11 @@ use futures::future::{BoxFuture, FutureExt as _};
 use crate::{
     Error, Machine, Output, Phase, Result, app,
     app::AppStatus,
+    apt,
     archive::{self, InstalledPackage},
-    ping,
+    dnf, inventory, ping,
     script::status,
+    scripted,
 };
 
 const ADDRESS: &str = "fake:22";
@@ -33,6 +35,8 @@ pub enum Fault {
     LoseAnswer,
     /// The artifact has this digest instead of the declared one.
     WrongDigest(String),
+    /// The package manager does not know the version that is to be installed next.
+    NoSuchVersion(String),
     /// The step fails with this message and leaves everything as it was.
     Fail(String),
 }
@@ -42,12 +46,29 @@ pub enum Fault {
 pub struct State {
     /// Installed packages by name.
     pub packages: BTreeMap<String, InstalledPackage>,
+    /// Packages of the package manager, by kind (`apt` or `dnf`) and name. Every version can be installed.
+    pub managed: BTreeMap<(String, String), FakePackage>,
+    /// What the checks of script packages find installed: versions by name.
+    pub scripted: BTreeMap<String, String>,
+    /// The marks of script packages: the version that Berth installed last, by name.
+    pub script_marks: BTreeMap<String, String>,
     /// Deployed applications by name.
     pub apps: BTreeMap<String, AppStatus>,
     /// The current boot.
     pub boot: u32,
     /// How many steps changed something.
     pub changes: u32,
+}
+
+/// A package of the package manager.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FakePackage {
+    /// Its version; nothing when only Berth's mark is left.
+    pub version: Option<String>,
+    /// Whether it is held at its version.
+    pub held: bool,
+    /// Berth's mark: whether Berth installed it.
+    pub mark: Option<bool>,
 }
 
 /// A machine in memory. Clones are the same machine.
@@ -59,6 +80,7 @@ struct Inner {
     state: State,
     next: VecDeque<Fault>,
     always: Option<Fault>,
+    calls: u32,
 }
 
 impl FakeMachine {
@@ -89,6 +111,12 @@ impl FakeMachine {
         self.lock().always = fault;
     }
 
+    /// How many scripts were run, or tried to be.
+    #[must_use]
+    pub fn calls(&self) -> u32 {
+        self.lock().calls
+    }
+
     /// Reboots the machine: its applications run again under other process ids.
     pub fn reboot(&self) {
         let state = &mut self.lock().state;
@@ -113,7 +141,8 @@ impl Inner {
     fn exec(&mut self, script: &str, stdin: &[u8], limit: Duration) -> Result<Output> {
         let parameters = parameters(&String::from_utf8_lossy(stdin))?;
         let address = || ADDRESS.to_owned();
-        match self.next.pop_front().or_else(|| self.always.clone()) {
+        self.calls += 1;
+        match self.fault(script, &parameters) {
             None => Ok(self.state.step(script, &parameters)),
             Some(Fault::Unreachable) => {
                 Err(Error::Unreachable { address: address(), reason: "connection refused".to_owned() })
@@ -127,9 +156,28 @@ impl Inner {
                 let expected = parameters.get("SHA256").map_or("", String::as_str);
                 Ok(answer(status::DIGEST, &format!("fact expected {expected}\nfact actual {actual}\n"), "wrong digest"))
             }
+            Some(Fault::NoSuchVersion(reason)) => {
+                let wanted = parameters.get("PACKAGES").and_then(|p| p.lines().next()).unwrap_or_default();
+                let package = wanted.rsplit_once(' ').map_or(wanted, |(package, _)| package);
+                Ok(answer(status::NO_VERSION, &format!("fact package {package}\n"), &reason))
+            }
             Some(Fault::Fail(message)) => Ok(answer(1, "", &message)),
         }
     }
+
+    /// The fault that this step meets. Those about an installation wait for one.
+    fn fault(&mut self, script: &str, parameters: &BTreeMap<String, String>) -> Option<Fault> {
+        let fits = match self.next.front() {
+            Some(Fault::WrongDigest(_)) => parameters.contains_key("SHA256"),
+            Some(Fault::NoSuchVersion(_)) => [apt::INSTALL.as_str(), dnf::INSTALL.as_str()].contains(&script),
+            _ => true,
+        };
+        fits.then(|| self.next.pop_front()).flatten().or_else(|| self.always.clone())
+    }
+}
+
+fn yes(yes: bool) -> &'static str {
+    if yes { "yes" } else { "no" }
 }
 
 fn answer(status: u32, stdout: &str, stderr: &str) -> Output {
@@ -168,6 +216,28 @@ impl State {
         } else if script == archive::REMOVE.as_str() {
             let changed = self.packages.remove(&name).is_some();
             self.changed(changed)
+        } else if script == inventory::READ.as_str() {
+            self.inventory(parameters)
+        } else if script == apt::INSTALL.as_str() || script == dnf::INSTALL.as_str() {
+            let kind = if script == apt::INSTALL.as_str() { "apt" } else { "dnf" };
+            let changed = self.install(kind, &get("PACKAGES"));
+            self.changed(changed)
+        } else if script == apt::REMOVE.as_str() || script == dnf::REMOVE.as_str() {
+            let kind = if script == apt::REMOVE.as_str() { "apt" } else { "dnf" };
+            self.remove(kind, name)
+        } else if script == scripted::INSTALL.as_str() {
+            let changed = self.scripted.insert(name.clone(), get("VERSION")) != Some(get("VERSION"));
+            if changed || self.script_marks.contains_key(&name) {
+                self.script_marks.insert(name, get("VERSION"));
+            }
+            self.changed(changed)
+        } else if script == scripted::REMOVE.as_str() {
+            let marked = self.script_marks.remove(&name).is_some();
+            if marked {
+                self.scripted.remove(&name);
+                self.changes += 1;
+            }
+            format!("fact removed {}\n", yes(marked))
         } else if script == app::DEPLOY.as_str() {
             let changed = self.deploy(&name, get("REVISION"), get("SHA256"));
             self.changed(changed) + &self.report(&name)
@@ -189,7 +259,87 @@ impl State {
 
     fn changed(&mut self, changed: bool) -> String {
         self.changes += u32::from(changed);
-        format!("fact changed {}\n", if changed { "yes" } else { "no" })
+        format!("fact changed {}\n", yes(changed))
+    }
+
+    fn install(&mut self, kind: &str, wanted: &str) -> bool {
+        let mut changed = false;
+        for line in wanted.lines() {
+            let [name, version, hold] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
+            let key = (kind.to_owned(), name.to_owned());
+            let known = self.managed.get(&key);
+            let mark = known.and_then(|p| p.mark).or(Some(known.is_none_or(|p| p.version.is_none())));
+            let package = FakePackage { version: Some(version.to_owned()), held: hold == "hold", mark };
+            changed |= known.is_none_or(|p| (&p.version, p.held) != (&package.version, package.held));
+            self.managed.insert(key, package);
+        }
+        changed
+    }
+
+    fn remove(&mut self, kind: &str, name: String) -> String {
+        let key = (kind.to_owned(), name);
+        match self.managed.get(&key).and_then(|p| p.mark) {
+            None => "fact removed no\n".to_owned(),
+            Some(true) => {
+                self.managed.remove(&key);
+                self.changes += 1;
+                "fact removed yes\n".to_owned()
+            }
+            Some(false) => {
+                if let Some(package) = self.managed.get_mut(&key) {
+                    (package.held, package.mark) = (false, None);
+                }
+                "fact kept it was there before Berth\nfact removed no\n".to_owned()
+            }
+        }
+    }
+
+    /// As `scripts/inventory.sh`. The links and remove commands of archives and scripts are as they were installed.
+    fn inventory(&self, parameters: &BTreeMap<String, String>) -> String {
+        use std::fmt::Write as _;
+        let get = |name: &str| parameters.get(name).map_or("", String::as_str);
+        let numbered = |count: &str, prefix: &str, field: &str| -> Vec<String> {
+            let count = get(count).parse().unwrap_or(0);
+            (0..count).map(|n| get(&format!("{prefix}_{n}_{field}")).to_owned()).collect()
+        };
+        let mut text = format!("fact boot fake-{}\n", self.boot);
+        // Writing into a String cannot fail.
+        for package in self.packages.values() {
+            let _ = writeln!(text, "fact archive {} {} {}", package.name, package.version, package.sha256);
+        }
+        let markers = numbered("ARCHIVES", "ARCHIVE", "MARKER");
+        for (name, marker) in numbered("ARCHIVES", "ARCHIVE", "NAME").iter().zip(markers) {
+            let stands =
+                |p: &InstalledPackage| format!("name={}\nversion={}\nsha256={}\n", p.name, p.version, p.sha256);
+            if self.packages.get(name).is_some_and(|p| marker.starts_with(&stands(p))) {
+                let _ = writeln!(text, "fact right {name}");
+            }
+        }
+        for (kind, list) in [("apt", get("APT")), ("dnf", get("DNF"))] {
+            for ((_, name), package) in self.managed.iter().filter(|((of, _), _)| of == kind) {
+                let declared = list.lines().any(|line| line == name);
+                if let Some(version) = package.version.as_ref().filter(|_| declared || package.mark.is_some()) {
+                    let hold = if package.held { "hold" } else { "free" };
+                    let _ = writeln!(text, "fact {kind} {name} {version} {hold} {}", package.mark.map_or("-", yes));
+                }
+                if let Some(own) = package.mark {
+                    let _ = writeln!(text, "fact mark {kind} {name} {}", yes(own));
+                }
+            }
+        }
+        for (name, version) in &self.script_marks {
+            let _ = writeln!(text, "fact mark script {name} {version}");
+        }
+        let versions = numbered("SCRIPTS", "SCRIPT", "VERSION");
+        for (name, version) in numbered("SCRIPTS", "SCRIPT", "NAME").iter().zip(versions) {
+            if self.scripted.get(name) == Some(&version) {
+                let _ = writeln!(text, "fact script {name} {version}");
+                if self.script_marks.get(name).is_none_or(|mark| *mark == version) {
+                    let _ = writeln!(text, "fact right {name}");
+                }
+            }
+        }
+        text
     }
 
     fn deploy(&mut self, name: &str, revision: String, sha256: String) -> bool {

@@ -2,7 +2,10 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use crate::{Machine, Result, script::Step};
+use crate::{
+    Machine, Result,
+    script::{Facts, Step},
+};
 
 pub(crate) static SCRIPT: LazyLock<String> = LazyLock::new(|| Step::text(&[include_str!("scripts/ping.sh")]));
 
@@ -17,7 +20,12 @@ pub struct MachineInfo {
 
 /// Asks the machine for its boot id: `BERTH_BOOT_ID` of its sessions, else the kernel's.
 pub async fn ping(machine: &dyn Machine, timeout: Duration) -> Result<MachineInfo> {
-    let facts = Step::new(&SCRIPT).run(machine, "", timeout).await?;
-    let uptime = facts.all("uptime").next().and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
-    Ok(MachineInfo { boot_id: facts.one("boot")?.to_owned(), uptime })
+    MachineInfo::from_facts(&Step::new(&SCRIPT).run(machine, "", timeout).await?)
+}
+
+impl MachineInfo {
+    pub(crate) fn from_facts(facts: &Facts) -> Result<Self> {
+        let uptime = facts.all("uptime").next().and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+        Ok(Self { boot_id: facts.one("boot")?.to_owned(), uptime })
+    }
 }

@@ -22,6 +22,10 @@ pub(crate) mod status {
     pub(crate) const DIGEST: u32 = 83;
     pub(crate) const UNPACK: u32 = 84;
     pub(crate) const HOOK: u32 = 85;
+    pub(crate) const NO_VERSION: u32 = 86;
+    pub(crate) const MANAGER: u32 = 87;
+    pub(crate) const UNSUITABLE: u32 = 88;
+    pub(crate) const CHECK: u32 = 89;
 }
 
 /// Value in single quotes, safe for every POSIX shell.
@@ -51,25 +55,35 @@ impl Step {
 
     /// Sets the shell variable `name` for the script.
     pub(crate) fn set(mut self, name: &'static str, value: &str) -> Result<Self> {
+        self.assign(name, value)?;
+        Ok(self)
+    }
+
+    /// Sets the shell variable `<prefix>_<number>_<field>`, for one of several things of the same kind.
+    pub(crate) fn set_numbered(&mut self, prefix: &str, number: usize, field: &str, value: &str) -> Result<()> {
+        self.assign(&format!("{prefix}_{number}_{field}"), value)
+    }
+
+    fn assign(&mut self, name: &str, value: &str) -> Result<()> {
         if value.contains('\0') {
             return Err(Error::invalid(name.to_lowercase(), "must not contain a NUL character"));
         }
         // Writing into a String cannot fail.
         let _ = writeln!(self.parameters, "{name}={}", quote(value));
-        Ok(self)
+        Ok(())
     }
 
-    /// Runs the step and returns its facts; `url` is the artifact it works on, for messages.
-    pub(crate) async fn run(self, machine: &dyn Machine, url: &str, timeout: Duration) -> Result<Facts> {
+    /// Runs the step and returns its facts; `subject` is the artifact's URL or the package manager, for messages.
+    pub(crate) async fn run(self, machine: &dyn Machine, subject: &str, timeout: Duration) -> Result<Facts> {
         let output = machine.exec(self.body, Some(self.parameters.into()), timeout).await?;
-        if output.success() { Facts::parse(&output) } else { Err(failure(output, url)) }
+        if output.success() { Facts::parse(&output) } else { Err(failure(output, subject)) }
     }
 }
 
-fn failure(output: Output, url: &str) -> Error {
+fn failure(output: Output, subject: &str) -> Error {
     let reason = output.stderr_tail();
     let facts = Facts::parse(&output).unwrap_or_default();
-    let url = url.to_owned();
+    let url = subject.to_owned();
     let fact = |name| facts.one(name).unwrap_or_default().to_owned();
     match output.status {
         status::CONFLICT => Error::Conflict(reason),
@@ -79,6 +93,10 @@ fn failure(output: Output, url: &str) -> Error {
         status::DIGEST => Error::DigestMismatch { url, expected: fact("expected"), actual: fact("actual") },
         status::UNPACK => Error::Unpack { url, reason },
         status::HOOK => Error::Hook { what: fact("hook"), reason },
+        status::NO_VERSION => Error::NoSuchVersion { package: fact("package"), reason },
+        status::MANAGER => Error::PackageManager { name: url, reason },
+        status::UNSUITABLE => Error::Unsuitable(reason),
+        status::CHECK => Error::Hook { what: "check".to_owned(), reason },
         status => Error::Command { status, signal: output.signal, stderr: reason },
     }
 }

@@ -5,19 +5,29 @@ use crate::{Error, Result};
 /// A file name made of letters, digits and `._+~-`, not beginning with a dot or a dash.
 pub(crate) fn file_name(field: &str, value: &str) -> Result<()> {
     let starts_well = value.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
-    let fits = value.len() <= 100 && value.chars().all(|c| c.is_ascii_alphanumeric() || "._+~-".contains(c));
+    let fits = value.len() <= 128 && value.chars().all(|c| c.is_ascii_alphanumeric() || "._+~-".contains(c));
     if starts_well && fits {
         return Ok(());
     }
     Err(Error::invalid(
         field,
-        format!("{value:?} must be 1 to 100 letters, digits or any of . _ + ~ - and begin with a letter or digit"),
+        format!("{value:?} must be 1 to 128 letters, digits or any of . _ + ~ - and begin with a letter or digit"),
     ))
 }
 
 /// A version: like a file name, and also with `:` (epochs).
 pub(crate) fn version(field: &str, value: &str) -> Result<()> {
     file_name(field, &value.replace(':', "."))
+}
+
+/// A package manager's name for a package.
+pub(crate) fn managed_name(value: &str) -> Result<()> {
+    file_name("package name", value)
+}
+
+/// A version as package managers write it: as [`version`], and longer.
+pub(crate) fn managed_version(value: &str) -> Result<()> {
+    version("package version", value)
 }
 
 /// A SHA-256 digest: 64 hexadecimal digits in lower case.

@@ -18,3 +18,9 @@ in_home() { # PATH: the absolute form of a path that may be relative to the home
     *) printf '%s/%s' "${HOME:?HOME is not set}" "$1" ;;
     esac
 }
+# One run at a time: a run whose client went away may still be at work here.
+lock() { # FILE
+    have flock || return 0
+    exec 9>>"$1"
+    flock -w "$LOCK_SECONDS" 9 || die 75 "$1 is held by another run"
+}

@@ -1,10 +1,4 @@
 # Download, verification and unpacking, shared by packages and applications.
-# One run at a time: a run whose client went away may still be at work here.
-lock() { # FILE
-    have flock || return 0
-    exec 9>>"$1"
-    flock -w "$LOCK_SECONDS" 9 || die 75 "$1 is held by another run"
-}
 download() { # URL FILE
     if have curl; then
         curl --fail --silent --show-error --location --proto '=http,https' --connect-timeout 10 \

@@ -5,16 +5,19 @@ mkdir -p "$home"
 lock "$home/.lock"
 sweep "$home"
 
-marker="name=$NAME
-version=$VERSION
-sha256=$SHA256
-destination=$DESTINATION"
+marker=$MARKER
 old_link=$(sed -n 's/^destination=//p' "$home/current/.berth-package" 2>/dev/null || :)
 
 placed() { [ -z "$DESTINATION" ] || [ "$(readlink "$(in_home "$DESTINATION")" 2>/dev/null || :)" = "$home/current" ]; }
 if [ "$(cat "$home/current/.berth-package" 2>/dev/null || :)" = "$marker" ] &&
     [ "$(readlink "$home/current")" = "$SHA256" ] && placed; then
-    fact changed no
+    if [ "$(cat "$here/.berth-remove" 2>/dev/null || :)" = "$REMOVE" ]; then
+        fact changed no
+    else
+        printf '%s' "$REMOVE" >"$here/.berth-remove.new"
+        mv "$here/.berth-remove.new" "$here/.berth-remove"
+        fact changed yes
+    fi
     exit 0
 fi
 

@@ -1,0 +1,80 @@
+# What is installed, of all kinds at once: what is declared, and what Berth has left its mark on.
+root=$(in_home "$ROOT")
+managed=$root/managed
+boot=${BERTH_BOOT_ID:-}
+if [ -z "$boot" ]; then
+    read -r boot </proc/sys/kernel/random/boot_id
+    if read -r up rest </proc/uptime; then fact uptime "${up%%.*}"; fi
+fi
+fact boot "$boot"
+
+# Archives: the marker inside says what it is; see package_install.sh.
+for marker in "$root"/packages/*/current/.berth-package; do
+    [ -f "$marker" ] || continue
+    name= version= sha256=
+    while IFS='=' read -r key value; do
+        case $key in
+        name) name=$value ;;
+        version) version=$value ;;
+        sha256) sha256=$value ;;
+        esac
+    done <"$marker"
+    fact archive "$name" "$version" "$sha256"
+done
+i=0
+while [ "$i" -lt "$ARCHIVES" ]; do
+    eval "name=\$ARCHIVE_${i}_NAME marker=\$ARCHIVE_${i}_MARKER destination=\$ARCHIVE_${i}_DESTINATION remove=\$ARCHIVE_${i}_REMOVE"
+    current=$root/packages/$name/current
+    if [ "$(cat "$current/.berth-package" 2>/dev/null || :)" = "$marker" ] &&
+        [ "$(cat "$current/.berth-remove" 2>/dev/null || :)" = "$remove" ] &&
+        { [ -z "$destination" ] || [ "$(readlink "$(in_home "$destination")" 2>/dev/null || :)" = "$current" ]; }; then
+        fact right "$name"
+    fi
+    i=$((i + 1))
+done
+
+# Packages of a package manager: declared ones and those with a mark.
+marked() { # KIND
+    for mark in "$managed/$1"/*; do
+        [ ! -f "$mark" ] || printf '%s\n' "${mark##*/}"
+    done
+}
+own() { # KIND NAME
+    if [ -f "$managed/$1/$2" ]; then cat "$managed/$1/$2"; else echo -; fi
+}
+names=$({ printf '%s' "$APT"; marked apt; } | sort -u)
+if [ -n "$names" ]; then
+    have dpkg-query || [ -z "$APT" ] || die 81 "dpkg-query: packages of kind apt need a Debian machine"
+    apt_state $names | while read -r name version want; do
+        fact apt "$name" "$version" "$want" "$(own apt "$name")"
+    done
+    for name in $(marked apt); do fact mark apt "$name" "$(own apt "$name")"; done
+fi
+names=$({ printf '%s' "$DNF"; marked dnf; } | sort -u)
+if [ -n "$names" ]; then
+    have rpm || [ -z "$DNF" ] || die 81 "rpm: packages of kind dnf need a machine of the Fedora family"
+    dnf_state $names | while read -r name version want; do
+        fact dnf "$name" "$version" "$want" "$(own dnf "$name")"
+    done
+    for name in $(marked dnf); do fact mark dnf "$name" "$(own dnf "$name")"; done
+fi
+
+# Packages with commands of their own: the check is the truth, and the mark says what was installed last.
+for mark in "$managed"/script/*; do
+    [ -f "$mark/version" ] || continue
+    fact mark script "${mark##*/}" "$(cat "$mark/version")"
+done
+i=0
+while [ "$i" -lt "$SCRIPTS" ]; do
+    eval "name=\$SCRIPT_${i}_NAME version=\$SCRIPT_${i}_VERSION check=\$SCRIPT_${i}_CHECK remove=\$SCRIPT_${i}_REMOVE"
+    mark=$managed/script/$name
+    if run_hook "$name" "$version" "$check" >/dev/null 2>&1; then
+        fact script "$name" "$version"
+        if [ ! -d "$mark" ] ||
+            { [ "$(cat "$mark/version" 2>/dev/null || :)" = "$version" ] &&
+                [ "$(cat "$mark/remove" 2>/dev/null || :)" = "$remove" ]; }; then
+            fact right "$name"
+        fi
+    fi
+    i=$((i + 1))
+done
