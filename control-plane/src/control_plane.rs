@@ -38,13 +38,21 @@ pub struct Options {
     pub audit: bool,
     /// Further arguments of kube-apiserver, such as `--max-requests-inflight=1000`; they win over the built-in ones.
     pub apiserver_flags: Vec<String>,
+    /// Further arguments of kube-controller-manager; `--controllers` adds to those that run anyway.
+    pub controller_manager_flags: Vec<String>,
     /// How long each part may take to be ready. Default: 60 s, for machines that are busy with other tests.
     pub start_timeout: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { assets: None, audit: false, apiserver_flags: Vec::new(), start_timeout: Duration::from_mins(1) }
+        Self {
+            assets: None,
+            audit: false,
+            apiserver_flags: Vec::new(),
+            controller_manager_flags: Vec::new(),
+            start_timeout: Duration::from_mins(1),
+        }
     }
 }
 
@@ -120,7 +128,8 @@ impl ControlPlane {
         wait_until(&etcd, timeout, async || UnixStream::connect(&socket).is_ok()).await?;
         let apiserver = parts::apiserver(assets, &dir, ports, options).spawn(&guard)?;
         wait_until(&apiserver, timeout, async || ready(&probe, ports.apiserver, "readyz").await).await?;
-        let controller_manager = parts::controller_manager(assets, &dir, ports, &manager_kubeconfig).spawn(&guard)?;
+        let controller_manager =
+            parts::controller_manager(assets, &dir, ports, &manager_kubeconfig, options).spawn(&guard)?;
         wait_until(&controller_manager, timeout, async || ready(&probe, ports.controller_manager, "healthz").await)
             .await?;
 

@@ -112,9 +112,15 @@ rules:
 - level: Metadata
 ";
 
-pub(crate) fn controller_manager(assets: &Assets, dir: &Path, ports: Ports, kubeconfig: &Path) -> Launch {
+pub(crate) fn controller_manager(
+    assets: &Assets,
+    dir: &Path,
+    ports: Ports,
+    kubeconfig: &Path,
+    options: &Options,
+) -> Launch {
     let kubeconfig = kubeconfig.display();
-    Launch::new("kube-controller-manager", &assets.kube_controller_manager).current_dir(dir).args([
+    let launch = Launch::new("kube-controller-manager", &assets.kube_controller_manager).current_dir(dir).args([
         format!("--kubeconfig={kubeconfig}"),
         format!("--authentication-kubeconfig={kubeconfig}"),
         format!("--authorization-kubeconfig={kubeconfig}"),
@@ -128,7 +134,8 @@ pub(crate) fn controller_manager(assets: &Assets, dir: &Path, ports: Ports, kube
         // The default of 20 requests per second makes the clean-up of a large test take minutes.
         "--kube-api-qps=1000".to_owned(),
         "--kube-api-burst=2000".to_owned(),
-    ])
+    ]);
+    launch.args(options.controller_manager_flags.iter().cloned())
 }
 
 /// Waits until `ready` holds; fails at once when the process ends, and after `timeout`.

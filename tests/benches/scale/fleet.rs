@@ -1,0 +1,256 @@
+//! A VMDeployment of many Servers, watched from outside.
+
+use std::{
+    collections::HashMap,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use berth_core::api::{MachineClass, VMDeployment, VMReplicaSet};
+use berth_tests::{Berth, eventually};
+use futures::{StreamExt, pin_mut};
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    core::Object,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event},
+    },
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+/// Far beyond what is expected: a bench that hangs must end.
+const LIMIT: Duration = Duration::from_mins(10);
+
+/// A Server, of which nothing but its state is read.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Spec {}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Status {
+    state: Option<String>,
+    #[serde(rename = "waitingFor")]
+    waiting_for: Option<String>,
+}
+
+/// What has been seen.
+#[derive(Default)]
+struct Seen {
+    /// Whether each Server is Ready and waits for nothing.
+    servers: HashMap<String, bool>,
+    /// When there were so many for the first time.
+    most: usize,
+    most_at: Option<Instant>,
+    all_ready_at: Option<Instant>,
+    empty_at: Option<Instant>,
+    set_writes: Vec<Instant>,
+}
+
+pub(crate) struct Fleet {
+    client: Client,
+    namespace: String,
+    size: usize,
+    begin: Instant,
+    seen: Arc<Mutex<Seen>>,
+    watches: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// Something that listens on one port of every loopback address, for probes.
+pub(crate) async fn listen() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            // The other side looks whether it can connect, and closes.
+            let _ = listener.accept().await;
+        }
+    });
+    port
+}
+
+impl Fleet {
+    /// Declares a VMDeployment of so many Servers in a namespace of its own.
+    pub(crate) async fn declare(berth: &Berth, namespace: &str, size: usize, port: u16) -> Self {
+        let client = berth.client();
+        prepare(&client, namespace, port).await;
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let watches = vec![watch_servers(&client, namespace, size, &seen), watch_set(&client, namespace, &seen)];
+        let deployments: Api<VMDeployment> = Api::namespaced(client.clone(), namespace);
+        let digest = "a".repeat(64);
+        let deployment = json!({
+            "apiVersion": "berth.dev/v1alpha1", "kind": "VMDeployment", "metadata": {"name": "fleet"},
+            "spec": {
+                "replicas": size,
+                "selector": {"matchLabels": {"app": "fleet"}},
+                "template": {"metadata": {"labels": {"app": "fleet"}}, "spec": {
+                    "machine": {"className": format!("simulated-{port}")},
+                    "packages": [{"name": "tool", "version": "1", "archive": {"url": "http://127.0.0.1/tool.tar", "sha256": digest}}],
+                    "healthCheck": {"tcpSocket": {"port": port}, "periodSeconds": 30, "successThreshold": 1},
+                    "reachability": {"periodSeconds": 30},
+                    "traffic": {"services": [{"name": "fleet", "port": 8080, "portName": "http"}], "drainSeconds": 0},
+                    "monitoring": {"port": 8080, "path": "/metrics"}
+                }},
+                "app": {"name": "fleet", "revision": "1", "command": "run", "artifact": {"url": "http://127.0.0.1/app.tar", "sha256": digest}}
+            }
+        });
+        let deployment: VMDeployment = serde_json::from_value(deployment).unwrap();
+        let begin = Instant::now();
+        deployments.create(&PostParams::default(), &deployment).await.unwrap();
+        Self { client, namespace: namespace.to_owned(), size, begin, seen, watches }
+    }
+
+    /// How long it took until all Servers were there.
+    pub(crate) async fn created(&self) -> Duration {
+        self.wait("created", |seen| (seen.most == self.size).then_some(seen.most_at).flatten()).await
+    }
+
+    /// How long it took until all Servers were Ready.
+    pub(crate) async fn ready(&self) -> Duration {
+        self.wait("Ready", |seen| seen.all_ready_at).await
+    }
+
+    async fn wait(&self, what: &str, done: impl Fn(&Seen) -> Option<Instant>) -> Duration {
+        let at = eventually(format!("{} Servers {what}", self.size), LIMIT, async || {
+            let seen = lock(&self.seen);
+            let ready = seen.servers.values().filter(|ready| **ready).count();
+            done(&seen).ok_or_else(|| format!("{} Servers, {ready} Ready", seen.servers.len()))
+        });
+        at.await.unwrap() - self.begin
+    }
+
+    /// Waits until the status of set and deployment say what is true, and nothing follows.
+    pub(crate) async fn settled(&self) {
+        let deployments: Api<VMDeployment> = Api::namespaced(self.client.clone(), &self.namespace);
+        let wanted = i32::try_from(self.size).unwrap();
+        eventually("the status of the VMDeployment", LIMIT, async || {
+            let status = deployments.get("fleet").await.map_err(|e| e.to_string())?.status.unwrap_or_default();
+            let last = lock(&self.seen).set_writes.last().map(Instant::elapsed).unwrap_or_default();
+            let rests = status.ready_replicas == wanted && last > Duration::from_secs(3);
+            if rests { Ok(()) } else { Err(format!("{status:?}")) }
+        })
+        .await
+        .unwrap();
+    }
+
+    /// Writes to the set, per second between the first and the last.
+    pub(crate) fn set_writes_per_second(&self) -> f64 {
+        let seen = lock(&self.seen);
+        match (seen.set_writes.first(), seen.set_writes.last()) {
+            (Some(first), Some(last)) => seen.set_writes.len() as f64 / (*last - *first).as_secs_f64().max(1.0),
+            _ => 0.0,
+        }
+    }
+
+    /// Scales to nothing, and says how long it took until the last Server was gone.
+    pub(crate) async fn scale_to_nothing(&self) -> Duration {
+        let deployments: Api<VMDeployment> = Api::namespaced(self.client.clone(), &self.namespace);
+        lock(&self.seen).empty_at = None;
+        let begin = Instant::now();
+        let patch = Patch::Merge(json!({"spec": {"replicas": 0}}));
+        deployments.patch("fleet", &PatchParams::default(), &patch).await.unwrap();
+        self.wait("gone", |seen| seen.empty_at).await;
+        lock(&self.seen).empty_at.unwrap() - begin
+    }
+
+    /// Removes everything, and waits until it is gone.
+    pub(crate) async fn delete(self) {
+        let deployments: Api<VMDeployment> = Api::namespaced(self.client.clone(), &self.namespace);
+        deployments.delete("fleet", &DeleteParams::foreground()).await.unwrap();
+        if !lock(&self.seen).servers.is_empty() {
+            self.wait("gone", |seen| seen.empty_at).await;
+        }
+        self.forget();
+    }
+
+    /// Watches no longer.
+    pub(crate) fn forget(self) {
+        for watch in &self.watches {
+            watch.abort();
+        }
+    }
+}
+
+async fn prepare(client: &Client, namespace: &str, port: u16) {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    for name in [namespace, "bare"] {
+        let object = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+        let created = namespaces.create(&PostParams::default(), &object).await;
+        assert!(created.is_ok() || name == "bare", "{created:?}");
+    }
+    let services: Api<Service> = Api::namespaced(client.clone(), namespace);
+    let service =
+        json!({"metadata": {"name": "fleet"}, "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]}});
+    services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
+    let classes: Api<MachineClass> = Api::all(client.clone());
+    let class = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "MachineClass", "metadata": {"name": format!("simulated-{port}")},
+        "spec": {"provider": "simulated", "access": {"user": "berth", "port": port, "root": "opt/berth"}}});
+    let _ = classes.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await;
+}
+
+fn watch_servers(
+    client: &Client,
+    namespace: &str,
+    size: usize,
+    seen: &Arc<Mutex<Seen>>,
+) -> tokio::task::JoinHandle<()> {
+    let resource = kube::core::ApiResource::erase::<berth_core::api::Server>(&());
+    let api: Api<Object<Spec, Status>> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let seen = seen.clone();
+    tokio::spawn(async move {
+        let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
+        pin_mut!(events);
+        while let Some(event) = events.next().await {
+            let mut seen = lock(&seen);
+            match event {
+                Ok(Event::Apply(server) | Event::InitApply(server)) => {
+                    let status = server.status.as_ref();
+                    let ready = status.is_some_and(|s| s.state.as_deref() == Some("Ready") && s.waiting_for.is_none());
+                    seen.servers.insert(server.name_any(), ready);
+                }
+                Ok(Event::Delete(server)) => {
+                    seen.servers.remove(&server.name_any());
+                }
+                _ => continue,
+            }
+            seen.look(size);
+        }
+    })
+}
+
+impl Seen {
+    fn look(&mut self, size: usize) {
+        let (count, now) = (self.servers.len(), Instant::now());
+        if count > self.most {
+            (self.most, self.most_at) = (count, Some(now));
+        }
+        if count == size && self.all_ready_at.is_none() && self.servers.values().all(|ready| *ready) {
+            self.all_ready_at = Some(now);
+        }
+        if count == 0 {
+            self.empty_at = Some(now);
+        }
+    }
+}
+
+fn watch_set(client: &Client, namespace: &str, seen: &Arc<Mutex<Seen>>) -> tokio::task::JoinHandle<()> {
+    let api: Api<VMReplicaSet> = Api::namespaced(client.clone(), namespace);
+    let seen = seen.clone();
+    tokio::spawn(async move {
+        let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
+        pin_mut!(events);
+        while let Some(event) = events.next().await {
+            if matches!(event, Ok(Event::Apply(_))) {
+                lock(&seen).set_writes.push(Instant::now());
+            }
+        }
+    })
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,47 @@
+//! kube-controller-manager's ReplicaSet on the same control plane.
+
+use std::time::{Duration, Instant};
+
+use berth_tests::{Berth, eventually};
+use k8s_openapi::api::{
+    apps::v1::ReplicaSet,
+    core::v1::{Namespace, Pod},
+};
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams, PostParams},
+};
+use serde_json::json;
+
+/// Creates a ReplicaSet of so many pods, waits for them, and removes it. Says how many pods came per second.
+pub(crate) async fn pods_per_second(berth: &Berth, count: usize) -> f64 {
+    let namespaces: Api<Namespace> = Api::all(berth.client());
+    let namespace = serde_json::from_value(json!({"metadata": {"name": "pods"}})).unwrap();
+    namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+    let sets: Api<ReplicaSet> = Api::namespaced(berth.client(), "pods");
+    let labels = json!({"app": "reference"});
+    let set = json!({"metadata": {"name": "reference"}, "spec": {
+        "replicas": count, "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "none"}]}},
+    }});
+    let begin = Instant::now();
+    sets.create(&PostParams::default(), &serde_json::from_value(set).unwrap()).await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(berth.client(), "pods");
+    until(&pods, count).await;
+    let seconds = begin.elapsed().as_secs_f64();
+    sets.delete("reference", &DeleteParams::foreground()).await.unwrap();
+    until(&pods, 0).await;
+    count as f64 / seconds
+}
+
+async fn until(pods: &Api<Pod>, count: usize) {
+    eventually(format!("{count} pods"), Duration::from_mins(3), async || {
+        // A page of one says how many more there are, without reading them.
+        let page = pods.list_metadata(&ListParams::default().limit(1)).await.map_err(|e| e.to_string())?;
+        let more = page.metadata.remaining_item_count.unwrap_or(0);
+        let found = page.items.len() + usize::try_from(more).unwrap();
+        if found == count { Ok(()) } else { Err(format!("{found}")) }
+    })
+    .await
+    .unwrap();
+}
