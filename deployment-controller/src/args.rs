@@ -15,6 +15,9 @@ pub struct Args {
     /// Private key with which Berth logs in to machines: OpenSSH format, ed25519, without a passphrase
     #[arg(long, env = "BERTH_SSH_KEY", value_name = "FILE")]
     pub ssh_key: PathBuf,
+    /// For tests of scale and of faults: machines of the provider `simulated` exist in the memory of this process alone
+    #[arg(long, env = "BERTH_SIMULATED")]
+    pub simulated: bool,
 }
 
 impl Arguments for Args {

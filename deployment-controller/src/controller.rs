@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use berth_core::api::{Executor, Server, VMDeployment, VMReplicaSet};
-use berth_machine::ssh::{ClientKey, PoolConfig, SshPool};
+use berth_machine::{
+    fleet::Fleet,
+    ssh::{ClientKey, PoolConfig, SshPool},
+};
 use berth_runtime::{Cache, Context, Controller, Process};
 use futures::{Stream, StreamExt as _, future};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -29,7 +32,7 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
         _ = future::join3(servers.ready(), sets.ready(), deployments.ready()) => {}
         () = ctx.shutdown.cancelled() => return Ok(()),
     }
-    let by_server = Arc::new(Servers::new(&ctx, pool, &servers));
+    let by_server = Arc::new(Servers::new(&ctx, pool, args.simulated.then(Fleet::default), &servers));
     let by_deployment = Arc::new(Deployments::new(ctx.clone()));
     tokio::join!(tasks(&ctx, &servers, by_server), roll_outs(&ctx, &servers, &sets, &deployments, by_deployment));
     Ok(())

@@ -6,7 +6,7 @@ use berth_core::{
     api::{Executor, Server, Task, TaskPhase},
     lifecycle::open_tasks,
 };
-use berth_machine::ssh::SshPool;
+use berth_machine::{fleet::Fleet, ssh::SshPool};
 use berth_runtime::{CallError as Error, Context, Done, EventType, Ran, ServerCache, TaskRunner, reference};
 use kube::{ResourceExt as _, runtime::controller::Action};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,8 @@ use crate::work::{self, Finished};
 pub struct Servers {
     ctx: Context,
     pool: SshPool,
+    /// The machines that are simulated, if there are any.
+    fleet: Option<Fleet>,
     runner: TaskRunner,
     cache: ServerCache,
 }
@@ -24,8 +26,8 @@ pub struct Servers {
 impl Servers {
     /// With the Servers that this cache shows.
     #[must_use]
-    pub fn new(ctx: &Context, pool: SshPool, cache: &ServerCache) -> Self {
-        Self { ctx: ctx.clone(), pool, runner: TaskRunner::new(ctx, cache), cache: cache.clone() }
+    pub fn new(ctx: &Context, pool: SshPool, fleet: Option<Fleet>, cache: &ServerCache) -> Self {
+        Self { ctx: ctx.clone(), pool, fleet, runner: TaskRunner::new(ctx, cache), cache: cache.clone() }
     }
 
     /// Deploys, if that is to be done.
@@ -35,7 +37,7 @@ impl Servers {
         };
         let work = |server: Arc<Server>, cancel: CancellationToken| async move {
             tokio::select! {
-                finished = work::deploy(&self.pool, &server, self.ctx.clock.now()) => done(finished),
+                finished = work::deploy(&self.pool, self.fleet.as_ref(), &server, self.ctx.clock.now()) => done(finished),
                 () = cancel.cancelled() => Done::retry("stopped before it was done"),
             }
         };

@@ -7,6 +7,7 @@ use berth_machine::{
     Machine,
     app::{self, AppStatus},
     archive::Change,
+    fleet::Fleet,
     ssh::{SshPool, SshTarget},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -32,11 +33,12 @@ impl Finished {
 }
 
 /// Deploys the Server's application on its machine.
-pub async fn deploy(pool: &SshPool, server: &Server, now: Timestamp) -> Finished {
+pub async fn deploy(pool: &SshPool, fleet: Option<&Fleet>, server: &Server, now: Timestamp) -> Finished {
     let Some((target, root)) = way(server) else {
         return Finished::new(Outcome::Retry, "the Server does not say how its machine is reached");
     };
-    deploy_on(&pool.machine(target), &root, server, now).await
+    let id = server.status.as_ref().and_then(|s| s.machine.as_ref()?.id.as_deref());
+    deploy_on(&Fleet::reach(fleet, pool, id, target), &root, server, now).await
 }
 
 fn way(server: &Server) -> Option<(SshTarget, String)> {
