@@ -3,7 +3,7 @@
 mod create;
 mod destroy;
 mod finished;
-mod install;
+pub(crate) mod install;
 mod machine;
 mod place;
 mod reboot;

@@ -92,6 +92,14 @@ impl StatusWrite {
         self.fact("report", Some(report))
     }
 
+    /// Only if nothing at all about the Server has changed since it was read: for facts that were read from a machine
+    /// which somebody may have begun to change in the meantime.
+    #[must_use]
+    pub fn if_unchanged(mut self) -> Self {
+        self.tests.push(test(&["metadata", "resourceVersion"], to_value(&self.resource_version)));
+        self
+    }
+
     /// A claim, its renewal or its release.
     #[must_use]
     pub fn claim(self, claim: Claim) -> Self {

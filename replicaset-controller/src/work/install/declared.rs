@@ -13,7 +13,7 @@ use berth_machine::{
 use super::super::finished::Failure;
 
 /// The declared packages.
-pub(crate) fn packages(server: &Server) -> Result<Vec<Declared>, Failure> {
+pub(in crate::work) fn packages(server: &Server) -> Result<Vec<Declared>, Failure> {
     server.spec.packages.iter().map(package).collect()
 }
 
@@ -45,7 +45,7 @@ fn package(package: &Package) -> Result<Declared, Failure> {
 
 /// The packages that Berth manages on a machine: those that are declared, and those that it has installed. Of two kinds
 /// of the same name the declared one counts.
-pub(crate) fn fact(declared: &[Declared], inventory: &Inventory) -> EnvironmentFact {
+pub(in crate::work) fn fact(declared: &[Declared], inventory: &Inventory) -> EnvironmentFact {
     let is_declared = |kind, name: &str| declared.iter().any(|d| d.kind() == kind && d.name() == name);
     let mut packages = BTreeMap::new();
     for found in &inventory.packages {

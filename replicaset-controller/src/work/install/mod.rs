@@ -26,7 +26,7 @@ use super::{
 /// Limit for one package, or all of a package manager, downloads and waiting for locks included.
 const CHANGE_LIMIT: Duration = Duration::from_mins(10);
 /// Limit for looking at what is there, the checks of script packages included.
-pub(crate) const READ_LIMIT: Duration = Duration::from_secs(60);
+const READ_LIMIT: Duration = Duration::from_mins(1);
 
 pub(super) async fn install(tools: &Tools, server: &Server) -> Finished {
     match reach(tools, server) {
@@ -42,6 +42,17 @@ pub(super) async fn install_on(machine: &dyn Machine, root: &str, server: &Serve
         Ok(finished) => finished,
         Err(failure) => failure.into(),
     }
+}
+
+/// What is installed, for a look from outside a task; an error is in words. Takes no lock and changes nothing.
+pub(crate) async fn look(tools: &Tools, server: &Server) -> Result<EnvironmentFact, String> {
+    let looked = async {
+        let (machine, root) = reach(tools, server)?;
+        let declared = declared::packages(server)?;
+        let inventory = inventory::read(&machine, &root, &declared, READ_LIMIT).await?;
+        Ok(declared::fact(&declared, &inventory))
+    };
+    looked.await.map_err(|failure: Failure| Finished::from(failure).message)
 }
 
 async fn attempt(machine: &dyn Machine, root: &str, server: &Server) -> Result<Finished, Failure> {
@@ -72,7 +83,7 @@ async fn attempt(machine: &dyn Machine, root: &str, server: &Server) -> Result<F
 
 fn failed(failure: Failure, environment: EnvironmentFact, machine: Option<MachineFact>) -> Finished {
     let environment = Some(EnvironmentFact { verified: false, ..environment });
-    Finished { environment, machine, ..failure.into() }
+    Finished { machine, environment, ..failure.into() }
 }
 
 /// The machine, if it was rebooted since it was last seen.

@@ -36,6 +36,16 @@ fn a_write_names_the_very_object() {
 }
 
 #[test]
+fn a_write_that_must_not_come_too_late_applies_to_what_was_read_alone() {
+    let fixture = Fixture::new().decided();
+    let write = StatusWrite::new(&fixture.server).acknowledge().if_unchanged();
+    assert!(applied(&fixture, write.clone()).is_ok());
+    let mut newer = fixture.clone();
+    newer.server.metadata.resource_version = Some("2".into());
+    assert!(applied(&newer, write).is_err());
+}
+
+#[test]
 fn the_first_write_makes_the_status_and_none_that_is_there_already() {
     let fixture = Fixture::new();
     let write = StatusWrite::new(&fixture.server).acknowledge();
