@@ -1,35 +1,36 @@
 //! A machine as SSH shows it, and what can be done to it from outside.
 
+#[path = "../../shared/machine/tests/contract/mod.rs"]
+mod contract;
 mod support;
 
 use std::time::{Duration, Instant};
 
 use berth_machine::{
-    Error, Machine as _, OUTPUT_LIMIT, Phase,
+    Error, Machine as _, Phase,
     ssh::{ClientKey, PoolConfig, SshPool},
 };
 use local_machine::MachineSpec;
 use support::{BINARY, LIMIT, Lab, until};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_have_input_output_status_and_signals() {
+async fn the_contract_holds_and_commands_run_in_the_machines_own_home() {
     let lab = Lab::start();
     let machine = lab.machine();
-    let input = vec![b'x'; 3_000_000];
-    let output = machine.exec("wc -c; echo oops >&2; exit 7", Some(input.into()), LIMIT).await.unwrap();
-    assert_eq!(
-        (output.status, output.stdout.trim_ascii(), output.stderr.as_slice()),
-        (7, &b"3000000"[..], &b"oops\n"[..])
-    );
-    let output = machine.exec("kill -KILL $$", None, LIMIT).await.unwrap();
-    assert_eq!((output.signal.as_deref(), output.status, output.success()), (Some("KILL"), 137, false));
-    let output = machine.exec("head -c 1000000 /dev/zero; printf end", None, LIMIT).await.unwrap();
-    assert!(output.truncated && output.stdout.len() == OUTPUT_LIMIT && output.stdout.ends_with(b"end"));
+    contract::holds(&machine).await;
     let output = machine.exec("pwd; echo $HOME $BERTH_MACHINE_ID", None, LIMIT).await.unwrap();
     let root = lab.dir.root().canonicalize().unwrap();
     let expected = format!("{0}\n{0} {1}\n", root.display(), lab.spec.id);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
-    assert_eq!(lab.pool.idle_connections(), 1, "one connection served all commands");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_serves_commands_that_follow_each_other() {
+    let lab = Lab::start();
+    for _ in 0..3 {
+        lab.machine().exec("true", None, LIMIT).await.unwrap().ok().unwrap();
+    }
+    assert_eq!(lab.pool.idle_connections(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,8 +14,12 @@ use std::{
 use berth_machine::{
     Error,
     app::{self, App},
+    apt,
     archive::{self, ArchivePackage, Change, InstalledPackage},
+    inventory::{self, Declared, Kind},
+    managed::{ManagedPackage, Removal},
     ping,
+    scripted::{self, ScriptPackage},
 };
 use support::{LIMIT, Lab, ROOT, get, serve, sha256, until};
 
@@ -200,4 +204,92 @@ async fn a_service_comes_back_after_its_death_and_after_a_reboot_and_dies_with_i
     assert_eq!(page(), None);
     let error = ping::ping(&machine, LIMIT).await.unwrap_err();
     assert!(error.is_unreachable(), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_package_is_what_its_check_says_and_is_removed_after_its_declaration_is_gone() {
+    let lab = Lab::start();
+    let machine = lab.machine();
+    let agent = |version: &str| ScriptPackage {
+        name: "agent".into(),
+        version: version.into(),
+        check: "[ \"$(cat agent)\" = \"$BERTH_PACKAGE_NAME it's $BERTH_PACKAGE_VERSION\" ]".into(),
+        install: "echo noise; echo \"$BERTH_PACKAGE_NAME it's $BERTH_PACKAGE_VERSION\" >agent; echo x >>installs"
+            .into(),
+        remove: Some("echo $BERTH_PACKAGE_VERSION >removed; rm agent".into()),
+    };
+    let read = async |package: &ScriptPackage| {
+        let declared = [Declared::Script(package.clone())];
+        let inventory = inventory::read(&machine, ROOT, &declared, LIMIT).await.unwrap();
+        inventory.get(Kind::Script, "agent").map(|found| (found.version.clone(), found.own, found.right))
+    };
+    let file = |name: &str| std::fs::read_to_string(lab.dir.root().join(name)).unwrap_or_default();
+    let (one, two) = (agent("1"), agent("2"));
+    assert_eq!(read(&one).await, None);
+    assert_eq!(scripted::install(&machine, ROOT, &one, LIMIT).await, Ok(Change::Done));
+    assert_eq!(scripted::install(&machine, ROOT, &one, LIMIT).await, Ok(Change::None));
+    assert_eq!((read(&one).await, file("installs").as_str()), (Some((Some("1".into()), true, true)), "x\n"));
+    assert_eq!(read(&two).await, Some((Some("1".into()), true, false)), "what is there instead");
+    assert_eq!(scripted::install(&machine, ROOT, &two, LIMIT).await, Ok(Change::Done));
+    assert_eq!(read(&two).await, Some((Some("2".into()), true, true)));
+    // Somebody broke it.
+    std::fs::write(lab.dir.root().join("agent"), "x").unwrap();
+    assert_eq!(read(&two).await, Some((None, true, false)));
+    // Only its remove command has changed.
+    assert_eq!(scripted::install(&machine, ROOT, &two, LIMIT).await, Ok(Change::Done));
+    let other = ScriptPackage { remove: Some("echo other >removed".into()), ..two.clone() };
+    assert_eq!(read(&other).await, Some((Some("2".into()), true, false)));
+    assert_eq!(scripted::install(&machine, ROOT, &other, LIMIT).await, Ok(Change::None));
+    assert_eq!(read(&other).await, Some((Some("2".into()), true, true)));
+    assert_eq!(scripted::remove(&machine, ROOT, "agent", LIMIT).await, Ok(Removal::Removed));
+    assert_eq!((file("removed").as_str(), read(&agent("3")).await), ("other\n", None));
+    assert_eq!(scripted::remove(&machine, ROOT, "agent", LIMIT).await, Ok(Removal::None));
+
+    // What its check finds there before Berth is right, and not Berth's to remove.
+    std::fs::write(lab.dir.root().join("agent"), "agent it's 2").unwrap();
+    assert_eq!(read(&two).await, Some((Some("2".into()), false, true)));
+    assert_eq!(scripted::install(&machine, ROOT, &two, LIMIT).await, Ok(Change::None));
+    assert_eq!(scripted::remove(&machine, ROOT, "agent", LIMIT).await, Ok(Removal::None));
+
+    let failing = ScriptPackage { install: "echo no licence >&2; exit 3".into(), ..agent("4") };
+    let error = scripted::install(&machine, ROOT, &failing, LIMIT).await.unwrap_err();
+    assert!(matches!(&error, Error::Hook { what, reason } if what == "install" && reason.contains("no licence")));
+    let idle = ScriptPackage { install: "true".into(), ..agent("4") };
+    let error = scripted::install(&machine, ROOT, &idle, LIMIT).await.unwrap_err();
+    assert!(matches!(&error, Error::Hook { what, .. } if what == "check"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_inventory_sees_what_became_of_an_archive() {
+    let lab = Lab::start();
+    let machine = lab.machine();
+    let tool = package("1.0", "one");
+    let read = async |package: &ArchivePackage| {
+        let declared = [Declared::Archive(package.clone())];
+        let inventory = inventory::read(&machine, ROOT, &declared, LIMIT).await.unwrap();
+        assert_eq!(inventory.machine.boot_id, ping::ping(&machine, LIMIT).await.unwrap().boot_id);
+        inventory.get(Kind::Archive, "tool").map(|found| (found.version.clone(), found.right))
+    };
+    assert_eq!(read(&tool).await, None);
+    archive::install_package(&machine, ROOT, &tool, LIMIT).await.unwrap();
+    assert_eq!(read(&tool).await, Some((Some("1.0".into()), true)));
+    let elsewhere = ArchivePackage { destination: Some("opt/other".into()), ..tool.clone() };
+    let left_differently = ArchivePackage { remove: None, ..tool.clone() };
+    for changed in [&package("1.0", "another"), &elsewhere, &left_differently] {
+        assert_eq!(read(changed).await, Some((Some("1.0".into()), false)), "{changed:?}");
+    }
+    std::fs::remove_file(lab.dir.root().join("opt/tool")).unwrap();
+    assert_eq!(read(&tool).await, Some((Some("1.0".into()), false)), "somebody took the link away");
+    assert_eq!(archive::install_package(&machine, ROOT, &tool, LIMIT).await.unwrap(), Change::Done);
+    assert_eq!(archive::install_package(&machine, ROOT, &left_differently, LIMIT).await.unwrap(), Change::Done);
+    assert_eq!(read(&left_differently).await, Some((Some("1.0".into()), true)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_a_process_never_touches_its_hosts_packages() {
+    let lab = Lab::start();
+    let package = ManagedPackage { name: "berth-nothing".into(), version: "1".into(), hold: true };
+    let error = apt::install(&lab.machine(), ROOT, &[package], LIMIT).await.unwrap_err();
+    assert!(matches!(&error, Error::Unsuitable(reason) if reason.contains("host")) && error.is_permanent(), "{error}");
+    assert!(!lab.path("managed").exists());
 }

@@ -1,6 +1,8 @@
 //! The contract of a machine against a real OpenSSH server, and the steps with its login environment.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod contract;
+
 use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
@@ -10,7 +12,7 @@ use std::{
 };
 
 use berth_machine::{
-    Error, Machine as _, OUTPUT_LIMIT, archive, ping,
+    Error, Machine as _, archive, ping,
     ssh::{ClientKey, PoolConfig, SshPool, SshTarget},
 };
 
@@ -75,18 +77,7 @@ fn start() -> Server {
 async fn the_contract_holds_for_openssh() {
     let server = start();
     let machine = server.pool.machine(server.target.clone());
-    let input = vec![b'x'; 3_000_000];
-    let output = machine.exec("wc -c; echo oops >&2; exit 7", Some(input.into()), LIMIT).await.unwrap();
-    assert_eq!((output.status, output.stdout.trim_ascii(), &output.stderr[..]), (7, &b"3000000"[..], &b"oops\n"[..]));
-    let output = machine.exec("kill -KILL $$", None, LIMIT).await.unwrap();
-    assert_eq!((output.signal.as_deref(), output.status), (Some("KILL"), 137));
-    let output = machine.exec("head -c 1000000 /dev/zero; printf end", None, LIMIT).await.unwrap();
-    assert!(output.truncated && output.stdout.len() == OUTPUT_LIMIT && output.stdout.ends_with(b"end"));
-    // A command that never reads its input.
-    let output = machine.exec("printf done", Some(vec![0; 9_000_000].into()), LIMIT).await.unwrap();
-    assert_eq!(output.stdout, b"done");
-    let error = machine.exec("sleep 1000", None, Duration::from_millis(500)).await.unwrap_err();
-    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    contract::holds(&machine).await;
 
     let mut other = server.target.clone();
     other.host_key = ClientKey::generate().unwrap().public_openssh().unwrap();
