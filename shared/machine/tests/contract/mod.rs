@@ -1,5 +1,7 @@
 //! What every machine has to keep, whatever it is: run against each kind of machine by the tests of its crate.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::time::{Duration, Instant};
 
 use berth_machine::{Error, Machine, OUTPUT_LIMIT, Phase};
