@@ -21,6 +21,9 @@ pub struct Args {
     /// Servers of one VMReplicaSet that are being created at once
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "N")]
     pub max_creating: u16,
+    /// Servers of one VMReplicaSet beyond which none is created, whatever its `replicas` says
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    pub max_replicas: usize,
     /// Folder of the machines of provider `local`, which are processes; without it there is no such provider
     #[arg(long, env = "BERTH_LOCAL_DIR", value_name = "DIR")]
     pub local_dir: Option<PathBuf>,
@@ -28,6 +31,12 @@ pub struct Args {
     /// berth-local-machine beside this program
     #[arg(long, value_name = "FILE", requires = "local_dir")]
     pub local_machine_binary: Option<PathBuf>,
+    /// Seconds between two comparisons of the providers' machines with the Servers; 0 for never
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub orphan_period: u32,
+    /// Seconds between two looks at what is installed on a Ready Server's machine; 0 for never
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub drift_interval: u32,
     /// For tests of scale and of faults: the provider `simulated`, whose machines exist in the memory of this process
     /// alone and end with it
     #[arg(long, env = "BERTH_SIMULATED")]
@@ -58,6 +67,8 @@ mod tests {
     #[test]
     fn arguments_have_defaults_and_bounds() {
         let args = parse("--ssh-key k").unwrap();
+        assert_eq!(args.drift_interval, 600);
+        assert_eq!(args.max_replicas, 10_000);
         assert_eq!((args.cluster_name.as_str(), args.max_creating, args.local_dir), ("default", 50, None));
         for (line, argument) in [
             ("", "--ssh-key"),

@@ -5,7 +5,9 @@
 
 mod args;
 mod controller;
+pub mod drift;
 pub mod iaas;
+pub mod orphans;
 pub mod server;
 pub mod set;
 mod setup;

@@ -9,7 +9,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use replicaset_controller::set::{
     environment,
     members::new_server,
-    status::{AVAILABLE, Ledgers, PROGRESSING, STALLED, next_change, status},
+    plan::Plan,
+    status::{AVAILABLE, PROGRESSING, STALLED, next_change, status},
 };
 use serde_json::{Value, json};
 
@@ -49,7 +50,7 @@ fn server(set: &VMReplicaSet, name: &str, state: &str, age: i64) -> Server {
 }
 
 fn of(set: &VMReplicaSet, servers: &[Server]) -> VMReplicaSetStatus {
-    status(set, &servers.iter().collect::<Vec<_>>(), Ledgers::default(), now())
+    status(set, &servers.iter().collect::<Vec<_>>(), &Plan::default(), now())
 }
 
 fn reason(status: &VMReplicaSetStatus, kind: &str) -> String {
@@ -116,7 +117,8 @@ fn a_stalled_server_and_another_machine_call_a_person() {
     let other = set(|spec| spec["template"]["spec"]["machine"]["className"] = "large".into());
     let status = of(&other, &["web-0", "web-1"].map(|name| server(&first, name, "Ready", 60)));
     assert_eq!(reason(&status, STALLED), "MachineChanged");
-    assert_eq!(status.updated_replicas, 2, "only the machine differs, and that is not rolled out");
+    assert_eq!(status.updated_replicas, 0, "another machine is another template");
+    assert_eq!(reason(&status, PROGRESSING), "Complete", "nothing is done about it");
 }
 
 #[test]
@@ -140,7 +142,7 @@ fn the_patch_replaces_the_environment_and_leaves_the_rest() {
     server.metadata.labels.as_mut().unwrap().insert("person".into(), "label".into());
     assert!(environment::is_outdated(&new, &server) && !environment::is_outdated(&old, &server));
     let mut value = serde_json::to_value(&server).unwrap();
-    json_patch::patch(&mut value, &environment::patch(&new, &server)).unwrap();
+    json_patch::patch(&mut value, &environment::patch(&new, &server, false)).unwrap();
     let changed: Server = serde_json::from_value(value).unwrap();
     assert!(!environment::is_outdated(&new, &changed), "{changed:?}");
     assert!(changed.spec.offline && changed.spec.monitoring.is_none() && changed.spec.gates.is_empty());
@@ -150,5 +152,5 @@ fn the_patch_replaces_the_environment_and_leaves_the_rest() {
 
     let mut other = serde_json::to_value(&server).unwrap();
     other["metadata"]["uid"] = "another".into();
-    json_patch::patch(&mut other, &environment::patch(&new, &server)).unwrap_err();
+    json_patch::patch(&mut other, &environment::patch(&new, &server, false)).unwrap_err();
 }

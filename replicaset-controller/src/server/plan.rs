@@ -25,6 +25,8 @@ pub enum Step {
     Acknowledge,
     /// Pass a person's decision on.
     Gate(Verdict),
+    /// Approvals of the Server's set may decide a gate: ask the set what it is now.
+    AskSet,
     /// Carry this task out.
     Work(Task),
     /// Nothing before this time, unless the Server changes.
@@ -44,7 +46,12 @@ pub struct Own<'a> {
 
 /// The next step.
 #[must_use]
-pub fn next<'a>(server: &Server, approvals: impl Iterator<Item = &'a Approval>, own: Own<'_>, now: Timestamp) -> Step {
+pub fn next<'a>(
+    server: &Server,
+    approvals: impl Iterator<Item = &'a Approval> + Clone,
+    own: Own<'_>,
+    now: Timestamp,
+) -> Step {
     if is_done(server) {
         let deleted = server.metadata.deletion_timestamp.is_some();
         let held = server.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER);
@@ -57,10 +64,13 @@ pub fn next<'a>(server: &Server, approvals: impl Iterator<Item = &'a Approval>, 
     if needs_decision(server) && (!own.at_work || must_retire(server)) {
         return if may_begin(server) { Step::Begin } else { Step::Acknowledge };
     }
-    if let Some(verdict) = gates::verdict(server, approvals) {
+    if let Some(verdict) = gates::verdict(server, approvals.clone()) {
         return Step::Gate(verdict);
     }
-    if own.at_work { Step::Rest } else { work(server, own.holder, now) }
+    match if own.at_work { Step::Rest } else { work(server, own.holder, now) } {
+        Step::Rest if gates::may_be_decided_by_set(server, approvals) => Step::AskSet,
+        step => step,
+    }
 }
 
 /// Whether the Server is retired and nothing is left to do.

@@ -4,7 +4,7 @@
 //! born with belongs to the manager of an Update, and an Apply by the same name takes nothing of that away, so that a
 //! package that left the template would stay.
 
-use berth_core::api::{Server, ServerTemplate, ServerTemplateSpec, VMReplicaSet};
+use berth_core::api::{Server, ServerTemplate, ServerTemplateSpec, UpdateType, VMReplicaSet};
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, TestOperation, jsonptr::PointerBuf};
 use serde::Serialize;
 use serde_json::Value;
@@ -35,6 +35,19 @@ pub fn has_other_machine(set: &VMReplicaSet, server: &Server) -> bool {
     server.spec.machine != set.spec.template.spec.machine
 }
 
+/// Whether the Server has what the template declares: environment and machine.
+#[must_use]
+pub fn is_updated(set: &VMReplicaSet, server: &Server) -> bool {
+    !is_outdated(set, server) && !has_other_machine(set, server)
+}
+
+/// Whether a roll-out of the template has something to change about the Server.
+#[must_use]
+pub fn is_to_change(set: &VMReplicaSet, server: &Server) -> bool {
+    let replaces = set.spec.update_strategy.type_ == UpdateType::Replace;
+    is_outdated(set, server) || replaces && has_other_machine(set, server)
+}
+
 fn lacks_metadata(template: &ServerTemplate, server: &Server) -> bool {
     let labels = server.metadata.labels.as_ref();
     let annotations = server.metadata.annotations.as_ref();
@@ -42,14 +55,17 @@ fn lacks_metadata(template: &ServerTemplate, server: &Server) -> bool {
         || template.metadata.annotations.iter().any(|(k, v)| annotations.and_then(|a| a.get(k)) != Some(v))
 }
 
-/// The patch that gives this very Server the template's environment, and leaves everything else to its owners.
+/// The patch that gives this very Server the template's environment, and leaves everything else to its owners. With
+/// `in_state` it changes nothing if the Server's state has become another one.
 #[must_use]
-pub fn patch(set: &VMReplicaSet, server: &Server) -> Patch {
+pub fn patch(set: &VMReplicaSet, server: &Server, in_state: bool) -> Patch {
     let template = &set.spec.template;
-    let mut operations = vec![PatchOperation::Test(TestOperation {
-        path: PointerBuf::from_tokens(["metadata", "uid"]),
-        value: to_value(&server.metadata.uid),
-    })];
+    let test = |path: &[&str], value| {
+        PatchOperation::Test(TestOperation { path: PointerBuf::from_tokens(path.iter().copied()), value })
+    };
+    let mut operations = vec![test(&["metadata", "uid"], to_value(&server.metadata.uid))];
+    let state = server.status.as_ref().and_then(|status| status.state).filter(|_| in_state);
+    operations.extend(state.map(|state| test(&["status", "state"], to_value(&state))));
     operations.extend(spec_operations(&template.spec, &to_value(&server.spec)));
     operations.extend(map_operations("labels", &template.metadata.labels, server.metadata.labels.as_ref()));
     operations.extend(map_operations(

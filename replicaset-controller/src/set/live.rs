@@ -9,7 +9,7 @@ use kube::{
 };
 use serde_json::Value;
 
-use super::{environment, members, status::Ledgers};
+use super::{environment, members};
 
 /// Objects per page of a list.
 const PAGE: u32 = 500;
@@ -55,14 +55,6 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// Writes the ledgers, if the set is still the one that was read. Says whether it was.
-    pub(super) async fn swap(&self, read: &VMReplicaSet, ledgers: &Ledgers) -> Result<bool, Error> {
-        let status = read.status.clone().unwrap_or_default();
-        let status =
-            VMReplicaSetStatus { creating: ledgers.creating.clone(), disturbed: ledgers.disturbed.clone(), ..status };
-        self.write_status(read, &status).await
-    }
-
     /// Writes the status, if the set is still the one that was read. Says whether it was.
     pub(super) async fn write_status(&self, read: &VMReplicaSet, status: &VMReplicaSetStatus) -> Result<bool, Error> {
         let version = read.metadata.resource_version.clone();
@@ -90,19 +82,20 @@ impl<'a> Live<'a> {
         Ok(if found.is_none_or(|server| members::is_own(set, &server)) { Created::Ours } else { Created::Taken })
     }
 
-    /// Deletes this very Server. One that is gone is as good.
-    pub(super) async fn delete(&self, server: &Server) -> Result<(), Error> {
+    /// Deletes this very Server. One that is gone is as good. With `unchanged` it is left alone if it has changed.
+    pub(super) async fn delete(&self, server: &Server, unchanged: bool) -> Result<(), Error> {
         let name = server.name_any();
-        let preconditions = Some(Preconditions { uid: server.uid(), resource_version: None });
+        let resource_version = server.resource_version().filter(|_| unchanged);
+        let preconditions = Some(Preconditions { uid: server.uid(), resource_version });
         let params = DeleteParams { preconditions, ..DeleteParams::default() };
         let result = self.servers.delete(&name, &params).await;
         written(result.map_err(Error::call(format!("delete the Server {name}")))).map(drop)
     }
 
-    /// Gives this very Server the template's environment.
-    pub(super) async fn touch(&self, set: &VMReplicaSet, server: &Server) -> Result<(), Error> {
+    /// Gives this very Server the template's environment. With `in_state` it is left alone if its state has changed.
+    pub(super) async fn touch(&self, set: &VMReplicaSet, server: &Server, in_state: bool) -> Result<(), Error> {
         let name = server.name_any();
-        let patch = Patch::Json::<()>(environment::patch(set, server));
+        let patch = Patch::Json::<()>(environment::patch(set, server, in_state));
         let result = self.servers.patch(&name, &self.manager(), &patch).await;
         written(result.map_err(Error::call(format!("change the environment of the Server {name}")))).map(drop)
     }

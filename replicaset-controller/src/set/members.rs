@@ -2,9 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use berth_core::api::{Server, ServerSpec, ServerTemplateSpec, VMReplicaSet};
+use berth_core::api::{GatePoint, Server, ServerSpec, ServerTemplateSpec, VMReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _, api::ObjectMeta};
+
+/// Annotation of a Server: the generation of its set that it was created for.
+pub const SET_GENERATION: &str = "berth.dev/set-generation";
+
+/// The generation of its set that the Server was created for.
+#[must_use]
+pub fn set_generation(server: &Server) -> Option<i64> {
+    server.metadata.annotations.as_ref()?.get(SET_GENERATION)?.parse().ok()
+}
+
+/// The generation of the set that an Approval must name to settle this gate of the Server. A machine is created for the
+/// declaration that asked for it; all else is done for the declaration that holds.
+#[must_use]
+pub fn generation_of_gate(set: &VMReplicaSet, server: &Server, gate: GatePoint) -> Option<i64> {
+    match gate {
+        GatePoint::CreateMachine => set_generation(server),
+        _ => set.metadata.generation,
+    }
+}
 
 /// The VMReplicaSet that controls this Server.
 #[must_use]
@@ -30,12 +49,14 @@ pub fn selector(set: &VMReplicaSet) -> String {
 #[must_use]
 pub fn new_server(set: &VMReplicaSet, name: &str) -> Server {
     let template = &set.spec.template;
+    let mut annotations = template.metadata.annotations.clone();
+    annotations.extend(set.metadata.generation.map(|n| (SET_GENERATION.to_owned(), n.to_string())));
     Server {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             namespace: set.namespace(),
             labels: not_empty(&template.metadata.labels),
-            annotations: not_empty(&template.metadata.annotations),
+            annotations: not_empty(&annotations),
             owner_references: set.controller_owner_ref(&()).map(own),
             ..ObjectMeta::default()
         },

@@ -4,71 +4,87 @@
 //! as read from the API server, in this order, and guarded by the set's `resourceVersion`.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use berth_core::{
-    api::{Server, VMReplicaSet},
-    budget::{self, Axis, Budget, Roll},
+    api::{Server, VMReplicaSet, VMReplicaSetStatus},
+    budget,
 };
 use berth_runtime::{CallError as Error, Context, EventType, reference, until};
-use futures::future::join_all;
+use futures::{StreamExt as _, TryStreamExt as _, stream, stream::FuturesUnordered};
 use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt as _, runtime::controller::Action};
 use tokio::time::Instant;
 
 use super::{
-    environment,
+    drifted::Drifts,
     live::{Created, Live},
-    scale::{self, Scale},
-    status::{self, Ledgers},
+    machines::{Machines, NoMachines},
+    plan::{self, Facts, Ledgers, Limits, Plan},
+    status,
 };
 
-/// The status is written at most this often while things change.
+/// The status, which has the ledgers, is written at most this often while things change. The first change is written at
+/// once.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// A set is looked at this often at most while its Servers change. The first change is looked at at once.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How soon a write is tried again that met a set which somebody else has written.
+const CONFLICT: Duration = Duration::from_millis(100);
 /// How old a look at the set may be when a Server is created because of it.
-const FRESH: Duration = Duration::from_secs(2);
-/// How many calls of one kind run at once.
+const FRESH: Duration = Duration::from_millis(250);
+/// How many calls of one kind run at once, other than creations.
 const CALLS: usize = 16;
 
 /// Reconciles VMReplicaSets.
 pub struct Sets {
     ctx: Context,
-    max_creating: usize,
+    limits: Limits,
+    machines: Arc<dyn Machines>,
+    drifts: Arc<dyn Drifts>,
     memory: Mutex<HashMap<String, Memory>>,
 }
 
 /// What is remembered of a set; nothing is lost with it.
 #[derive(Default)]
 struct Memory {
-    status_written: Option<Instant>,
+    looked: Option<Instant>,
+    /// Before this, nothing is written.
+    next_write: Option<Instant>,
     /// Names that belong to somebody else's Servers.
     taken: BTreeSet<String>,
 }
 
-/// What is to be done.
-struct Plan<'a> {
-    scale: Scale,
-    roll: Roll<'a>,
-}
-
-impl Plan<'_> {
-    fn is_done(&self) -> bool {
-        self.scale.is_done() && self.roll.touch.is_empty()
-    }
-
-    fn ledgers(&self) -> Ledgers {
-        Ledgers { creating: self.scale.creating.clone(), disturbed: self.roll.ledger.clone() }
-    }
+/// What is known before the set and its Servers are read.
+#[derive(Default)]
+struct Known {
+    taken: BTreeSet<String>,
+    drifted: HashSet<String>,
 }
 
 impl Sets {
-    /// With never more than `max_creating` Servers being created at once in a set.
+    /// Keeps to these limits, asks `machines` whether machines can be had, and has repaired what `drifts` has found.
     #[must_use]
-    pub fn new(ctx: Context, max_creating: usize) -> Self {
-        Self { ctx, max_creating, memory: Mutex::default() }
+    pub fn new(ctx: Context, limits: Limits, machines: Arc<dyn Machines>, drifts: Arc<dyn Drifts>) -> Self {
+        Self { ctx, limits, machines, drifts, memory: Mutex::default() }
+    }
+
+    /// When a set may be looked at, if it was looked at just now: many changes of its Servers are one look. To be asked
+    /// before the Servers are gathered.
+    #[must_use]
+    pub fn too_soon(&self, set: &VMReplicaSet) -> Option<Action> {
+        let mut memory = self.memory();
+        let looked = &mut memory.entry(uid(set)).or_default().looked;
+        match looked.and_then(|at| LOOK_INTERVAL.checked_sub(at.elapsed())).filter(|wait| !wait.is_zero()) {
+            Some(wait) => Some(Action::requeue(wait)),
+            None => {
+                *looked = Some(Instant::now());
+                None
+            }
+        }
     }
 
     /// Looks at a set, whose Servers the cache shows to be these.
@@ -77,69 +93,97 @@ impl Sets {
             self.memory().remove(&uid(set));
             return Ok(Action::await_change());
         }
-        let live = Live::new(&self.ctx, &set.namespace().unwrap_or_default());
+        let known = self.known(set, servers);
         let now = self.ctx.clock.now();
-        let plan = self.plan(set, servers, now);
-        if !plan.is_done() && self.act(&live, set).await? {
-            // The status follows when the cache has seen what was done; asked for all the same, should it have been
-            // nothing that a cache could see.
-            return Ok(Action::requeue(STATUS_INTERVAL));
+        let (plan, no_machines) = self.plan(set, servers, &known, now).await;
+        let wanted = status::status(set, servers, &plan, now);
+        let is_written = set.status.as_ref() == Some(&wanted);
+        if plan.is_done() && is_written {
+            let look_again = no_machines.map(|problem| problem.look_again());
+            let changes = status::next_change(set, servers, now).into_iter().chain(plan.wake).min();
+            let wait = look_again.into_iter().chain(changes.map(|at| until(at, now))).min();
+            return Ok(wait.map_or_else(Action::await_change, Action::requeue));
         }
-        self.report(&live, set, servers, plan.ledgers(), now).await
+        if let Some(wait) = self.wait(set) {
+            return Ok(Action::requeue(wait));
+        }
+        let live = Live::new(&self.ctx, &set.namespace().unwrap_or_default());
+        // Ledgers are never written because of what a cache shows, not even what has left them.
+        let wait = if plan.is_done() && plan.ledgers == Ledgers::of(set) {
+            self.write(&live, set, &wanted).await?
+        } else {
+            self.act(&live, set, &known).await?
+        };
+        Ok(wait.map_or_else(Action::await_change, Action::requeue))
     }
 
-    fn plan<'a>(&self, set: &VMReplicaSet, servers: &[&'a Server], now: Timestamp) -> Plan<'a> {
+    fn known(&self, set: &VMReplicaSet, servers: &[&Server]) -> Known {
         let taken = self.memory().get(&uid(set)).map(|m| m.taken.clone()).unwrap_or_default();
-        let scale = scale::plan(set, servers, &taken, self.max_creating);
-        let mut oldest_first = servers.to_vec();
-        oldest_first.sort_by_cached_key(|s| (s.metadata.creation_timestamp.clone(), s.name_any()));
-        let outdated = |server: &Server| environment::is_outdated(set, server);
-        let hold = set.spec.paused;
-        let roll =
-            budget::roll(&oldest_first, &scale.disturbed, Budget::of(set), now, Axis::Environment, hold, outdated);
-        Plan { scale, roll }
+        let drifted = servers.iter().filter(|s| budget::is_ready(s) && self.drifts.is_drifted(s));
+        Known { taken, drifted: drifted.map(|s| s.name_any()).collect() }
     }
 
-    /// Decides anew on what the API server has, enters it, and does it. Says whether anything was done or tried.
-    async fn act(&self, live: &Live<'_>, known: &VMReplicaSet) -> Result<bool, Error> {
-        let Some(set) = live.set(known).await? else { return Ok(false) };
+    /// The plan, and why it does without machines, if it would need some.
+    async fn plan<'a>(
+        &self,
+        set: &VMReplicaSet,
+        servers: &[&'a Server],
+        known: &Known,
+        now: Timestamp,
+    ) -> (Plan<'a>, Option<NoMachines>) {
+        let Known { taken, drifted } = known;
+        let facts = Facts { now, taken, limits: self.limits, no_machines: None, drifted };
+        let plan = plan::plan(set, servers, facts);
+        if !plan.needs_machines() {
+            return (plan, None);
+        }
+        match self.machines.usable(&set.spec.template.spec.machine.class_name).await {
+            Ok(()) => (plan, None),
+            Err(problem) => {
+                let plan = plan::plan(set, servers, Facts { no_machines: Some(&problem), ..facts });
+                (plan, Some(problem))
+            }
+        }
+    }
+
+    /// Decides anew on what the API server has, enters it, and does it. Says when to look again.
+    async fn act(&self, live: &Live<'_>, known_set: &VMReplicaSet, known: &Known) -> Result<Option<Duration>, Error> {
+        let Some(set) = live.set(known_set).await? else { return Ok(None) };
         let seen = Instant::now();
         let servers = live.servers(&set).await?;
         let servers: Vec<&Server> = servers.iter().collect();
-        let plan = self.plan(&set, &servers, self.ctx.clock.now());
-        if plan.is_done() {
-            return Ok(false);
+        let now = self.ctx.clock.now();
+        let (plan, _) = self.plan(&set, &servers, known, now).await;
+        let wanted = status::status(&set, &servers, &plan, now);
+        if plan.ledgers == Ledgers::of(&set) {
+            self.pause_writes(&set, STATUS_INTERVAL);
+        } else if let Some(again) = self.write(live, &set, &wanted).await? {
+            return Ok(Some(again));
         }
-        let status = set.status.clone().unwrap_or_default();
-        let ledgers = plan.ledgers();
-        let entered = ledgers == Ledgers { creating: status.creating, disturbed: status.disturbed };
-        if !entered && !live.swap(&set, &ledgers).await? {
-            return Ok(true);
-        }
-        self.retire(live, &servers, &plan.scale.delete).await?;
-        self.touch(live, &set, &plan.roll.touch).await?;
-        self.create(live, &set, &plan.scale.create, seen).await?;
-        Ok(true)
+        self.carry_out(live, &set, &plan, seen).await?;
+        // The status follows when the cache has seen what was done; asked for all the same, should it have been nothing
+        // that a cache could see.
+        Ok(Some(STATUS_INTERVAL))
     }
 
-    async fn retire(&self, live: &Live<'_>, servers: &[&Server], names: &[String]) -> Result<(), Error> {
-        let leaving: Vec<&&Server> = servers.iter().filter(|s| names.contains(&s.name_any())).collect();
-        for batch in leaving.chunks(CALLS) {
-            all(join_all(batch.iter().map(|server| live.delete(server))).await)?;
-        }
-        Ok(())
+    async fn carry_out(
+        &self,
+        live: &Live<'_>,
+        set: &VMReplicaSet,
+        plan: &Plan<'_>,
+        seen: Instant,
+    ) -> Result<(), Error> {
+        let is_early = |server: &Server| plan.is_slow && !budget::is_ready(server);
+        all(plan.retire.iter().map(|server| live.delete(server, false)).collect()).await?;
+        all(plan.replace.iter().map(|server| live.delete(server, is_early(server))).collect()).await?;
+        all(plan.touch.iter().map(|server| live.touch(set, server, is_early(server))).collect()).await?;
+        plan.repair.iter().for_each(|server| self.drifts.report(server));
+        self.create(live, set, &plan.create, seen).await
     }
 
-    async fn touch(&self, live: &Live<'_>, set: &VMReplicaSet, servers: &[&Server]) -> Result<(), Error> {
-        for batch in servers.chunks(CALLS) {
-            all(join_all(batch.iter().map(|server| live.touch(set, server))).await)?;
-        }
-        Ok(())
-    }
-
-    /// Creates the Servers in batches that double as long as all goes well, so that what is wrong with one is not tried
-    /// with all. A look at the set that has become old is taken anew, so that a name that has been given up since then
-    /// is not used.
+    /// Creates the Servers: first one, and with every one that goes well one more at once, so that what is wrong with one
+    /// is not tried with all. A look at the set that has become old is taken anew, so that a name that has been given up
+    /// since then is not used.
     async fn create(
         &self,
         live: &Live<'_>,
@@ -147,30 +191,34 @@ impl Sets {
         names: &[String],
         mut seen: Instant,
     ) -> Result<(), Error> {
-        let (mut left, mut size) = (names.to_vec(), 1);
-        while !left.is_empty() {
-            if seen.elapsed() > FRESH {
-                let Some(newer) = live.set(set).await? else { return Ok(()) };
-                let creating = newer.status.map(|s| s.creating).unwrap_or_default();
-                left.retain(|name| creating.contains(name));
+        let mut left: std::collections::VecDeque<&String> = names.iter().collect();
+        let (mut window, mut calls) = (1, FuturesUnordered::new());
+        loop {
+            if !left.is_empty() && seen.elapsed() > FRESH {
+                let newer = live.set(set).await?;
+                let creating = newer.and_then(|set| set.status).map(|s| s.creating).unwrap_or_default();
+                let creating: HashSet<String> = creating.into_iter().collect();
+                left.retain(|name| creating.contains(*name));
                 seen = Instant::now();
             }
-            let batch: Vec<String> = left.drain(..size.min(left.len())).collect();
-            let created = join_all(batch.iter().map(|name| live.create(set, name))).await;
-            for (name, created) in batch.iter().zip(created) {
-                match created {
-                    Ok(Created::Ours) => {}
-                    Ok(Created::Taken) => self.remember_taken(set, name),
-                    Err(error) => {
-                        let note = error.to_string();
-                        self.ctx.events.publish(&reference(set), EventType::Warning, "CreationFailed", note);
-                        return Err(error);
-                    }
+            while calls.len() < window
+                && let Some(name) = left.pop_front()
+            {
+                calls.push(async move { (name, live.create(set, name).await) });
+            }
+            match calls.next().await {
+                None => return Ok(()),
+                Some((_, Ok(Created::Ours))) => window = (window + 1).min(self.limits.creating),
+                Some((name, Ok(Created::Taken))) => self.remember_taken(set, name),
+                Some((_, Err(error))) => {
+                    let note = error.to_string();
+                    self.ctx.events.publish(&reference(set), EventType::Warning, "CreationFailed", note);
+                    // Those that are under way may still become Servers; their names are entered.
+                    calls.collect::<Vec<_>>().await;
+                    return Err(error);
                 }
             }
-            size = (size * 2).min(CALLS);
         }
-        Ok(())
     }
 
     fn remember_taken(&self, set: &VMReplicaSet, name: &str) {
@@ -179,30 +227,32 @@ impl Sets {
         self.memory().entry(uid(set)).or_default().taken.insert(name.to_owned());
     }
 
-    /// Writes the status if it differs, and says when to look again.
-    async fn report(
+    /// Writes the status. Says when to try again if somebody else has written it in the meantime.
+    async fn write(
         &self,
         live: &Live<'_>,
         set: &VMReplicaSet,
-        servers: &[&Server],
-        ledgers: Ledgers,
-        now: Timestamp,
-    ) -> Result<Action, Error> {
-        let wanted = status::status(set, servers, ledgers, now);
-        if set.status.as_ref() != Some(&wanted) {
-            let last = self.memory().get(&uid(set)).and_then(|m| m.status_written);
-            if let Some(wait) = last.and_then(|at| STATUS_INTERVAL.checked_sub(at.elapsed())).filter(|w| !w.is_zero()) {
-                return Ok(Action::requeue(wait));
-            }
-            self.memory().entry(uid(set)).or_default().status_written = Some(Instant::now());
-            if !live.write_status(set, &wanted).await? {
-                return Ok(Action::requeue(STATUS_INTERVAL));
-            }
+        wanted: &VMReplicaSetStatus,
+    ) -> Result<Option<Duration>, Error> {
+        self.pause_writes(set, STATUS_INTERVAL);
+        if !live.write_status(set, wanted).await? {
+            self.pause_writes(set, CONFLICT);
+            return Ok(Some(CONFLICT));
         }
-        Ok(match status::next_change(set, servers, now) {
-            Some(at) => Action::requeue(until(at, now)),
-            None => Action::await_change(),
-        })
+        for (reason, note) in status::news(set.status.as_ref(), wanted) {
+            self.ctx.events.publish(&reference(set), EventType::Warning, &reason, note);
+        }
+        Ok(None)
+    }
+
+    /// How long nothing may be written yet.
+    fn wait(&self, set: &VMReplicaSet) -> Option<Duration> {
+        let next = self.memory().get(&uid(set)).and_then(|m| m.next_write)?;
+        Some(next.saturating_duration_since(Instant::now())).filter(|wait| !wait.is_zero())
+    }
+
+    fn pause_writes(&self, set: &VMReplicaSet, pause: Duration) {
+        self.memory().entry(uid(set)).or_default().next_write = Some(Instant::now() + pause);
     }
 
     fn memory(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
@@ -214,6 +264,7 @@ fn uid(set: &VMReplicaSet) -> String {
     set.uid().unwrap_or_default()
 }
 
-fn all(results: Vec<Result<(), Error>>) -> Result<(), Error> {
-    results.into_iter().collect()
+/// Waits for the calls, a few of them at once; after the first failure no more are begun.
+async fn all(calls: Vec<impl Future<Output = Result<(), Error>>>) -> Result<(), Error> {
+    stream::iter(calls).buffer_unordered(CALLS).try_collect::<()>().await
 }

@@ -4,99 +4,113 @@
 //! Both are entered by a write that tests the set's `resourceVersion`, after the set and then its Servers were read
 //! from the API server: so two controllers agree, and a stale cache never gives one machine too many.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use berth_core::{
-    api::{Server, VMReplicaSet, VMReplicaSetStatus},
+    api::{Server, VMReplicaSet},
     budget::{self, Axis, Entry},
 };
 
 use super::{
     members::{ordinal, server_name},
+    plan::{Effect, Facts, Obstacle},
+    replace::{Replacing, staying},
     victims,
 };
+
+/// Names that are entered at once. Each entry is a write of the status, and those are to be few; a name is a few bytes.
+const NAMES: usize = 1000;
 
 /// What has to be done about the number of Servers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scale {
     /// `status.creating` as it has to be first.
     pub creating: Vec<String>,
-    /// `status.disturbed` as it has to be first.
-    pub disturbed: Vec<String>,
+    /// The ledger, with the Servers that are to be retired.
+    pub ledger: Vec<String>,
     /// Names of the Servers to create, all of which stand in `creating`.
     pub create: Vec<String>,
-    /// Names of the Servers to delete, all of which stand in `disturbed`.
-    pub delete: Vec<String>,
+    /// Why not as many are created as are declared.
+    pub obstacle: Option<Obstacle>,
 }
 
-impl Scale {
-    /// Whether the status differs from what it has to be first.
-    #[must_use]
-    pub fn changes(&self, status: &VMReplicaSetStatus) -> bool {
-        self.creating != status.creating || self.disturbed != status.disturbed
-    }
-
-    /// Whether there is nothing to create or delete.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
-        self.create.is_empty() && self.delete.is_empty()
-    }
-}
-
-/// Plans the number of Servers. `servers` are all that the set controls, also those that are being retired; `taken` are
-/// names that belong to somebody else's Servers; never more than `max_creating` names are open at once.
+/// Plans the number of Servers. `servers` are all that the set controls, also those that are being retired, and `ledger`
+/// has no lines of those that are retired already.
 #[must_use]
-pub fn plan(set: &VMReplicaSet, servers: &[&Server], taken: &BTreeSet<String>, max_creating: usize) -> Scale {
-    let status = set.status.clone().unwrap_or_default();
+pub fn plan(
+    set: &VMReplicaSet,
+    servers: &[&Server],
+    ledger: &[String],
+    replacing: &Replacing,
+    facts: Facts<'_>,
+) -> Scale {
     let replicas = usize::try_from(set.spec.replicas).unwrap_or(0);
-    let exists: BTreeSet<&str> = servers.iter().map(|s| name(s)).collect();
-    let active: BTreeSet<&str> = servers.iter().filter(|s| budget::is_active(s)).map(|s| name(s)).collect();
-    let mut pending: Vec<String> =
-        status.creating.iter().filter(|n| !exists.contains(n.as_str()) && !taken.contains(*n)).cloned().collect();
-    let mut disturbed: Vec<String> =
-        status.disturbed.iter().filter(|line| !is_retired(line, &active)).cloned().collect();
-    let leaving: BTreeSet<String> = budget::entered(&disturbed, Axis::Retirement).collect();
-    let staying: Vec<&Server> =
-        servers.iter().copied().filter(|s| active.contains(name(s)) && !leaving.contains(name(s))).collect();
+    let ceiling = facts.limits.replicas;
+    let obstacle = (replicas > ceiling).then(|| too_many(replicas, ceiling));
+    let mut pending = pending(set, servers, facts.taken);
+    let active = servers.iter().filter(|s| budget::is_active(s)).count();
+    let staying = staying(servers, ledger);
+    let mut ledger = ledger.to_vec();
 
-    let current = staying.len() + pending.len();
-    if current < replicas {
-        let room = max_creating.saturating_sub(pending.len());
-        let free = free_names(set, &exists, taken, &pending);
-        pending.extend(free.take(room.min(replicas - current)));
-    } else {
-        let surplus = current - replicas;
+    let surplus = (staying.len() + pending.len()).saturating_sub(replicas + replacing.surge);
+    if surplus > 0 {
         let unborn = surplus.min(pending.len());
         pending.truncate(pending.len() - unborn);
-        let victims = victims::ranked(&set.spec.scale_down, &staying);
+        let lost: BTreeSet<String> = budget::entered(&ledger, Axis::Failover).collect();
+        let victims = victims::ranked(set, &staying, &lost);
         let retired = victims.iter().take(surplus - unborn);
-        disturbed.extend(retired.map(|s| Entry::new(name(s), Axis::Retirement).to_string()));
+        ledger.extend(retired.map(|s| Entry::new(name(s), Axis::Retirement).to_string()));
+    } else if facts.no_machines.is_none() {
+        let surge = if replacing.is_held { 0 } else { replacing.surge };
+        let room = (replicas.min(ceiling) + surge).saturating_sub(active + pending.len());
+        // So many keep their machine; all others are new ones or are missing.
+        let kept = replacing.old - replacing.wanted;
+        let young = staying.len() - replacing.old;
+        let missing = replicas.saturating_sub(kept + young + pending.len());
+        let wanted = room.min(missing).min(NAMES.saturating_sub(pending.len()));
+        if wanted > 0 {
+            let free = free_names(set, servers, facts.taken, &pending);
+            pending.extend(free.take(wanted));
+        }
     }
-    Scale {
-        create: pending.clone(),
-        creating: pending,
-        delete: budget::entered(&disturbed, Axis::Retirement).collect(),
-        disturbed,
+    let create = if facts.no_machines.is_none() { pending.clone() } else { Vec::new() };
+    Scale { create, creating: pending, ledger, obstacle }
+}
+
+fn too_many(replicas: usize, ceiling: usize) -> Obstacle {
+    let message = format!(
+        "spec.replicas is {replicas}, but at most {ceiling} Servers of one VMReplicaSet are created (replicaset-controller's \
+         --max-replicas): lower the one or raise the other"
+    );
+    Obstacle { effect: Effect::Stalls, reason: "TooManyReplicas".to_owned(), message }
+}
+
+/// The names that are given, but have no Server yet.
+fn pending(set: &VMReplicaSet, servers: &[&Server], taken: &BTreeSet<String>) -> Vec<String> {
+    let creating = set.status.as_ref().map(|status| status.creating.as_slice()).unwrap_or_default();
+    if creating.is_empty() {
+        return Vec::new();
     }
+    let exists: HashSet<&str> = servers.iter().map(|s| name(s)).collect();
+    creating.iter().filter(|n| !exists.contains(n.as_str()) && !taken.contains(*n)).cloned().collect()
 }
 
 fn name(server: &Server) -> &str {
     server.metadata.name.as_deref().unwrap_or_default()
 }
 
-fn is_retired(line: &str, active: &BTreeSet<&str>) -> bool {
-    line.parse::<Entry>().is_ok_and(|e| e.axis == Axis::Retirement && !active.contains(e.server.as_str()))
-}
-
 fn free_names(
     set: &VMReplicaSet,
-    exists: &BTreeSet<&str>,
+    servers: &[&Server],
     taken: &BTreeSet<String>,
     pending: &[String],
 ) -> impl Iterator<Item = String> + use<> {
     let own = set.metadata.name.clone().unwrap_or_default();
-    let names =
-        exists.iter().copied().chain(taken.iter().map(String::as_str)).chain(pending.iter().map(String::as_str));
-    let used: BTreeSet<usize> = names.filter_map(|name| ordinal(&own, name)).collect();
+    let names = servers
+        .iter()
+        .map(|s| name(s))
+        .chain(taken.iter().map(String::as_str))
+        .chain(pending.iter().map(String::as_str));
+    let used: HashSet<usize> = names.filter_map(|name| ordinal(&own, name)).collect();
     (0..).filter(move |n| !used.contains(n)).map(move |n| server_name(&own, n))
 }

@@ -1,25 +1,36 @@
 //! Which Servers go first when a set has too many.
 
-use std::cmp::Reverse;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashSet},
+};
 
 use berth_core::{
-    api::{ScaleDown, ScaleDownPolicy, Server},
+    api::{ScaleDownPolicy, Server, UpdateType, VMReplicaSet},
     budget, digest,
 };
+
+use super::environment;
 
 /// Annotation with a whole number: of Servers, the one with the lower cost goes first. Without it the cost is 0.
 pub const DELETION_COST: &str = "berth.dev/deletion-cost";
 
-/// The Servers in the order in which they go: those that are named first, then by cost, then those that are not Ready,
-/// then as the policy says, and by name where all else is equal.
+/// The Servers in the order in which they go: those that failover gives up (`lost`, by name) first, then those that are
+/// named, then by cost, then those that are not Ready, then those whose machine would be replaced anyhow, then as the
+/// policy says, and by name where all else is equal.
 #[must_use]
-pub fn ranked<'a>(scale_down: &ScaleDown, servers: &[&'a Server]) -> Vec<&'a Server> {
+pub fn ranked<'a>(set: &VMReplicaSet, servers: &[&'a Server], lost: &BTreeSet<String>) -> Vec<&'a Server> {
+    let scale_down = &set.spec.scale_down;
+    let named: HashSet<&str> = scale_down.servers.iter().map(String::as_str).collect();
+    let replaces = set.spec.update_strategy.type_ == UpdateType::Replace;
     let mut ranked = servers.to_vec();
     ranked.sort_by_cached_key(|server| {
         (
-            !scale_down.servers.iter().any(|named| named == name(server)),
+            !lost.contains(name(server)),
+            !named.contains(name(server)),
             cost(server),
             budget::is_ready(server),
+            !(replaces && environment::has_other_machine(set, server)),
             by_policy(scale_down.policy, server),
             name(server).to_owned(),
         )
@@ -68,8 +79,22 @@ mod tests {
         .unwrap()
     }
 
-    fn order(scale_down: &ScaleDown, servers: &[Server]) -> Vec<String> {
-        ranked(scale_down, &servers.iter().collect::<Vec<_>>()).into_iter().map(|s| name(s).to_owned()).collect()
+    fn set(named: &[&str], policy: ScaleDownPolicy, type_: &str) -> VMReplicaSet {
+        let labels = json!({"app": "web"});
+        let template = json!({"metadata": {"labels": labels}, "spec": {"machine": {"className": "local"}}});
+        serde_json::from_value(json!({
+            "apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": {"name": "w"},
+            "spec": {
+                "selector": {"matchLabels": labels}, "template": template, "updateStrategy": {"type": type_},
+                "scaleDown": {"servers": named, "policy": policy},
+            },
+        }))
+        .unwrap()
+    }
+
+    fn order(set: &VMReplicaSet, servers: &[Server], lost: &[&str]) -> Vec<String> {
+        let lost = lost.iter().map(|&name| name.to_owned()).collect();
+        ranked(set, &servers.iter().collect::<Vec<_>>(), &lost).into_iter().map(|s| name(s).to_owned()).collect()
     }
 
     fn fleet() -> Vec<Server> {
@@ -84,21 +109,31 @@ mod tests {
     }
 
     #[test]
-    fn named_then_cost_then_readiness_then_age() {
-        let named = ScaleDown { servers: vec!["w-4".into(), "w-0".into()], policy: ScaleDownPolicy::Newest };
-        assert_eq!(order(&named, &fleet()), ["w-0", "w-4", "w-1", "w-2", "w-10", "w-3"]);
-        let oldest = ScaleDown { servers: Vec::new(), policy: ScaleDownPolicy::Oldest };
-        assert_eq!(order(&oldest, &fleet()), ["w-1", "w-2", "w-0", "w-3", "w-10", "w-4"]);
+    fn lost_then_named_then_cost_then_readiness_then_age() {
+        let named = set(&["w-4", "w-0"], ScaleDownPolicy::Newest, "InPlace");
+        assert_eq!(order(&named, &fleet(), &[]), ["w-0", "w-4", "w-1", "w-2", "w-10", "w-3"]);
+        assert_eq!(order(&named, &fleet(), &["w-3"]), ["w-3", "w-0", "w-4", "w-1", "w-2", "w-10"]);
+        let oldest = set(&[], ScaleDownPolicy::Oldest, "InPlace");
+        assert_eq!(order(&oldest, &fleet(), &[]), ["w-1", "w-2", "w-0", "w-3", "w-10", "w-4"]);
+    }
+
+    #[test]
+    fn of_equals_the_one_that_would_be_replaced_goes_first() {
+        let mut fleet = fleet();
+        fleet[0].spec.machine.class_name = "small".into();
+        let newest = |type_| order(&set(&[], ScaleDownPolicy::Newest, type_), &fleet, &[]);
+        assert_eq!(newest("Replace"), ["w-1", "w-2", "w-0", "w-10", "w-3", "w-4"]);
+        assert_eq!(newest("InPlace"), ["w-1", "w-2", "w-10", "w-3", "w-0", "w-4"]);
     }
 
     #[test]
     fn every_policy_gives_one_order_whatever_the_order_of_the_list() {
         for policy in [ScaleDownPolicy::Newest, ScaleDownPolicy::Oldest, ScaleDownPolicy::Random] {
-            let scale_down = ScaleDown { servers: Vec::new(), policy };
+            let set = set(&[], policy, "InPlace");
             let mut fleet = fleet();
-            let first = order(&scale_down, &fleet);
+            let first = order(&set, &fleet, &[]);
             fleet.reverse();
-            assert_eq!(order(&scale_down, &fleet), first, "{policy:?}");
+            assert_eq!(order(&set, &fleet, &[]), first, "{policy:?}");
         }
     }
 }

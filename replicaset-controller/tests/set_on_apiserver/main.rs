@@ -1,115 +1,18 @@
 //! VMReplicaSets against a real kube-apiserver. There is no webhook: what a Server's state is, the test says.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use std::{path::Path, sync::Arc, time::Duration};
+mod gates;
+mod lab;
+mod machines;
+mod writes;
 
-use berth_control_plane::{ControlPlane, Options};
-use berth_core::{
-    api::{Executor, Server, VMReplicaSet},
-    identity::Identities,
-};
-use berth_runtime::{Context, ContextParts, Process, SystemClock};
+use berth_core::api::Server;
 use kube::{
-    Api, ResourceExt as _,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    ResourceExt as _,
+    api::{Patch, PatchParams, PostParams},
 };
-use replicaset_controller::set::{members::is_own, reconcile::Sets};
+use lab::Lab;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
-
-const LIMIT: Duration = Duration::from_mins(1);
-
-struct Lab {
-    control_plane: ControlPlane,
-    sets: Api<VMReplicaSet>,
-    servers: Api<Server>,
-}
-
-impl Lab {
-    async fn start() -> Self {
-        let control_plane = ControlPlane::start(Options::default()).await.unwrap();
-        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
-        control_plane.install(&deploy, None).await.unwrap();
-        let client = control_plane.admin_client();
-        let (sets, servers) = (Api::default_namespaced(client.clone()), Api::default_namespaced(client));
-        Self { control_plane, sets, servers }
-    }
-
-    /// A copy of the controller, with the rights that are shipped.
-    async fn controller(&self, instance: &str) -> Sets {
-        let account = self.control_plane.service_account_client("berth-system", "replicaset-controller");
-        let context = Context::new(
-            &Process::default(),
-            ContextParts {
-                client: account.await.unwrap(),
-                executor: Executor::ReplicasetController,
-                instance: instance.into(),
-                identities: Identities::default(),
-                concurrency: 16,
-                clock: Arc::new(SystemClock),
-                lock_duration: Duration::from_secs(30),
-            },
-        );
-        Sets::new(context, 50)
-    }
-
-    async fn create(&self, name: &str, spec: Value) {
-        let labels = json!({"set": name});
-        let mut declared = json!({
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": {"machine": {"className": "local"}}},
-        });
-        merge(&mut declared, spec);
-        let set = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": {"name": name}, "spec": declared});
-        self.sets.create(&PostParams::default(), &serde_json::from_value(set).unwrap()).await.unwrap();
-    }
-
-    async fn change(&self, name: &str, spec: Value) {
-        let patch = Patch::Merge(json!({"spec": spec}));
-        self.sets.patch(name, &PatchParams::default(), &patch).await.unwrap();
-    }
-
-    /// What a cache that is up to date shows.
-    async fn look(&self, name: &str) -> (VMReplicaSet, Vec<Server>) {
-        let set = self.sets.get(name).await.unwrap();
-        let all = self.servers.list(&ListParams::default()).await.unwrap().items;
-        let own = all.into_iter().filter(|server| is_own(&set, server)).collect();
-        (set, own)
-    }
-
-    /// Reconciles, with a fresh cache each time, until the condition holds.
-    async fn until(&self, controller: &Sets, name: &str, holds: impl Fn(&VMReplicaSet, &[Server]) -> bool) {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let (set, servers) = self.look(name).await;
-            if holds(&set, &servers) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{set:?}\n{servers:?}");
-            controller.reconcile(&set, &servers.iter().collect::<Vec<_>>()).await.unwrap();
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// The webhook's part: the Server is Ready with its newest declaration.
-    async fn make_ready(&self, server: &Server) {
-        let status = json!({"status": {
-            "state": "Ready", "stateSince": "2026-01-01T00:00:00Z", "observedGeneration": server.metadata.generation,
-        }});
-        self.servers.patch_status(&server.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
-    }
-}
-
-fn merge(into: &mut Value, from: Value) {
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (key, value) in from {
-                merge(into.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (into, from) => *into = from,
-    }
-}
 
 fn names(servers: &[Server]) -> Vec<String> {
     let mut names: Vec<String> = servers.iter().map(Server::name_any).collect();
@@ -124,11 +27,17 @@ fn package(name: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn sets_scale_and_change_their_servers() {
     let lab = Lab::start().await;
-    two_copies_with_stale_caches_create_exactly_as_many(&lab).await;
-    named_servers_go_first(&lab).await;
-    a_strangers_name_is_passed_over(&lab).await;
-    a_changed_template_arrives_within_the_budget(&lab).await;
-    server_side_apply_would_keep_what_left_the_template(&lab).await;
+    Box::pin(two_copies_with_stale_caches_create_exactly_as_many(&lab)).await;
+    Box::pin(named_servers_go_first(&lab)).await;
+    Box::pin(a_strangers_name_is_passed_over(&lab)).await;
+    Box::pin(a_changed_template_arrives_within_the_budget(&lab)).await;
+    Box::pin(server_side_apply_would_keep_what_left_the_template(&lab)).await;
+    Box::pin(machines::changed_ones_are_replaced_with_a_surge(&lab)).await;
+    Box::pin(machines::a_strategy_without_room_is_refused(&lab)).await;
+    Box::pin(machines::without_them_a_set_says_so_once(&lab)).await;
+    Box::pin(gates::one_approval_settles_the_gates_of_a_whole_scale_out(&lab)).await;
+    Box::pin(gates::an_approval_of_a_set_names_generation_and_gate(&lab)).await;
+    Box::pin(writes::a_thousand_changing_servers_cost_a_write_per_second(&lab)).await;
     lab.control_plane.stop().await.unwrap();
 }
 
@@ -154,7 +63,8 @@ async fn two_copies_with_stale_caches_create_exactly_as_many(lab: &Lab) {
 
     // At rest nothing is written.
     for _ in 0..3 {
-        one.reconcile(&set, &servers.iter().collect::<Vec<_>>()).await.unwrap();
+        // A new copy has written nothing yet, and so waits for nothing.
+        lab.controller("c").await.reconcile(&set, &servers.iter().collect::<Vec<_>>()).await.unwrap();
     }
     let (again, after) = lab.look("twins").await;
     assert_eq!(again.resource_version(), set.resource_version());
@@ -222,7 +132,7 @@ async fn a_changed_template_arrives_within_the_budget(lab: &Lab) {
         // However often it looks again, the next one waits until this one is Ready.
         for _ in 0..3 {
             let (set, servers) = lab.look("roll").await;
-            controller.reconcile(&set, &servers.iter().collect::<Vec<_>>()).await.unwrap();
+            lab.controller("c").await.reconcile(&set, &servers.iter().collect::<Vec<_>>()).await.unwrap();
         }
         let servers = lab.look("roll").await.1;
         assert_eq!(servers.iter().filter(|s| changed(s)).count(), done);

@@ -1,0 +1,83 @@
+//! One person's decision for all Servers of a set.
+
+use berth_core::api::{Approval, Outcome, Server};
+use kube::{Api, ResourceExt as _, api::PostParams};
+use replicaset_controller::server::gates::verdict_of_set;
+use serde_json::{Value, json};
+
+use super::lab::Lab;
+
+fn approval(name: &str, target: &Value, gate: Option<&str>) -> Value {
+    json!({
+        "apiVersion": "berth.dev/v1alpha1", "kind": "Approval", "metadata": {"name": name},
+        "spec": {
+            "target": target, "gate": gate, "decision": "Approve", "reason": "budget granted",
+            // There is no webhook to stamp it.
+            "approver": {"username": "ann", "at": "2026-01-01T00:00:00Z"},
+        },
+    })
+}
+
+async fn approve(lab: &Lab, approval: Value) -> Result<Approval, kube::Error> {
+    let approvals: Api<Approval> = Api::default_namespaced(lab.control_plane.admin_client());
+    let mut approval: Value = approval;
+    if approval["spec"]["gate"].is_null() {
+        approval["spec"].as_object_mut().unwrap().remove("gate");
+    }
+    approvals.create(&PostParams::default(), &serde_json::from_value(approval).unwrap()).await
+}
+
+/// The Server with this gate before it.
+fn at_gate(server: &Server, gate: &str) -> Server {
+    let mut server = server.clone();
+    let task = json!({"id": 1, "kind": "Gate", "gate": gate, "step": 1, "executor": "person", "phase": "Pending"});
+    let status = json!({"state": "Initializing", "firstTaskID": 1, "lastTaskID": 1, "tasks": [task]});
+    server.status = Some(serde_json::from_value(status).unwrap());
+    server
+}
+
+pub(crate) async fn one_approval_settles_the_gates_of_a_whole_scale_out(lab: &Lab) {
+    let controller = lab.controller("a").await;
+    lab.create("gated", json!({"replicas": 2})).await;
+    lab.until(&controller, "gated", |_, servers| servers.len() == 2).await;
+    lab.change("gated", json!({"replicas": 4})).await;
+    lab.until(&controller, "gated", |_, servers| servers.len() == 4).await;
+    let (set, servers) = lab.look("gated").await;
+    let generation = set.metadata.generation.unwrap();
+    let target = json!({"kind": "VMReplicaSet", "name": "gated", "generation": generation});
+    let create = approve(lab, approval("scale-out", &target, Some("CreateMachine"))).await.unwrap();
+    let release = approve(lab, approval("release", &target, Some("ReleaseTraffic"))).await.unwrap();
+
+    let client = lab.control_plane.service_account_client("berth-system", "replicaset-controller").await.unwrap();
+    let decide = async |server: &Server, gate: &str| {
+        verdict_of_set(&client, &at_gate(server, gate), [&create, &release].into_iter()).await.unwrap()
+    };
+    for server in &servers {
+        let verdict = decide(server, "CreateMachine").await;
+        let is_younger = ["gated-2", "gated-3"].contains(&server.name_any().as_str());
+        assert_eq!(verdict.is_some(), is_younger, "the first two were created for another generation");
+        if let Some(verdict) = verdict {
+            assert_eq!((verdict.task_id, verdict.outcome), (1, Outcome::Succeeded));
+            let said = format!("approved by ann for VMReplicaSet gated, generation {generation}: budget granted");
+            assert_eq!(verdict.message, said);
+        }
+        assert!(decide(server, "ReleaseTraffic").await.is_some(), "the set is at this generation");
+        assert!(decide(server, "DeployApp").await.is_none(), "nobody has decided about that");
+    }
+
+    // Whatever a cache still shows: the set is another one now, but for what was created before.
+    lab.change("gated", json!({"minReadySeconds": 5})).await;
+    for server in &servers[2..] {
+        assert!(decide(server, "ReleaseTraffic").await.is_none());
+        assert!(decide(server, "CreateMachine").await.is_some());
+    }
+}
+
+pub(crate) async fn an_approval_of_a_set_names_generation_and_gate(lab: &Lab) {
+    let bare = json!({"kind": "VMReplicaSet", "name": "gated"});
+    let whole = json!({"kind": "VMReplicaSet", "name": "gated", "generation": 1});
+    for (name, target, gate) in [("a", &bare, Some("CreateMachine")), ("b", &whole, None), ("c", &bare, None)] {
+        let error = approve(lab, approval(name, target, gate)).await.unwrap_err().to_string();
+        assert!(error.contains("spec.target.generation and spec.gate are required"), "{error}");
+    }
+}

@@ -1,0 +1,144 @@
+//! A real kube-apiserver with Berth's types, and copies of the controller.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use berth_control_plane::{ControlPlane, Options};
+use berth_core::{
+    api::{Executor, Server, VMReplicaSet},
+    identity::Identities,
+};
+use berth_runtime::{Context, ContextParts, Process, SystemClock};
+use futures::{
+    FutureExt as _,
+    future::{self, BoxFuture},
+};
+use kube::{
+    Api, ResourceExt as _,
+    api::{ListParams, Patch, PatchParams, PostParams},
+};
+use replicaset_controller::set::{
+    drifted::NoDrifts,
+    machines::{Machines, NoMachines},
+    members::is_own,
+    plan::Limits,
+    reconcile::Sets,
+};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+/// Where machines come from: nowhere while there is a problem.
+#[derive(Default)]
+pub(crate) struct Source(pub(crate) Mutex<Option<NoMachines>>);
+
+impl Machines for Source {
+    fn usable<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), NoMachines>> {
+        future::ready(self.0.lock().unwrap().clone().map_or(Ok(()), Err)).boxed()
+    }
+}
+
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
+
+pub(crate) struct Lab {
+    pub(crate) control_plane: ControlPlane,
+    pub(crate) sets: Api<VMReplicaSet>,
+    pub(crate) servers: Api<Server>,
+}
+
+impl Lab {
+    pub(crate) async fn start() -> Self {
+        let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+        control_plane.install(&deploy, None).await.unwrap();
+        let client = control_plane.admin_client();
+        let (sets, servers) = (Api::default_namespaced(client.clone()), Api::default_namespaced(client));
+        Self { control_plane, sets, servers }
+    }
+
+    /// A copy of the controller, with the rights that are shipped.
+    pub(crate) async fn controller(&self, instance: &str) -> Sets {
+        self.controller_with(instance, Arc::default()).await
+    }
+
+    pub(crate) async fn controller_with(&self, instance: &str, machines: Arc<Source>) -> Sets {
+        let account = self.control_plane.service_account_client("berth-system", "replicaset-controller");
+        let process = Process::default();
+        let context = Context::new(
+            &process,
+            ContextParts {
+                client: account.await.unwrap(),
+                executor: Executor::ReplicasetController,
+                instance: instance.into(),
+                identities: Identities::default(),
+                concurrency: 16,
+                clock: Arc::new(SystemClock),
+                lock_duration: Duration::from_secs(30),
+            },
+        );
+        Sets::new(context, Limits { creating: 50, replicas: 10_000 }, machines, Arc::new(NoDrifts))
+    }
+
+    pub(crate) async fn create(&self, name: &str, spec: Value) {
+        self.try_create(name, spec).await.unwrap();
+    }
+
+    pub(crate) async fn try_create(&self, name: &str, spec: Value) -> Result<(), kube::Error> {
+        let labels = json!({"set": name});
+        let mut declared = json!({
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"machine": {"className": "local"}}},
+        });
+        merge(&mut declared, spec);
+        let set = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": {"name": name}, "spec": declared});
+        self.sets.create(&PostParams::default(), &serde_json::from_value(set).unwrap()).await.map(drop)
+    }
+
+    pub(crate) async fn change(&self, name: &str, spec: Value) {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        self.sets.patch(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// What a cache that is up to date shows.
+    pub(crate) async fn look(&self, name: &str) -> (VMReplicaSet, Vec<Server>) {
+        let set = self.sets.get(name).await.unwrap();
+        let all = self.servers.list(&ListParams::default()).await.unwrap().items;
+        let own = all.into_iter().filter(|server| is_own(&set, server)).collect();
+        (set, own)
+    }
+
+    /// Reconciles, with a fresh cache each time, until the condition holds.
+    pub(crate) async fn until(&self, controller: &Sets, name: &str, holds: impl Fn(&VMReplicaSet, &[Server]) -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let (set, servers) = self.look(name).await;
+            if holds(&set, &servers) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{set:?}\n{servers:?}");
+            controller.reconcile(&set, &servers.iter().collect::<Vec<_>>()).await.unwrap();
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The webhook's part: the Server is Ready with its newest declaration.
+    pub(crate) async fn make_ready(&self, server: &Server) {
+        let status = json!({"status": {
+            "state": "Ready", "stateSince": "2026-01-01T00:00:00Z", "observedGeneration": server.metadata.generation,
+        }});
+        self.servers.patch_status(&server.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    }
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
