@@ -1,0 +1,247 @@
+//! Drift, with a real kube-apiserver and simulated machines. There is no webhook: what a Server's state is, the test says.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use berth_control_plane::{ControlPlane, Options};
+use berth_core::{
+    api::{Executor, Server, State, VMReplicaSet},
+    identity::{Author, Identities},
+    lifecycle::admit_status,
+};
+use berth_machine::{
+    fake::{FakeMachine, FakePackage, Fault},
+    fleet::Fleet,
+    ssh::{ClientKey, PoolConfig, SshPool},
+};
+use berth_runtime::{Cache, Context, ContextParts, Process, ServerCache, SystemClock};
+use futures::{FutureExt as _, StreamExt as _, stream::BoxStream};
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    api::{Patch, PatchParams, PostParams},
+};
+use replicaset_controller::{
+    drift::{Drift, Reported},
+    work::Tools,
+};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout};
+
+const LIMIT: Duration = Duration::from_mins(1);
+const INTERVAL: Duration = Duration::from_secs(1);
+
+struct Lab {
+    _control_plane: ControlPlane,
+    process: Process,
+    ctx: Context,
+    servers: Api<Server>,
+    cache: ServerCache,
+    fleet: Fleet,
+}
+
+impl Lab {
+    async fn start() -> Self {
+        let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+        control_plane.install(&deploy, None).await.unwrap();
+        let servers = Api::default_namespaced(control_plane.admin_client());
+        let process = Process::default();
+        // With the rights that are shipped.
+        let account = control_plane.service_account_client("berth-system", "replicaset-controller");
+        let parts = ContextParts {
+            client: account.await.unwrap(),
+            executor: Executor::ReplicasetController,
+            instance: "one".into(),
+            identities: Identities::default(),
+            concurrency: 16,
+            clock: Arc::new(SystemClock),
+            lock_duration: Duration::from_secs(30),
+        };
+        let ctx = Context::new(&process, parts);
+        let cache = Cache::start(&ctx);
+        cache.ready().await;
+        Self { _control_plane: control_plane, process, ctx, servers, cache, fleet: Fleet::default() }
+    }
+
+    fn drift(&self) -> Drift {
+        let key = ClientKey::generate().unwrap();
+        let authorized_key = key.public_openssh().unwrap();
+        let pool = SshPool::new(key, PoolConfig::default());
+        let tools = Tools { pool, fleet: Some(self.fleet.clone()), authorized_key, cluster: "test".into() };
+        let drift = Drift::new(&self.ctx, tools, &self.cache, INTERVAL);
+        tokio::spawn({
+            let drift = drift.clone();
+            async move { drift.run().await }
+        });
+        drift
+    }
+
+    /// A Ready Server with a machine that is as the Server says.
+    async fn create(&self, name: &str, set: Option<&str>) -> FakeMachine {
+        let owner = match set {
+            Some(set) => Some(self.create_set(set).await),
+            None => None,
+        };
+        let server = json!({
+            "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
+            "metadata": {"name": name, "ownerReferences": owner.into_iter().collect::<Vec<_>>()},
+            "spec": {"machine": {"className": "simulated"}, "packages": [{"name": "nginx", "version": "1", "apt": {}}]},
+        });
+        let server = serde_json::from_value(server).unwrap();
+        let created = self.servers.create(&PostParams::default(), &server).await.unwrap();
+        let host_key = ClientKey::generate().unwrap().public_openssh().unwrap();
+        let status = json!({
+            "state": "Ready", "observedGeneration": created.metadata.generation,
+            "machine": {"phase": "Running", "id": format!("simulated/{name}"), "address": "127.0.0.1", "bootID": "fake-0",
+                        "ssh": {"port": 22, "user": "root", "hostKey": host_key, "root": "/opt/berth"}},
+            "environment": {"verified": true, "packages": [{"name": "nginx", "version": "1"}]},
+        });
+        let machine = self.fleet.machine(&format!("simulated/{name}"));
+        install(&machine);
+        self.write(name, json!({"status": status})).await;
+        machine
+    }
+
+    /// A set of which nobody takes care, as an owner.
+    async fn create_set(&self, name: &str) -> Value {
+        let labels = json!({"set": name});
+        let set = json!({
+            "apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": {"name": name},
+            "spec": {
+                "replicas": 0, "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": {"machine": {"className": "simulated"}}},
+            },
+        });
+        let sets: Api<VMReplicaSet> = Api::default_namespaced(self.servers.clone().into_client());
+        let created = sets.create(&PostParams::default(), &serde_json::from_value(set).unwrap()).await.unwrap();
+        serde_json::to_value(created.controller_owner_ref(&()).unwrap()).unwrap()
+    }
+
+    async fn write(&self, name: &str, patch: Value) {
+        let patched = self.servers.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        self.cache.caught_up(&patched).await;
+    }
+
+    async fn get(&self, name: &str) -> Server {
+        self.servers.get(name).await.unwrap()
+    }
+
+    async fn packages(&self, name: &str) -> usize {
+        self.get(name).await.status.unwrap().environment.unwrap().packages.len()
+    }
+
+    fn count(&self, result: &str) -> u64 {
+        let text = self.process.metrics.encode().unwrap();
+        let line = format!("berth_drift_checks_total{{result=\"{result}\"}} ");
+        text.lines().find_map(|l| l.strip_prefix(&line)).map_or(0, |count| count.parse().unwrap())
+    }
+
+    /// Waits until another check has come to this result.
+    async fn checked(&self, result: &str) {
+        let before = self.count(result);
+        until(result, || self.count(result) > before).await;
+    }
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited in vain for: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn install(machine: &FakeMachine) {
+    let package = FakePackage { version: Some("1".to_owned()), held: true, mark: Some(true) };
+    machine.change(|state| drop(state.managed.insert(("apt".into(), "nginx".into()), package)));
+}
+
+fn remove(machine: &FakeMachine) {
+    machine.change(|state| state.managed.clear());
+}
+
+async fn next(changes: &mut BoxStream<'static, kube::runtime::reflector::ObjectRef<VMReplicaSet>>) {
+    let set = timeout(LIMIT, changes.next()).await.unwrap().unwrap();
+    assert_eq!((set.name.as_str(), set.namespace.as_deref()), ("web", Some("default")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drift_is_found_remembered_reported_when_told_to_and_forgotten_when_it_has_gone() {
+    let lab = Lab::start().await;
+    let machine = lab.create("web-1", Some("web")).await;
+    let before = lab.get("web-1").await;
+    let drift = lab.drift();
+    let mut changes = drift.changes().boxed();
+    lab.checked("right").await;
+    assert_eq!(drift.drifted(&before), None);
+
+    remove(&machine);
+    next(&mut changes).await;
+    assert_eq!(drift.drifted(&before).as_deref(), Some("nginx 1 is missing"));
+    // A machine that cannot be read proves nothing.
+    machine.fail_always(Some(Fault::Unreachable));
+    lab.checked("failed").await;
+    assert!(drift.drifted(&before).is_some());
+    machine.fail_always(None);
+    install(&machine);
+    until("the drift is forgotten", || drift.drifted(&before).is_none()).await;
+    assert_eq!(lab.get("web-1").await.resource_version(), before.resource_version(), "nothing of that was written");
+
+    remove(&machine);
+    until("it is found again", || drift.drifted(&before).is_some()).await;
+    // It has gone before it was reported.
+    install(&machine);
+    assert_eq!(drift.report(&before).await.unwrap(), Reported::Gone);
+    remove(&machine);
+    assert_eq!(drift.report(&before).await.unwrap(), Reported::Written);
+    assert_eq!(lab.packages("web-1").await, 0);
+
+    // What the webhook makes of it.
+    let after = lab.get("web-1").await;
+    let (ids, now) = (Identities::default(), Timestamp::now());
+    let author = Author::new(ids.username(Executor::ReplicasetController));
+    let admitted = admit_status(&before, after, &author, &ids, now).unwrap();
+    assert_eq!(admitted.status.unwrap().state, Some(State::Initializing));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_drift_of_a_server_without_a_set_is_reported_at_once() {
+    let lab = Lab::start().await;
+    let machine = lab.create("lonely", None).await;
+    let _drift = lab.drift();
+    lab.checked("right").await;
+    assert_eq!(lab.packages("lonely").await, 1);
+    remove(&machine);
+    let deadline = Instant::now() + LIMIT;
+    while lab.packages("lonely").await > 0 {
+        assert!(Instant::now() < deadline, "it is not reported");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_somebody_began_to_work_on_is_not_reported_and_not_looked_at() {
+    let lab = Lab::start().await;
+    let machine = lab.create("web-1", Some("web")).await;
+    remove(&machine);
+    let before = lab.get("web-1").await;
+    let lock = json!({"holder": "h", "taskID": 1, "acquiredAt": "2026-01-01T00:00:00Z",
+                      "renewedAt": "2026-01-01T00:00:00Z", "durationSeconds": 30});
+    // The lock is taken while the machine is being read.
+    let (servers, taken) = (lab.servers.clone(), json!({"status": {"lock": lock}}));
+    let reads = Arc::new(move |_: Arc<Server>| {
+        let (servers, taken) = (servers.clone(), taken.clone());
+        async move {
+            servers.patch_status("web-1", &PatchParams::default(), &Patch::Merge(taken)).await.unwrap();
+            Ok(berth_core::api::EnvironmentFact { verified: true, packages: Vec::new() })
+        }
+        .boxed()
+    });
+    let drift = Drift::with(&lab.ctx, reads, &lab.cache, Duration::ZERO);
+    assert_eq!(drift.report(&before).await.unwrap(), Reported::Unknown);
+    assert_eq!(lab.packages("web-1").await, 1);
+    let locked = lab.get("web-1").await;
+    lab.cache.caught_up(&locked).await;
+    assert_eq!(drift.report(&locked).await.unwrap(), Reported::Gone, "it is not to be looked at");
+}
