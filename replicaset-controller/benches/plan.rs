@@ -5,7 +5,7 @@
 #![expect(clippy::cast_precision_loss, reason = "counts are small")]
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     hint::black_box,
     time::{Duration, Instant},
 };
@@ -13,6 +13,7 @@ use std::{
 use berth_core::api::{Server, VMReplicaSet};
 use k8s_openapi::jiff::Timestamp;
 use replicaset_controller::set::{
+    drifted::Known,
     members::new_server,
     plan::{Facts, Limits, plan},
     status::status,
@@ -67,7 +68,7 @@ fn fleet(set: &VMReplicaSet, count: usize) -> Vec<Server> {
 fn look(set: &VMReplicaSet, servers: &[Server]) {
     let servers: Vec<&Server> = servers.iter().collect();
     let limits = Limits { creating: 50, replicas: 10_000 };
-    let facts = Facts { now: now(), taken: &BTreeSet::new(), limits, no_machines: None, drifted: &HashSet::new() };
+    let facts = Facts { now: now(), taken: &BTreeSet::new(), limits, no_machines: None, drift: &Known::default() };
     let plan = plan(set, &servers, facts);
     black_box(status(set, &servers, &plan, now()));
 }

@@ -1,7 +1,7 @@
 //! What is done about a set: each part of the plan by itself.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use berth_core::{
     api::{Server, VMReplicaSet},
@@ -9,6 +9,7 @@ use berth_core::{
 };
 use k8s_openapi::jiff::Timestamp;
 use replicaset_controller::set::{
+    drifted::{Known, Seen},
     machines::NoMachines,
     members::new_server,
     plan::{Effect, Facts, Limits, Plan, plan},
@@ -63,12 +64,12 @@ struct World<'a> {
     seconds: i64,
     limits: Limits,
     no_machines: Option<NoMachines>,
-    drifted: HashSet<String>,
+    drift: Known,
 }
 
 fn world(servers: &[Server]) -> World<'_> {
     let limits = Limits { creating: 50, replicas: 1000 };
-    World { servers, seconds: 0, limits, no_machines: None, drifted: HashSet::new() }
+    World { servers, seconds: 0, limits, no_machines: None, drift: Known::default() }
 }
 
 impl<'a> World<'a> {
@@ -76,7 +77,7 @@ impl<'a> World<'a> {
         let taken = BTreeSet::new();
         let servers: Vec<&Server> = self.servers.iter().collect();
         let (limits, no_machines) = (self.limits, self.no_machines.as_ref());
-        plan(set, &servers, Facts { now: at(self.seconds), taken: &taken, limits, no_machines, drifted: &self.drifted })
+        plan(set, &servers, Facts { now: at(self.seconds), taken: &taken, limits, no_machines, drift: &self.drift })
     }
 
     /// Enters what the plan asks for, and says what the status is then.
@@ -316,23 +317,46 @@ fn drift_is_repaired_within_the_budget_that_all_share() {
     let mut set = set("1", "c", json!({"updateStrategy": {"maxUnavailable": 2}}));
     let mut servers = fleet(&set, &["Ready"; 4]);
     set.status.as_mut().unwrap().disturbed = vec!["web-0/app".to_owned()];
-    let drifted = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect::<HashSet<_>>();
+    let drifted = |names: &[&str]| Known { drifted: names.iter().map(|&n| n.to_owned()).collect(), ..Known::default() };
     let all = drifted(&["web-0", "web-1", "web-2", "web-3"]);
-    let first = World { drifted: all.clone(), ..world(&servers) }.enter(&mut set);
+    let first = World { drift: all.clone(), ..world(&servers) }.enter(&mut set);
     assert_eq!(names(&first.repair), ["web-1"], "one is out for its code");
     assert_eq!(set.status.as_ref().unwrap().disturbed, ["web-0/app", "web-1/drift"]);
-    let again = World { drifted: all, ..world(&servers) }.enter(&mut set);
+    let again = World { drift: all, ..world(&servers) }.enter(&mut set);
     assert_eq!(names(&again.repair), ["web-1"], "it is reported again until it was");
 
     servers[1].status.as_mut().unwrap().state = Some(berth_core::api::State::Initializing);
     let rest = drifted(&["web-0", "web-2", "web-3"]);
-    let out = World { drifted: rest.clone(), ..world(&servers) }.enter(&mut set);
+    let out = World { drift: rest.clone(), ..world(&servers) }.enter(&mut set);
     assert!(out.repair.is_empty());
     assert_eq!(set.status.as_ref().unwrap().disturbed, ["web-0/app", "web-1/drift"]);
     servers[1].status.as_mut().unwrap().state = Some(berth_core::api::State::Ready);
-    let back = World { drifted: rest, ..world(&servers) }.enter(&mut set);
+    let back = World { drift: rest, ..world(&servers) }.enter(&mut set);
     assert_eq!(names(&back.repair), ["web-2"]);
     assert_eq!(set.status.as_ref().unwrap().disturbed, ["web-0/app", "web-2/drift"]);
+}
+
+#[test]
+fn what_another_process_has_entered_stays_until_it_was_repaired_or_had_time_for_it() {
+    let mut set = set("1", "c", json!({}));
+    let mut servers = fleet(&set, &["Ready"; 4]);
+    set.status.as_mut().unwrap().disturbed = vec!["web-0/drift".to_owned(), "web-1/drift".to_owned()];
+    let mut seen = Seen::default();
+    let mut look = |servers: &[Server], seconds: i64| {
+        let known = seen.look(&set, &servers.iter().collect::<Vec<_>>(), at(seconds), |_| false);
+        let wake = seen.wake(&known);
+        let plan = World { drift: known, seconds, ..world(servers) }.plan(&set);
+        (names(&plan.repair), plan.ledgers.disturbed, wake)
+    };
+    let both = vec!["web-0/drift".to_owned(), "web-1/drift".to_owned()];
+    let reported = vec!["web-0".to_owned(), "web-1".to_owned()];
+    assert_eq!(look(&servers, 0), (reported, both.clone(), Some(at(120))));
+    servers[0].status.as_mut().unwrap().state = Some(berth_core::api::State::Initializing);
+    assert_eq!(look(&servers, 5).1, both);
+    servers[0].status.as_mut().unwrap().state = Some(berth_core::api::State::Ready);
+    assert_eq!(look(&servers, 9).1, ["web-1/drift"], "it was repaired");
+    assert_eq!(look(&servers, 119).1, ["web-1/drift"]);
+    assert_eq!(look(&servers, 120), (vec![], vec![], None), "nothing differed");
 }
 
 #[test]

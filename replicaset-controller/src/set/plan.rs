@@ -3,7 +3,7 @@
 //! Each part takes the ledger as the one before has left it, and gives it back with its own lines. What a plan does to a
 //! Server stands in the ledger that it asks for, so that it is done only after that was written.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use berth_core::{
     api::{Server, VMReplicaSet},
@@ -12,7 +12,7 @@ use berth_core::{
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use super::{
-    drifted,
+    drifted::{self, Known},
     machines::NoMachines,
     pace::Pacer,
     replace::{self, Replacing},
@@ -30,8 +30,8 @@ pub struct Facts<'a> {
     pub limits: Limits,
     /// Why no machines can be had, if so.
     pub no_machines: Option<&'a NoMachines>,
-    /// Names of the Ready Servers of which is known that they are not what was read back from them.
-    pub drifted: &'a HashSet<String>,
+    /// Which Servers are not what was read back from them.
+    pub drift: &'a Known,
 }
 
 /// What the controller is told to keep to, for every set.

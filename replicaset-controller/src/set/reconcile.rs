@@ -20,7 +20,7 @@ use kube::{ResourceExt as _, runtime::controller::Action};
 use tokio::time::Instant;
 
 use super::{
-    drifted::Drifts,
+    drifted::{self, Drifts},
     live::{Created, Live},
     machines::{Machines, NoMachines},
     plan::{self, Facts, Ledgers, Limits, Plan},
@@ -56,13 +56,15 @@ struct Memory {
     next_write: Option<Instant>,
     /// Names that belong to somebody else's Servers.
     taken: BTreeSet<String>,
+    drift: drifted::Seen,
 }
 
 /// What is known before the set and its Servers are read.
-#[derive(Default)]
 struct Known {
     taken: BTreeSet<String>,
-    drifted: HashSet<String>,
+    drift: drifted::Known,
+    /// When there is something to look at again because of drift.
+    wake: Option<Timestamp>,
 }
 
 impl Sets {
@@ -93,14 +95,14 @@ impl Sets {
             self.memory().remove(&uid(set));
             return Ok(Action::await_change());
         }
-        let known = self.known(set, servers);
         let now = self.ctx.clock.now();
+        let known = self.known(set, servers, now);
         let (plan, no_machines) = self.plan(set, servers, &known, now).await;
         let wanted = status::status(set, servers, &plan, now);
         let is_written = set.status.as_ref() == Some(&wanted);
         if plan.is_done() && is_written {
             let look_again = no_machines.map(|problem| problem.look_again());
-            let changes = status::next_change(set, servers, now).into_iter().chain(plan.wake).min();
+            let changes = status::next_change(set, servers, now).into_iter().chain(plan.wake).chain(known.wake).min();
             let wait = look_again.into_iter().chain(changes.map(|at| until(at, now))).min();
             return Ok(wait.map_or_else(Action::await_change, Action::requeue));
         }
@@ -117,10 +119,11 @@ impl Sets {
         Ok(wait.map_or_else(Action::await_change, Action::requeue))
     }
 
-    fn known(&self, set: &VMReplicaSet, servers: &[&Server]) -> Known {
-        let taken = self.memory().get(&uid(set)).map(|m| m.taken.clone()).unwrap_or_default();
-        let drifted = servers.iter().filter(|s| budget::is_ready(s) && self.drifts.is_drifted(s));
-        Known { taken, drifted: drifted.map(|s| s.name_any()).collect() }
+    fn known(&self, set: &VMReplicaSet, servers: &[&Server], now: Timestamp) -> Known {
+        let mut memory = self.memory();
+        let memory = memory.entry(uid(set)).or_default();
+        let drift = memory.drift.look(set, servers, now, |server| self.drifts.is_drifted(server));
+        Known { taken: memory.taken.clone(), wake: memory.drift.wake(&drift), drift }
     }
 
     /// The plan, and why it does without machines, if it would need some.
@@ -131,8 +134,8 @@ impl Sets {
         known: &Known,
         now: Timestamp,
     ) -> (Plan<'a>, Option<NoMachines>) {
-        let Known { taken, drifted } = known;
-        let facts = Facts { now, taken, limits: self.limits, no_machines: None, drifted };
+        let Known { taken, drift, .. } = known;
+        let facts = Facts { now, taken, limits: self.limits, no_machines: None, drift };
         let plan = plan::plan(set, servers, facts);
         if !plan.needs_machines() {
             return (plan, None);
@@ -177,7 +180,11 @@ impl Sets {
         all(plan.retire.iter().map(|server| live.delete(server, false)).collect()).await?;
         all(plan.replace.iter().map(|server| live.delete(server, is_early(server))).collect()).await?;
         all(plan.touch.iter().map(|server| live.touch(set, server, is_early(server))).collect()).await?;
-        plan.repair.iter().for_each(|server| self.drifts.report(server));
+        for server in &plan.repair {
+            let now = self.ctx.clock.now();
+            self.memory().entry(uid(set)).or_default().drift.ask(&server.name_any(), now);
+            self.drifts.report(server);
+        }
         self.create(live, set, &plan.create, seen).await
     }
 

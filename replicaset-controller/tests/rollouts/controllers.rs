@@ -1,13 +1,16 @@
 //! Controllers, one step at a time: read the set, list its Servers, write the ledgers with a test of the resource version,
 //! then act call by call. Between any two steps anything may happen, a crash included.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use berth_core::{
     api::{Server, VMReplicaSet},
     budget::{self, Axis},
 };
-use replicaset_controller::set::plan::{Facts, Ledgers, Limits, Plan, plan};
+use replicaset_controller::set::{
+    drifted::{Known, Seen},
+    plan::{Facts, Ledgers, Limits, Plan, plan},
+};
 
 use super::world::{World, name, uid};
 
@@ -25,7 +28,8 @@ enum Call {
     /// With whether it must not be Ready.
     Replace(String, u64, bool),
     Touch(String, u64, u8, bool),
-    Repair(String, u64),
+    /// With how often the Server was out: nothing is reported of one that has changed meanwhile.
+    Repair(String, u64, u32),
     Deploy(String, u64, u8),
 }
 
@@ -34,8 +38,8 @@ enum Call {
 enum At {
     #[default]
     Idle,
-    Read(Box<VMReplicaSet>, HashSet<String>),
-    Listed(Box<VMReplicaSet>, HashSet<String>, Vec<Server>, (u8, u8, u8)),
+    Read(Box<VMReplicaSet>, Known),
+    Listed(Box<VMReplicaSet>, Known, Vec<Server>, (u8, u8, u8)),
     Acting(VecDeque<Call>),
 }
 
@@ -44,15 +48,16 @@ enum At {
 pub(crate) struct Controller {
     deploys: bool,
     at: At,
+    seen: Seen,
 }
 
 impl Controller {
     pub(crate) fn new(deploys: bool) -> Self {
-        Self { deploys, at: At::Idle }
+        Self { deploys, at: At::Idle, seen: Seen::default() }
     }
 
     pub(crate) fn crash(&mut self) {
-        self.at = At::Idle;
+        *self = Self::new(self.deploys);
     }
 
     pub(crate) fn is_acting(&self) -> bool {
@@ -64,8 +69,11 @@ impl Controller {
         self.at = match std::mem::take(&mut self.at) {
             // What is known of drift is known before anything is read.
             At::Idle => {
-                let drifted = world.drifted().into_iter().collect();
-                At::Read(Box::new(world.set()), drifted)
+                let (drifted, servers) = (world.drifted(), world.list());
+                let servers: Vec<&Server> = servers.iter().collect();
+                let is_drifted = |server: &Server| drifted.contains(&name(server));
+                let known = self.seen.look(&world.set(), &servers, world.time(), is_drifted);
+                At::Read(Box::new(world.set()), known)
             }
             At::Read(set, drifted) => {
                 let declared = (world.spec.class, world.spec.environment, world.code);
@@ -78,6 +86,11 @@ impl Controller {
                 } else {
                     decide(&set, &servers, &drifted, world)
                 };
+                for call in &calls {
+                    if let Call::Repair(name, ..) = call {
+                        self.seen.ask(name, world.time());
+                    }
+                }
                 let is_entered = ledgers == Ledgers::of(&set);
                 if is_entered || world.swap(&set, ledgers) { At::Acting(calls) } else { At::Idle }
             }
@@ -94,15 +107,10 @@ impl Controller {
     }
 }
 
-fn decide(
-    set: &VMReplicaSet,
-    servers: &[&Server],
-    drifted: &HashSet<String>,
-    world: &World,
-) -> (Ledgers, VecDeque<Call>) {
+fn decide(set: &VMReplicaSet, servers: &[&Server], drift: &Known, world: &World) -> (Ledgers, VecDeque<Call>) {
     let limits = Limits { creating: 3, replicas: 1000 };
     let taken = BTreeSet::new();
-    let facts = Facts { now: world.time(), taken: &taken, limits, no_machines: None, drifted };
+    let facts = Facts { now: world.time(), taken: &taken, limits, no_machines: None, drift };
     let plan: Plan<'_> = plan(set, servers, facts);
     let template = &set.spec.template.spec;
     let class = template.machine.class_name[1..].parse().unwrap();
@@ -118,7 +126,9 @@ fn decide(
     let is_early = |server: &Server| plan.is_slow && !budget::is_ready(server);
     calls.extend(plan.replace.iter().map(|s| Call::Replace(name(s), uid(s), is_early(s))));
     calls.extend(plan.touch.iter().map(|s| Call::Touch(name(s), uid(s), environment, is_early(s))));
-    calls.extend(plan.repair.iter().map(|s| Call::Repair(name(s), uid(s))));
+    calls.extend(
+        plan.repair.iter().map(|s| Call::Repair(name(s), uid(s), world.servers.get(&name(s)).map_or(0, |m| m.outages))),
+    );
     calls.extend(plan.create.iter().map(|name| Call::Look(name.clone(), class, environment)));
     (plan.ledgers, calls)
 }
@@ -157,17 +167,20 @@ fn carry_out(call: Call, world: &mut World) -> Option<Call> {
             let is_due = |m: &super::world::Machine| m.environment != environment && !(early && m.ready);
             if world.servers.get(&name).is_some_and(is_due) {
                 begins(world, &name, uid);
-                world.change(&name, uid, |m| (m.environment, m.ready) = (environment, false));
+                world.change(&name, uid, |m| {
+                    m.environment = environment;
+                    m.stop();
+                });
             }
         }
-        Call::Repair(name, uid) => world.change(&name, uid, |m| {
-            if std::mem::take(&mut m.drifted) && m.ready {
-                m.ready = false;
+        Call::Repair(name, uid, outages) => world.change(&name, uid, |m| {
+            if m.outages == outages && m.ready && std::mem::take(&mut m.drifted) {
+                m.stop();
             }
         }),
         Call::Deploy(name, uid, code) => world.change(&name, uid, |m| {
             if std::mem::replace(&mut m.code, code) != code {
-                m.ready = false;
+                m.stop();
             }
         }),
     }

@@ -38,6 +38,16 @@ pub(crate) struct Machine {
     pub(crate) ready: bool,
     pub(crate) deleting: bool,
     pub(crate) drifted: bool,
+    /// How often it stopped being Ready.
+    pub(crate) outages: u32,
+}
+
+impl Machine {
+    pub(crate) fn stop(&mut self) {
+        if std::mem::take(&mut self.ready) {
+            self.outages += 1;
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -122,7 +132,7 @@ impl World {
     pub(crate) fn create(&mut self, name: &str, class: u8, environment: u8) {
         self.uids += 1;
         let (uid, code) = (self.uids, self.code);
-        let new = Machine { uid, class, environment, code, ready: false, deleting: false, drifted: false };
+        let new = Machine { uid, class, environment, code, ready: false, deleting: false, drifted: false, outages: 0 };
         self.servers.entry(name.to_owned()).or_insert(new);
     }
 
@@ -176,7 +186,16 @@ pub(crate) fn server(name: &str, machine: &Machine) -> Server {
     static LIKE: LazyLock<Server> = LazyLock::new(|| {
         decoded(
             "like",
-            &Machine { uid: 1, class: 0, environment: 0, code: 0, ready: true, deleting: false, drifted: false },
+            &Machine {
+                uid: 1,
+                class: 0,
+                environment: 0,
+                code: 0,
+                ready: true,
+                deleting: false,
+                drifted: false,
+                outages: 0,
+            },
         )
     });
     static DELETED: LazyLock<Time> = LazyLock::new(|| Time(Timestamp::from_second(EPOCH).unwrap()));
