@@ -12,6 +12,7 @@ use crate::{
     args::Args,
     iaas::{
         Providers,
+        incus::IncusDriver,
         local::LocalProvider,
         simulated::{self, Simulation},
     },
@@ -29,7 +30,7 @@ pub(crate) fn machines(args: &Args) -> Result<(Tools, Providers)> {
 }
 
 fn providers(args: &Args, fleet: Option<Fleet>) -> Result<Providers> {
-    let mut providers = Providers::default();
+    let mut providers = Providers::default().with("incus", Arc::new(IncusDriver::new(&args.cluster_name)));
     if let Some(dir) = &args.local_dir {
         let binary = args.local_machine_binary.clone().map_or_else(local_machine::find_binary, Ok)?;
         providers = providers.with("local", Arc::new(LocalProvider::new(dir, binary)?));

@@ -10,6 +10,7 @@ mod classes;
 mod connections;
 mod driver;
 mod error;
+pub mod incus;
 pub mod local;
 mod metered;
 mod problem;
