@@ -159,6 +159,13 @@ impl Sets {
         let (plan, _) = self.plan(&set, &servers, known, now).await;
         let wanted = status::status(&set, &servers, &plan, now);
         if plan.ledgers == Ledgers::of(&set) {
+            // Without a write nothing has shown yet that the ledger was still this one when the Servers were listed: a name
+            // of it may have been given to another Server since.
+            let still = live.set(&set).await?;
+            if still.is_none_or(|newer| newer.metadata.resource_version != set.metadata.resource_version) {
+                self.pause_writes(&set, CONFLICT);
+                return Ok(Some(CONFLICT));
+            }
             self.pause_writes(&set, STATUS_INTERVAL);
         } else if let Some(again) = self.write(live, &set, &wanted).await? {
             return Ok(Some(again));

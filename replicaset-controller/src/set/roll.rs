@@ -35,7 +35,8 @@ pub fn plan<'a>(
     let goes = |server: &Server| replaces && environment::has_other_machine(set, server);
     let outdated = |server: &Server| environment::is_outdated(set, server) && !goes(server);
     let entered = budget::entered_servers(servers, ledger, Axis::Environment);
-    if entered.is_empty() && !servers.iter().any(|s| budget::is_active(s) && outdated(s)) {
+    let is_idle = budget::entered(ledger, Axis::Environment).next().is_none();
+    if is_idle && !servers.iter().any(|s| budget::is_active(s) && outdated(s)) {
         return Roll { ledger: ledger.to_vec(), touch: Vec::new() };
     }
     let is_left = |server: &&Server| budget::is_ready(server) && outdated(server);

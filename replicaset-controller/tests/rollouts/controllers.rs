@@ -91,8 +91,13 @@ impl Controller {
                         self.seen.ask(name, world.time());
                     }
                 }
+                // Nothing is to be entered: whether the set is still the one that was read is looked up.
                 let is_entered = ledgers == Ledgers::of(&set);
-                if is_entered || world.swap(&set, ledgers) { At::Acting(calls) } else { At::Idle }
+                if is_entered && world.is_current(&set) || !is_entered && world.swap(&set, ledgers) {
+                    At::Acting(calls)
+                } else {
+                    At::Idle
+                }
             }
             At::Acting(mut calls) => match calls.pop_front() {
                 Some(call) => {

@@ -121,8 +121,7 @@ fn has_arrived(world: &World) -> Result<(), TestCaseError> {
     let active = || world.servers.values().filter(|m| !m.deleting);
     prop_assert_eq!(active().count(), spec.replicas, "{:#?}", world);
     prop_assert!(world.status.creating.is_empty() && world.status.disturbed.is_empty(), "{:#?}", world);
-    let is_old = |m: &world::Machine| m.environment != spec.environment || spec.replaces && m.class != spec.class;
-    let old = active().filter(|m| is_old(m)).count();
+    let old = world.old();
     if spec.max_unavailable > 0 {
         prop_assert!(old <= spec.partition, "{old} are old\n{:#?}", world);
         prop_assert!(active().all(|m| m.code == world.code && !m.drifted), "{:#?}", world);
@@ -141,12 +140,11 @@ fn live(phases: Vec<(Spec, u8, Vec<Event>)>) -> Result<(), TestCaseError> {
         let mut controllers = controllers();
         // Scaling in may take any.
         let shrinks = world.active() > world.spec.replicas;
-        let kept = if shrinks { 0 } else { world.spec.partition.min(world.old_machines()) };
+        let kept = if shrinks { 0 } else { world.spec.partition.min(world.old()) };
         for event in &events {
             carry_out(event, &mut world, &mut controllers);
             bounds.check(&world)?;
-            let is_kept = !world.spec.replaces || world.old_machines() >= kept;
-            prop_assert!(is_kept, "the partition keeps {kept}\n{world:#?}");
+            prop_assert!(world.old() >= kept, "the partition keeps {kept}\n{world:#?}");
         }
         settle(&mut world, &bounds)?;
     }

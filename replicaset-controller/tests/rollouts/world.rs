@@ -110,9 +110,13 @@ impl World {
         self.servers.iter().map(|(name, machine)| server(name, machine)).collect()
     }
 
+    pub(crate) fn is_current(&self, read: &VMReplicaSet) -> bool {
+        read.metadata.resource_version == Some(self.version.to_string())
+    }
+
     /// The status is written by somebody who has read this version.
     pub(crate) fn swap(&mut self, read: &VMReplicaSet, ledgers: Ledgers) -> bool {
-        if read.metadata.resource_version != Some(self.version.to_string()) {
+        if !self.is_current(read) {
             return false;
         }
         self.version += 1;
@@ -167,6 +171,13 @@ impl World {
 
     pub(crate) fn budget(&self) -> Budget {
         Budget::of(&self.set())
+    }
+
+    /// How many have an older template.
+    pub(crate) fn old(&self) -> usize {
+        let spec = &self.spec;
+        let is_old = |m: &&Machine| m.environment != spec.environment || spec.replaces && m.class != spec.class;
+        self.servers.values().filter(|m| !m.deleting).filter(is_old).count()
     }
 
     pub(crate) fn drifted(&self) -> BTreeSet<String> {
