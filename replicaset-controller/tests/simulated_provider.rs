@@ -26,12 +26,12 @@ impl SimulatedLab {
         Self { simulation: Simulation::new(fleet.clone()), fleet, parameters }
     }
 
-    fn with(&self, parameters: Value) -> Arc<dyn Provider> {
+    fn with(&self, parameters: &Value) -> Arc<dyn Provider> {
         Patient::over(self.simulation.connect(&class(parameters), None).unwrap())
     }
 }
 
-fn class(parameters: Value) -> MachineClassSpec {
+fn class(parameters: &Value) -> MachineClassSpec {
     serde_json::from_value(json!({"provider": "simulated", "parameters": parameters})).unwrap()
 }
 
@@ -41,21 +41,21 @@ impl Lab for SimulatedLab {
     }
 
     fn class(&self) -> MachineClassSpec {
-        class(self.parameters.clone())
+        class(&self.parameters)
     }
 
     fn provider(&self) -> Arc<dyn Provider> {
-        self.with(self.parameters.clone())
+        self.with(&self.parameters)
     }
 
     fn broken(&self) -> Option<Arc<dyn Provider>> {
-        Some(self.with(json!({"broken": "Credentials"})))
+        Some(self.with(&json!({"broken": "Credentials"})))
     }
 
     fn small(&self) -> Option<(Arc<dyn Provider>, usize)> {
         let mut parameters = self.parameters.clone();
         (parameters["account"], parameters["capacity"]) = ("small".into(), 3.into());
-        Some((self.with(parameters), 3))
+        Some((self.with(&parameters), 3))
     }
 
     fn crash(&self, uid: &str) {
@@ -155,7 +155,7 @@ async fn it_keeps_the_contract_when_calls_fail_and_answers_are_lost_and_repeated
 /// What happens to Servers, whatever the order in which they are looked at.
 async fn fates(seed: u64, names: &[&str]) -> Vec<(String, String)> {
     let faults = json!({"seed": seed, "failureRate": 0.3, "lostAnswerRate": 0.3});
-    let provider = SimulatedLab::new(json!({})).simulation.connect(&class(faults), None).unwrap();
+    let provider = SimulatedLab::new(json!({})).simulation.connect(&class(&faults), None).unwrap();
     let mut fates = Vec::new();
     for name in names {
         let mut answers = Vec::new();

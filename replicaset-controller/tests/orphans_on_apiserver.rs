@@ -1,0 +1,254 @@
+//! Machines without a Server, and MachineClasses, against a real kube-apiserver with the rights that are shipped.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+use std::{collections::BTreeMap, future::Future, path::Path, sync::Arc, time::Duration};
+
+use berth_control_plane::{ControlPlane, Options};
+use berth_core::{
+    api::{Executor, MachineClass, Server},
+    identity::Identities,
+};
+use berth_machine::fleet::Fleet;
+use berth_runtime::{Cache, Context, ContextParts, Process, SystemClock};
+use k8s_openapi::api::core::v1::{Event, Secret};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use replicaset_controller::{
+    iaas::{
+        Classes, Driver, Limits, MachineRequest, Owner, Provider, Providers, Result, SecretData, simulated::Simulation,
+    },
+    orphans::Sweeper,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+const LIMIT: Duration = Duration::from_mins(1);
+const CLUSTER: &str = "here";
+
+/// The simulation, which takes only one password.
+struct Guarded(Simulation);
+
+impl Driver for Guarded {
+    fn connect(
+        &self,
+        class: &berth_core::api::MachineClassSpec,
+        credentials: Option<&SecretData>,
+    ) -> Result<Arc<dyn Provider>> {
+        let password = credentials.and_then(|data| data.get("password"));
+        let mut class = class.clone();
+        if password.is_none_or(|password| password != b"right") {
+            class.parameters.insert("broken".into(), "Credentials".into());
+        }
+        self.0.connect(&class, None)
+    }
+}
+
+struct Lab {
+    control_plane: ControlPlane,
+    admin: Client,
+    simulation: Simulation,
+    classes: Classes,
+    sweeper: Sweeper,
+}
+
+impl Lab {
+    async fn start() -> Self {
+        let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+        control_plane.install(&deploy, None).await.unwrap();
+        let account = control_plane.service_account_client("berth-system", "replicaset-controller");
+        let parts = ContextParts {
+            client: account.await.unwrap(),
+            executor: Executor::ReplicasetController,
+            instance: "a".into(),
+            identities: Identities::default(),
+            concurrency: 16,
+            clock: Arc::new(SystemClock),
+            lock_duration: Duration::from_secs(30),
+        };
+        let ctx = Context::new(&Process::default(), parts);
+        let cache: Cache<MachineClass> = Cache::start_with_times(&ctx);
+        cache.ready().await;
+        let simulation = Simulation::new(Fleet::default());
+        let providers = Providers::default()
+            .with("simulated", Arc::new(simulation.clone()))
+            .with("guarded", Arc::new(Guarded(simulation.clone())));
+        let classes = Classes::new(&ctx, &cache, providers, Limits::default(), 8);
+        let sweeper = Sweeper::new(&ctx, &classes, CLUSTER);
+        let admin = control_plane.admin_client();
+        Self { control_plane, admin, simulation, classes, sweeper }
+    }
+
+    /// Makes it known, and waits until the controller's cache shows it.
+    async fn class(&self, name: &str, spec: Value) {
+        let api: Api<MachineClass> = Api::all(self.admin.clone());
+        let class = object("MachineClass", name, &spec);
+        let made = match api.get_opt(name).await.unwrap() {
+            None => api.create(&PostParams::default(), &class).await.unwrap(),
+            Some(_) => {
+                let patch = Patch::Merge(json!({"spec": serde_json::to_value(&class.spec).unwrap()}));
+                api.patch(name, &PatchParams::default(), &patch).await.unwrap()
+            }
+        };
+        until("the cache shows the class", || async {
+            self.classes.get(name).is_some_and(|seen| seen.metadata.resource_version == made.metadata.resource_version)
+        })
+        .await;
+    }
+
+    async fn server(&self, name: &str, class: &str) -> String {
+        let api: Api<Server> = Api::default_namespaced(self.admin.clone());
+        let server: Server = object("Server", name, &json!({"machine": {"className": class}}));
+        api.create(&PostParams::default(), &server).await.unwrap().uid().unwrap()
+    }
+
+    /// A machine in the account of the class.
+    async fn machine(&self, class: &str, cluster: &str, uid: &str) {
+        let owner = Owner { cluster: cluster.into(), namespace: "default".into(), name: "s".into(), uid: uid.into() };
+        let request = MachineRequest { owner, image: None, flavor: None, ssh_port: 22, authorized_key: String::new() };
+        let (_, connection) = self.classes.connection(class).await.unwrap();
+        connection.provider.create(&request).await.unwrap();
+    }
+
+    /// The UIDs of the machines that there are, as the class's provider sees them.
+    async fn machines(&self, class: &str, cluster: &str) -> Vec<String> {
+        let (_, connection) = self.classes.connection(class).await.unwrap();
+        let mut uids: Vec<String> =
+            connection.provider.list(cluster).await.unwrap().into_iter().map(|info| info.owner.uid).collect();
+        uids.sort();
+        uids
+    }
+
+    /// Reasons and notes of the Events about a class.
+    async fn events(&self, class: &str) -> BTreeMap<String, String> {
+        let api: Api<Event> = Api::all(self.admin.clone());
+        let all = api.list(&ListParams::default()).await.unwrap().items.into_iter();
+        let own = all.filter(|event| event.involved_object.name.as_deref() == Some(class));
+        own.map(|event| (event.reason.unwrap_or_default(), event.message.unwrap_or_default())).collect()
+    }
+
+    async fn event(&self, class: &str, reason: &str) -> String {
+        until(&format!("Event {reason} about {class}"), || async { self.events(class).await.contains_key(reason) })
+            .await;
+        self.events(class).await[reason].clone()
+    }
+
+    /// Waits until the class is usable, or not for this reason, and returns the message.
+    async fn problem(&self, class: &str, reason: &str) -> String {
+        let found = || async { self.classes.usable(class).await.err() };
+        until(&format!("{class}: {reason:?}"), || async { found().await.map_or("", |p| p.reason) == reason }).await;
+        found().await.map(|problem| problem.message).unwrap_or_default()
+    }
+}
+
+fn object<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned>(kind: &str, name: &str, spec: &Value) -> K {
+    let api_version = K::api_version(&());
+    serde_json::from_value(json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}, "spec": spec}))
+        .unwrap()
+}
+
+async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
+    let deadline = Instant::now() + LIMIT;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "{what}");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn classes_and_orphans() {
+    let lab = Lab::start().await;
+    an_orphan_is_destroyed_after_its_grace_and_nothing_else(&lab).await;
+    report_only_reports(&lab).await;
+    what_is_wrong_with_a_class_is_said_until_it_is_repaired(&lab).await;
+    lab.control_plane.stop().await.unwrap();
+}
+
+async fn an_orphan_is_destroyed_after_its_grace_and_nothing_else(lab: &Lab) {
+    let spec =
+        |grace: i32| json!({"provider": "simulated", "orphanGraceSeconds": grace, "parameters": {"account": "delete"}});
+    lab.class("delete", spec(3600)).await;
+    let uid = lab.server("kept", "delete").await;
+    let gone = lab.server("gone", "delete").await;
+    for uid in [uid.as_str(), gone.as_str(), "never-known"] {
+        lab.machine("delete", CLUSTER, uid).await;
+    }
+    lab.machine("delete", "elsewhere", "foreign").await;
+    let servers: Api<Server> = Api::default_namespaced(lab.admin.clone());
+    servers.delete("gone", &DeleteParams::default()).await.unwrap();
+    until("the Server is gone", || async { servers.get_opt("gone").await.unwrap().is_none() }).await;
+
+    lab.sweeper.sweep().await;
+    assert_eq!(lab.machines("delete", CLUSTER).await.len(), 3, "all are younger than the grace");
+    lab.class("delete", spec(1)).await;
+    sleep(Duration::from_millis(1100)).await;
+    // Two controllers at once do no harm.
+    tokio::join!(lab.sweeper.sweep(), lab.sweeper.sweep());
+    assert_eq!(lab.machines("delete", CLUSTER).await, std::slice::from_ref(&uid));
+    assert_eq!(lab.machines("delete", "elsewhere").await, ["foreign"]);
+    let note = lab.event("delete", "OrphanDestroyed").await;
+    assert!(note.starts_with("destroyed the machine ") && note.contains("default/s"), "{note}");
+    lab.sweeper.sweep().await;
+    assert_eq!(
+        lab.machines("delete", CLUSTER).await,
+        [uid],
+        "the Server's machine stays however often it is looked at"
+    );
+}
+
+async fn report_only_reports(lab: &Lab) {
+    let parameters = json!({"account": "report"});
+    let spec =
+        json!({"provider": "simulated", "orphanGraceSeconds": 0, "orphanPolicy": "Report", "parameters": parameters});
+    lab.class("report", spec).await;
+    lab.machine("report", CLUSTER, "lost").await;
+    // Another class that sees the same machines and would destroy them.
+    let bolder = json!({"provider": "simulated", "orphanGraceSeconds": 0, "parameters": parameters});
+    lab.class("bolder", bolder).await;
+    lab.sweeper.sweep().await;
+    assert_eq!(lab.machines("report", CLUSTER).await, ["lost"]);
+    until("the orphan is told", || async {
+        let (one, other) = (lab.events("report").await, lab.events("bolder").await);
+        let notes: Vec<_> = one.get("Orphan").into_iter().chain(other.get("Orphan")).collect();
+        notes.len() == 1 && notes[0].contains("orphanPolicy")
+    })
+    .await;
+}
+
+async fn what_is_wrong_with_a_class_is_said_until_it_is_repaired(lab: &Lab) {
+    assert!(lab.problem("none", "ClassNotFound").await.contains("\"none\""));
+    lab.class("wrong", json!({"provider": "moon"})).await;
+    let known = lab.problem("wrong", "UnknownProvider").await;
+    assert!(known.contains("\"moon\"") && known.contains("guarded, simulated"), "{known}");
+    assert!(lab.event("wrong", "UnknownProvider").await.contains("\"moon\""));
+    lab.class("wrong", json!({"provider": "simulated", "parameters": {"sed": 1}})).await;
+    assert!(lab.problem("wrong", "InvalidParameters").await.contains("spec.parameters.sed"));
+    lab.class("wrong", json!({"provider": "simulated", "parameters": {"sed": null, "broken": "Unavailable"}})).await;
+    assert!(lab.classes.usable("wrong").await.unwrap_err().is_temporary);
+    lab.problem("wrong", "ProviderUnavailable").await;
+    lab.class("wrong", json!({"provider": "simulated", "parameters": {"broken": null}})).await;
+    lab.problem("wrong", "").await;
+    assert!(lab.event("wrong", "Usable").await.contains("again"));
+
+    let credentials = |namespace: &str| json!({"namespace": namespace, "name": "cloud"});
+    lab.class("secret", json!({"provider": "guarded", "credentials": credentials("default")})).await;
+    let forbidden = lab.problem("secret", "CredentialsNotFound").await;
+    assert!(
+        forbidden.contains("default/cloud may not be read") && forbidden.contains("berth-credentials"),
+        "{forbidden}"
+    );
+    lab.class("secret", json!({"provider": "guarded", "credentials": credentials("berth-credentials")})).await;
+    assert!(lab.problem("secret", "CredentialsNotFound").await.contains("berth-credentials/cloud does not exist"));
+    let secrets: Api<Secret> = Api::namespaced(lab.admin.clone(), "berth-credentials");
+    let secret = json!({"metadata": {"name": "cloud"}, "stringData": {"password": "wrong"}});
+    secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    assert!(lab.problem("secret", "CredentialsRejected").await.contains("not accepted"));
+    let right = Patch::Merge(json!({"stringData": {"password": "right"}}));
+    secrets.patch("cloud", &PatchParams::default(), &right).await.unwrap();
+    // The class has not changed; the Secret is read again after half a minute.
+    lab.problem("secret", "").await;
+    assert_eq!(lab.simulation.count(), 3);
+}
