@@ -5,7 +5,7 @@
 #![expect(clippy::cast_precision_loss, reason = "counts are small")]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     hint::black_box,
     time::{Duration, Instant},
 };
@@ -68,7 +68,14 @@ fn fleet(set: &VMReplicaSet, count: usize) -> Vec<Server> {
 fn look(set: &VMReplicaSet, servers: &[Server]) {
     let servers: Vec<&Server> = servers.iter().collect();
     let limits = Limits { creating: 50, replicas: 10_000 };
-    let facts = Facts { now: now(), taken: &BTreeSet::new(), limits, no_machines: None, drift: &Known::default() };
+    let facts = Facts {
+        now: now(),
+        taken: &BTreeSet::new(),
+        limits,
+        no_machines: None,
+        drift: &Known::default(),
+        silent: &BTreeMap::new(),
+    };
     let plan = plan(set, &servers, facts);
     black_box(status(set, &servers, &plan, now()));
 }

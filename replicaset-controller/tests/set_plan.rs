@@ -77,7 +77,18 @@ impl<'a> World<'a> {
         let taken = BTreeSet::new();
         let servers: Vec<&Server> = self.servers.iter().collect();
         let (limits, no_machines) = (self.limits, self.no_machines.as_ref());
-        plan(set, &servers, Facts { now: at(self.seconds), taken: &taken, limits, no_machines, drift: &self.drift })
+        plan(
+            set,
+            &servers,
+            Facts {
+                now: at(self.seconds),
+                taken: &taken,
+                limits,
+                no_machines,
+                drift: &self.drift,
+                silent: &std::collections::BTreeMap::new(),
+            },
+        )
     }
 
     /// Enters what the plan asks for, and says what the status is then.

@@ -4,8 +4,9 @@
 //! in the ledger (`<server>/failover`) and in the Servers' own declarations (`spec.reboot`, `spec.retain`). A Server that
 //! is back before its turn has come is kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::plan::{Effect, Obstacle};
 use berth_core::{
     api::{Failover, FailoverAction, Retain, Server, State, VMReplicaSet},
     budget::{self, Axis, Entry},
@@ -19,6 +20,9 @@ use k8s_openapi::{
 pub const ANNOTATION: &str = "berth.dev/failover";
 /// See [`ANNOTATION`].
 pub const DISABLED: &str = "disabled";
+
+/// Reason: the provider does not say what became of a machine.
+const PROVIDER_SILENT: &str = "ProviderSilent";
 
 /// Share of the Servers beyond which nothing is replaced when nothing is declared, in percent.
 const DEFAULT_BRAKE: usize = 40;
@@ -57,6 +61,14 @@ pub struct Held {
     pub message: String,
 }
 
+impl Held {
+    /// It needs a person, except for what may pass by itself.
+    pub(super) fn obstacle(&self) -> Obstacle {
+        let effect = if self.reason == PROVIDER_SILENT { Effect::Delays } else { Effect::Stalls };
+        Obstacle { effect, reason: self.reason.to_owned(), message: self.message.clone() }
+    }
+}
+
 impl Plan {
     /// Whether there is nothing to do.
     #[must_use]
@@ -67,11 +79,21 @@ impl Plan {
             && self.shrink == 0
             && self.expired.is_empty()
     }
+
+    /// Whether others have to take the places of machines.
+    #[must_use]
+    pub fn gives_up_machines(&self) -> bool {
+        !self.replace.is_empty() || !self.retain.is_empty()
+    }
 }
+
+/// Of which Servers the provider did not say lately what became of their machines, and why not, by name. Nothing is
+/// destroyed before it has.
+pub type Silent = BTreeMap<String, String>;
 
 /// Plans failover. `servers` are all that the set controls, `ledger` is `status.disturbed` as other plans leave it.
 #[must_use]
-pub fn plan(set: &VMReplicaSet, servers: &[&Server], ledger: &[String], now: Timestamp) -> Plan {
+pub fn plan(set: &VMReplicaSet, servers: &[&Server], ledger: &[String], silent: &Silent, now: Timestamp) -> Plan {
     let mut plan = Plan { ledger: still_begun(set, servers, ledger), ..Plan::default() };
     plan.expire(servers, now);
     let mut lost: Vec<&Server> = servers.iter().copied().filter(|s| is_lost(s)).collect();
@@ -100,7 +122,7 @@ pub fn plan(set: &VMReplicaSet, servers: &[&Server], ledger: &[String], now: Tim
     let room = room - plan.reboot.len();
     match policy.action {
         FailoverAction::AskHuman => plan.ask(&due, now),
-        FailoverAction::Replace => plan.replace(policy, servers, &due[..room.min(due.len())], now),
+        FailoverAction::Replace => plan.replace(policy, servers, &due[..room.min(due.len())], silent, now),
         FailoverAction::Shrink => plan.shrink(set, servers, &due[..room.min(due.len())]),
     }
     plan
@@ -176,12 +198,20 @@ impl Plan {
         self.held = Some(Held { reason: "AskHuman", message });
     }
 
-    fn replace(&mut self, policy: &Failover, servers: &[&Server], next: &[&Server], now: Timestamp) {
+    fn replace(&mut self, policy: &Failover, servers: &[&Server], next: &[&Server], silent: &Silent, now: Timestamp) {
         self.enter(next);
         let kept = servers.iter().filter(|s| s.spec.retain.is_some() && s.metadata.deletion_timestamp.is_none());
         let room = policy.retain.as_ref().map_or(0, |r| usize::try_from(r.max).unwrap_or(0));
         let mut room = room.saturating_sub(kept.count());
         for server in self.begun(servers) {
+            if let Some(why) = silent.get(name(server)) {
+                let message = format!(
+                    "{}: nothing is destroyed before its provider says what became of the machine: {why}",
+                    name(server)
+                );
+                self.held = Some(Held { reason: PROVIDER_SILENT, message });
+                continue;
+            }
             match &policy.retain {
                 Some(Retain { expiry_seconds, .. }) if room > 0 => {
                     room -= 1;

@@ -1,13 +1,16 @@
 //! A set and its Servers as the API server has them now, and the writes that depend on that.
 
-use berth_core::api::{Server, VMReplicaSet, VMReplicaSetStatus};
+use berth_core::api::{Server, VMDeployment, VMReplicaSet, VMReplicaSetStatus};
 use berth_runtime::{CallError as Error, Context, written};
-use json_patch::{AddOperation, Patch as JsonPatch, PatchOperation, TestOperation, jsonptr::PointerBuf};
+use json_patch::{
+    AddOperation, Patch as JsonPatch, PatchOperation, ReplaceOperation, TestOperation, jsonptr::PointerBuf,
+};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
-    Api, ResourceExt as _,
+    Api, Resource as _, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{environment, members};
 
@@ -17,6 +20,7 @@ const PAGE: u32 = 500;
 /// The API of one set.
 pub(super) struct Live<'a> {
     ctx: &'a Context,
+    deployments: Api<VMDeployment>,
     sets: Api<VMReplicaSet>,
     servers: Api<Server>,
 }
@@ -32,7 +36,12 @@ pub(super) enum Created {
 impl<'a> Live<'a> {
     pub(super) fn new(ctx: &'a Context, namespace: &str) -> Self {
         let client = ctx.client.clone();
-        Self { ctx, sets: Api::namespaced(client.clone(), namespace), servers: Api::namespaced(client, namespace) }
+        Self {
+            ctx,
+            deployments: Api::namespaced(client.clone(), namespace),
+            sets: Api::namespaced(client.clone(), namespace),
+            servers: Api::namespaced(client, namespace),
+        }
     }
 
     /// The set as it is now; `None` when it is gone, going, or another one by that name.
@@ -98,6 +107,50 @@ impl<'a> Live<'a> {
         let patch = Patch::Json::<()>(environment::patch(set, server, in_state));
         let result = self.servers.patch(&name, &self.manager(), &patch).await;
         written(result.map_err(Error::call(format!("change the environment of the Server {name}")))).map(drop)
+    }
+
+    /// Asks for a reboot of this very Server's machine, if nothing has changed. Says whether it did.
+    pub(super) async fn ask_reboot(&self, server: &Server, id: &str) -> Result<bool, Error> {
+        let request = json!({"id": id, "reason": "failover"});
+        self.declare(server, "reboot", request, "ask for a reboot of").await
+    }
+
+    /// Keeps this very Server's machine for diagnosis, if nothing has changed. Says whether it did.
+    pub(super) async fn retain(&self, server: &Server, until: Timestamp, reason: &str) -> Result<bool, Error> {
+        let retention = json!({"until": Time(until), "reason": reason});
+        self.declare(server, "retain", retention, "keep the machine of").await
+    }
+
+    async fn declare(&self, server: &Server, field: &str, value: Value, what: &str) -> Result<bool, Error> {
+        let name = server.name_any();
+        let patch = Patch::Json::<()>(JsonPatch(vec![
+            test(&["metadata", "resourceVersion"], server.metadata.resource_version.clone().into()),
+            PatchOperation::Add(AddOperation { path: PointerBuf::from_tokens(["spec", field]), value }),
+        ]));
+        let result = self.servers.patch(&name, &self.manager(), &patch).await;
+        written(result.map_err(Error::call(format!("{what} the Server {name}"))))
+    }
+
+    /// Lowers the number of Servers where it is declared: in the set, or in the VMDeployment that controls it. Says
+    /// whether it did: not if the number there is no longer, or not yet, the set's.
+    pub(super) async fn shrink(&self, set: &VMReplicaSet, by: i32) -> Result<bool, Error> {
+        let owners = set.metadata.owner_references.iter().flatten();
+        let owner = owners.into_iter().find(|o| o.controller == Some(true) && o.kind == VMDeployment::kind(&()));
+        let (name, uid) = match owner {
+            Some(owner) => (owner.name.clone(), Some(owner.uid.clone())),
+            None => (set.name_any(), set.uid()),
+        };
+        let replicas = PointerBuf::from_tokens(["spec", "replicas"]);
+        let patch = Patch::Json::<()>(JsonPatch(vec![
+            test(&["metadata", "uid"], uid.into()),
+            test(&["spec", "replicas"], set.spec.replicas.into()),
+            PatchOperation::Replace(ReplaceOperation { path: replicas, value: (set.spec.replicas - by).into() }),
+        ]));
+        let result = match owner {
+            Some(_) => self.deployments.patch_scale(&name, &self.manager(), &patch).await,
+            None => self.sets.patch_scale(&name, &self.manager(), &patch).await,
+        };
+        written(result.map_err(Error::call(format!("lower the replicas of {name}"))))
     }
 
     fn manager(&self) -> PatchParams {

@@ -13,6 +13,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use super::{
     drifted::{self, Known},
+    failover::{self, Held},
     machines::NoMachines,
     pace::Pacer,
     replace::{self, Replacing},
@@ -32,6 +33,8 @@ pub struct Facts<'a> {
     pub no_machines: Option<&'a NoMachines>,
     /// Which Servers are not what was read back from them.
     pub drift: &'a Known,
+    /// Of which Servers that cannot be reached the provider does not say what became of them.
+    pub silent: &'a failover::Silent,
 }
 
 /// What the controller is told to keep to, for every set.
@@ -101,6 +104,8 @@ pub struct Plan<'a> {
     pub touch: Vec<&'a Server>,
     /// The drifted Servers that are to be reported.
     pub repair: Vec<&'a Server>,
+    /// What is to be done about Servers that cannot be reached.
+    pub failover: failover::Plan,
     /// Whether Ready Servers are changed one at a time. What was not Ready when it was looked at must then be left alone if
     /// it has become Ready since: its turn has not come.
     pub is_slow: bool,
@@ -116,14 +121,19 @@ impl Plan<'_> {
     /// Whether there is nothing to do, but perhaps something to enter.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        let Self { create, retire, replace, touch, repair, .. } = self;
-        create.is_empty() && retire.is_empty() && replace.is_empty() && touch.is_empty() && repair.is_empty()
+        let Self { create, retire, replace, touch, repair, failover, .. } = self;
+        create.is_empty()
+            && retire.is_empty()
+            && replace.is_empty()
+            && touch.is_empty()
+            && repair.is_empty()
+            && failover.is_done()
     }
 
     /// Whether it depends on machines being had.
     #[must_use]
     pub fn needs_machines(&self) -> bool {
-        !self.create.is_empty() || self.to_replace > 0
+        !self.create.is_empty() || self.to_replace > 0 || self.failover.gives_up_machines()
     }
 }
 
@@ -142,6 +152,14 @@ pub fn plan<'a>(set: &VMReplicaSet, servers: &[&'a Server], facts: Facts<'_>) ->
     let entered = Ledgers::of(set);
     let left = |ledger: &[String], axis| budget::without(servers, ledger, axis, |_| true);
     let ledger = left(&left(&entered.disturbed, Axis::Retirement), Axis::Replacement);
+    let mut failover = failover::plan(set, servers, &ledger, facts.silent, facts.now);
+    if facts.no_machines.is_some() {
+        // Nobody could take their places.
+        failover.replace.clear();
+        failover.retain.clear();
+    }
+    obstacles.extend(failover.held.as_ref().map(Held::obstacle));
+    let ledger = failover.ledger.clone();
     let replacing = Replacing::of(set, servers, &ledger, hold || facts.no_machines.is_some());
     obstacles.extend(replacing.obstacle());
 
@@ -161,7 +179,8 @@ pub fn plan<'a>(set: &VMReplicaSet, servers: &[&'a Server], facts: Facts<'_>) ->
         repair: repaired.touch,
         to_replace: replacing.wanted,
         obstacles,
-        wake: pacer.wake(),
+        wake: pacer.wake().into_iter().chain(failover.wake).min(),
+        failover,
         ledgers: Ledgers {
             creating: scale.creating,
             disturbed: repaired.ledger,

@@ -3,6 +3,8 @@
 //! What the cache shows decides whether there may be anything to do. What is done is decided on the set and its Servers
 //! as read from the API server, in this order, and guarded by the set's `resourceVersion`.
 
+mod fail_over;
+
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -21,6 +23,7 @@ use tokio::time::Instant;
 
 use super::{
     drifted::{self, Drifts},
+    failover,
     live::{Created, Live},
     machines::{Machines, NoMachines},
     plan::{self, Facts, Ledgers, Limits, Plan},
@@ -57,13 +60,16 @@ struct Memory {
     /// Names that belong to somebody else's Servers.
     taken: BTreeSet<String>,
     drift: drifted::Seen,
+    /// Servers of which the provider did not say what became of their machines: why not, and until when that counts.
+    silent: HashMap<String, (String, Timestamp)>,
 }
 
 /// What is known before the set and its Servers are read.
 struct Known {
     taken: BTreeSet<String>,
     drift: drifted::Known,
-    /// When there is something to look at again because of drift.
+    silent: failover::Silent,
+    /// When there is something to look at again because of drift, or of a provider that did not answer.
     wake: Option<Timestamp>,
 }
 
@@ -123,7 +129,10 @@ impl Sets {
         let mut memory = self.memory();
         let memory = memory.entry(uid(set)).or_default();
         let drift = memory.drift.look(set, servers, now, |server| self.drifts.is_drifted(server));
-        Known { taken: memory.taken.clone(), wake: memory.drift.wake(&drift), drift }
+        memory.silent.retain(|_, (_, until)| *until > now);
+        let silent = memory.silent.iter().map(|(name, (why, _))| (name.clone(), why.clone())).collect();
+        let wake = memory.drift.wake(&drift).into_iter().chain(memory.silent.values().map(|(_, until)| *until)).min();
+        Known { taken: memory.taken.clone(), wake, drift, silent }
     }
 
     /// The plan, and why it does without machines, if it would need some.
@@ -134,8 +143,8 @@ impl Sets {
         known: &Known,
         now: Timestamp,
     ) -> (Plan<'a>, Option<NoMachines>) {
-        let Known { taken, drift, .. } = known;
-        let facts = Facts { now, taken, limits: self.limits, no_machines: None, drift };
+        let Known { taken, drift, silent, .. } = known;
+        let facts = Facts { now, taken, limits: self.limits, no_machines: None, drift, silent };
         let plan = plan::plan(set, servers, facts);
         if !plan.needs_machines() {
             return (plan, None);
@@ -170,6 +179,7 @@ impl Sets {
         } else if let Some(again) = self.write(live, &set, &wanted).await? {
             return Ok(Some(again));
         }
+        self.fail_over(live, &set, &servers, &plan.failover).await?;
         self.carry_out(live, &set, &plan, seen).await?;
         // The status follows when the cache has seen what was done; asked for all the same, should it have been nothing
         // that a cache could see.

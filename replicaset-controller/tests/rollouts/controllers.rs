@@ -115,7 +115,14 @@ impl Controller {
 fn decide(set: &VMReplicaSet, servers: &[&Server], drift: &Known, world: &World) -> (Ledgers, VecDeque<Call>) {
     let limits = Limits { creating: 3, replicas: 1000 };
     let taken = BTreeSet::new();
-    let facts = Facts { now: world.time(), taken: &taken, limits, no_machines: None, drift };
+    let facts = Facts {
+        now: world.time(),
+        taken: &taken,
+        limits,
+        no_machines: None,
+        drift,
+        silent: &std::collections::BTreeMap::new(),
+    };
     let plan: Plan<'_> = plan(set, servers, facts);
     let template = &set.spec.template.spec;
     let class = template.machine.class_name[1..].parse().unwrap();

@@ -22,7 +22,7 @@ use kube::{
 };
 use replicaset_controller::set::{
     drifted::NoDrifts,
-    machines::{Machines, NoMachines},
+    machines::{Found, Machines, NoMachines},
     members::is_own,
     plan::Limits,
     reconcile::Sets,
@@ -37,6 +37,10 @@ pub(crate) struct Source(pub(crate) Mutex<Option<NoMachines>>);
 impl Machines for Source {
     fn usable<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), NoMachines>> {
         future::ready(self.0.lock().unwrap().clone().map_or(Ok(()), Err)).boxed()
+    }
+
+    fn find<'a>(&'a self, _: &'a Server) -> BoxFuture<'a, Result<Found, String>> {
+        future::ready(Ok(Found::Gone)).boxed()
     }
 }
 

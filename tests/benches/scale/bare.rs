@@ -78,24 +78,30 @@ impl Bare {
             "spec": {"machine": {"className": "simulated"}, "healthCheck": {"tcpSocket": {"port": 1}}}});
         let server = serde_json::from_value(server).unwrap();
         self.servers.create(&PostParams::default(), &server).await.unwrap();
-        self.statuses(&name, statuses, "Running").await + 1 + self.slice(n, slice).await
+        self.statuses(&name, statuses, "Running", true).await + 1 + self.slice(n, slice).await
     }
 
     async fn down(&self, n: usize, statuses: usize, slice: bool) -> usize {
         let name = name(n);
         self.servers.delete(&name, &DeleteParams::default()).await.unwrap();
-        let sent = self.statuses(&name, statuses.saturating_sub(1), "Running").await;
-        let sent = sent + self.statuses(&name, 1, "Gone").await + self.slice(n, slice).await;
+        let sent = self.statuses(&name, statuses.saturating_sub(1), "Running", false).await;
+        let sent = sent + self.statuses(&name, 1, "Gone", false).await + self.slice(n, slice).await;
         let server = self.servers.get(&name).await.unwrap();
         let at = server.finalizers().iter().position(|f| f == FINALIZER).unwrap();
         self.patch(&name, json!([{"op": "remove", "path": format!("/metadata/finalizers/{at}")}]), false).await;
         sent + 2
     }
 
-    async fn statuses(&self, name: &str, count: usize, phase: &str) -> usize {
+    async fn statuses(&self, name: &str, count: usize, phase: &str, first: bool) -> usize {
         for boot in 0..count {
             let machine = json!({"phase": phase, "id": "simulated/x", "bootID": format!("boot {boot} {phase}")});
-            self.patch(name, json!([{"op": "add", "path": "/status", "value": {"machine": machine}}]), true).await;
+            // Only the first write makes the status.
+            let operation = if boot == 0 && phase == "Running" && first {
+                json!({"op": "add", "path": "/status", "value": {"machine": machine}})
+            } else {
+                json!({"op": "add", "path": "/status/machine", "value": machine})
+            };
+            self.patch(name, json!([operation]), true).await;
         }
         count
     }
