@@ -1,0 +1,194 @@
+//! What goes wrong at an IaaS provider, and whom it concerns: real webhook and replicaset-controller, simulated machines.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail a test by panicking")]
+
+use std::{collections::BTreeMap, time::Duration};
+
+use berth_core::api::{MachineClass, MachinePhase, Server, Task, TaskKind};
+use berth_tests::{Berth, Options, Part, eventually};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+const LONG: Duration = Duration::from_mins(2);
+
+struct World {
+    berth: Berth,
+    classes: Api<MachineClass>,
+    servers: Api<Server>,
+}
+
+impl World {
+    /// One class has 8 Servers worked on at once.
+    async fn start() -> Self {
+        let arguments = ["--simulated", "--concurrency=2"].map(str::to_owned).to_vec();
+        let options = Options {
+            parts: vec![Part::Webhook, Part::ReplicasetController],
+            arguments: BTreeMap::from([(Part::ReplicasetController, arguments)]),
+            ..Options::default()
+        };
+        let berth = Berth::start(options).await.unwrap();
+        let (classes, servers) = (Api::all(berth.client()), berth.servers("default"));
+        Self { berth, classes, servers }
+    }
+
+    async fn class(&self, name: &str, parameters: Value) {
+        // Classes of another account do not share its machines.
+        let mut parameters = parameters;
+        parameters["account"] = name.into();
+        let class = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "MachineClass", "metadata": {"name": name},
+            "spec": {"provider": "simulated", "parameters": parameters}});
+        self.classes.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
+    }
+
+    async fn change_class(&self, name: &str, spec: Value) {
+        self.classes.patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.unwrap();
+    }
+
+    async fn create(&self, class: &str, count: usize) {
+        for n in 0..count {
+            let server = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "Server",
+                "metadata": {"name": format!("{class}-{n}")}, "spec": {"machine": {"className": class}}});
+            self.servers.create(&PostParams::default(), &serde_json::from_value(server).unwrap()).await.unwrap();
+        }
+    }
+
+    async fn of(&self, class: &str) -> Vec<Server> {
+        let selected = ListParams::default().fields(&format!("spec.machine.className={class}"));
+        self.servers.list(&selected).await.unwrap().items
+    }
+
+    async fn until(&self, what: &str, class: &str, holds: impl Fn(&[Server]) -> bool) -> Vec<Server> {
+        let found = eventually(what, LONG, async || {
+            let servers = self.of(class).await;
+            if holds(&servers) { Ok(servers) } else { Err(describe(&servers)) }
+        });
+        match found.await {
+            Ok(servers) => servers,
+            Err(error) => {
+                let controller = self.berth.instance(Part::ReplicasetController, 1).unwrap();
+                panic!("{error}\n{}", controller.process.log_tail());
+            }
+        }
+    }
+}
+
+fn is_running(server: &Server) -> bool {
+    let machine = server.status.as_ref().and_then(|s| s.machine.as_ref());
+    machine.is_some_and(|machine| machine.phase == MachinePhase::Running)
+}
+
+fn running(servers: &[Server]) -> usize {
+    servers.iter().filter(|server| is_running(server)).count()
+}
+
+fn create_task(server: &Server) -> Option<&Task> {
+    server.status.as_ref()?.tasks.iter().rfind(|task| task.kind == TaskKind::CreateMachine)
+}
+
+fn stalled(server: &Server) -> Option<&str> {
+    let conditions = &server.status.as_ref()?.conditions;
+    conditions.iter().find(|c| c.type_ == "Stalled" && c.status == "True").map(|c| c.message.as_str())
+}
+
+fn describe(servers: &[Server]) -> String {
+    let line = |server: &Server| {
+        let task = create_task(server).map(|t| (t.phase, t.attempts, t.message.clone()));
+        format!("{}: running {}, {task:?}\n", server.name_any(), is_running(server))
+    };
+    servers.iter().map(line).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_hangs_keeps_nobody_else_waiting() {
+    let world = World::start().await;
+    world.class("stuck", json!({"hang": ["create"]})).await;
+    world.class("dumb", json!({"hang": ["check"]})).await;
+    world.class("well", json!({})).await;
+    world.create("dumb", 20).await;
+    world.create("stuck", 40).await;
+    let held = |servers: &[Server]| {
+        servers.iter().filter(|server| server.status.as_ref().is_some_and(|s| s.lock.is_some())).count()
+    };
+    world.until("as many as may be wait for the provider that hangs", "stuck", |servers| held(servers) == 8).await;
+    let begun = std::time::Instant::now();
+    world.create("well", 20).await;
+    world.until("the others have their machines", "well", |servers| running(servers) == 20).await;
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+
+    let stuck = world.of("stuck").await;
+    assert_eq!((held(&stuck), running(&stuck)), (8, 0), "{}", describe(&stuck));
+    let untouched = stuck.iter().filter(|server| server.status.is_none()).count();
+    assert_eq!(untouched, 32, "who has no room costs no write and no attempt");
+    assert!(world.of("dumb").await.iter().all(|server| server.status.is_none()), "nothing is claimed before the check");
+
+    // Once it answers, all of them are looked at.
+    for class in ["stuck", "dumb"] {
+        world.change_class(class, json!({"parameters": {"hang": null}})).await;
+    }
+    world.until("those whose provider did not answer the check", "dumb", |servers| running(servers) == 20).await;
+    world.until("those that had not begun", "stuck", |servers| running(servers) + held(servers) >= 8).await;
+    let controller = world.berth.instance(Part::ReplicasetController, 1).unwrap();
+    let metrics = world.berth.metrics(&controller).await.unwrap();
+    let counted = r#"berth_iaas_calls_total{provider="simulated",call="create",outcome="ok"}"#;
+    assert!(metrics.contains(counted), "{metrics}");
+    world.berth.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_configured_wrongly_waits_for_its_repair_and_is_then_done_by_itself() {
+    let world = World::start().await;
+    world.create("late", 1).await;
+    world.class("typo", json!({"capacityy": 3})).await;
+    world.create("typo", 2).await;
+    world.class("small", json!({})).await;
+    world.change_class("small", json!({"image": "missing"})).await;
+    world.create("small", 1).await;
+
+    // What only the provider finds out fails at once, in its words.
+    let failed = world.until("Stalled", "small", |servers| stalled(&servers[0]).is_some()).await;
+    assert!(stalled(&failed[0]).unwrap().contains("there is no image \"missing\""), "{:?}", stalled(&failed[0]));
+    assert_eq!(create_task(&failed[0]).unwrap().attempts, 1, "another attempt would not help");
+    let versions = |servers: Vec<Server>| servers.iter().map(Server::resource_version).collect::<Vec<_>>();
+    let before = versions(world.of("typo").await);
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(versions(world.of("typo").await), before, "a class that cannot be used costs no writes");
+
+    world.change_class("small", json!({"image": "good"})).await;
+    let repaired = world.until("tried again", "small", |servers| running(servers) == 1).await;
+    let retry = repaired[0].spec.retry.as_ref().unwrap();
+    assert_eq!(retry.reason, "MachineClass small has changed (generation 3) since CreateMachine failed");
+    assert_eq!(retry.by.as_deref(), Some("system:serviceaccount:berth-system:replicaset-controller"));
+    world.change_class("typo", json!({"parameters": {"capacityy": null}})).await;
+    world.until("the class is right by now", "typo", |servers| running(servers) == 2).await;
+    world.class("late", json!({})).await;
+    world.until("the class is there by now", "late", |servers| running(servers) == 1).await;
+    world.berth.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_provider_is_said_in_words_and_goes_on_when_there_is_room() {
+    let world = World::start().await;
+    world.class("full", json!({"capacity": 2})).await;
+    world.create("full", 4).await;
+    let says_so = |server: &Server| {
+        create_task(server)
+            .is_some_and(|task| task.message.contains("no room") && task.message.contains("all 2 machines"))
+    };
+    let servers = world
+        .until("two run, and the others say why not", "full", |servers| {
+            running(servers) == 2 && servers.iter().any(|server| !is_running(server) && says_so(server))
+        })
+        .await;
+    let runs = servers.iter().find(|server| is_running(server)).unwrap().name_any();
+    world.servers.delete(&runs, &DeleteParams::default()).await.unwrap();
+    world
+        .until("another has its machine", "full", |servers| {
+            servers.iter().all(|server| server.name_any() != runs) && running(servers) == 2
+        })
+        .await;
+    world.berth.stop().await.unwrap();
+}
