@@ -81,7 +81,10 @@ impl Client {
                     ));
                 }
                 let endpoint = format!("unix://{}", path.display());
-                let builder = builder.unix_socket(path.as_path()).tls_backend_preconfigured(credentials::no_tls()?);
+                // On its socket, Incus 6.0 reads the first bytes of a connection before it accepts the next one, whoever
+                // that is from. A pool of connections opens some that nothing is sent on, which stops Incus for all.
+                let builder = builder.unix_socket(path.as_path()).pool_max_idle_per_host(0);
+                let builder = builder.tls_backend_preconfigured(credentials::no_tls()?);
                 (builder, "http://incus".to_owned(), endpoint)
             }
             Endpoint::Https(url) => {

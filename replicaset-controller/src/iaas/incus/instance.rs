@@ -66,8 +66,8 @@ pub(super) struct Instance {
     pub(super) state: Option<State>,
 }
 
-/// What is known of a running instance only. It must be asked for only when the instance runs: Incus 6.0 asks the
-/// container's monitor for it, which does not answer while it starts; then the question hangs, and the start with it.
+/// What is known of a running instance only. It is asked for apart: for an instance that is just starting or stopping,
+/// Incus 6.0 answers with an error ("Invalid PID"), and refuses with it a whole list that it is part of.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct State {
     #[serde(default)]
