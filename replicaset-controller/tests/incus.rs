@@ -137,6 +137,15 @@ impl Lab for Place {
         self.credentials.clone()
     }
 
+    fn provider_of(&self, cluster: &str) -> Arc<dyn Provider> {
+        self.of_cluster(cluster).connect()
+    }
+
+    fn small(&self) -> Option<(Arc<dyn Provider>, usize)> {
+        let project = format!("{}-small", self.project);
+        Some((self.with(&json!({"parameters": {"project": project}})), 2))
+    }
+
     fn broken(&self) -> Option<Arc<dyn Provider>> {
         Some(self.with(&json!({"parameters": {"project": "no-such-project"}})))
     }
@@ -168,6 +177,14 @@ async fn running(provider: &dyn Provider, uid: &str) -> MachineInfo {
     }
 }
 
+/// A project for the contract, and beside it one with room for two machines.
+fn contract_place(incus: &'static Incus, project: &str) -> Place {
+    let small = format!("{project}-small");
+    incus.project(&small);
+    incus.incus(&["project", "set", &small, "limits.instances=2"]);
+    Place::new(incus, project).of_cluster(&contract_cluster())
+}
+
 /// The cluster that the contract uses.
 fn contract_cluster() -> String {
     format!("contract-{}", std::process::id())
@@ -176,15 +193,16 @@ fn contract_cluster() -> String {
 #[test]
 fn it_keeps_the_contract_over_the_unix_socket() {
     with_incus(async |incus| {
-        iaas_contract::check(&Place::new(incus, "contract-unix").of_cluster(&contract_cluster())).await;
+        iaas_contract::check(&contract_place(incus, "contract-unix")).await;
     });
 }
 
 #[test]
-fn it_keeps_the_contract_over_https_with_a_certificate_for_one_project() {
+fn it_keeps_the_contract_over_https_with_a_certificate_for_its_projects() {
     with_incus(async |incus| {
-        let place = Place::new(incus, "contract-https").of_cluster(&contract_cluster()).on_another_network();
-        let client = Client::trusted(incus, "contract", &["--restricted", "--projects", "contract-https"]);
+        let place = contract_place(incus, "contract-https").on_another_network();
+        let client =
+            Client::trusted(incus, "contract", &["--restricted", "--projects", "contract-https,contract-https-small"]);
         iaas_contract::check(&place.over_https(client.pinning(&incus.server_certificate))).await;
     });
 }

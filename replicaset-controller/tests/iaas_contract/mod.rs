@@ -31,6 +31,10 @@ pub(crate) trait Lab: Send + Sync {
     fn provider(&self) -> Arc<dyn Provider> {
         self.driver().connect(&self.class(), self.credentials().as_ref()).unwrap()
     }
+    /// An instance of the provider as a process of this cluster would have it, where that makes a difference.
+    fn provider_of(&self, _cluster: &str) -> Arc<dyn Provider> {
+        self.provider()
+    }
     /// A class that the driver takes and whose check says that no machines can be had, if there is such a thing.
     fn broken(&self) -> Option<Arc<dyn Provider>> {
         None
@@ -101,7 +105,10 @@ impl Subject<'_> {
 
     /// Waits as the controller does: until the provider says that it runs and SSH answers.
     async fn running(&self, uid: &str) -> MachineInfo {
-        let provider = self.lab.provider();
+        self.runs_at(self.lab.provider().as_ref(), uid).await
+    }
+
+    async fn runs_at(&self, provider: &dyn Provider, uid: &str) -> MachineInfo {
         let deadline = Instant::now() + LIMIT;
         loop {
             let info = provider.get(uid).await.unwrap().unwrap();
@@ -117,7 +124,10 @@ impl Subject<'_> {
     }
 
     async fn deleted(&self, uid: &str) {
-        let provider = self.lab.provider();
+        Self::deleted_at(self.lab.provider().as_ref(), uid).await;
+    }
+
+    async fn deleted_at(provider: &dyn Provider, uid: &str) {
         provider.delete(uid).await.unwrap();
         assert_eq!(provider.get(uid).await, Ok(None));
     }
@@ -235,14 +245,14 @@ impl Subject<'_> {
 
     /// Two clusters share the provider: neither sees the other's machines, and who they are of is read back.
     async fn another_clusters_machines_are_not_listed(&self) {
-        let provider = self.lab.provider();
         let own = self.request("shared");
         let mut other = self.request("shared");
         other.owner.cluster = format!("{}-2", self.cluster);
         other.owner.uid = format!("{}-other", own.owner.uid);
         for request in [&own, &other] {
+            let provider = self.lab.provider_of(&request.owner.cluster);
             provider.create(request).await.unwrap();
-            self.running(&request.owner.uid).await;
+            self.runs_at(provider.as_ref(), &request.owner.uid).await;
         }
         for request in [&own, &other] {
             let listed = self.lab.provider().list(&request.owner.cluster).await.unwrap();
@@ -251,7 +261,7 @@ impl Subject<'_> {
         }
         self.deleted(&own.owner.uid).await;
         assert_eq!(self.lab.provider().list(&other.owner.cluster).await.unwrap().len(), 1);
-        self.deleted(&other.owner.uid).await;
+        Self::deleted_at(self.lab.provider_of(&other.owner.cluster).as_ref(), &other.owner.uid).await;
     }
 
     /// Where there is an end to the room, it is told apart from everything else, and ends when a machine is gone.
