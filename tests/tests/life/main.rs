@@ -5,6 +5,7 @@
 mod changes;
 mod faults;
 mod health;
+mod lost;
 mod people;
 mod retirement;
 mod scale;

@@ -1,0 +1,122 @@
+//! Failover: what becomes of Servers whose machines do not come back.
+
+use berth_core::api::{Server, State};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use crate::world::{LONG, World, is_in, is_settled, machine_id};
+
+/// Three Servers, with this failover policy.
+async fn three(failover: Value) -> (World, Vec<Server>) {
+    let world = World::start().await;
+    world.deploy(3, |v| v["spec"]["failover"] = failover).await;
+    let servers = world.ready(3).await;
+    (world, servers)
+}
+
+fn names(servers: &[Server]) -> Vec<String> {
+    servers.iter().map(ResourceExt::name_any).collect()
+}
+
+fn has_machine(world: &World, uid: &str) -> bool {
+    world.berth.machines().all().unwrap().iter().any(|(of, _)| of == uid)
+}
+
+/// Waits until the set says this about itself in a condition.
+async fn set_says(world: &World, kind: &str, reason: &str) -> String {
+    let sets: kube::Api<berth_core::api::VMReplicaSet> = kube::Api::namespaced(world.berth.client(), "default");
+    berth_tests::eventually(format!("{kind}: {reason}"), LONG, async || {
+        let status = sets.get("web").await.map_err(|e| e.to_string())?.status.unwrap_or_default();
+        let found = status.conditions.iter().find(|c| c.type_ == kind && c.reason == reason);
+        found.map(|c| c.message.clone()).ok_or_else(|| format!("{:?}", status.conditions))
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_stays_away_is_replaced_and_nothing_is_left_of_it() {
+    let (world, before) = three(json!({"waitSeconds": 2, "action": "Replace"})).await;
+    world.berth.machines().kill(&before[1].uid().unwrap()).unwrap();
+    // The name may be given again; the Server is another one.
+    let after = world.ready_when(3, |s| s.uid() != before[1].uid()).await;
+    let stayed = |n: usize| after.iter().any(|s| s.uid() == before[n].uid() && machine_id(s) == machine_id(&before[n]));
+    assert!(stayed(0) && stayed(2), "the others are left alone");
+    for server in &after {
+        world.gets_traffic(&server.name_any()).await;
+    }
+    assert!(!has_machine(&world, &before[1].uid().unwrap()), "its machine is destroyed");
+    assert!(!world.events("Failover").await.is_empty());
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_rebooted_first_and_then_it_is_the_same_one() {
+    let failover = json!({"waitSeconds": 2, "action": "Replace", "reboot": {"cooldownSeconds": 600}});
+    let (world, before) = three(failover).await;
+    world.berth.machines().kill(&before[1].uid().unwrap()).unwrap();
+    world.server("web-1", "Unknown", is_in(State::Unknown)).await;
+    let back = world.server("web-1", "Ready again", is_settled).await;
+    assert_eq!((back.uid(), machine_id(&back)), (before[1].uid(), machine_id(&before[1])));
+    assert!(back.status.unwrap().observed_reboot.is_some());
+    assert_eq!(names(&world.ready(3).await), ["web-0", "web-1", "web-2"]);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_fails_destroys_no_fleet() {
+    // Long enough for both to be seen lost before the turn of the first.
+    let (world, before) = three(json!({"waitSeconds": 8, "action": "Replace"})).await;
+    for server in &before[..2] {
+        world.berth.machines().kill(&server.uid().unwrap()).unwrap();
+    }
+    let message = set_says(&world, "Stalled", "TooManyUnknown").await;
+    assert!(message.contains("2 of 3 Servers") && message.contains("web-0, web-1"), "{message}");
+    for server in &before[..2] {
+        world.berth.machines().reboot(&server.uid().unwrap()).await.unwrap();
+    }
+    let after = world.ready(3).await;
+    let ids = |servers: &[Server]| servers.iter().map(machine_id).collect::<Vec<_>>();
+    assert_eq!(ids(&before), ids(&after), "whoever is back before their turn is kept");
+    set_says(&world, "Stalled", "Progressing").await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_machine_is_kept_for_diagnosis_and_another_takes_its_place() {
+    let failover = json!({"waitSeconds": 2, "action": "Replace", "retain": {"max": 1, "expirySeconds": 20}});
+    let (world, before) = three(failover).await;
+    let uid = before[1].uid().unwrap();
+    world.berth.machines().kill(&uid).unwrap();
+    let kept = world.server("web-1", "kept", |s| s.spec.retain.is_some() && is_in(State::Unknown)(s)).await;
+    assert_eq!(kept.uid().as_ref(), Some(&uid));
+    world.server("web-3", "Ready in its place", is_settled).await;
+    assert!(has_machine(&world, &uid), "its machine is still there");
+    // Its time over, it goes.
+    let after = world.ready(3).await;
+    assert_eq!(names(&after), ["web-0", "web-2", "web-3"]);
+    assert!(!has_machine(&world, &uid));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_shrinks_where_its_number_is_declared() {
+    let (world, before) = three(json!({"waitSeconds": 2, "action": "Shrink"})).await;
+    world.berth.machines().kill(&before[0].uid().unwrap()).unwrap();
+    let after = world.ready(2).await;
+    assert_eq!(names(&after), ["web-1", "web-2"]);
+    assert_eq!(world.deployments().get("web").await.unwrap().spec.replicas, 2);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_is_asked_and_answers_by_retiring_it() {
+    let (world, before) = three(json!({"waitSeconds": 2, "action": "AskHuman"})).await;
+    world.berth.machines().kill(&before[2].uid().unwrap()).unwrap();
+    let message = set_says(&world, "Stalled", "AskHuman").await;
+    assert!(message.contains("kubectl delete server web-2"), "{message}");
+    world.servers().delete("web-2", &kube::api::DeleteParams::default()).await.unwrap();
+    let after = world.ready_when(3, |s| s.uid() != before[2].uid()).await;
+    assert_eq!(after.len(), 3);
+    world.end().await;
+}
