@@ -87,7 +87,13 @@ impl Deployments {
         let servers = live.servers(&set).await?;
         let servers: Vec<&Server> = servers.iter().collect();
         let roll = rollout::next(deployment, &servers, &ledger(&set), self.ctx.clock.now());
-        if roll.ledger != ledger(&set) && !live.swap(&set, &roll.ledger).await? {
+        if roll.ledger == ledger(&set) {
+            // Without a write nothing has shown yet that the ledger was still this one when the Servers were listed.
+            let still = live.set(deployment).await?;
+            if still.is_none_or(|newer| newer.metadata.resource_version != set.metadata.resource_version) {
+                return Ok(());
+            }
+        } else if !live.swap(&set, &roll.ledger).await? {
             return Ok(());
         }
         let app = desired::newest(deployment);

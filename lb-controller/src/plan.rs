@@ -143,6 +143,10 @@ fn hold(server: &Server, status: &ServerStatus, task: &Task, now: Timestamp) -> 
     };
     match end {
         Some(end) => Plan { target: registration(fact, TrafficPhase::Draining), step: None, again: Some(end) },
+        // It is not going to come back: one write instead of two.
+        None if status.state == Some(State::Offline) => {
+            Plan { step: Some(done(task, "drained, and no load balancer knows it", Fact::Unknown)), ..Plan::default() }
+        }
         None => Plan {
             target: registration(fact, TrafficPhase::Held),
             step: Some(with_fact(task, "no traffic reaches it", fact, TrafficPhase::Held)),

@@ -141,6 +141,16 @@ fn removal_is_complete() {
 }
 
 #[test]
+fn a_retired_server_is_removed_as_soon_as_it_is_drained() {
+    let draining = server("Offline", &fact("Draining"), &json!([task("HoldTraffic", "Running", 1)]));
+    let before = plan(&draining, at(29));
+    assert_eq!((phase(&before), before.step.clone()), (Some(Draining), None));
+    let over = plan(&draining, at(30));
+    assert_eq!(over.target, None);
+    assert_eq!(step(&over), (Outcome::Succeeded, Fact::Unknown, Order::AfterTraffic));
+}
+
+#[test]
 fn an_haproxy_that_is_not_there_is_refused_with_words() {
     let mut server = server("Initializing", &Value::Null, &json!([task("RegisterBackend", "Pending", 1)]));
     server.spec.traffic.as_mut().unwrap().haproxy =

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use berth_core::api::{Server, State, TaskKind, TaskPhase};
+use berth_core::api::{Server, State, TaskKind, TaskPhase, TrafficPhase};
 use berth_tests::Part;
 use k8s_openapi::{
     api::admissionregistration::v1::MutatingWebhookConfiguration,
@@ -89,6 +89,10 @@ async fn every_process_is_killed_in_the_middle_of_each_kind_of_task() {
     world.berth.restart(Part::MonitorController).await.unwrap();
     world.ready(2).await;
 
+    // Only a Server without traffic has a RemoveBackend of its own: otherwise the end of draining is the removal.
+    world.patch_server("web-0", json!({"spec": {"force": {"state": "Deploying", "reason": "held"}}})).await;
+    let held = |s: &Server| crate::world::traffic(s) == Some(TrafficPhase::Held);
+    world.server("web-0", "held", held).await;
     world.deployments().delete("web", &DeleteParams::default()).await.unwrap();
     kill_in(&world, TaskKind::HoldTraffic, Part::LbController).await;
     kill_in(&world, TaskKind::RemoveBackend, Part::LbController).await;
