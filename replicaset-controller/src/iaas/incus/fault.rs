@@ -133,7 +133,8 @@ mod tests {
     /// Answers of Incus 6.0.4, word for word.
     #[test]
     fn answers_are_told_apart() {
-        let kinds: [(&str, fn(String) -> Error); 4] = [
+        type Make = fn(String) -> Error;
+        let kinds: [(&str, Make); 4] = [
             ("configuration", Error::Configuration),
             ("quota", Error::Quota),
             ("credentials", Error::Credentials),
