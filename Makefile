@@ -26,7 +26,11 @@ demo: ## Show a whole Berth on this machine, from nothing to three servers that 
 	@target/debug/berth-demo $(ARGS)
 
 .PHONY: test
-test: fmt lint deny typos generated pure docs tests ## Everything that must hold: checks, lints, and all tests
+test: packages fmt lint deny typos generated pure docs tests ## Everything that must hold: checks, lints, and all tests
+
+.PHONY: packages
+packages: ## Install the Debian packages that the tests need (nothing, when they are there)
+	$(run) scripts/packages.sh
 
 .PHONY: fmt
 fmt: ## Formatting is as rustfmt writes it (`cargo fmt --all` mends it)

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that the tests need and that are not there yet: machines of the tests are containers of a real
+# Incus, and Debian machines with real package managers. Does nothing when all of them are there.
+set -euo pipefail
+
+# Debian packages: the program that must be there, and the package that brings it.
+packages() {
+    local missing=() entry
+    for entry in dnf:dnf dnf:dnf-plugins-core rpmbuild:rpm createrepo_c:createrepo-c sshd:openssh-server ssh-keygen:openssh-client curl:curl cc:gcc make:make git:git \
+        ip:iproute2 nft:nftables dnsmasq:dnsmasq-base busybox:busybox-static dropbear:dropbear-bin; do
+        PATH=$PATH:/usr/sbin command -v "${entry%%:*}" >/dev/null || missing+=("${entry#*:}")
+    done
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || { echo "packages: install these by hand: ${missing[*]}" >&2; return 1; }
+    local root=()
+    [ "$(id -u)" = 0 ] || root=(sudo)
+    "${root[@]}" apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
+}
+
+# Incus, for the provider of that name: in Debian 12 it is in bookworm-backports.
+incus() {
+    [ ! -x /usr/libexec/incus/incusd ] || return 0
+    local root=() from=() release=
+    [ "$(id -u)" = 0 ] || root=(sudo)
+    release=$(. /etc/os-release && echo "${ID:-}${VERSION_ID:-}")
+    case $release in
+    debian12)
+        from=(-t bookworm-backports)
+        if ! apt-cache policy | grep -q 'n=bookworm-backports'; then
+            printf '%s\n' 'Types: deb' 'URIs: http://deb.debian.org/debian' 'Suites: bookworm-backports' 'Components: main' \
+                'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg' |
+                "${root[@]}" tee /etc/apt/sources.list.d/berth-backports.sources >/dev/null
+        fi
+        ;;
+    debian1[3-9]) ;;
+    *)
+        echo "packages: install Incus 6.0 or newer so that /usr/libexec/incus/incusd is there (Debian: incus-base); this is ${release:-no Debian}" >&2
+        return 1
+        ;;
+    esac
+    "${root[@]}" apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq --no-install-recommends "${from[@]}" incus-base
+}
+
+packages
+incus
