@@ -321,7 +321,7 @@ mod tests {
             (json!({"endpoint": "unix://relative"}), "spec.parameters.endpoint", "unix:///PATH"),
             (json!({"endpoint": "https://u:p@h:8443"}), "spec.parameters.endpoint", "https://HOST:PORT"),
             (json!({"endpoint": "https://h/1.0"}), "spec.parameters.endpoint", "https://HOST:PORT"),
-            (with(json!({"sise": 1})), "spec.parameters.sise", "endpoint, project, type"),
+            (with(json!({"sizes": 1})), "spec.parameters.sizes", "endpoint, project, type"),
             (with(json!({"type": "pod"})), "spec.parameters.type", "`container` or `virtual-machine`"),
             (with(json!({"profiles": "default"})), "spec.parameters.profiles", "a sequence"),
             (with(json!({"project": ""})), "spec.parameters.project", "must not be empty"),
