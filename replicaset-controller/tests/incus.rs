@@ -262,7 +262,21 @@ fn a_changed_key_is_let_in_by_the_next_create() {
             user: "root".into(),
             host_key: after.host_key.unwrap(),
         };
-        ping(&SshPool::new(key, PoolConfig::default()).machine(target), LIMIT).await.unwrap();
+        let pool = SshPool::new(key, PoolConfig::default());
+        let first = ping(&pool.machine(target.clone()), LIMIT).await.unwrap();
+        // A container has its host's boot id: what its own boot is has to be seen all the same.
+        provider.reboot("k-1").await.unwrap();
+        running(provider.as_ref(), "k-1").await;
+        pool.forget(&target);
+        let deadline = Instant::now() + LIMIT;
+        let again = loop {
+            match ping(&pool.machine(target.clone()), LIMIT).await {
+                Ok(again) => break again,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            sleep(Duration::from_millis(50)).await;
+        };
+        assert_ne!(again.boot_id, first.boot_id);
         provider.delete("k-1").await.unwrap();
     });
 }

@@ -7,7 +7,10 @@ use crate::{
     script::{Facts, Step},
 };
 
-pub(crate) static SCRIPT: LazyLock<String> = LazyLock::new(|| Step::text(&[include_str!("scripts/ping.sh")]));
+/// Says which boot this is.
+pub(crate) const BOOT: &str = include_str!("scripts/boot.sh");
+
+pub(crate) static SCRIPT: LazyLock<String> = LazyLock::new(|| Step::text(&[BOOT, include_str!("scripts/ping.sh")]));
 
 /// What a machine says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +21,8 @@ pub struct MachineInfo {
     pub uptime: Option<Duration>,
 }
 
-/// Asks the machine for its boot id: `BERTH_BOOT_ID` of its sessions, else the kernel's.
+/// Asks the machine for its boot id: `BERTH_BOOT_ID` of its sessions, else the kernel's with the start of the first process, which
+/// differs for containers.
 pub async fn ping(machine: &dyn Machine, timeout: Duration) -> Result<MachineInfo> {
     MachineInfo::from_facts(&Step::new(&SCRIPT).run(machine, "", timeout).await?)
 }

@@ -14,6 +14,7 @@ pub(crate) static READ: LazyLock<String> = LazyLock::new(|| {
         include_str!("../scripts/packages.sh"),
         include_str!("../scripts/apt_state.sh"),
         include_str!("../scripts/dnf_state.sh"),
+        crate::ping::BOOT,
         include_str!("../scripts/inventory.sh"),
     ])
 });

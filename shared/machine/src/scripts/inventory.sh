@@ -1,12 +1,7 @@
 # What is installed, of all kinds at once: what is declared, and what Berth has left its mark on.
 root=$(in_home "$ROOT")
 managed=$root/managed
-boot=${BERTH_BOOT_ID:-}
-if [ -z "$boot" ]; then
-    read -r boot </proc/sys/kernel/random/boot_id
-    if read -r up rest </proc/uptime; then fact uptime "${up%%.*}"; fi
-fi
-fact boot "$boot"
+say_boot
 
 # Archives: the marker inside says what it is; see package_install.sh.
 for marker in "$root"/packages/*/current/.berth-package; do
