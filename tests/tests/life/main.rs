@@ -9,5 +9,6 @@ mod lost;
 mod people;
 mod retirement;
 mod scale;
+mod sets;
 mod world;
 mod writes;
