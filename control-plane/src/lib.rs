@@ -25,5 +25,5 @@ pub use control_plane::{ControlPlane, Options};
 pub use error::{Error, Result};
 pub use guard::{GUARD_VARIABLE, Guard};
 pub use install::{ApiWarning, InstallReport, WebhookEndpoint};
-pub use parts::Part;
+pub use parts::{Part, free_port};
 pub use process::{Launch, Process};

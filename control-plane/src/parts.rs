@@ -1,8 +1,10 @@
 //! The three programs of the control plane: their arguments, ports and readiness.
 
 use std::{
+    collections::BTreeSet,
     net::{Ipv4Addr, TcpListener},
     path::Path,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -35,21 +37,31 @@ pub(crate) struct Ports {
 
 impl Ports {
     /// Two ports that are free now.
-    ///
-    /// They lie below the range from which Linux serves outgoing connections (32768 and up), so that no connection takes
-    /// the port of a part while it restarts.
     pub(crate) fn find() -> Result<Self> {
-        let taken = || Error::Io {
+        Ok(Self { apiserver: free_port()?, controller_manager: free_port()? })
+    }
+}
+
+/// A port of 127.0.0.1 that is free now, and that this process has not given away before: two that start at the same time
+/// never get the same one.
+///
+/// It lies below the range from which Linux serves outgoing connections (32768 and up), so that no connection takes it while
+/// a program that listens on it restarts.
+///
+/// # Errors
+/// When none is free between 20000 and 32000.
+pub fn free_port() -> Result<u16> {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let port = (0..1000)
+        .map(|_| rand::rng().random_range(20_000..32_000))
+        .find(|port| !given.contains(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .ok_or_else(|| Error::Io {
             doing: "find a free loopback port between 20000 and 32000".to_owned(),
             source: std::io::ErrorKind::AddrInUse.into(),
-        };
-        let mut free = (0..1000)
-            .map(|_| rand::rng().random_range(20_000..32_000))
-            .filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
-        let apiserver = free.next().ok_or_else(taken)?;
-        let controller_manager = free.find(|port| *port != apiserver).ok_or_else(taken)?;
-        Ok(Self { apiserver, controller_manager })
-    }
+        })?;
+    given.insert(port);
+    Ok(port)
 }
 
 /// etcd listens on unix sockets in its own folder: no port to collide on, and nobody else can reach it.

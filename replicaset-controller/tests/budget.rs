@@ -237,3 +237,22 @@ proptest! {
         prop_assert!(world.ledger.is_empty(), "{:?}", world.ledger);
     }
 }
+
+/// Ready for long, with a Service declared.
+fn behind_a_service(name: &str, traffic: &str) -> Server {
+    let mut server = server(name, "Ready", 100, false, true);
+    server.spec.traffic = serde_json::from_value(json!({"services": [{"name": "web", "port": 80}]})).unwrap();
+    server.status.as_mut().unwrap().traffic = serde_json::from_value(json!({"phase": traffic})).unwrap();
+    server
+}
+
+#[test]
+fn a_ready_server_that_gets_no_traffic_yet_is_not_available_and_costs_nothing() {
+    let servers = [behind_a_service("a", "Serving"), behind_a_service("b", "Held"), behind_a_service("c", "Serving")];
+    let servers: Vec<&Server> = servers.iter().collect();
+    let budget = budget(3, 1);
+    assert_eq!(unavailable(&servers, &[], budget, now()), 1);
+    // Behind its gate it is out of service anyhow; the others have to stay.
+    assert_eq!(names(&next_to_disturb(&servers, &[], budget, now(), |_| true)), ["b"]);
+    assert!(next_to_disturb(&servers, &[], budget, now(), |s| name(s) != "b").is_empty());
+}

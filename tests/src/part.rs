@@ -2,14 +2,13 @@
 
 use std::{
     fmt,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
 };
 
-use anyhow::{Context, Result};
-use berth_control_plane::{Launch, Process};
-use rand::RngExt;
+use anyhow::Result;
+use berth_control_plane::{Launch, Process, free_port};
 
 use crate::{programs::program, serving::Serving};
 
@@ -110,11 +109,7 @@ pub(crate) fn launch(part: Part, number: usize, http: SocketAddr, setting: &Sett
     Ok(launch.args(setting.extra.iter().cloned()))
 }
 
-/// A port of 127.0.0.1 that is free now, below the range that outgoing connections take theirs from: it stays free
-/// while a program that listens on it restarts.
+/// A port of 127.0.0.1 that is free now, and stays free while a program that listens on it restarts.
 pub(crate) fn free_address() -> Result<SocketAddr> {
-    (0..1000)
-        .map(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, rand::rng().random_range(20_000..32_000))))
-        .find(|address| TcpListener::bind(address).is_ok())
-        .context("find a free port of 127.0.0.1 between 20000 and 32000")
+    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)))
 }

@@ -157,7 +157,7 @@ fn waiting_for(set: &VMReplicaSet, status: &VMReplicaSetStatus, active: &[&Serve
         return Some(format!("{} to be Ready: it waits for {detail}{more}", name(server)));
     }
     if status.available_replicas < status.replicas {
-        return Some("Servers to be Ready for long enough".to_owned());
+        return Some("Servers to be Ready for long enough, and to get their traffic".to_owned());
     }
     (about.to_replace > 0).then(|| format!("{} machines to be replaced", about.to_replace))
 }

@@ -16,7 +16,10 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
-use crate::api::{Server, State, UpdateStrategy, VMReplicaSet};
+use crate::{
+    api::{Server, State, UpdateStrategy, VMReplicaSet},
+    lifecycle::gets_its_traffic,
+};
 
 /// Share of the Servers that may be unavailable when nothing is declared, in percent.
 const DEFAULT_PERCENT: usize = 25;
@@ -183,10 +186,11 @@ pub fn is_ready(server: &Server) -> bool {
     is_active(server) && is_observed(server) && state(server) == Some(State::Ready)
 }
 
-/// Whether the Server has been Ready for `min_ready_seconds`.
+/// Whether the Server has been Ready for `min_ready_seconds`, and gets its traffic: while a gate keeps that away it is of no
+/// use to anybody.
 #[must_use]
 pub fn is_available(server: &Server, min_ready_seconds: i32, now: Timestamp) -> bool {
-    is_ready(server) && available_at(server, min_ready_seconds).is_none_or(|at| at <= now)
+    is_ready(server) && gets_its_traffic(server) && available_at(server, min_ready_seconds).is_none_or(|at| at <= now)
 }
 
 /// When a Ready Server becomes available, if nothing happens to it.
@@ -249,7 +253,8 @@ fn next_at_pace<'a>(
     let active: Vec<&Server> = servers.iter().copied().filter(|s| is_active(s)).collect();
     let (old, new): (Vec<&Server>, Vec<&Server>) = active.iter().partition(|s| outdated(s));
     let wanted = active.len().saturating_sub(budget.partition).saturating_sub(new.len());
-    let (ready, unready): (Vec<&Server>, Vec<&Server>) = old.into_iter().partition(|s| is_ready(s));
+    let (ready, unready): (Vec<&Server>, Vec<&Server>) =
+        old.into_iter().partition(|s| is_ready(s) && gets_its_traffic(s));
     let room = budget.max_unavailable.saturating_sub(unavailable(servers, ledger, budget, now)).min(ready_at_most);
     unready.into_iter().chain(ready.into_iter().take(room)).take(wanted).collect()
 }

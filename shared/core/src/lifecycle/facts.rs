@@ -112,6 +112,12 @@ pub(super) fn serves(status: &ServerStatus) -> bool {
     status.traffic.as_ref().is_some_and(|t| t.phase == TrafficPhase::Serving)
 }
 
+/// Whether the Server gets its traffic, if it declares any.
+#[must_use]
+pub fn gets_its_traffic(server: &Server) -> bool {
+    declared_traffic(server).is_none() || serves(status(server))
+}
+
 /// Whether the deployed code is that which is declared, as read back since the machine was last out of sight.
 pub(super) fn app_right(server: &Server) -> bool {
     server.spec.app.as_ref().is_none_or(|app| {
