@@ -289,7 +289,7 @@ async fn the_inventory_sees_what_became_of_an_archive() {
 async fn a_machine_that_is_a_process_never_touches_its_hosts_packages() {
     let lab = Lab::start();
     let package = ManagedPackage { name: "berth-nothing".into(), version: "1".into(), hold: true };
-    let error = apt::install(&lab.machine(), ROOT, &[package], LIMIT).await.unwrap_err();
+    let error = apt::MANAGER.install(&lab.machine(), ROOT, &[package], LIMIT).await.unwrap_err();
     assert!(matches!(&error, Error::Unsuitable(reason) if reason.contains("host")) && error.is_permanent(), "{error}");
     assert!(!lab.path("managed").exists());
 }

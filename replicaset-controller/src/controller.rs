@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use berth_core::api::{Approval, Executor, MachineClass, Server, TargetKind, VMReplicaSet};
-use berth_runtime::{Cache, Context, Controller, Process};
+use berth_runtime::{Cache, Cached, Context, Controller, Process};
 use futures::{Stream, StreamExt as _, future, stream};
 use kube::runtime::reflector::{ObjectRef, Store};
 
@@ -45,8 +45,8 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
     let by_set = Arc::new(Sets::new(ctx.clone(), of_sets, Arc::new(usable.clone()), Arc::new(drift.clone())));
     tokio::join!(
         orphans.run(Duration::from_secs(u64::from(args.orphan_period))),
-        steps(&ctx, &servers, &approvals, of_class(&classes, servers.store()), by_server.clone()),
-        tasks(&ctx, &servers, &usable, of_class(&classes, servers.store()), by_server),
+        steps(&ctx, &servers, &approvals, of_class(&classes, servers.store(), class_of_server), by_server.clone()),
+        tasks(&ctx, &servers, &usable, of_class(&classes, servers.store(), class_of_server), by_server),
         scale(&ctx, &servers, &sets, &classes, &drift, by_set),
         drift.run(),
     );
@@ -94,7 +94,7 @@ async fn scale(
     let index = Arc::new(Index::default());
     Controller::new("vmreplicasets", sets)
         .also_on(owners(servers, index.clone()))
-        .also_on(sets_of_class(classes, sets.store()))
+        .also_on(of_class(classes, sets.store(), class_of_set))
         .also_on(drift.changes())
         .concurrency(ctx.concurrency)
         .run(ctx, app, move |set, app| {
@@ -110,30 +110,26 @@ async fn scale(
         .await;
 }
 
-/// The Servers of changed classes: what waits for the class is looked at again.
-fn of_class(
+/// What is of changed classes, by the class's name: what waits for the class is looked at again.
+fn of_class<K: Cached>(
     classes: &Cache<MachineClass>,
-    servers: Store<Server>,
-) -> impl Stream<Item = ObjectRef<Server>> + Send + use<> {
+    store: Store<K>,
+    class: fn(&K) -> &str,
+) -> impl Stream<Item = ObjectRef<K>> + Send + use<K> {
     classes.changes().flat_map(move |change| {
         let name = change.object().metadata.name.clone().unwrap_or_default();
-        let all = servers.state();
-        let own = all.iter().filter(|server| server.spec.machine.class_name == name);
-        stream::iter(own.map(|server| ObjectRef::from_obj(&**server)).collect::<Vec<_>>())
+        let all = store.state();
+        let own = all.iter().filter(|object| class(object) == name);
+        stream::iter(own.map(|object| ObjectRef::from_obj(&**object)).collect::<Vec<_>>())
     })
 }
 
-/// The sets of changed classes.
-fn sets_of_class(
-    classes: &Cache<MachineClass>,
-    sets: Store<VMReplicaSet>,
-) -> impl Stream<Item = ObjectRef<VMReplicaSet>> + Send + use<> {
-    classes.changes().flat_map(move |change| {
-        let name = change.object().metadata.name.clone().unwrap_or_default();
-        let all = sets.state();
-        let own = all.iter().filter(|set| set.spec.template.spec.machine.class_name == name);
-        stream::iter(own.map(|set| ObjectRef::from_obj(&**set)).collect::<Vec<_>>())
-    })
+fn class_of_server(server: &Server) -> &str {
+    &server.spec.machine.class_name
+}
+
+fn class_of_set(set: &VMReplicaSet) -> &str {
+    &set.spec.template.spec.machine.class_name
 }
 
 /// The Servers that Approvals are about.

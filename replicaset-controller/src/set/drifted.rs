@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use berth_core::{
     api::{Server, VMReplicaSet},
-    budget::{self, Axis, Budget, Entry, Roll},
+    budget::{self, Axis, Budget, Entry, Roll, name},
 };
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -138,8 +138,4 @@ pub fn plan<'a>(set: &VMReplicaSet, servers: &[&'a Server], ledger: &[String], f
     let entered = budget::entered_servers(servers, &ledger, Axis::Drift).into_iter();
     let touch = entered.filter(|s| budget::is_ready(s) && is_to_report(s) && !asked.contains(name(s))).collect();
     Roll { ledger, touch }
-}
-
-fn name(server: &Server) -> &str {
-    server.metadata.name.as_deref().unwrap_or_default()
 }

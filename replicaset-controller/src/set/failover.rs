@@ -6,15 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::plan::{Effect, Obstacle};
+use super::{
+    members,
+    plan::{Effect, Obstacle},
+};
 use berth_core::{
     api::{Failover, FailoverAction, Retain, Server, State, VMReplicaSet},
-    budget::{self, Axis, Entry},
+    budget::{self, Axis, Entry, name},
 };
-use k8s_openapi::{
-    apimachinery::pkg::util::intstr::IntOrString,
-    jiff::{SignedDuration, Timestamp},
-};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// With this annotation and the value [`DISABLED`], failover leaves a Server alone.
 pub const ANNOTATION: &str = "berth.dev/failover";
@@ -111,8 +111,9 @@ pub fn plan(set: &VMReplicaSet, servers: &[&Server], ledger: &[String], silent: 
         return plan;
     }
     let active = servers.iter().filter(|s| budget::is_active(s)).count();
-    if lost.len() > brake(policy, active) {
-        plan.held = Some(braked(&lost, active, policy));
+    let limit = budget::at_least_one(policy.unhealthy_less_than_or_equal_to.as_ref(), DEFAULT_BRAKE, active);
+    if lost.len() > limit {
+        plan.held = Some(braked(&lost, active, limit));
         return plan;
     }
     let rebooting = stages.iter().filter(|(_, stage)| matches!(stage, Stage::Rebooted(_))).count();
@@ -255,7 +256,7 @@ fn still_begun(set: &VMReplicaSet, servers: &[&Server], ledger: &[String]) -> Ve
     let replicas = usize::try_from(set.spec.replicas).unwrap_or(0);
     let mut missing = replicas.max(total) - healthy;
     let find = |wanted: &str| servers.iter().find(|s| name(s) == wanted);
-    let stays = |line: &String| match line.parse::<Entry>() {
+    let mut stays = |line: &String| match line.parse::<Entry>() {
         Ok(entry) if entry.axis == Axis::Failover => match find(&entry.server) {
             Some(server) if is_lost(server) => true,
             Some(server) if budget::is_active(server) => false,
@@ -268,7 +269,6 @@ fn still_begun(set: &VMReplicaSet, servers: &[&Server], ledger: &[String]) -> Ve
         },
         _ => true,
     };
-    let mut stays = stays;
     ledger.iter().filter(|line| stays(line)).cloned().collect()
 }
 
@@ -285,35 +285,18 @@ fn is_opted_out(server: &Server) -> bool {
     server.metadata.annotations.iter().flatten().any(|(key, value)| key == ANNOTATION && value == DISABLED)
 }
 
-/// How many Servers may be lost before nothing is replaced any more. A percentage is rounded down, but to one Server at
-/// least unless it is 0 %.
-fn brake(policy: &Failover, active: usize) -> usize {
-    let percent = |percent: usize| if percent == 0 { 0 } else { (active * percent / 100).max(1) };
-    match &policy.unhealthy_less_than_or_equal_to {
-        None => percent(DEFAULT_BRAKE),
-        Some(IntOrString::Int(n)) => usize::try_from(*n).unwrap_or(0),
-        Some(IntOrString::String(text)) => {
-            text.strip_suffix('%').and_then(|n| n.parse().ok()).map_or(0, |n: usize| percent(n.min(100)))
-        }
-    }
-}
-
-fn braked(lost: &[&Server], active: usize, policy: &Failover) -> Held {
+/// Why nothing is replaced: more Servers are lost than `limit`.
+fn braked(lost: &[&Server], active: usize, limit: usize) -> Held {
     let message = format!(
-        "{} of {active} Servers cannot be reached, more than the {} up to which machines are rebooted or replaced: {}; look at the network first",
+        "{} of {active} Servers cannot be reached, more than the {limit} up to which machines are rebooted or replaced: {}; look at the network first",
         lost.len(),
-        brake(policy, active),
         names(lost)
     );
     Held { reason: "TooManyUnknown", message }
 }
 
 fn names(servers: &[&Server]) -> String {
-    let first: Vec<&str> = servers.iter().take(NAMES).map(|s| name(s)).collect();
-    match servers.len().saturating_sub(NAMES) {
-        0 => first.join(", "),
-        more => format!("{} and {more} more", first.join(", ")),
-    }
+    members::listed(servers.iter().map(|s| name(s)), NAMES)
 }
 
 /// One id for each loss, so that a request made twice is one.
@@ -328,8 +311,4 @@ fn since(server: &Server) -> Timestamp {
 
 fn later(at: Timestamp, seconds: i32) -> Timestamp {
     at.checked_add(SignedDuration::from_secs(i64::from(seconds))).unwrap_or(Timestamp::MAX)
-}
-
-fn name(server: &Server) -> &str {
-    server.metadata.name.as_deref().unwrap_or_default()
 }

@@ -105,3 +105,11 @@ pub fn server_name(set: &str, ordinal: usize) -> String {
 pub fn ordinal(set: &str, server: &str) -> Option<usize> {
     server.strip_prefix(set)?.strip_prefix('-')?.parse().ok()
 }
+
+/// Names for a message: the first so many, and how many more there are.
+#[must_use]
+pub fn listed<'a>(names: impl ExactSizeIterator<Item = &'a str>, at_most: usize) -> String {
+    let more = names.len().saturating_sub(at_most);
+    let first = names.take(at_most).collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{first} and {more} more") } else { first }
+}

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use berth_core::{
     api::{Server, UpdateType, VMReplicaSet},
-    budget::{self, Axis, Budget, Entry, Roll},
+    budget::{self, Axis, Budget, Entry, Roll, name},
 };
 use k8s_openapi::jiff::Timestamp;
 
@@ -136,8 +136,4 @@ fn next<'a>(
         next.push(server);
     }
     next
-}
-
-fn name(server: &Server) -> &str {
-    server.metadata.name.as_deref().unwrap_or_default()
 }

@@ -2,13 +2,13 @@
 
 use berth_core::{
     api::{Server, UpdateType, VMReplicaSet},
-    budget::{self, Axis, Budget, Pace, Roll},
+    budget::{self, Axis, Budget, Pace, Roll, name},
     conditions,
 };
 use k8s_openapi::jiff::Timestamp;
 
 use super::{
-    environment,
+    environment, members,
     pace::Pacer,
     plan::{Effect, Obstacle},
     status::STALLED,
@@ -69,12 +69,10 @@ pub fn too_many_failed(set: &VMReplicaSet, servers: &[&Server]) -> Option<Obstac
         return None;
     }
     let (first, why) = failed.first()?;
-    let named: Vec<&str> = failed.iter().take(NAMED).map(|(name, _)| *name).collect();
-    let more = if failed.len() > NAMED { format!(" and {} more", failed.len() - NAMED) } else { String::new() };
+    let named = members::listed(failed.iter().map(|(name, _)| *name), NAMED);
     let message = format!(
-        "{} Servers are stalled with the new template, at most {max} may be (updateStrategy.maxFailed): {}{more}; {first}: {why}",
+        "{} Servers are stalled with the new template, at most {max} may be (updateStrategy.maxFailed): {named}; {first}: {why}",
         failed.len(),
-        named.join(", "),
     );
     Some(Obstacle { effect: Effect::Holds, reason: TOO_MANY_FAILED.to_owned(), message })
 }
@@ -86,8 +84,4 @@ fn stalled(server: &Server) -> Option<&str> {
 
 fn age(server: &Server) -> (Option<Timestamp>, &str) {
     (server.metadata.creation_timestamp.as_ref().map(|time| time.0), name(server))
-}
-
-fn name(server: &Server) -> &str {
-    server.metadata.name.as_deref().unwrap_or_default()
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use berth_core::{
     api::{Server, VMReplicaSet},
-    budget::{self, Axis, Entry},
+    budget::{self, Axis, Entry, name},
 };
 
 use super::{
@@ -93,10 +93,6 @@ fn pending(set: &VMReplicaSet, servers: &[&Server], taken: &BTreeSet<String>) ->
     }
     let exists: HashSet<&str> = servers.iter().map(|s| name(s)).collect();
     creating.iter().filter(|n| !exists.contains(n.as_str()) && !taken.contains(*n)).cloned().collect()
-}
-
-fn name(server: &Server) -> &str {
-    server.metadata.name.as_deref().unwrap_or_default()
 }
 
 fn free_names(

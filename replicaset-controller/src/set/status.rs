@@ -2,7 +2,7 @@
 
 use berth_core::{
     api::{Server, UpdateType, VMReplicaSet, VMReplicaSetStatus},
-    budget::{self, Budget},
+    budget::{self, Budget, name},
     conditions,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
@@ -84,10 +84,6 @@ pub fn news(before: Option<&VMReplicaSetStatus>, after: &VMReplicaSetStatus) -> 
 
 fn to_i32(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
-}
-
-fn name(server: &Server) -> &str {
-    server.metadata.name.as_deref().unwrap_or_default()
 }
 
 /// A reason and a message.

@@ -7,7 +7,8 @@ use std::{
 
 use berth_core::{
     api::{ScaleDownPolicy, Server, UpdateType, VMReplicaSet},
-    budget, digest,
+    budget::{self, name},
+    digest,
 };
 
 use super::environment;
@@ -36,10 +37,6 @@ pub fn ranked<'a>(set: &VMReplicaSet, servers: &[&'a Server], lost: &BTreeSet<St
         )
     });
     ranked
-}
-
-fn name(server: &Server) -> &str {
-    server.metadata.name.as_deref().unwrap_or_default()
 }
 
 fn cost(server: &Server) -> i64 {

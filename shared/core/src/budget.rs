@@ -138,16 +138,19 @@ fn count(n: i32) -> usize {
     usize::try_from(n).unwrap_or(0)
 }
 
-/// How many of `replicas` Servers may be unavailable. A percentage is rounded down, but to one Server at least unless
-/// it is 0 %: a budget that a small set rounds to nothing would hold every change for ever.
+/// How many of `replicas` Servers may be unavailable.
 #[must_use]
 pub fn max_unavailable(strategy: &UpdateStrategy, replicas: i32) -> usize {
-    let percent = |percent: usize| match percent {
-        0 => 0,
-        percent => (count(replicas) * percent / 100).max(1),
-    };
-    match &strategy.max_unavailable {
-        None => percent(DEFAULT_PERCENT),
+    at_least_one(strategy.max_unavailable.as_ref(), DEFAULT_PERCENT, count(replicas))
+}
+
+/// A number, or so many percent of `total` (`default` when nothing is declared). A percentage is rounded down, but to one
+/// at least unless it is 0 %: a bound that a small set rounds to nothing would hold everything for ever.
+#[must_use]
+pub fn at_least_one(declared: Option<&IntOrString>, default: usize, total: usize) -> usize {
+    let percent = |percent: usize| if percent == 0 { 0 } else { (total * percent / 100).max(1) };
+    match declared {
+        None => percent(default),
         Some(IntOrString::Int(n)) => count(*n),
         Some(IntOrString::String(text)) => {
             text.strip_suffix('%').and_then(|n| n.parse().ok()).map_or(0, |n: usize| percent(n.min(100)))
@@ -204,7 +207,9 @@ fn state(server: &Server) -> Option<State> {
     server.status.as_ref().and_then(|s| s.state)
 }
 
-fn name(server: &Server) -> &str {
+/// The Server's name, which every stored one has.
+#[must_use]
+pub fn name(server: &Server) -> &str {
     server.metadata.name.as_deref().unwrap_or_default()
 }
 

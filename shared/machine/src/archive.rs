@@ -8,11 +8,14 @@ use std::{sync::LazyLock, time::Duration};
 
 use crate::{Error, Machine, Result, script::Step, validate};
 
+/// Says which archives are installed.
+pub(crate) const STATE: &str = include_str!("scripts/archive_state.sh");
 const FETCH: &str = include_str!("scripts/fetch.sh");
 
 pub(crate) static INSTALL: LazyLock<String> =
     LazyLock::new(|| Step::text(&[FETCH, include_str!("scripts/package_install.sh")]));
-pub(crate) static LIST: LazyLock<String> = LazyLock::new(|| Step::text(&[include_str!("scripts/package_list.sh")]));
+pub(crate) static LIST: LazyLock<String> =
+    LazyLock::new(|| Step::text(&[STATE, include_str!("scripts/package_list.sh")]));
 pub(crate) static REMOVE: LazyLock<String> =
     LazyLock::new(|| Step::text(&[FETCH, include_str!("scripts/package_remove.sh")]));
 

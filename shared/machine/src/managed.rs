@@ -4,7 +4,7 @@
 //! what it installed is ever removed. A mark is written before the installation, so that a machine that dies in the
 //! middle still knows whose the package is.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, sync::LazyLock, time::Duration};
 
 use crate::{
     Error, Machine, Result,
@@ -40,15 +40,16 @@ pub enum Removal {
     Kept(String),
 }
 
-/// The steps of one package manager.
-pub(crate) struct Manager {
+/// A package manager: its steps.
+pub struct Manager {
     pub(crate) name: &'static str,
-    pub(crate) install: &'static str,
-    pub(crate) remove: &'static str,
+    pub(crate) install: &'static LazyLock<String>,
+    pub(crate) remove: &'static LazyLock<String>,
 }
 
 impl Manager {
-    pub(crate) async fn install(
+    /// Brings these packages, up or down, to their versions and holds them there, in one transaction.
+    pub async fn install(
         &self,
         machine: &dyn Machine,
         root: &str,
@@ -68,7 +69,9 @@ impl Manager {
         facts.yes("changed").map(Change::from_yes)
     }
 
-    pub(crate) async fn remove(
+    /// Removes a package that Berth installed (apt: its configuration files excepted), and with it at most those in `also`.
+    /// One that others need, or that was there before Berth, is only given up: its hold goes, and it stays.
+    pub async fn remove(
         &self,
         machine: &dyn Machine,
         root: &str,

@@ -1,6 +1,6 @@
 //! A bare client that sends the writes that Berth sent, of the same kinds, through the same webhook.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use berth_core::{FINALIZER, api::Server};
 use berth_tests::{BERTH_NAMESPACE, Berth, Part};
@@ -29,26 +29,12 @@ pub(crate) async fn writes_per_second(berth: &Berth, count: usize, up: &Writes, 
     let client = berth.control_plane().service_account_client(BERTH_NAMESPACE, name).await.unwrap();
     let lb = Part::LbController.name();
     let lb = berth.control_plane().service_account_client(BERTH_NAMESPACE, lb).await.unwrap();
-    let rate = |writes: usize, begin: Instant| writes as f64 / begin.elapsed().as_secs_f64();
-    let bare = Arc::new(Bare::new(client, lb));
-
+    let bare = &Bare::new(client, lb);
     let (statuses, slices) = shares(up, count);
-    let begin = Instant::now();
-    let sent = each(count, |n| {
-        let bare = bare.clone();
-        async move { bare.up(n, statuses, n < slices).await }
-    })
-    .await;
-    let up = rate(sent, begin);
-
+    let up = rate(count, |n| bare.up(n, statuses, n < slices)).await;
     let (statuses, slices) = shares(down, count);
-    let begin = Instant::now();
-    let sent = each(count, |n| {
-        let bare = bare.clone();
-        async move { bare.down(n, statuses, n < slices).await }
-    })
-    .await;
-    Rates { up, down: rate(sent, begin) }
+    let down = rate(count, |n| bare.down(n, statuses, n < slices)).await;
+    Rates { up, down }
 }
 
 /// Status writes of each Server, and how many writes of EndpointSlices there are at all.
@@ -58,8 +44,12 @@ fn shares(writes: &Writes, count: usize) -> (usize, usize) {
     (usize::try_from(statuses).unwrap(), usize::try_from(slices).unwrap())
 }
 
-async fn each<F: Future<Output = usize>>(count: usize, work: impl Fn(usize) -> F) -> usize {
-    stream::iter((0..count).map(work)).buffer_unordered(CALLS).fold(0, |sum, n| async move { sum + n }).await
+/// Does the work so many times, a few at once. Says how many writes that were per second.
+async fn rate<F: Future<Output = usize>>(count: usize, work: impl Fn(usize) -> F) -> f64 {
+    let begin = Instant::now();
+    let calls = stream::iter((0..count).map(work)).buffer_unordered(CALLS);
+    let writes = calls.fold(0, |sum, n| async move { sum + n }).await;
+    writes as f64 / begin.elapsed().as_secs_f64()
 }
 
 struct Bare {

@@ -139,8 +139,8 @@ impl Work<'_> {
         let (machine, root) = (self.machine, self.root);
         Ok(match group.first() {
             None => Change::None,
-            Some(Declared::Apt(_)) => apt::install(machine, root, &managed(), CHANGE_LIMIT).await?,
-            Some(Declared::Dnf(_)) => dnf::install(machine, root, &managed(), CHANGE_LIMIT).await?,
+            Some(Declared::Apt(_)) => apt::MANAGER.install(machine, root, &managed(), CHANGE_LIMIT).await?,
+            Some(Declared::Dnf(_)) => dnf::MANAGER.install(machine, root, &managed(), CHANGE_LIMIT).await?,
             Some(Declared::Archive(package)) => archive::install_package(machine, root, package, CHANGE_LIMIT).await?,
             Some(Declared::Script(package)) => scripted::install(machine, root, package, CHANGE_LIMIT).await?,
         })
@@ -171,8 +171,8 @@ impl Work<'_> {
     async fn remove(&self, found: &Found, also: &[&str]) -> Result<Removal, Failure> {
         let (machine, root, name) = (self.machine, self.root, found.name.as_str());
         Ok(match found.kind {
-            Kind::Apt => apt::remove(machine, root, name, also, CHANGE_LIMIT).await?,
-            Kind::Dnf => dnf::remove(machine, root, name, also, CHANGE_LIMIT).await?,
+            Kind::Apt => apt::MANAGER.remove(machine, root, name, also, CHANGE_LIMIT).await?,
+            Kind::Dnf => dnf::MANAGER.remove(machine, root, name, also, CHANGE_LIMIT).await?,
             Kind::Script => scripted::remove(machine, root, name, CHANGE_LIMIT).await?,
             Kind::Archive => match archive::remove_package(machine, root, name, CHANGE_LIMIT).await? {
                 Change::Done => Removal::Removed,

@@ -15,6 +15,7 @@ pub(crate) static READ: LazyLock<String> = LazyLock::new(|| {
         include_str!("../scripts/apt_state.sh"),
         include_str!("../scripts/dnf_state.sh"),
         crate::ping::BOOT,
+        crate::archive::STATE,
         include_str!("../scripts/inventory.sh"),
     ])
 });

@@ -3,19 +3,7 @@ root=$(in_home "$ROOT")
 managed=$root/managed
 say_boot
 
-# Archives: the marker inside says what it is; see package_install.sh.
-for marker in "$root"/packages/*/current/.berth-package; do
-    [ -f "$marker" ] || continue
-    name= version= sha256=
-    while IFS='=' read -r key value; do
-        case $key in
-        name) name=$value ;;
-        version) version=$value ;;
-        sha256) sha256=$value ;;
-        esac
-    done <"$marker"
-    fact archive "$name" "$version" "$sha256"
-done
+archives archive
 i=0
 while [ "$i" -lt "$ARCHIVES" ]; do
     eval "name=\$ARCHIVE_${i}_NAME marker=\$ARCHIVE_${i}_MARKER destination=\$ARCHIVE_${i}_DESTINATION remove=\$ARCHIVE_${i}_REMOVE"

@@ -1,13 +1,2 @@
 root=$(in_home "$ROOT")
-for marker in "$root"/packages/*/current/.berth-package; do
-    [ -f "$marker" ] || continue
-    name= version= sha256=
-    while IFS='=' read -r key value; do
-        case $key in
-        name) name=$value ;;
-        version) version=$value ;;
-        sha256) sha256=$value ;;
-        esac
-    done <"$marker"
-    fact package "$name" "$version" "$sha256"
-done
+archives package

@@ -66,11 +66,11 @@ impl Lab {
     }
 
     async fn install(&self, packages: &[ManagedPackage]) -> Result<Change, Error> {
-        apt::install(&self.debian.machine, ROOT, packages, LIMIT).await
+        apt::MANAGER.install(&self.debian.machine, ROOT, packages, LIMIT).await
     }
 
     async fn remove(&self, name: &str, also: &[&str]) -> Removal {
-        apt::remove(&self.debian.machine, ROOT, name, also, LIMIT).await.unwrap()
+        apt::MANAGER.remove(&self.debian.machine, ROOT, name, also, LIMIT).await.unwrap()
     }
 
     /// What the inventory says about a declared package.

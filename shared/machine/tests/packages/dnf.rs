@@ -57,11 +57,11 @@ impl Lab {
     }
 
     async fn install(&self, packages: &[ManagedPackage]) -> Result<Change, Error> {
-        dnf::install(&self.debian.machine, ROOT, packages, LIMIT).await
+        dnf::MANAGER.install(&self.debian.machine, ROOT, packages, LIMIT).await
     }
 
     async fn remove(&self, name: &str, also: &[&str]) -> Removal {
-        dnf::remove(&self.debian.machine, ROOT, name, also, LIMIT).await.unwrap()
+        dnf::MANAGER.remove(&self.debian.machine, ROOT, name, also, LIMIT).await.unwrap()
     }
 
     async fn found(&self, package: &ManagedPackage) -> Option<Found> {
