@@ -169,7 +169,7 @@ fn decide(
     now: Timestamp,
 ) -> Result<Outcome, Denial> {
     match (subject, &*request.operation) {
-        (Subject::Servers, "CREATE") => create(request, author, now),
+        (Subject::Servers, "CREATE") => create(request, author, ids, now),
         (Subject::Servers, "UPDATE") => update(request, author, ids, now),
         (Subject::ServerStatus, "UPDATE") => {
             let new = object::server(object(request)?)?;
@@ -187,11 +187,17 @@ fn decide(
     }
 }
 
-fn create(request: &Request<'_>, author: &Author, now: Timestamp) -> Result<Outcome, Denial> {
-    let new = object::server(object(request)?)?;
+fn create(request: &Request<'_>, author: &Author, ids: &Identities, now: Timestamp) -> Result<Outcome, Denial> {
+    let raw = object(request)?;
+    let new = object::server(raw)?;
     let stamps = Stamps::of(&new);
     let admitted = lifecycle::admit_create(new, author, now)?;
-    Ok(Outcome { patch: stamps.patch(&admitted).encode(), ..Outcome::default() })
+    let patch = stamps.patch(&admitted);
+    // Programs alone write to a Server that a controller creates, a dozen times until it is Ready. Telling who wrote which
+    // of its fields would cost the apiserver more than all the rest of such a write.
+    let is_ours = ids.executor(author).is_some() && object::is_tracked(raw);
+    let patch = if is_ours { patch.untrack() } else { patch };
+    Ok(Outcome { patch: patch.encode(), ..Outcome::default() })
 }
 
 fn update(request: &Request<'_>, author: &Author, ids: &Identities, now: Timestamp) -> Result<Outcome, Denial> {

@@ -3,7 +3,10 @@
 
 use berth_core::api::{Approval, ApprovalSpec, Server, ServerSpec, ServerStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
@@ -74,6 +77,17 @@ struct RawMetadata {
 }
 
 #[derive(Deserialize)]
+struct RawManaged {
+    metadata: Managed,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Managed {
+    managed_fields: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
 struct RawApproval {
     metadata: Metadata,
     spec: ApprovalSpec,
@@ -97,6 +111,12 @@ pub fn server(raw: &RawValue) -> Result<Server, Undecodable> {
 /// Decodes the metadata of a Server and nothing else.
 pub fn metadata(raw: &RawValue) -> Result<ObjectMeta, Undecodable> {
     decode::<RawMetadata>(raw).map(|raw| raw.metadata.into())
+}
+
+/// Whether the object says which of its fields were written by whom.
+#[must_use]
+pub fn is_tracked(raw: &RawValue) -> bool {
+    decode::<RawManaged>(raw).is_ok_and(|raw| raw.metadata.managed_fields.is_some())
 }
 
 /// Decodes the status of a Server and nothing else.

@@ -50,6 +50,14 @@ impl Patch {
         self.push("add", path, Some(value));
     }
 
+    /// Ends the tracking of who wrote which field: while an object has no `managedFields`, the apiserver does not begin to
+    /// keep them before somebody applies it server-side.
+    #[must_use]
+    pub fn untrack(mut self) -> Self {
+        self.remove("/metadata/managedFields");
+        self
+    }
+
     fn remove(&mut self, path: &str) {
         self.push::<()>("remove", path, None);
     }

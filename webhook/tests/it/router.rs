@@ -55,6 +55,24 @@ async fn a_new_server_gets_its_finalizer_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_server_that_a_controller_creates_is_not_tracked_and_a_persons_is() {
+    let webhook = Local::new();
+    let mut server = server();
+    server["metadata"]["managedFields"] = json!([{"manager": "x", "operation": "Update", "fieldsV1": {"f:spec": {}}}]);
+    let creator = username(Executor::ReplicasetController);
+    let reply = webhook.review(&review("servers", "CREATE", &creator, &Value::Null, &server)).await;
+    let after = reply.apply(&server);
+    assert_eq!(after["metadata"].get("managedFields"), None);
+    assert_eq!(after["metadata"]["finalizers"], json!(["berth.dev/retire"]));
+
+    let reply = webhook.review(&review("servers", "CREATE", "ann", &Value::Null, &server)).await;
+    assert_eq!(reply.apply(&server)["metadata"]["managedFields"], server["metadata"]["managedFields"]);
+    server["metadata"].as_object_mut().unwrap().remove("managedFields");
+    let reply = webhook.review(&review("servers", "CREATE", &creator, &Value::Null, &server)).await;
+    assert_eq!(reply.apply(&server)["metadata"].get("managedFields"), None, "nothing is removed that is not there");
+}
+
+#[tokio::test]
 async fn who_forces_and_retries_is_stamped_whatever_was_written() {
     let webhook = Local::new();
     let old = stored(Fixture::ready().json());
