@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) server: Value,
     version: u64,
     watchers: Vec<mpsc::UnboundedSender<Result<Bytes, BoxError>>>,
+    /// What the watchers are not told yet, while they are told nothing.
+    held: Option<Vec<String>>,
     /// For the next status writes; then none.
     pub(crate) faults: VecDeque<Fault>,
     /// For every status write, once `faults` is used up.
@@ -87,6 +89,7 @@ impl FakeApi {
             server: serde_json::to_value(server).unwrap(),
             version: 1,
             watchers: Vec::new(),
+            held: None,
             faults: VecDeque::new(),
             always: Fault::None,
             patches: Vec::new(),
@@ -144,8 +147,21 @@ impl FakeApi {
     }
 
     fn send(state: &mut State, kind: &str, object: &Value) {
-        let line = format!("{}\n", json!({"type": kind, "object": object}));
-        state.watchers.retain(|w| w.send(Ok(Bytes::from(line.clone()))).is_ok());
+        // The type comes first, as the API server writes it.
+        let line = format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n");
+        match &mut state.held {
+            Some(held) => held.push(line),
+            None => state.watchers.retain(|w| w.send(Ok(Bytes::from(line.clone()))).is_ok()),
+        }
+    }
+
+    /// From now on the watchers are told nothing; or they are told everything again, also what they have missed.
+    pub(crate) fn hold_watch(&self, hold: bool) {
+        let mut state = self.state();
+        let missed = if hold { state.held.replace(Vec::new()) } else { state.held.take() };
+        for line in missed.unwrap_or_default() {
+            state.watchers.retain(|w| w.send(Ok(Bytes::from(line.clone()))).is_ok());
+        }
     }
 
     pub(crate) fn client(&self) -> Client {

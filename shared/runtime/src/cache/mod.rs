@@ -5,6 +5,7 @@
 //! kinds whose last change matters, the newest entry's time is kept.
 
 mod feed;
+mod guarded;
 mod hub;
 mod pump;
 #[cfg(test)]
@@ -22,7 +23,6 @@ use futures::{Stream, StreamExt as _, future};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use kube::{
     Api, Resource, ResourceExt,
-    core::DeserializeGuard,
     runtime::{
         WatchStreamExt,
         reflector::{self, ObjectRef, Store},
@@ -33,6 +33,7 @@ use serde::de::DeserializeOwned;
 use tokio::{sync::watch, time::timeout};
 
 use crate::Context;
+pub use guarded::Guarded;
 use hub::Hub;
 use pump::{Keep, Pump};
 
@@ -103,7 +104,7 @@ impl<K: Cached> Cache<K> {
     #[must_use]
     pub fn start(ctx: &Context) -> Self
     where
-        DeserializeGuard<K>: Resource<DynamicType = ()>,
+        Guarded<K>: Resource<DynamicType = ()>,
     {
         Self::start_with(ctx, Api::all(ctx.client.clone()), watcher::Config::default())
     }
@@ -112,18 +113,18 @@ impl<K: Cached> Cache<K> {
     #[must_use]
     pub fn start_with_times(ctx: &Context) -> Self
     where
-        DeserializeGuard<K>: Resource<DynamicType = ()>,
+        Guarded<K>: Resource<DynamicType = ()>,
     {
         Self::begin(ctx, Api::all(ctx.client.clone()), watcher::Config::default(), Keep::LastChange)
     }
 
     /// The same with an API of one namespace, or with selectors.
     #[must_use]
-    pub fn start_with(ctx: &Context, api: Api<DeserializeGuard<K>>, config: watcher::Config) -> Self {
+    pub fn start_with(ctx: &Context, api: Api<Guarded<K>>, config: watcher::Config) -> Self {
         Self::begin(ctx, api, config, Keep::Nothing)
     }
 
-    fn begin(ctx: &Context, api: Api<DeserializeGuard<K>>, config: watcher::Config, keep: Keep) -> Self {
+    fn begin(ctx: &Context, api: Api<Guarded<K>>, config: watcher::Config, keep: Keep) -> Self {
         let (store, writer) = reflector::store::<K>();
         let cache = Self { store, hub: Arc::default(), aside: Arc::default() };
         let ready = ctx.readiness.register(K::plural(&()));

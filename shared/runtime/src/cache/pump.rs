@@ -9,7 +9,7 @@ use k8s_openapi::{
 };
 use kube::{
     ResourceExt,
-    core::{DeserializeGuard, error_boundary::InvalidObject},
+    core::error_boundary::InvalidObject,
     runtime::{
         reflector::{ObjectRef, store::Writer},
         watcher::{self, Event},
@@ -17,7 +17,7 @@ use kube::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Cache, Cached, Change, changed_at, key_of, version};
+use super::{Cache, Cached, Change, Guarded, changed_at, key_of, version};
 use crate::{Context, EventType, Events, Metrics, Ready};
 
 pub(super) struct Pump<K: Cached> {
@@ -65,7 +65,7 @@ impl<K: Cached> Pump<K> {
 
     pub(super) async fn run(
         mut self,
-        events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>> + Send,
+        events: impl Stream<Item = watcher::Result<Event<Guarded<K>>>> + Send,
         shutdown: CancellationToken,
     ) {
         let mut events = pin!(events);
@@ -86,22 +86,22 @@ impl<K: Cached> Pump<K> {
         self.cache.hub.close();
     }
 
-    fn take(&mut self, event: Event<DeserializeGuard<K>>) {
+    fn take(&mut self, event: Event<Guarded<K>>) {
         match event {
             Event::Init => {
                 self.listed_aside.clear();
                 self.writer.apply_watcher_event(&Event::Init);
             }
-            Event::InitApply(DeserializeGuard(Ok(object))) => {
+            Event::InitApply(Guarded(Ok(object))) => {
                 self.writer.apply_watcher_event(&Event::InitApply(self.keep.stripped(object)));
             }
-            Event::InitApply(DeserializeGuard(Err(invalid))) => {
+            Event::InitApply(Guarded(Err(invalid))) => {
                 let key = self.report(&invalid);
                 self.listed_aside.insert(key, invalid.metadata);
             }
             Event::InitDone => self.listed(),
-            Event::Apply(DeserializeGuard(Ok(object))) => self.applied(self.keep.stripped(object)),
-            Event::Apply(DeserializeGuard(Err(invalid))) => self.set_aside(invalid),
+            Event::Apply(Guarded(Ok(object))) => self.applied(self.keep.stripped(object)),
+            Event::Apply(Guarded(Err(invalid))) => self.set_aside(invalid),
             Event::Delete(object) => self.deleted(&object),
         }
         Metrics::set(&self.metrics.objects, &self.kind, self.cache.store.len());
@@ -149,7 +149,7 @@ impl<K: Cached> Pump<K> {
         }
     }
 
-    fn deleted(&mut self, object: &DeserializeGuard<K>) {
+    fn deleted(&mut self, object: &Guarded<K>) {
         let key = key_of(object.namespace().as_deref(), &object.name_any());
         self.aside(|aside| aside.remove(&key));
         // The last state is told, if the event has it: it may be newer than what the cache has.

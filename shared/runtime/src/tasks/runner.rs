@@ -24,6 +24,9 @@ use crate::{Backoff, Context, Metrics, ServerCache, WriteError};
 /// How long cancelled work may take to stop.
 const STOP: Duration = Duration::from_secs(10);
 
+/// How long a claim may take to come back before its task's report is tried all the same.
+const SEEN: Duration = Duration::from_millis(250);
+
 /// Carries out tasks that need a Server's lock.
 #[derive(Clone)]
 pub struct TaskRunner {
@@ -78,7 +81,10 @@ impl TaskRunner {
         Metrics::time(&self.ctx.metrics.task_seconds, task.kind.to_string(), begun.elapsed());
         let held = *lock.borrow();
         match end {
-            End::Done(done) => self.report(&server, &task, held, done).await,
+            End::Done(done) => {
+                self.seen(&server).await;
+                self.report(&server, &task, held, done).await
+            }
             End::Stopped(done, lost) => self.stopped(&server, &task, held, done, lost).await,
             End::Abandoned(lost) => {
                 self.count(&task, "abandoned");
@@ -86,6 +92,12 @@ impl TaskRunner {
                 Ok(Ran::Stopped { why: lost.why() })
             }
         }
+    }
+
+    /// Waits until the claim has come back, for a moment. The API server decides on what its own cache has, which is where
+    /// ours comes from: a report that is faster than the claim costs it a second attempt, and the webhook a refusal.
+    async fn seen(&self, claimed: &Server) {
+        let _ = timeout(SEEN, self.servers.caught_up(claimed)).await;
     }
 
     /// How long the task cannot begin: its time has not come, or somebody else has the lock.

@@ -78,6 +78,23 @@ async fn a_task_is_claimed_done_and_reported_with_two_writes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn quick_work_is_reported_once_the_cache_has_brought_its_claim_or_after_a_moment() {
+    let api = FakeApi::new();
+    let (_ctx, runner) = runner(&api, "a").await;
+    api.hold_watch(true);
+    let begun = tokio::time::Instant::now();
+    let ran = runner.run(&api.server(), &first(&api), |_, _| async { created() }).await.unwrap();
+    assert!(matches!(ran, Ran::Reported(_)), "{ran:?}");
+    assert_eq!(begun.elapsed().as_millis() / 10, 25, "a watch that brings nothing holds nobody up for long");
+
+    api.hold_watch(false);
+    let next = task(&api, TaskKind::InstallPackages);
+    let begun = tokio::time::Instant::now();
+    let ran = runner.run(&api.server(), &next, |_, _| async { Done::succeeded("installed") }).await.unwrap();
+    assert!(matches!(ran, Ran::Reported(_)) && begun.elapsed().as_millis() < 25, "{ran:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_next_task_is_claimed_with_the_report() {
     let api = FakeApi::new();
     let (_ctx, runner) = runner(&api, "a").await;

@@ -1,0 +1,95 @@
+//! An object that may be undecodable.
+//!
+//! kube's `DeserializeGuard` does the same by way of a tree, which it copies before it is decoded. Here the text is decoded.
+
+use std::borrow::Cow;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{
+    Resource,
+    core::{PartialObjectMeta, error_boundary::InvalidObject},
+};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
+use serde_json::value::RawValue;
+
+/// An object, or its metadata and why the rest cannot be decoded.
+#[derive(Clone, Debug)]
+pub struct Guarded<K>(pub Result<K, InvalidObject>);
+
+impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
+    /// From JSON text only: the object is read from the text as it is.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        serde_json::from_str(text.get()).map(|object| Self(Ok(object))).or_else(|error| {
+            let partial: PartialObjectMeta = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+            // It ends with a position in a text that nobody sees.
+            let error = error.to_string().split(" at line ").next().unwrap_or_default().to_owned();
+            Ok(Self(Err(InvalidObject { error, metadata: partial.metadata })))
+        })
+    }
+}
+
+impl<K: Resource> Resource for Guarded<K> {
+    type DynamicType = K::DynamicType;
+    type Scope = K::Scope;
+
+    fn kind(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::kind(dt)
+    }
+
+    fn group(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::group(dt)
+    }
+
+    fn version(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::version(dt)
+    }
+
+    fn plural(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::plural(dt)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.as_ref().map_or_else(|invalid| &invalid.metadata, K::meta)
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.as_mut().map_or_else(|invalid| &mut invalid.metadata, K::meta_mut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::{ResourceExt as _, core::WatchEvent};
+
+    use super::*;
+
+    fn event(object: &str) -> Result<Guarded<ConfigMap>, serde_json::Error> {
+        let text = format!(r#"{{"type":"ADDED","object":{object}}}"#);
+        match serde_json::from_str(&text)? {
+            WatchEvent::Added(object) => Ok(object),
+            event => panic!("{event:?}"),
+        }
+    }
+
+    #[test]
+    fn an_object_is_read_from_the_text_of_a_watch() {
+        let object = event(r#"{"metadata":{"name":"a","namespace":"n"},"data":{"k":"v \u00e9"}}"#).unwrap();
+        assert_eq!(object.name_any(), "a");
+        assert_eq!(object.0.unwrap().data.unwrap()["k"], "v é");
+    }
+
+    #[test]
+    fn of_an_undecodable_one_the_metadata_is_known_and_what_is_wrong() {
+        let object = event(r#"{"metadata":{"name":"a","namespace":"n"},"data":[1]}"#).unwrap();
+        assert_eq!((object.name_any().as_str(), object.namespace().as_deref()), ("a", Some("n")));
+        assert!(object.0.unwrap_err().error.contains("invalid type"));
+    }
+
+    #[test]
+    fn without_metadata_there_is_no_object() {
+        assert!(event(r#"{"metadata":[]}"#).is_err());
+        assert!(event("7").is_err());
+    }
+}
