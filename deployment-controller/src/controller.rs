@@ -1,6 +1,6 @@
 //! Watches, and what a change of one object means for others.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use berth_core::api::{Executor, Server, VMDeployment, VMReplicaSet};
@@ -8,7 +8,7 @@ use berth_machine::{
     fleet::Fleet,
     ssh::{ClientKey, PoolConfig, SshPool},
 };
-use berth_runtime::{Cache, Context, Controller, Process};
+use berth_runtime::{Cache, Context, Controller, Pace, Process};
 use futures::{Stream, StreamExt as _, future};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
@@ -20,6 +20,8 @@ use crate::{args::Args, desired, reconcile::Deployments, server::Servers};
 
 /// How many times as many tasks as looks at objects run at once: tasks mostly wait for machines.
 const TASKS: u16 = 4;
+/// A VMDeployment is looked at this often at most while its Servers change.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Runs until shutdown.
 pub async fn run(args: Args, process: Process) -> Result<()> {
@@ -52,15 +54,19 @@ async fn roll_outs(
     deployments: &Cache<VMDeployment>,
     app: Arc<Deployments>,
 ) {
-    let (all_servers, all_sets) = (servers.store(), sets.clone());
+    let (all_servers, all_sets, pace) = (servers.store(), sets.clone(), Arc::new(Pace::new(LOOK_INTERVAL)));
     Controller::new("vmdeployments", deployments)
         .also_on(owners_of_sets(sets))
         .also_on(owners_of_servers(servers, sets.store()))
         .concurrency(ctx.concurrency)
         .run(ctx, app, move |deployment, app| {
-            let set = all_sets.get(deployment.metadata.namespace.as_deref(), name(&deployment.metadata));
-            let all = all_servers.state();
+            let (all_servers, all_sets, pace) = (all_servers.clone(), all_sets.clone(), pace.clone());
             async move {
+                if let Some(later) = pace.too_soon(&*deployment) {
+                    return Ok(later);
+                }
+                let set = all_sets.get(deployment.metadata.namespace.as_deref(), name(&deployment.metadata));
+                let all = all_servers.state();
                 let own = |server: &&Server| set.as_ref().is_some_and(|set| desired::has(set, server));
                 let own: Vec<&Server> = all.iter().map(AsRef::as_ref).filter(own).collect();
                 app.reconcile(&deployment, set.as_deref(), &own).await

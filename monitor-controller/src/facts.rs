@@ -2,8 +2,8 @@
 
 use berth_core::{
     api::{
-        Executor, HealthCheck, HealthFact, HealthState, MonitoringFact, MonitoringPhase, Outcome, ReachabilityFact,
-        Server, ServerStatus, State, Task, TaskKind, TaskPhase,
+        Executor, GatePoint, HealthCheck, HealthFact, HealthState, MonitoringFact, MonitoringPhase, Outcome,
+        ReachabilityFact, Server, ServerStatus, State, Task, TaskKind, TaskPhase,
     },
     lifecycle,
 };
@@ -91,7 +91,25 @@ pub fn due(server: &Server, seen: &Observed, now: Timestamp) -> Due {
             report(server, status, task, seen, now, &mut due);
         }
     }
+    if due.monitoring.is_none() && due.note.as_ref().is_some_and(makes_ready) && binds_early(server, status) {
+        due.monitoring = bound(server).map(Some);
+    }
     due
+}
+
+fn makes_ready(note: &Note) -> bool {
+    note.kind == TaskKind::CheckHealth && note.outcome == Outcome::Succeeded
+}
+
+/// Whether the proof of health may say that the Server is a monitoring target, too: the first thing that is to be done about
+/// it once it is Ready costs no write of its own then. Not while a person has to agree first.
+fn binds_early(server: &Server, status: &ServerStatus) -> bool {
+    let is_bound = status.monitoring.is_some() && status.monitoring == bound(server);
+    !is_bound && !server.spec.gates.iter().any(|gate| gate.before == GatePoint::ReleaseTraffic)
+}
+
+fn bound(server: &Server) -> Option<MonitoringFact> {
+    lifecycle::monitoring_digest(server).map(|digest| MonitoringFact { phase: MonitoringPhase::Bound, digest })
 }
 
 /// Whether the health of the Server is waited for: then it is probed every second.
@@ -159,8 +177,8 @@ fn report(server: &Server, status: &ServerStatus, task: &Task, seen: &Observed, 
         TaskKind::CheckHealth => check_health(server, task, seen, now, due),
         TaskKind::AwaitRecovery => await_recovery(task, seen, due),
         TaskKind::BindMonitoring => {
-            if let Some(digest) = lifecycle::monitoring_digest(server) {
-                due.monitoring = Some(Some(MonitoringFact { phase: MonitoringPhase::Bound, digest }));
+            if let Some(fact) = bound(server) {
+                due.monitoring = Some(Some(fact));
                 due.note = Some(succeeded(task, "it is a monitoring target"));
             }
         }

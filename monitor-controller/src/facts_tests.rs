@@ -163,6 +163,33 @@ fn a_retired_machine_that_goes_away_is_no_news() {
 }
 
 #[test]
+fn the_proof_of_health_binds_monitoring_unless_a_person_has_to_agree_first() {
+    let check = [("CheckHealth", "Running")];
+    let proven = due(&server("Deploying", &check, &json!({})), &good(), at_second(3));
+    let fact = proven.monitoring.clone().unwrap().unwrap();
+    assert_eq!(
+        (outcome(&proven), fact.phase),
+        (Some((TaskKind::CheckHealth, Outcome::Succeeded)), MonitoringPhase::Bound)
+    );
+
+    let bound = json!({"monitoring": {"phase": "Bound", "digest": fact.digest}});
+    assert_eq!(due(&server("Deploying", &check, &bound), &good(), at_second(3)).monitoring, None, "it is bound");
+    let paused = json!({"monitoring": {"phase": "Paused", "digest": fact.digest}});
+    assert_eq!(due(&server("Deploying", &check, &paused), &good(), at_second(3)).monitoring, Some(Some(fact)));
+
+    let mut gated = server("Deploying", &check, &json!({}));
+    gated.spec.gates = serde_json::from_value(json!([{"before": "DeployApp"}])).unwrap();
+    assert!(due(&gated, &good(), at_second(3)).monitoring.is_some(), "that gate was passed");
+    gated.spec.gates = serde_json::from_value(json!([{"before": "ReleaseTraffic"}])).unwrap();
+    assert_eq!(due(&gated, &good(), at_second(3)).monitoring, None);
+    let mut unwatched = server("Deploying", &check, &json!({}));
+    unwatched.spec.monitoring = None;
+    assert_eq!(due(&unwatched, &good(), at_second(3)).monitoring, None, "none is declared");
+    let sick = due(&server("Deploying", &check, &json!({})), &bad(3, true), at_second(70));
+    assert_eq!((outcome(&sick), sick.monitoring), (Some((TaskKind::CheckHealth, Outcome::Failed)), None));
+}
+
+#[test]
 fn monitoring_is_bound_paused_and_unbound() {
     let bind = server("Ready", &[("BindMonitoring", "Pending")], &json!({}));
     let bound = due(&bind, &Observed::default(), at_second(0));

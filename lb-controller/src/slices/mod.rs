@@ -12,8 +12,8 @@ mod view;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use berth_core::api::Server;
@@ -33,6 +33,9 @@ use crate::{
     balancer::{BalancerError, LoadBalancer, Member},
     plan::Registration,
 };
+
+/// How long a Service that was there is taken to be there still.
+const EXISTS: Duration = Duration::from_secs(30);
 
 /// Which Server an endpoint is of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,6 +64,8 @@ pub struct EndpointSlices {
     now: Now,
     window: Duration,
     queues: Mutex<HashMap<ServiceKey, Arc<Queue>>>,
+    /// When each Service was last seen to exist.
+    existing: Mutex<HashMap<ServiceKey, Instant>>,
 }
 
 impl EndpointSlices {
@@ -68,7 +73,7 @@ impl EndpointSlices {
     #[must_use]
     pub fn new(client: Client, now: Now, window: Duration) -> Self {
         let store = Store::new(client);
-        Self { store, view: Arc::default(), now, window, queues: Mutex::default() }
+        Self { store, view: Arc::default(), now, window, queues: Mutex::default(), existing: Mutex::default() }
     }
 
     /// Which slices to watch.
@@ -86,11 +91,30 @@ impl EndpointSlices {
     pub async fn missing_services(&self, namespace: &str, target: &Registration) -> Result<Vec<String>, BalancerError> {
         let mut missing = Vec::new();
         for backend in &target.services {
-            if !self.store.service_exists(namespace, &backend.name).await? {
+            if !self.exists(namespace, &backend.name).await? {
                 missing.push(backend.name.clone());
             }
         }
         Ok(missing)
+    }
+
+    /// Whether the Service exists. One that was there is asked for again after a while only: it is many Servers'.
+    async fn exists(&self, namespace: &str, name: &str) -> Result<bool, BalancerError> {
+        let key = (namespace.to_owned(), name.to_owned());
+        if self.existing().get(&key).is_some_and(|at| at.elapsed() < EXISTS) {
+            return Ok(true);
+        }
+        let exists = self.store.service_exists(namespace, name).await?;
+        let mut existing = self.existing();
+        existing.retain(|_, at| at.elapsed() < EXISTS);
+        if exists {
+            existing.insert(key, Instant::now());
+        }
+        Ok(exists)
+    }
+
+    fn existing(&self) -> MutexGuard<'_, HashMap<ServiceKey, Instant>> {
+        self.existing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn queue(&self, key: &ServiceKey) -> Arc<Queue> {
@@ -135,7 +159,8 @@ impl LoadBalancer for EndpointSlices {
 
     fn shows(&self, member: &Member) -> bool {
         self.wants(member).into_iter().all(|(key, want)| {
-            let round = edit::round(&key.0, &self.view.of(&key), &[want]);
+            // Whether the others are as they should be is asked when they are looked at, and when something is written.
+            let round = edit::round(&key.0, &self.view.around(&key, &member.uid), &[want]);
             round.writes.is_empty() && round.superseded.is_empty()
         })
     }

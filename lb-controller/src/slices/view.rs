@@ -25,8 +25,8 @@ struct Inner {
     slices: HashMap<ServiceKey, BTreeMap<String, Arc<EndpointSlice>>>,
     /// The Service under which a slice is filed: its label may be changed by others.
     filed: HashMap<(String, String), ServiceKey>,
-    /// How many endpoints a Server has in each Service.
-    members: HashMap<String, BTreeMap<ServiceKey, usize>>,
+    /// How many endpoints a Server has in each slice of each Service.
+    members: HashMap<String, BTreeMap<ServiceKey, BTreeMap<String, usize>>>,
     /// Slices that this process deleted, at which version: older news of them is no news.
     deleted: HashMap<(String, String), u64>,
     /// The Servers whose endpoints have changed since this was last asked.
@@ -44,6 +44,15 @@ impl View {
     /// The slices of a Service.
     pub(crate) fn of(&self, key: &ServiceKey) -> Vec<Arc<EndpointSlice>> {
         self.lock().slices.get(key).map(|slices| slices.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The slices of a Service in which the Server has endpoints.
+    pub(crate) fn around(&self, key: &ServiceKey, uid: &str) -> Vec<Arc<EndpointSlice>> {
+        let inner = self.lock();
+        let names = inner.members.get(uid).and_then(|services| services.get(key));
+        let slices = inner.slices.get(key);
+        let find = |name: &String| slices.and_then(|slices| slices.get(name)).cloned();
+        names.into_iter().flat_map(BTreeMap::keys).filter_map(find).collect()
     }
 
     /// The Services in which the Server has an endpoint.
@@ -147,13 +156,17 @@ impl Inner {
     }
 
     fn count(&mut self, slice: &EndpointSlice, add: bool) {
-        let key = key(slice);
+        let (key, name) = (key(slice), name(slice));
         self.touched.extend(servers_in(slice));
         for uid in slice.endpoints.iter().flatten().filter_map(endpoint::uid) {
             let services = self.members.entry(uid.to_owned()).or_default();
-            let count = services.entry(key.clone()).or_default();
+            let slices = services.entry(key.clone()).or_default();
+            let count = slices.entry(name.clone()).or_default();
             *count = if add { *count + 1 } else { count.saturating_sub(1) };
             if *count == 0 {
+                slices.remove(&name);
+            }
+            if slices.is_empty() {
                 services.remove(&key);
             }
             if services.is_empty() {
@@ -238,6 +251,20 @@ mod tests {
         assert_eq!(uids(&view), 1);
         assert!(view.services_of("a").is_empty());
         assert_eq!(view.services_of("b"), [web()]);
+    }
+
+    #[test]
+    fn around_a_server_are_the_slices_that_have_it() {
+        let view = View::default();
+        let mut other = slice(3, &["b", "c"]);
+        other.metadata.name = Some("web-2".into());
+        view.wrote(slice(2, &["a", "b"]));
+        view.wrote(other);
+        let around = |uid: &str| -> Vec<String> { view.around(&web(), uid).iter().map(|s| name(s)).collect() };
+        assert_eq!((around("a"), around("b")), (vec!["web-1".into()], vec!["web-1".to_owned(), "web-2".into()]));
+        assert!(around("d").is_empty() && view.around(&("ns".into(), "other".into()), "a").is_empty());
+        view.observe(&Event::Apply(slice(4, &["a"])));
+        assert_eq!(around("b"), ["web-2"]);
     }
 
     #[test]
