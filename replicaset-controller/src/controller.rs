@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use berth_core::api::{Approval, Executor, MachineClass, Server, TargetKind, VMReplicaSet};
-use berth_runtime::{Cache, Cached, Context, Controller, Process};
+use berth_runtime::{Cache, Cached, Context, Controller, Pace, Process};
 use futures::{Stream, StreamExt as _, future, stream};
 use kube::runtime::reflector::{ObjectRef, Store};
 
@@ -24,6 +24,9 @@ const TASKS: u16 = 4;
 /// well has to wait for them. Whoever waits takes up none.
 const CLASSES: u16 = 16;
 
+/// A set is looked at this often at most while its Servers change.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
 /// Runs until shutdown.
 pub async fn run(args: Args, process: Process) -> Result<()> {
     let (tools, providers) = setup::machines(&args)?;
@@ -40,9 +43,9 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
     let usable = Classes::new(&ctx, &classes, providers, Limits::default(), limit);
     let orphans = Sweeper::new(&ctx, &usable, &args.cluster_name);
     let drift = Drift::new(&ctx, tools.clone(), &servers, Duration::from_secs(u64::from(args.drift_interval)));
-    let by_server = Arc::new(Servers::new(&ctx, tools, &servers, &usable, &approvals));
     let of_sets = plan::Limits { creating: usize::from(args.max_creating), replicas: args.max_replicas };
     let by_set = Arc::new(Sets::new(ctx.clone(), of_sets, Arc::new(usable.clone()), Arc::new(drift.clone())));
+    let by_server = Arc::new(Servers::new(&ctx, tools, &servers, &usable, &approvals, by_set.births()));
     tokio::join!(
         orphans.run(Duration::from_secs(u64::from(args.orphan_period))),
         steps(&ctx, &servers, &approvals, of_class(&classes, servers.store(), class_of_server), by_server.clone()),
@@ -91,16 +94,16 @@ async fn scale(
     drift: &Drift,
     app: Arc<Sets>,
 ) {
-    let index = Arc::new(Index::default());
+    let (index, pace) = (Arc::new(Index::default()), Arc::new(Pace::new(LOOK_INTERVAL)));
     Controller::new("vmreplicasets", sets)
         .also_on(owners(servers, index.clone()))
         .also_on(of_class(classes, sets.store(), class_of_set))
         .also_on(drift.changes())
         .concurrency(ctx.concurrency)
         .run(ctx, app, move |set, app| {
-            let index = index.clone();
+            let (index, pace) = (index.clone(), pace.clone());
             async move {
-                if let Some(later) = app.too_soon(&set) {
+                if let Some(later) = pace.too_soon(&*set) {
                     return Ok(later);
                 }
                 let own = index.of(&set);

@@ -10,6 +10,7 @@ mod work;
 use std::{
     collections::HashSet,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use berth_core::api::{Approval, Server, Task, TaskPhase};
@@ -17,8 +18,11 @@ use berth_runtime::{Cache, Context, EventType, ServerCache, TaskRunner, referenc
 use kube::ResourceExt as _;
 use prometheus_client::metrics::counter::Counter;
 
-use crate::{iaas::Classes, work::Tools};
+use crate::{iaas::Classes, set::births::Births, work::Tools};
 use plan::{Own, Step};
+
+/// When to look again at a new Server whose set still creates others.
+const BIRTHS: Duration = Duration::from_millis(250);
 
 /// Reconciles Servers.
 pub struct Servers {
@@ -31,6 +35,7 @@ pub struct Servers {
     /// UIDs of the Servers that this process has a task of in hand.
     at_work: Mutex<HashSet<String>>,
     failed: Counter,
+    births: Births,
 }
 
 impl Servers {
@@ -42,6 +47,7 @@ impl Servers {
         cache: &ServerCache,
         classes: &Classes,
         approvals: &Cache<Approval>,
+        births: Births,
     ) -> Self {
         let failed = Counter::default();
         let help = "Tasks that failed beyond their attempts, and gates that were refused";
@@ -55,6 +61,7 @@ impl Servers {
             approvals: approvals.clone(),
             at_work: Mutex::default(),
             failed,
+            births,
         }
     }
 

@@ -10,7 +10,7 @@ use berth_runtime::{CallError as Error, WriteError, until};
 use kube::{ResourceExt as _, runtime::controller::Action};
 
 use super::{
-    Servers,
+    BIRTHS, Servers,
     gates::{self, Verdict},
     object,
     plan::Step,
@@ -27,6 +27,9 @@ const SET: Duration = Duration::from_secs(30);
 impl Servers {
     /// Looks at a Server.
     pub async fn reconcile(&self, server: &Server) -> Result<Action, Error> {
+        if self.births.hold(server) {
+            return Ok(Action::requeue(BIRTHS));
+        }
         let at_work = self.is_at_work(server);
         match self.next(server, at_work) {
             Step::Delete => object::delete(&self.ctx, server).await.map(|()| Action::await_change()),

@@ -11,7 +11,7 @@ use kube::{ResourceExt as _, runtime::controller::Action};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Servers,
+    BIRTHS, Servers,
     plan::{FIRST_TASK, Step},
 };
 use crate::{
@@ -30,6 +30,9 @@ struct Hold {
 impl Servers {
     /// Carries out the Server's tasks, for as long as one follows on another.
     pub async fn work(&self, server: Arc<Server>) -> Result<Action, Error> {
+        if self.births.hold(&server) {
+            return Ok(Action::requeue(BIRTHS));
+        }
         let (mut server, mut reported) = (server, false);
         let mut kept: Option<Hold> = None;
         let action = loop {

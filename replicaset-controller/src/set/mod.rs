@@ -1,6 +1,7 @@
 //! VMReplicaSets: [`reconcile`] looks at one, [`plan`] says what is to be done about it, and [`status`] what is true of it.
 
 mod approvals;
+pub mod births;
 pub mod drifted;
 pub mod environment;
 pub mod failover;

@@ -22,6 +22,7 @@ use kube::{ResourceExt as _, runtime::controller::Action};
 use tokio::time::Instant;
 
 use super::{
+    births::Births,
     drifted::{self, Drifts},
     failover,
     live::{Created, Live},
@@ -33,8 +34,6 @@ use super::{
 /// The status, which has the ledgers, is written at most this often while things change. The first change is written at
 /// once.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// A set is looked at this often at most while its Servers change. The first change is looked at at once.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How soon a write is tried again that met a set which somebody else has written.
 const CONFLICT: Duration = Duration::from_millis(100);
 /// How old a look at the set may be when a Server is created because of it.
@@ -49,12 +48,12 @@ pub struct Sets {
     machines: Arc<dyn Machines>,
     drifts: Arc<dyn Drifts>,
     memory: Mutex<HashMap<String, Memory>>,
+    births: Births,
 }
 
 /// What is remembered of a set; nothing is lost with it.
 #[derive(Default)]
 struct Memory {
-    looked: Option<Instant>,
     /// Before this, nothing is written.
     next_write: Option<Instant>,
     /// Names that belong to somebody else's Servers.
@@ -77,22 +76,13 @@ impl Sets {
     /// Keeps to these limits, asks `machines` whether machines can be had, and has repaired what `drifts` has found.
     #[must_use]
     pub fn new(ctx: Context, limits: Limits, machines: Arc<dyn Machines>, drifts: Arc<dyn Drifts>) -> Self {
-        Self { ctx, limits, machines, drifts, memory: Mutex::default() }
+        Self { ctx, limits, machines, drifts, memory: Mutex::default(), births: Births::default() }
     }
 
-    /// When a set may be looked at, if it was looked at just now: many changes of its Servers are one look. To be asked
-    /// before the Servers are gathered.
+    /// Of which sets Servers are being created.
     #[must_use]
-    pub fn too_soon(&self, set: &VMReplicaSet) -> Option<Action> {
-        let mut memory = self.memory();
-        let looked = &mut memory.entry(uid(set)).or_default().looked;
-        match looked.and_then(|at| LOOK_INTERVAL.checked_sub(at.elapsed())).filter(|wait| !wait.is_zero()) {
-            Some(wait) => Some(Action::requeue(wait)),
-            None => {
-                *looked = Some(Instant::now());
-                None
-            }
-        }
+    pub fn births(&self) -> Births {
+        self.births.clone()
     }
 
     /// Looks at a set, whose Servers the cache shows to be these.
@@ -216,6 +206,7 @@ impl Sets {
         mut seen: Instant,
     ) -> Result<(), Error> {
         let mut left: std::collections::VecDeque<&String> = names.iter().collect();
+        let _under_way = self.births.of(set);
         let (mut window, mut calls) = (1, FuturesUnordered::new());
         loop {
             if !left.is_empty() && seen.elapsed() > FRESH {
