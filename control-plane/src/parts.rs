@@ -110,7 +110,10 @@ pub(crate) fn apiserver(assets: &Assets, dir: &Path, ports: Ports, options: &Opt
             "--audit-log-mode=blocking",
         ]);
     }
-    launch.args(options.apiserver_flags.iter().cloned())
+    // A third of its time is spent on collecting garbage otherwise, on a machine that has more memory than processors.
+    launch
+        .env("GOGC", std::env::var_os("GOGC").unwrap_or_else(|| "400".into()))
+        .args(options.apiserver_flags.iter().cloned())
 }
 
 /// Writes only, when they are complete: what a count of API writes needs.

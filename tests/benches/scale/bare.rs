@@ -1,132 +1,226 @@
-//! A bare client that sends the writes that Berth sent, of the same kinds, through the same webhook.
+//! A bare client that sends the writes that Berth sent, of the same kinds and with the same contents, through the same
+//! webhook. It watches nothing and decides nothing: it has the answer to a Server's last write, and carries out what the
+//! webhook has planned with the facts of a Server that Berth has made.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
-use berth_core::{FINALIZER, api::Server};
+use berth_core::{
+    FINALIZER,
+    api::{Claim, Executor, Outcome, Report, Server, Task, TaskKind, TaskPhase, TrafficFact, TrafficPhase},
+    lifecycle::{current_tasks, open_tasks},
+    protocol::StatusWrite,
+};
 use berth_tests::{BERTH_NAMESPACE, Berth, Part};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
-    Api, Client, ResourceExt,
+    Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::usage::Writes;
 
 /// Writes under way at once.
 const CALLS: usize = 32;
+/// Endpoints of a slice.
+const ENDPOINTS: usize = 100;
+const EXECUTORS: [(Executor, Part); 4] = [
+    (Executor::ReplicasetController, Part::ReplicasetController),
+    (Executor::DeploymentController, Part::DeploymentController),
+    (Executor::LbController, Part::LbController),
+    (Executor::MonitorController, Part::MonitorController),
+];
 
-/// Writes per second.
+/// What was written, and how fast.
 pub(crate) struct Rates {
+    /// Writes per second until all are Ready.
     pub(crate) up: f64,
+    /// Writes per second until all are gone.
     pub(crate) down: f64,
+    /// Writes for each Server until it is Ready.
+    pub(crate) up_each: f64,
+    /// Servers created per second, before anything else is written about them.
+    pub(crate) created: f64,
 }
 
-/// Sends as many writes as `up` for so many Servers, and then as many as `down`.
-pub(crate) async fn writes_per_second(berth: &Berth, count: usize, up: &Writes, down: &Writes) -> Rates {
-    let name = Part::ReplicasetController.name();
-    let client = berth.control_plane().service_account_client(BERTH_NAMESPACE, name).await.unwrap();
-    let lb = Part::LbController.name();
-    let lb = berth.control_plane().service_account_client(BERTH_NAMESPACE, lb).await.unwrap();
-    let bare = &Bare::new(client, lb);
-    let (statuses, slices) = shares(up, count);
-    let up = rate(count, |n| bare.up(n, statuses, n < slices)).await;
-    let (statuses, slices) = shares(down, count);
-    let down = rate(count, |n| bare.down(n, statuses, n < slices)).await;
-    Rates { up, down }
-}
-
-/// Status writes of each Server, and how many writes of EndpointSlices there are at all.
-fn shares(writes: &Writes, count: usize) -> (usize, usize) {
-    let statuses = writes.count("PATCH servers/status").div_ceil(count as u64);
-    let slices = writes.count("PATCH endpointslices") + writes.count("POST endpointslices");
-    (usize::try_from(statuses).unwrap(), usize::try_from(slices).unwrap())
-}
-
-/// Does the work so many times, a few at once. Says how many writes that were per second.
-async fn rate<F: Future<Output = usize>>(count: usize, work: impl Fn(usize) -> F) -> f64 {
+/// Brings so many Servers that are like the model up and then away, with as many writes of EndpointSlices as Berth needed.
+pub(crate) async fn writes_per_second(
+    berth: &Berth,
+    model: &Server,
+    count: usize,
+    up: &Writes,
+    down: &Writes,
+) -> Rates {
+    let bare = Bare::new(berth, model).await;
     let begin = Instant::now();
-    let calls = stream::iter((0..count).map(work)).buffer_unordered(CALLS);
-    let writes = calls.fold(0, |sum, n| async move { sum + n }).await;
-    writes as f64 / begin.elapsed().as_secs_f64()
+    let come = async {
+        let created = stream::iter((0..count).map(|n| bare.create(n))).buffer_unordered(CALLS).collect().await;
+        let created_in = begin.elapsed();
+        (bare.carry_out(created).await, created_in)
+    };
+    let (((ready, sent), created_in), slices) = futures::join!(come, bare.slices(up));
+    let writes = count + sent + slices;
+    let up_rate = writes as f64 / begin.elapsed().as_secs_f64();
+    assert!(ready.iter().all(is_ready), "the bare client's Servers are not Ready");
+
+    let begin = Instant::now();
+    let go = async {
+        let leaving = stream::iter(ready.iter().map(|server| bare.retire(server)));
+        let (left, sent) = bare.carry_out(leaving.buffer_unordered(CALLS).collect().await).await;
+        stream::iter(left.iter().map(|server| bare.release(server))).buffer_unordered(CALLS).collect::<Vec<()>>().await;
+        sent
+    };
+    let (sent, slices) = futures::join!(go, bare.slices(down));
+    let gone = 3 * count + sent + slices;
+    Rates {
+        up: up_rate,
+        down: gone as f64 / begin.elapsed().as_secs_f64(),
+        up_each: writes as f64 / count as f64,
+        created: count as f64 / created_in.as_secs_f64(),
+    }
 }
 
-struct Bare {
-    servers: Api<Server>,
+fn is_ready(server: &Server) -> bool {
+    let status = server.status.as_ref();
+    status.is_some_and(|s| {
+        s.state == Some(berth_core::api::State::Ready) && s.tasks.iter().all(|t| t.phase.is_finished())
+    })
+}
+
+struct Bare<'a> {
+    servers: BTreeMap<Executor, Api<Server>>,
     slices: Api<EndpointSlice>,
+    model: &'a Server,
 }
 
-impl Bare {
-    fn new(client: Client, lb: Client) -> Self {
-        Self { servers: Api::namespaced(client, "bare"), slices: Api::namespaced(lb, "bare") }
-    }
-
-    async fn up(&self, n: usize, statuses: usize, slice: bool) -> usize {
-        let name = name(n);
-        let server = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": name},
-            "spec": {"machine": {"className": "simulated"}, "healthCheck": {"tcpSocket": {"port": 1}}}});
-        let server = serde_json::from_value(server).unwrap();
-        self.servers.create(&PostParams::default(), &server).await.unwrap();
-        self.statuses(&name, statuses, "Running", true).await + 1 + self.slice(n, slice).await
-    }
-
-    async fn down(&self, n: usize, statuses: usize, slice: bool) -> usize {
-        let name = name(n);
-        self.servers.delete(&name, &DeleteParams::default()).await.unwrap();
-        let sent = self.statuses(&name, statuses.saturating_sub(1), "Running", false).await;
-        let sent = sent + self.statuses(&name, 1, "Gone", false).await + self.slice(n, slice).await;
-        let server = self.servers.get(&name).await.unwrap();
-        let at = server.finalizers().iter().position(|f| f == FINALIZER).unwrap();
-        self.patch(&name, json!([{"op": "remove", "path": format!("/metadata/finalizers/{at}")}]), false).await;
-        sent + 2
-    }
-
-    async fn statuses(&self, name: &str, count: usize, phase: &str, first: bool) -> usize {
-        for boot in 0..count {
-            let machine = json!({"phase": phase, "id": "simulated/x", "bootID": format!("boot {boot} {phase}")});
-            // Only the first write makes the status.
-            let operation = if boot == 0 && phase == "Running" && first {
-                json!({"op": "add", "path": "/status", "value": {"machine": machine}})
-            } else {
-                json!({"op": "add", "path": "/status/machine", "value": machine})
-            };
-            self.patch(name, json!([operation]), true).await;
+impl<'a> Bare<'a> {
+    async fn new(berth: &Berth, model: &'a Server) -> Self {
+        let mut servers = BTreeMap::new();
+        for (executor, part) in EXECUTORS {
+            let client = berth.control_plane().service_account_client(BERTH_NAMESPACE, part.name()).await.unwrap();
+            servers.insert(executor, Api::namespaced(client, "bare"));
         }
-        count
+        let slices = Api::namespaced(servers[&Executor::LbController].clone().into_client(), "bare");
+        Self { servers, slices, model }
     }
 
-    async fn patch(&self, name: &str, operations: Value, status: bool) {
-        let patch = Patch::Json::<()>(serde_json::from_value(operations).unwrap());
-        let params = PatchParams::default();
-        let patched = if status {
-            self.servers.patch_status(name, &params, &patch).await
+    async fn create(&self, n: usize) -> Server {
+        let metadata = json!({"name": format!("bare-{n}"), "labels": self.model.metadata.labels});
+        let server = Server { metadata: serde_json::from_value(metadata).unwrap(), status: None, ..self.model.clone() };
+        self.servers[&Executor::ReplicasetController].create(&PostParams::default(), &server).await.unwrap()
+    }
+
+    /// One write for each Server after another, so that none meets an API server that has not seen the one before.
+    async fn carry_out(&self, mut servers: Vec<Server>) -> (Vec<Server>, usize) {
+        let (mut done, mut sent) = (Vec::new(), 0);
+        while !servers.is_empty() {
+            let steps = stream::iter(servers.into_iter().map(|server| self.step(server))).buffer_unordered(CALLS);
+            let steps: Vec<(Server, bool)> = steps.collect().await;
+            sent += steps.iter().filter(|(_, wrote)| *wrote).count();
+            let (going_on, finished): (Vec<_>, Vec<_>) = steps.into_iter().partition(|(_, wrote)| *wrote);
+            servers = going_on.into_iter().map(|(server, _)| server).collect();
+            done.extend(finished.into_iter().map(|(server, _)| server));
+        }
+        (done, sent)
+    }
+
+    /// The next write about a Server, if there is one.
+    async fn step(&self, server: Server) -> (Server, bool) {
+        let (executor, write) = if server.status.is_none() {
+            (Executor::ReplicasetController, StatusWrite::new(&server).claim(claim(Executor::ReplicasetController, 1)))
         } else {
-            self.servers.patch(name, &params, &patch).await
+            let open = EXECUTORS.iter().flat_map(|(executor, _)| open_tasks(&server, *executor));
+            let Some(task) = open.min_by_key(|task| task.id) else { return (server, false) };
+            (task.executor, self.write(&server, task))
         };
-        patched.unwrap();
+        let patch = Patch::Json::<()>(write.into_patch());
+        let written = self.servers[&executor].patch_status(&server.name_any(), &PatchParams::default(), &patch).await;
+        (written.unwrap(), true)
     }
 
-    async fn slice(&self, n: usize, wanted: bool) -> usize {
-        if !wanted {
-            return 0;
+    /// Claims a task, or reports on it and claims the one that goes on in the same hands.
+    fn write(&self, server: &Server, task: &Task) -> StatusWrite {
+        let write = StatusWrite::new(server);
+        if task.kind.needs_lock() && task.phase == TaskPhase::Pending {
+            return write.claim(claim(task.executor, task.id));
         }
-        let slice = json!({"metadata": {"name": format!("slice-{n}")}, "addressType": "FQDN",
-            "endpoints": (0..100).map(|i| json!({"addresses": [format!("a{i}.example.org")]})).collect::<Vec<_>>()});
-        let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
-        match self.slices.create(&PostParams::default(), &slice).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                let name = format!("slice-{n}");
-                let patch = Patch::Merge(json!({"metadata": {"labels": {"again": "yes"}}}));
-                self.slices.patch(&name, &PatchParams::default(), &patch).await.unwrap();
+        let report = Report {
+            task_id: task.id,
+            holder: holder(task.executor),
+            outcome: Outcome::Succeeded,
+            message: "done as Berth would have done it".to_owned(),
+            retry_after_seconds: None,
+        };
+        let write = self.facts(server, task, write).report(report);
+        let tasks = server.status.as_ref().into_iter().flat_map(current_tasks);
+        let next = tasks.into_iter().find(|t| t.kind == TaskKind::InstallPackages && t.phase == TaskPhase::Pending);
+        match next.filter(|_| task.kind == TaskKind::CreateMachine) {
+            Some(next) => write.claim(claim(next.executor, next.id)),
+            None => write,
+        }
+    }
+
+    fn facts(&self, server: &Server, task: &Task, write: StatusWrite) -> StatusWrite {
+        let model = self.model.status.clone().unwrap();
+        let traffic = |phase| model.traffic.clone().map(|fact| TrafficFact { phase, ..fact });
+        match task.kind {
+            TaskKind::CreateMachine => write.machine(model.machine),
+            TaskKind::InstallPackages => write.environment(model.environment.unwrap()),
+            TaskKind::RegisterBackend => write.traffic(traffic(TrafficPhase::Held)),
+            TaskKind::DeployApp => write.app(model.app),
+            TaskKind::CheckHealth => {
+                let mut health = model.health.unwrap();
+                health.epoch = server.status.as_ref().and_then(|status| status.epoch).unwrap();
+                write.health(health).monitoring(model.monitoring)
             }
-            Err(error) => panic!("{error}"),
+            TaskKind::ReleaseTraffic => write.traffic(traffic(TrafficPhase::Serving)),
+            TaskKind::HoldTraffic => write.traffic(None),
+            TaskKind::UnbindMonitoring => write.monitoring(None),
+            TaskKind::DestroyMachine => write.machine(None),
+            kind => panic!("no such task was expected: {kind}"),
         }
-        1
+    }
+
+    /// Two writes: the deletion, and the request for a decision about it.
+    async fn retire(&self, server: &Server) -> Server {
+        let (api, name) = (&self.servers[&Executor::ReplicasetController], server.name_any());
+        let leaving = api.delete(&name, &DeleteParams::default()).await.unwrap().left().unwrap();
+        let patch = Patch::Json::<()>(StatusWrite::new(&leaving).acknowledge().into_patch());
+        api.patch_status(&name, &PatchParams::default(), &patch).await.unwrap()
+    }
+
+    async fn release(&self, server: &Server) {
+        let at = server.finalizers().iter().position(|f| f == FINALIZER).unwrap();
+        let patch = json!([{"op": "remove", "path": format!("/metadata/finalizers/{at}")}]);
+        let patch = Patch::Json::<()>(serde_json::from_value(patch).unwrap());
+        let api = &self.servers[&Executor::ReplicasetController];
+        api.patch(&server.name_any(), &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// As many writes of slices as Berth needed. Says how many those were.
+    async fn slices(&self, writes: &Writes) -> usize {
+        let total =
+            ["POST", "PUT", "DELETE"].iter().map(|verb| writes.count(&format!("{verb} endpointslices"))).sum::<u64>();
+        for n in 0..total {
+            let name = format!("slice-{}", n % 4);
+            let endpoints: Vec<_> =
+                (0..ENDPOINTS).map(|i| json!({"addresses": [format!("a{i}-{n}.example.org")]})).collect();
+            let slice = json!({"metadata": {"name": name}, "addressType": "FQDN", "endpoints": endpoints});
+            let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
+            if let Err(error) = self.slices.create(&PostParams::default(), &slice).await {
+                assert!(matches!(&error, kube::Error::Api(status) if status.code == 409), "{error}");
+                self.slices.replace(&name, &PostParams::default(), &slice).await.unwrap();
+            }
+        }
+        usize::try_from(total).unwrap()
     }
 }
 
-fn name(n: usize) -> String {
-    format!("bare-{n}")
+fn holder(executor: Executor) -> String {
+    format!("{executor}/bare")
+}
+
+fn claim(executor: Executor, task: i64) -> Claim {
+    Claim { task_id: task, holder: holder(executor), duration_seconds: 600 }
 }

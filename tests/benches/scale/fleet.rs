@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use berth_core::api::{MachineClass, VMDeployment, VMReplicaSet};
+use berth_core::api::{MachineClass, Server, VMDeployment, VMReplicaSet};
 use berth_tests::{Berth, eventually};
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Namespace, Service};
@@ -121,6 +121,12 @@ impl Fleet {
             done(&seen).ok_or_else(|| format!("{} Servers, {ready} Ready", seen.servers.len()))
         });
         at.await.unwrap() - self.begin
+    }
+
+    /// One of the Servers, as it is now.
+    pub(crate) async fn one(&self) -> Server {
+        let servers: Api<Server> = Api::namespaced(self.client.clone(), &self.namespace);
+        servers.get("fleet-0").await.unwrap()
     }
 
     /// Waits until the status of set and deployment say what is true, and nothing follows.

@@ -49,6 +49,7 @@ async fn run() {
 
     say("a fleet at rest");
     fleet.settled().await;
+    let model = fleet.one().await;
     let (usage, writes) = (Usage::of(&berth), Writes::of(&berth).await);
     tokio::time::sleep(REST).await;
     let resting = Usage::of(&berth).since(&usage);
@@ -83,7 +84,11 @@ async fn run() {
     for part in Part::CONTROLLERS {
         berth.kill9(part).unwrap();
     }
-    let bare = bare::writes_per_second(&berth, size, &up, &down).await;
+    let bare = bare::writes_per_second(&berth, &model, size, &up, &down).await;
+    say(&format!(
+        "the bare client created {:.0} Servers per second and needed {:.2} writes for each on the way to Ready",
+        bare.created, bare.up_each
+    ));
     at_least(
         "writes per second on the way to Ready / bare client",
         up.total() as f64 / ready.as_secs_f64(),

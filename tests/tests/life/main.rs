@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail a test by panicking")]
 
 mod changes;
+mod classes;
 mod faults;
 mod health;
 mod lost;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use berth_core::api::{Server, State, TaskKind, TaskPhase, TrafficPhase, VMDeployment};
+use berth_core::api::{Server, State, TaskKind, TaskPhase, TrafficPhase, VMDeployment, VMReplicaSet};
 use berth_tests::{Archive, Artifact, Berth, Options, Seen, eventually};
 use k8s_openapi::api::{
     core::v1::{Event, Service},
@@ -142,6 +142,17 @@ impl World {
             Ok(server) => server,
             Err(error) => panic!("{error}\n{}", self.logs()),
         }
+    }
+
+    /// Waits until the set says this about itself in a condition; gives the message.
+    pub(crate) async fn set_says(&self, kind: &str, reason: &str) -> String {
+        let sets: Api<VMReplicaSet> = Api::namespaced(self.berth.client(), "default");
+        let said = eventually(format!("{kind}: {reason}"), LONG, async || {
+            let status = sets.get("web").await.map_err(|e| e.to_string())?.status.unwrap_or_default();
+            let found = status.conditions.iter().find(|c| c.type_ == kind && c.reason == reason);
+            found.map(|c| c.message.clone()).ok_or_else(|| format!("{:?}", status.conditions))
+        });
+        said.await.unwrap()
     }
 
     /// Waits until nothing is left: no Server, no machine, no endpoint.

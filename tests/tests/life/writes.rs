@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use berth_core::api::{Executor, Server};
 use berth_tests::{BERTH_NAMESPACE, Options};
 use kube::{
-    Api,
+    Api, ResourceExt,
     api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
@@ -73,7 +73,30 @@ async fn few_writes_on_the_way_to_ready_and_none_at_rest() {
     assert_eq!(writes(&world), at_rest, "Berth writes at rest");
 
     refusals(&world).await;
+    tracking(&world).await;
     world.end().await;
+}
+
+/// Nobody keeps book of who wrote which field of a Server that only programs write, until a person applies it.
+async fn tracking(world: &World) {
+    for server in world.list().await {
+        assert_eq!(server.metadata.managed_fields, None, "{}", server.name_any());
+    }
+    let applied = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "web-0", "labels": {"looked-at": "yes"}}});
+    let apply = async |labels: Value| {
+        let mut applied = applied.clone();
+        applied["metadata"]["labels"] = labels;
+        let params = PatchParams::apply("ann");
+        world.servers().patch("web-0", &params, &Patch::Apply(applied)).await
+    };
+    let server = apply(json!({"looked-at": "yes"})).await.unwrap();
+    let managers = |server: &Server| -> Vec<String> {
+        server.metadata.managed_fields.iter().flatten().filter_map(|entry| entry.manager.clone()).collect()
+    };
+    assert!(managers(&server).contains(&"ann".to_owned()), "{:?}", managers(&server));
+    assert_eq!(server.labels().get("looked-at").map(String::as_str), Some("yes"));
+    let conflict = apply(json!({"app": "other"})).await.unwrap_err().to_string();
+    assert!(conflict.contains("conflict"), "what others wrote before is theirs: {conflict}");
 }
 
 /// Bad writes are refused with field and reason, whoever has the right to make them.

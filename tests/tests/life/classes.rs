@@ -1,0 +1,92 @@
+//! MachineClasses that cannot be used, and machines of a class that have no Server.
+
+use std::collections::BTreeMap;
+
+use berth_core::{api::MachineClass, lifecycle::ABANDON_ANNOTATION};
+use berth_tests::{Options, Part, eventually};
+use k8s_openapi::api::core::v1::Event;
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use crate::world::{LONG, World, seen};
+
+fn classes(world: &World) -> Api<MachineClass> {
+    Api::all(world.berth.client())
+}
+
+async fn change_class(world: &World, name: &str, spec: Value) {
+    classes(world).patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.unwrap();
+}
+
+/// Waits until people are told of it: an Event about an object of this kind.
+async fn told(world: &World, kind: &str, reason: &str) -> Event {
+    eventually(format!("an Event {reason} about a {kind}"), LONG, async || {
+        let events = world.events(reason).await;
+        let found = events.iter().find(|event| event.involved_object.kind.as_deref() == Some(kind)).cloned();
+        found.ok_or_else(|| format!("{} Events {reason}", events.len()))
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_created_of_a_class_that_cannot_be_used_and_everything_once_it_can() {
+    let world = World::start().await;
+    world.deploy(2, |v| v["spec"]["template"]["spec"]["machine"]["className"] = json!("mine")).await;
+    let message = world.set_says("Stalled", "ClassNotFound").await;
+    assert!(message.contains("\"mine\""), "{message}");
+    told(&world, "VMReplicaSet", "ClassNotFound").await;
+
+    let class = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "MachineClass", "metadata": {"name": "mine"},
+        "spec": {"provider": "moon", "access": {"user": "berth", "port": 2222, "root": "opt/berth"}}});
+    classes(&world).create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
+    let message = world.set_says("Stalled", "UnknownProvider").await;
+    assert!(message.contains("moon") && message.contains("local"), "which there are is said: {message}");
+    told(&world, "VMReplicaSet", "UnknownProvider").await;
+
+    change_class(&world, "mine", json!({"provider": "local", "parameters": {"colour": "red"}})).await;
+    let message = world.set_says("Stalled", "InvalidParameters").await;
+    assert!(message.contains("colour"), "{message}");
+    told(&world, "VMReplicaSet", "InvalidParameters").await;
+    assert!(world.list().await.is_empty() && world.berth.machines().all().unwrap().is_empty(), "nothing was created");
+
+    change_class(&world, "mine", json!({"parameters": null})).await;
+    world.ready(2).await;
+    world.set_says("Stalled", "Progressing").await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_machine_of_a_server_that_was_given_up_is_reported_or_destroyed_as_its_class_says() {
+    let arguments = BTreeMap::from([(Part::ReplicasetController, vec!["--orphan-period".to_owned(), "1".to_owned()])]);
+    let world = World::start_with(Options { arguments, ..Options::default() }).await;
+    world.deploy(2, |_| ()).await;
+    change_class(&world, "local", json!({"orphanPolicy": "Report", "orphanGraceSeconds": 0})).await;
+    let before = world.ready(2).await;
+    let (given_up, uid) = (before[0].name_any(), before[0].uid().unwrap());
+
+    // The finalizer is taken away while nobody is there to destroy the machine first.
+    world.berth.kill9(Part::ReplicasetController).unwrap();
+    let given = json!({"metadata": {"annotations": {ABANDON_ANNOTATION: "its host burned down"}, "finalizers": null}});
+    world.servers().delete(&given_up, &DeleteParams::default()).await.unwrap();
+    world.patch_server(&given_up, given).await;
+    world.berth.restart(Part::ReplicasetController).await.unwrap();
+
+    let event = told(&world, "MachineClass", "Orphan").await;
+    assert!(event.message.is_some_and(|m| m.contains(&uid) && m.contains("orphanPolicy")));
+    let after = world.ready_when(2, |server| server.uid().as_ref() != Some(&uid)).await;
+    let has_machine = |of: &str| world.berth.machines().all().unwrap().iter().any(|(uid, _)| uid == of);
+    assert!(has_machine(&uid), "it is only reported");
+
+    change_class(&world, "local", json!({"orphanPolicy": "Delete"})).await;
+    let gone = eventually("the orphan is destroyed", LONG, async || seen(!has_machine(&uid), || "it is there".into()));
+    gone.await.unwrap();
+    told(&world, "MachineClass", "OrphanDestroyed").await;
+    for server in &after {
+        assert!(has_machine(&server.uid().unwrap()), "{} keeps its machine", server.name_any());
+    }
+    world.end().await;
+}
