@@ -65,6 +65,7 @@ async fn steps(
 ) {
     Controller::new("servers", servers)
         .also_on(of_class)
+        .also_on(app.ready_to_begin())
         .also_on(approved(approvals, servers.store()))
         .concurrency(ctx.concurrency)
         .run(ctx, app, |server, app| async move { app.reconcile(&server).await })
@@ -80,6 +81,7 @@ async fn tasks(
 ) {
     Controller::new("tasks", servers)
         .also_on(of_class)
+        .also_on(app.ready_to_begin())
         .also_on(classes.woken())
         .concurrency(ctx.concurrency.saturating_mul(TASKS).saturating_mul(CLASSES))
         .run(ctx, app, |server, app| async move { app.work(server).await })

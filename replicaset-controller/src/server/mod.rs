@@ -10,19 +10,16 @@ mod work;
 use std::{
     collections::HashSet,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use berth_core::api::{Approval, Server, Task, TaskPhase};
 use berth_runtime::{Cache, Context, EventType, ServerCache, TaskRunner, reference};
-use kube::ResourceExt as _;
+use futures::Stream;
+use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
 use prometheus_client::metrics::counter::Counter;
 
 use crate::{iaas::Classes, set::births::Births, work::Tools};
 use plan::{Own, Step};
-
-/// When to look again at a new Server whose set still creates others.
-const BIRTHS: Duration = Duration::from_millis(250);
 
 /// Reconciles Servers.
 pub struct Servers {
@@ -63,6 +60,11 @@ impl Servers {
             failed,
             births,
         }
+    }
+
+    /// The Servers that have waited for others of their set to be created, and need not wait any longer.
+    pub fn ready_to_begin(&self) -> impl Stream<Item = ObjectRef<Server>> + Send + use<> {
+        self.births.ended()
     }
 
     fn next(&self, server: &Server, at_work: bool) -> Step {

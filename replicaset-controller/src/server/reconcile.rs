@@ -10,7 +10,7 @@ use berth_runtime::{CallError as Error, WriteError, until};
 use kube::{ResourceExt as _, runtime::controller::Action};
 
 use super::{
-    BIRTHS, Servers,
+    Servers,
     gates::{self, Verdict},
     object,
     plan::Step,
@@ -28,7 +28,7 @@ impl Servers {
     /// Looks at a Server.
     pub async fn reconcile(&self, server: &Server) -> Result<Action, Error> {
         if self.births.hold(server) {
-            return Ok(Action::requeue(BIRTHS));
+            return Ok(Action::await_change());
         }
         let at_work = self.is_at_work(server);
         match self.next(server, at_work) {

@@ -11,7 +11,7 @@ use kube::{ResourceExt as _, runtime::controller::Action};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BIRTHS, Servers,
+    Servers,
     plan::{FIRST_TASK, Step},
 };
 use crate::{
@@ -31,7 +31,7 @@ impl Servers {
     /// Carries out the Server's tasks, for as long as one follows on another.
     pub async fn work(&self, server: Arc<Server>) -> Result<Action, Error> {
         if self.births.hold(&server) {
-            return Ok(Action::requeue(BIRTHS));
+            return Ok(Action::await_change());
         }
         let (mut server, mut reported) = (server, false);
         let mut kept: Option<Hold> = None;
@@ -45,19 +45,20 @@ impl Servers {
             // A task that was claimed with the report before is begun at once, in the room that there is already.
             let hold = match kept.take().filter(|_| task.phase == TaskPhase::Running) {
                 Some(hold) => hold,
-                None => match self.enter(&server, task.kind).await {
+                None => match Box::pin(self.enter(&server, task.kind)).await {
                     Ok(hold) => hold,
                     Err(wait) => break Action::requeue(wait),
                 },
             };
-            match self.carry_out(&server, &task, &hold).await? {
+            // In a box, so that a thousand Servers that look for room at once take up little.
+            match Box::pin(self.carry_out(&server, &task, &hold)).await? {
                 Ran::Reported(newer) => {
                     self.report_failures(&server, &newer);
                     (server, reported, kept) = (newer, true, Some(hold));
                 }
                 // The first decision was another one than foreseen: it is asked for without the claim.
                 Ran::Stopped { .. } if first => {
-                    break self.write(&server, StatusWrite::new(&server).acknowledge()).await?;
+                    break Box::pin(self.write(&server, StatusWrite::new(&server).acknowledge())).await?;
                 }
                 ran => break ran.action(),
             }

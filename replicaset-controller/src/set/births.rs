@@ -5,36 +5,65 @@
 //! first of a thousand Servers a second or two, and the last ones nothing.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use berth_core::api::{Server, VMReplicaSet};
-use kube::{Resource as _, ResourceExt as _};
+use futures::{Stream, stream};
+use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-/// The sets that this process creates Servers of, by UID. Clones are the same.
+use super::members;
+
+/// The sets that this process creates Servers of, and the Servers that wait for that. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct Births(Arc<Mutex<HashMap<String, usize>>>);
+pub struct Births(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// By UID of the set.
+    under_way: HashMap<String, Batch>,
+    told: Vec<UnboundedSender<ObjectRef<Server>>>,
+}
+
+#[derive(Debug, Default)]
+struct Batch {
+    /// How many creations run, each of which may be of many Servers.
+    count: usize,
+    held: HashSet<ObjectRef<Server>>,
+}
 
 impl Births {
     /// The set creates Servers for as long as the guard lives.
     #[must_use]
     pub fn of(&self, set: &VMReplicaSet) -> UnderWay {
         let uid = set.uid().unwrap_or_default();
-        *self.lock().entry(uid.clone()).or_default() += 1;
+        self.lock().under_way.entry(uid.clone()).or_default().count += 1;
         UnderWay { births: self.clone(), uid }
     }
 
-    /// Whether the Server is a new one, of a set that still creates others.
+    /// Whether the Server is a new one, of a set that still creates others. Then [`Self::ended`] names it once that is over.
     #[must_use]
     pub fn hold(&self, server: &Server) -> bool {
-        server.status.is_none() && {
-            let owner = server.meta().owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
-            owner.is_some_and(|owner| self.lock().contains_key(&owner.uid))
+        let Some(owner) = members::owner(server).filter(|_| server.status.is_none()) else { return false };
+        let mut inner = self.lock();
+        let batch = inner.under_way.get_mut(&owner.uid);
+        let is_held = batch.is_some();
+        if let Some(batch) = batch {
+            batch.held.insert(ObjectRef::from_obj(server));
         }
+        is_held
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+    /// The Servers that need not wait any longer. Every caller gets all of them from then on.
+    pub fn ended(&self) -> impl Stream<Item = ObjectRef<Server>> + Send + use<> {
+        let (told, telling) = unbounded_channel();
+        self.lock().told.push(told);
+        stream::unfold(telling, |mut telling| async move { telling.recv().await.map(|key| (key, telling)) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -48,11 +77,18 @@ pub struct UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let mut births = self.births.lock();
-        if let Some(count) = births.get_mut(&self.uid) {
-            *count -= 1;
-            if *count == 0 {
-                births.remove(&self.uid);
+        let mut inner = self.births.lock();
+        let Some(batch) = inner.under_way.get_mut(&self.uid) else { return };
+        batch.count -= 1;
+        if batch.count > 0 {
+            return;
+        }
+        let held = inner.under_way.remove(&self.uid).unwrap_or_default().held;
+        inner.told.retain(|told| !told.is_closed());
+        for told in &inner.told {
+            for key in &held {
+                // Whoever listened is gone: nothing is to be told.
+                let _ = told.send(key.clone());
             }
         }
     }
@@ -91,6 +127,19 @@ mod tests {
         assert!(births.hold(&server("a", false)));
         drop(two);
         assert!(!births.hold(&server("a", false)));
-        assert!(births.lock().is_empty());
+        assert!(births.lock().under_way.is_empty());
+    }
+
+    #[tokio::test]
+    async fn whoever_waited_is_named_to_everybody_who_listens() {
+        let births = Births::default();
+        let (one, two) = (births.ended(), births.ended());
+        let under_way = births.of(&set("a"));
+        assert!(births.hold(&server("a", false)) && births.hold(&server("a", false)));
+        drop(under_way);
+        drop(births);
+        let named = |stream| async move { futures::StreamExt::collect::<Vec<_>>(stream).await };
+        assert_eq!(named(one).await, [ObjectRef::from_obj(&server("a", false))], "once");
+        assert_eq!(named(two).await.len(), 1);
     }
 }

@@ -21,15 +21,15 @@ struct Inner {
     /// By UID of the set, and by name: lists of the API server have the same order, so that a status that names one Server
     /// of many names the same one whatever it was computed from.
     servers: HashMap<String, BTreeMap<String, Arc<Server>>>,
-    /// The UID of each Server's set.
-    owners: HashMap<ObjectRef<Server>, String>,
+    /// The UID of each Server's set, by the Server's namespace and name.
+    owners: HashMap<(String, String), String>,
 }
 
 impl Index {
     /// Follows a change. Returns the set that the Server belongs to.
     pub fn follow(&self, change: &Change<Server>) -> Option<ObjectRef<VMReplicaSet>> {
         let server = change.object();
-        let (key, name) = (ObjectRef::from_obj(&**server), server.name_any());
+        let (key, name) = ((server.namespace().unwrap_or_default(), server.name_any()), server.name_any());
         let owner = members::owner(server);
         let mut inner = self.lock();
         let is_there = matches!(change, Change::Present(_));

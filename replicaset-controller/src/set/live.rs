@@ -1,5 +1,7 @@
 //! A set and its Servers as the API server has them now, and the writes that depend on that.
 
+use std::collections::HashMap;
+
 use berth_core::api::{Server, VMDeployment, VMReplicaSet, VMReplicaSetStatus};
 use berth_runtime::{CallError as Error, Context, written};
 use json_patch::{
@@ -14,8 +16,8 @@ use serde_json::{Value, json};
 
 use super::{environment, members};
 
-/// Objects per page of a list.
-const PAGE: u32 = 500;
+/// Objects per page of a list. Few, because a page is in memory as text and decoded beside what the cache has.
+const PAGE: u32 = 100;
 
 /// The API of one set.
 pub(super) struct Live<'a> {
@@ -23,6 +25,28 @@ pub(super) struct Live<'a> {
     deployments: Api<VMDeployment>,
     sets: Api<VMReplicaSet>,
     servers: Api<Server>,
+}
+
+/// A Server as the API server has it.
+pub(super) enum Listed<'c> {
+    /// As the cache has it.
+    Cached(&'c Server),
+    /// The cache has another version, or none.
+    Newer(Box<Server>),
+}
+
+impl Listed<'_> {
+    pub(super) fn server(&self) -> &Server {
+        match self {
+            Self::Cached(server) => server,
+            Self::Newer(server) => server,
+        }
+    }
+}
+
+/// Of which object this is which version.
+fn version(server: &Server) -> (Option<String>, Option<String>) {
+    (server.metadata.uid.clone(), server.metadata.resource_version.clone())
 }
 
 /// What came of a creation.
@@ -50,13 +74,23 @@ impl<'a> Live<'a> {
         Ok(found.filter(|s| s.metadata.uid == known.metadata.uid && s.metadata.deletion_timestamp.is_none()))
     }
 
-    /// The Servers that the set controls, as they are now and not as some cache has them.
-    pub(super) async fn servers(&self, set: &VMReplicaSet) -> Result<Vec<Server>, Error> {
+    /// The Servers that the set controls, as they are now and not as some cache has them. Of those that have not changed
+    /// since the cache saw them the cache's copy is given: a large set need not be in memory twice.
+    pub(super) async fn servers<'c>(
+        &self,
+        set: &VMReplicaSet,
+        cached: &[&'c Server],
+    ) -> Result<Vec<Listed<'c>>, Error> {
+        let versions: HashMap<_, &'c Server> = cached.iter().map(|server| (version(server), *server)).collect();
+        let listed = |server: Server| match versions.get(&version(&server)) {
+            Some(same) => Listed::Cached(same),
+            None => Listed::Newer(Box::new(server)),
+        };
         let mut params = ListParams::default().labels(&members::selector(set)).limit(PAGE);
         let mut servers = Vec::new();
         loop {
             let page = self.servers.list(&params).await.map_err(Error::call("list the VMReplicaSet's Servers"))?;
-            servers.extend(page.items.into_iter().filter(|server| members::is_own(set, server)));
+            servers.extend(page.items.into_iter().filter(|server| members::is_own(set, server)).map(listed));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
                 None => return Ok(servers),

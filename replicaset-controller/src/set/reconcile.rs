@@ -25,7 +25,7 @@ use super::{
     births::Births,
     drifted::{self, Drifts},
     failover,
-    live::{Created, Live},
+    live::{Created, Listed, Live},
     machines::{Machines, NoMachines},
     plan::{self, Facts, Ledgers, Limits, Plan},
     status,
@@ -110,7 +110,7 @@ impl Sets {
         let wait = if plan.is_done() && plan.ledgers == Ledgers::of(set) {
             self.write(&live, set, &wanted).await?
         } else {
-            self.act(&live, set, &known).await?
+            self.act(&live, set, servers, &known).await?
         };
         Ok(wait.map_or_else(Action::await_change, Action::requeue))
     }
@@ -149,11 +149,17 @@ impl Sets {
     }
 
     /// Decides anew on what the API server has, enters it, and does it. Says when to look again.
-    async fn act(&self, live: &Live<'_>, known_set: &VMReplicaSet, known: &Known) -> Result<Option<Duration>, Error> {
+    async fn act(
+        &self,
+        live: &Live<'_>,
+        known_set: &VMReplicaSet,
+        cached: &[&Server],
+        known: &Known,
+    ) -> Result<Option<Duration>, Error> {
         let Some(set) = live.set(known_set).await? else { return Ok(None) };
         let seen = Instant::now();
-        let servers = live.servers(&set).await?;
-        let servers: Vec<&Server> = servers.iter().collect();
+        let servers = live.servers(&set, cached).await?;
+        let servers: Vec<&Server> = servers.iter().map(Listed::server).collect();
         let now = self.ctx.clock.now();
         let (plan, _) = self.plan(&set, &servers, known, now).await;
         let wanted = status::status(&set, &servers, &plan, now);

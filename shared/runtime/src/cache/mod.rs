@@ -2,8 +2,9 @@
 //!
 //! An object that cannot be decoded is set aside: it leaves the cache, is reported as an Event and a metric, and never
 //! stops the watch. `managedFields` are dropped, because nobody reads them and they are half of an object's size; of
-//! kinds whose last change matters, the newest entry's time is kept.
+//! kinds whose last change matters, the newest entry's time is kept. Of Servers the history (`transitions`) is dropped.
 
+mod compact;
 mod feed;
 mod guarded;
 mod hub;

@@ -17,7 +17,7 @@ use kube::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Cache, Cached, Change, Guarded, changed_at, key_of, version};
+use super::{Cache, Cached, Change, Guarded, changed_at, compact::compact, key_of, version};
 use crate::{Context, EventType, Events, Metrics, Ready};
 
 pub(super) struct Pump<K: Cached> {
@@ -45,6 +45,7 @@ impl Keep {
         let last = changed_at(&object).filter(|_| self == Self::LastChange);
         let entry = |at| vec![ManagedFieldsEntry { time: Some(Time(at)), ..ManagedFieldsEntry::default() }];
         object.meta_mut().managed_fields = last.map(entry);
+        compact(&mut object);
         object
     }
 }
