@@ -1,6 +1,6 @@
 //! A set and its Servers as the API server has them now, and the writes that depend on that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use berth_core::api::{Server, VMDeployment, VMReplicaSet, VMReplicaSetStatus};
 use berth_runtime::{CallError as Error, Context, written};
@@ -72,6 +72,12 @@ impl<'a> Live<'a> {
     pub(super) async fn set(&self, known: &VMReplicaSet) -> Result<Option<VMReplicaSet>, Error> {
         let found = self.sets.get_opt(&known.name_any()).await.map_err(Error::call("read the VMReplicaSet"))?;
         Ok(found.filter(|s| s.metadata.uid == known.metadata.uid && s.metadata.deletion_timestamp.is_none()))
+    }
+
+    /// The names that the set gives to new Servers as it is now; none when it is gone.
+    pub(super) async fn creating(&self, known: &VMReplicaSet) -> Result<HashSet<String>, Error> {
+        let status = self.set(known).await?.and_then(|set| set.status);
+        Ok(status.map(|status| status.creating).unwrap_or_default().into_iter().collect())
     }
 
     /// The Servers that the set controls, as they are now and not as some cache has them. Of those that have not changed

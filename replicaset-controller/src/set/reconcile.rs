@@ -6,7 +6,7 @@
 mod fail_over;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -202,8 +202,8 @@ impl Sets {
     }
 
     /// Creates the Servers: first one, and with every one that goes well one more at once, so that what is wrong with one
-    /// is not tried with all. A look at the set that has become old is taken anew, so that a name that has been given up
-    /// since then is not used.
+    /// is not tried with all. A look at the set that becomes old is taken anew meanwhile, so that a name that has been
+    /// given up since then is not used.
     async fn create(
         &self,
         live: &Live<'_>,
@@ -211,33 +211,38 @@ impl Sets {
         names: &[String],
         mut seen: Instant,
     ) -> Result<(), Error> {
-        let mut left: std::collections::VecDeque<&String> = names.iter().collect();
+        let mut left: VecDeque<&String> = names.iter().collect();
         let _under_way = self.births.of(set);
-        let (mut window, mut calls) = (1, FuturesUnordered::new());
+        let (mut window, mut calls, mut looks) = (1, FuturesUnordered::new(), FuturesUnordered::new());
         loop {
-            if !left.is_empty() && seen.elapsed() > FRESH {
-                let newer = live.set(set).await?;
-                let creating = newer.and_then(|set| set.status).map(|s| s.creating).unwrap_or_default();
-                let creating: HashSet<String> = creating.into_iter().collect();
-                left.retain(|name| creating.contains(*name));
-                seen = Instant::now();
+            if !left.is_empty() && looks.is_empty() && seen.elapsed() > FRESH / 2 {
+                looks.push(async { (Instant::now(), live.creating(set).await) });
             }
             while calls.len() < window
+                && seen.elapsed() <= FRESH
                 && let Some(name) = left.pop_front()
             {
                 calls.push(async move { (name, live.create(set, name).await) });
             }
-            match calls.next().await {
-                None => return Ok(()),
-                Some((_, Ok(Created::Ours))) => window = (window + 1).min(self.limits.creating),
-                Some((name, Ok(Created::Taken))) => self.remember_taken(set, name),
-                Some((_, Err(error))) => {
-                    let note = error.to_string();
-                    self.ctx.events.publish(&reference(set), EventType::Warning, "CreationFailed", note);
-                    // Those that are under way may still become Servers; their names are entered.
-                    calls.collect::<Vec<_>>().await;
-                    return Err(error);
+            tokio::select! {
+                biased;
+                Some((asked, creating)) = looks.next(), if !left.is_empty() => {
+                    let creating = creating?;
+                    left.retain(|name| creating.contains(*name));
+                    seen = asked;
                 }
+                Some((name, created)) = calls.next() => match created {
+                    Ok(Created::Ours) => window = (window + 1).min(self.limits.creating),
+                    Ok(Created::Taken) => self.remember_taken(set, name),
+                    Err(error) => {
+                        let note = error.to_string();
+                        self.ctx.events.publish(&reference(set), EventType::Warning, "CreationFailed", note);
+                        // Those that are under way may still become Servers; their names are entered.
+                        calls.collect::<Vec<_>>().await;
+                        return Err(error);
+                    }
+                },
+                else => return Ok(()),
             }
         }
     }
