@@ -194,7 +194,7 @@ fn create(request: &Request<'_>, author: &Author, ids: &Identities, now: Timesta
     let admitted = lifecycle::admit_create(new, author, now)?;
     let patch = stamps.patch(&admitted);
     // Programs alone write to a Server that a controller creates, a dozen times until it is Ready. Telling who wrote which
-    // of its fields would cost the apiserver more than all the rest of such a write.
+    // of its fields costs the apiserver a good part of each such write.
     let is_ours = ids.executor(author).is_some() && object::is_tracked(raw);
     let patch = if is_ours { patch.untrack() } else { patch };
     Ok(Outcome { patch: patch.encode(), ..Outcome::default() })

@@ -4,7 +4,7 @@ use std::any::Any;
 
 use berth_core::api::Server;
 
-/// Takes the history off a Server: of these there are thousands, and it is a tenth of each.
+/// Takes the history off a Server: of these there are thousands.
 pub(super) fn compact<K: Any>(object: &mut K) {
     let server = (object as &mut dyn Any).downcast_mut::<Server>();
     if let Some(status) = server.and_then(|server| server.status.as_mut()) {
