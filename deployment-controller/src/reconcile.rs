@@ -1,17 +1,12 @@
 //! One look at a VMDeployment: its set, its roll-out, its status.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use berth_core::api::{Server, VMDeployment, VMReplicaSet};
-use berth_runtime::{CallError as Error, Context, until};
+use berth_runtime::{CallError as Error, Context, Pace, until};
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt as _, runtime::controller::Action};
-use tokio::time::Instant;
 
 use crate::{desired, live::Live, rollout, status};
 
@@ -23,14 +18,14 @@ const CALLS: usize = 16;
 /// Reconciles VMDeployments.
 pub struct Deployments {
     ctx: Context,
-    written: Mutex<HashMap<String, Instant>>,
+    writes: Pace,
 }
 
 impl Deployments {
     /// With this context.
     #[must_use]
     pub fn new(ctx: Context) -> Self {
-        Self { ctx, written: Mutex::default() }
+        Self { ctx, writes: Pace::new(STATUS_INTERVAL) }
     }
 
     /// Looks at a VMDeployment, whose set and Servers the cache shows to be these.
@@ -41,7 +36,6 @@ impl Deployments {
         servers: &[&Server],
     ) -> Result<Action, Error> {
         if deployment.metadata.deletion_timestamp.is_some() {
-            self.written().remove(&uid(deployment));
             return Ok(Action::await_change());
         }
         let live = Live::new(&self.ctx, &deployment.namespace().unwrap_or_default());
@@ -117,23 +111,13 @@ impl Deployments {
     ) -> Result<Action, Error> {
         let (wanted, next) = status::status(deployment, set, servers, now);
         if deployment.status.as_ref() != Some(&wanted) {
-            let last = self.written().get(&uid(deployment)).copied();
-            if let Some(wait) = last.and_then(|at| STATUS_INTERVAL.checked_sub(at.elapsed())).filter(|w| !w.is_zero()) {
-                return Ok(Action::requeue(wait));
+            if let Some(later) = self.writes.too_soon(deployment) {
+                return Ok(later);
             }
-            self.written().insert(uid(deployment), Instant::now());
             if !live.write_status(deployment, &wanted).await? {
                 return Ok(Action::requeue(STATUS_INTERVAL));
             }
         }
         Ok(next.map_or_else(Action::await_change, |at| Action::requeue(until(at, now))))
     }
-
-    fn written(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn uid(deployment: &VMDeployment) -> String {
-    deployment.uid().unwrap_or_default()
 }

@@ -91,8 +91,8 @@ pub fn due(server: &Server, seen: &Observed, now: Timestamp) -> Due {
             report(server, status, task, seen, now, &mut due);
         }
     }
-    if due.monitoring.is_none() && due.note.as_ref().is_some_and(makes_ready) && binds_early(server, status) {
-        due.monitoring = bound(server).map(Some);
+    if due.monitoring.is_none() && due.note.as_ref().is_some_and(makes_ready) {
+        due.monitoring = bound_early(server, status).map(Some);
     }
     due
 }
@@ -101,11 +101,11 @@ fn makes_ready(note: &Note) -> bool {
     note.kind == TaskKind::CheckHealth && note.outcome == Outcome::Succeeded
 }
 
-/// Whether the proof of health may say that the Server is a monitoring target, too: the first thing that is to be done about
-/// it once it is Ready costs no write of its own then. Not while a person has to agree first.
-fn binds_early(server: &Server, status: &ServerStatus) -> bool {
-    let is_bound = status.monitoring.is_some() && status.monitoring == bound(server);
-    !is_bound && !server.spec.gates.iter().any(|gate| gate.before == GatePoint::ReleaseTraffic)
+/// What the proof of health says about monitoring, too, if that is news: the first thing that is to be done about the Server
+/// once it is Ready costs no write of its own then. Nothing while a person has to agree first.
+fn bound_early(server: &Server, status: &ServerStatus) -> Option<MonitoringFact> {
+    let is_gated = server.spec.gates.iter().any(|gate| gate.before == GatePoint::ReleaseTraffic);
+    bound(server).filter(|fact| !is_gated && status.monitoring.as_ref() != Some(fact))
 }
 
 fn bound(server: &Server) -> Option<MonitoringFact> {

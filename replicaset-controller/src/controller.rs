@@ -23,7 +23,6 @@ const TASKS: u16 = 4;
 /// For how many classes that take up all the room that they may have there is room in this process, before one that is
 /// well has to wait for them. Whoever waits takes up none.
 const CLASSES: u16 = 16;
-
 /// A set is looked at this often at most while its Servers change.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 

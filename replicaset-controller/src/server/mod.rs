@@ -67,7 +67,11 @@ impl Servers {
         self.births.ended()
     }
 
+    /// Nothing is begun about a new Server while others of its set are being created: [`Self::ready_to_begin`] names it then.
     fn next(&self, server: &Server, at_work: bool) -> Step {
+        if self.births.hold(server) {
+            return Step::Rest;
+        }
         let approvals = self.approvals.store().state();
         let own = Own { holder: &self.ctx.holder, at_work };
         plan::next(server, approvals.iter().map(AsRef::as_ref), own, self.ctx.clock.now())

@@ -27,9 +27,6 @@ const SET: Duration = Duration::from_secs(30);
 impl Servers {
     /// Looks at a Server.
     pub async fn reconcile(&self, server: &Server) -> Result<Action, Error> {
-        if self.births.hold(server) {
-            return Ok(Action::await_change());
-        }
         let at_work = self.is_at_work(server);
         match self.next(server, at_work) {
             Step::Delete => object::delete(&self.ctx, server).await.map(|()| Action::await_change()),

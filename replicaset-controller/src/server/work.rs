@@ -30,9 +30,6 @@ struct Hold {
 impl Servers {
     /// Carries out the Server's tasks, for as long as one follows on another.
     pub async fn work(&self, server: Arc<Server>) -> Result<Action, Error> {
-        if self.births.hold(&server) {
-            return Ok(Action::await_change());
-        }
         let (mut server, mut reported) = (server, false);
         let mut kept: Option<Hold> = None;
         let action = loop {

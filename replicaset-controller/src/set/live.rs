@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use berth_core::api::{Server, VMDeployment, VMReplicaSet, VMReplicaSetStatus};
-use berth_runtime::{CallError as Error, Context, written};
+use berth_runtime::{CallError as Error, Context, resource_version, written};
 use json_patch::{
     AddOperation, Patch as JsonPatch, PatchOperation, ReplaceOperation, TestOperation, jsonptr::PointerBuf,
 };
@@ -44,11 +44,6 @@ impl Listed<'_> {
     }
 }
 
-/// Of which object this is which version.
-fn version(server: &Server) -> (Option<String>, Option<String>) {
-    (server.metadata.uid.clone(), server.metadata.resource_version.clone())
-}
-
 /// What came of a creation.
 pub(super) enum Created {
     /// There is the set's Server of that name now, by whomever.
@@ -87,10 +82,10 @@ impl<'a> Live<'a> {
         set: &VMReplicaSet,
         cached: &[&'c Server],
     ) -> Result<Vec<Listed<'c>>, Error> {
-        let versions: HashMap<_, &'c Server> = cached.iter().map(|server| (version(server), *server)).collect();
-        let listed = |server: Server| match versions.get(&version(&server)) {
-            Some(same) => Listed::Cached(same),
-            None => Listed::Newer(Box::new(server)),
+        let cached: HashMap<_, &'c Server> = cached.iter().map(|server| (&server.metadata.uid, *server)).collect();
+        let listed = |server: Server| match cached.get(&server.metadata.uid) {
+            Some(same) if resource_version(*same) == resource_version(&server) => Listed::Cached(same),
+            _ => Listed::Newer(Box::new(server)),
         };
         let mut params = ListParams::default().labels(&members::selector(set)).limit(PAGE);
         let mut servers = Vec::new();

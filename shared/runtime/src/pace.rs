@@ -1,4 +1,4 @@
-//! How often an object that is made of many others is looked at.
+//! How often something is done about an object that is made of many others: a look at it, a write of its status.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use std::{
 use kube::{Resource, runtime::controller::Action};
 use tokio::time::Instant;
 
-/// Many changes of what belongs to an object are one look at it. The first change is looked at at once.
+/// Many changes of what belongs to an object are one look at it, or one write. The first comes at once.
 #[derive(Debug)]
 pub struct Pace {
     interval: Duration,
@@ -17,14 +17,14 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// At most one look in this time.
+    /// At most once in this time.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
         Self { interval, looked: Mutex::default() }
     }
 
-    /// When the object may be looked at, if it was looked at just now; otherwise this is the look. To be asked before
-    /// anything is gathered for it.
+    /// When the object's turn comes again, if it was its turn just now; otherwise it is now. To be asked before anything is
+    /// gathered for it.
     #[must_use]
     pub fn too_soon<K: Resource>(&self, object: &K) -> Option<Action> {
         let (mut looked, now) = (self.looked.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());

@@ -151,8 +151,12 @@ impl FakeApi {
         let line = format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n");
         match &mut state.held {
             Some(held) => held.push(line),
-            None => state.watchers.retain(|w| w.send(Ok(Bytes::from(line.clone()))).is_ok()),
+            None => Self::deliver(state, &line),
         }
+    }
+
+    fn deliver(state: &mut State, line: &str) {
+        state.watchers.retain(|w| w.send(Ok(Bytes::from(line.to_owned()))).is_ok());
     }
 
     /// From now on the watchers are told nothing; or they are told everything again, also what they have missed.
@@ -160,7 +164,7 @@ impl FakeApi {
         let mut state = self.state();
         let missed = if hold { state.held.replace(Vec::new()) } else { state.held.take() };
         for line in missed.unwrap_or_default() {
-            state.watchers.retain(|w| w.send(Ok(Bytes::from(line.clone()))).is_ok());
+            Self::deliver(&mut state, &line);
         }
     }
 

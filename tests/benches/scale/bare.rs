@@ -10,7 +10,7 @@ use berth_core::{
     lifecycle::{current_tasks, open_tasks},
     protocol::StatusWrite,
 };
-use berth_tests::{BERTH_NAMESPACE, Berth, Part};
+use berth_tests::{BERTH_NAMESPACE, Berth};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
@@ -25,12 +25,6 @@ use crate::usage::Writes;
 const CALLS: usize = 32;
 /// Endpoints of a slice.
 const ENDPOINTS: usize = 100;
-const EXECUTORS: [(Executor, Part); 4] = [
-    (Executor::ReplicasetController, Part::ReplicasetController),
-    (Executor::DeploymentController, Part::DeploymentController),
-    (Executor::LbController, Part::LbController),
-    (Executor::MonitorController, Part::MonitorController),
-];
 
 /// What was written, and how fast.
 pub(crate) struct Rates {
@@ -97,8 +91,8 @@ struct Bare<'a> {
 impl<'a> Bare<'a> {
     async fn new(berth: &Berth, model: &'a Server) -> Self {
         let mut servers = BTreeMap::new();
-        for (executor, part) in EXECUTORS {
-            let client = berth.control_plane().service_account_client(BERTH_NAMESPACE, part.name()).await.unwrap();
+        for executor in Executor::CONTROLLERS {
+            let client = berth.control_plane().service_account_client(BERTH_NAMESPACE, executor.name()).await.unwrap();
             servers.insert(executor, Api::namespaced(client, "bare"));
         }
         let slices = Api::namespaced(servers[&Executor::LbController].clone().into_client(), "bare");
@@ -130,7 +124,7 @@ impl<'a> Bare<'a> {
         let (executor, write) = if server.status.is_none() {
             (Executor::ReplicasetController, StatusWrite::new(&server).claim(claim(Executor::ReplicasetController, 1)))
         } else {
-            let open = EXECUTORS.iter().flat_map(|(executor, _)| open_tasks(&server, *executor));
+            let open = Executor::CONTROLLERS.into_iter().flat_map(|executor| open_tasks(&server, executor));
             let Some(task) = open.min_by_key(|task| task.id) else { return (server, false) };
             (task.executor, self.write(&server, task))
         };

@@ -78,15 +78,15 @@ async fn the_machine_of_a_server_that_was_given_up_is_reported_or_destroyed_as_i
     let event = told(&world, "MachineClass", "Orphan").await;
     assert!(event.message.is_some_and(|m| m.contains(&uid) && m.contains("orphanPolicy")));
     let after = world.ready_when(2, |server| server.uid().as_ref() != Some(&uid)).await;
-    let has_machine = |of: &str| world.berth.machines().all().unwrap().iter().any(|(uid, _)| uid == of);
-    assert!(has_machine(&uid), "it is only reported");
+    assert!(world.has_machine(&uid), "it is only reported");
 
     change_class(&world, "local", json!({"orphanPolicy": "Delete"})).await;
-    let gone = eventually("the orphan is destroyed", LONG, async || seen(!has_machine(&uid), || "it is there".into()));
+    let gone =
+        eventually("the orphan is destroyed", LONG, async || seen(!world.has_machine(&uid), || "it is there".into()));
     gone.await.unwrap();
     told(&world, "MachineClass", "OrphanDestroyed").await;
     for server in &after {
-        assert!(has_machine(&server.uid().unwrap()), "{} keeps its machine", server.name_any());
+        assert!(world.has_machine(&server.uid().unwrap()), "{} keeps its machine", server.name_any());
     }
     world.end().await;
 }

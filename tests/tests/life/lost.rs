@@ -18,10 +18,6 @@ fn names(servers: &[Server]) -> Vec<String> {
     servers.iter().map(ResourceExt::name_any).collect()
 }
 
-fn has_machine(world: &World, uid: &str) -> bool {
-    world.berth.machines().all().unwrap().iter().any(|(of, _)| of == uid)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_stays_away_is_replaced_and_nothing_is_left_of_it() {
     let (world, before) = three(json!({"waitSeconds": 2, "action": "Replace"})).await;
@@ -33,7 +29,7 @@ async fn a_machine_that_stays_away_is_replaced_and_nothing_is_left_of_it() {
     for server in &after {
         world.gets_traffic(&server.name_any()).await;
     }
-    assert!(!has_machine(&world, &before[1].uid().unwrap()), "its machine is destroyed");
+    assert!(!world.has_machine(&before[1].uid().unwrap()), "its machine is destroyed");
     assert!(!world.events("Failover").await.is_empty());
     world.end().await;
 }
@@ -80,11 +76,11 @@ async fn a_failed_machine_is_kept_for_diagnosis_and_another_takes_its_place() {
     let kept = world.server("web-1", "kept", |s| s.spec.retain.is_some() && is_in(State::Unknown)(s)).await;
     assert_eq!(kept.uid().as_ref(), Some(&uid));
     world.server("web-3", "Ready in its place", is_settled).await;
-    assert!(has_machine(&world, &uid), "its machine is still there");
+    assert!(world.has_machine(&uid), "its machine is still there");
     // Its time over, it goes.
     let after = world.ready(3).await;
     assert_eq!(names(&after), ["web-0", "web-2", "web-3"]);
-    assert!(!has_machine(&world, &uid));
+    assert!(!world.has_machine(&uid));
     world.end().await;
 }
 

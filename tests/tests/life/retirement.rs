@@ -76,10 +76,7 @@ async fn a_deleted_or_offline_server_leaves_in_order() {
     let replaced = world.ready_when(2, |s| !uids.contains(&uid(s))).await;
     assert_eq!(replaced.len(), 2);
     for uid in uids {
-        assert!(
-            !world.berth.machines().all().unwrap().iter().any(|(id, _)| *id == uid),
-            "the machine of {uid} is left"
-        );
+        assert!(!world.has_machine(&uid), "the machine of {uid} is left");
     }
     world.deployments().delete("web", &DeleteParams::default()).await.unwrap();
     world.nothing_left().await;

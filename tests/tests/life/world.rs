@@ -172,6 +172,11 @@ impl World {
         }
     }
 
+    /// Whether the Server of this UID has a machine, running or not.
+    pub(crate) fn has_machine(&self, uid: &str) -> bool {
+        self.berth.machines().all().unwrap().iter().any(|(of, _)| of == uid)
+    }
+
     /// The endpoints of the Service by Server: ready, serving, terminating.
     pub(crate) async fn endpoints(&self) -> BTreeMap<String, (bool, bool, bool)> {
         let api: Api<EndpointSlice> = Api::namespaced(self.berth.client(), "default");

@@ -82,12 +82,10 @@ async fn tracking(world: &World) {
     for server in world.list().await {
         assert_eq!(server.metadata.managed_fields, None, "{}", server.name_any());
     }
-    let applied = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "web-0", "labels": {"looked-at": "yes"}}});
     let apply = async |labels: Value| {
-        let mut applied = applied.clone();
-        applied["metadata"]["labels"] = labels;
-        let params = PatchParams::apply("ann");
-        world.servers().patch("web-0", &params, &Patch::Apply(applied)).await
+        let metadata = json!({"name": "web-0", "labels": labels});
+        let applied = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": metadata});
+        world.servers().patch("web-0", &PatchParams::apply("ann"), &Patch::Apply(applied)).await
     };
     let server = apply(json!({"looked-at": "yes"})).await.unwrap();
     let managers = |server: &Server| -> Vec<String> {

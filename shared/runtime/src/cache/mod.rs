@@ -103,19 +103,13 @@ impl<K: Cached> Cache<K> {
     /// Begins to watch all objects of this kind, in every namespace, until shutdown. The process is ready only when
     /// the first list is there.
     #[must_use]
-    pub fn start(ctx: &Context) -> Self
-    where
-        Guarded<K>: Resource<DynamicType = ()>,
-    {
+    pub fn start(ctx: &Context) -> Self {
         Self::start_with(ctx, Api::all(ctx.client.clone()), watcher::Config::default())
     }
 
     /// The same, and [`changed_at`] says of each object when it was last changed.
     #[must_use]
-    pub fn start_with_times(ctx: &Context) -> Self
-    where
-        Guarded<K>: Resource<DynamicType = ()>,
-    {
+    pub fn start_with_times(ctx: &Context) -> Self {
         Self::begin(ctx, Api::all(ctx.client.clone()), watcher::Config::default(), Keep::LastChange)
     }
 
