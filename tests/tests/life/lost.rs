@@ -1,6 +1,7 @@
 //! Failover: what becomes of Servers whose machines do not come back.
 
 use berth_core::api::{Server, State};
+use berth_tests::Part;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -57,9 +58,16 @@ async fn a_network_that_fails_destroys_no_fleet() {
     let message = world.set_says("Stalled", "TooManyUnknown").await;
     // Whoever was lost first is named first.
     assert!(message.contains("2 of 3 Servers") && message.contains("web-0") && message.contains("web-1"), "{message}");
+    // The brake lets go with the first that is back, and then it is the other's turn: so both come back at once, as far as
+    // whoever replaces them can see.
+    world.berth.kill9(Part::ReplicasetController).unwrap();
     for server in &before[..2] {
         world.berth.machines().reboot(&server.uid().unwrap()).await.unwrap();
     }
+    for server in &before[..2] {
+        world.server(&server.name_any(), "seen again", |s| !is_in(State::Unknown)(s)).await;
+    }
+    world.berth.restart(Part::ReplicasetController).await.unwrap();
     let after = world.ready(3).await;
     let ids = |servers: &[Server]| servers.iter().map(machine_id).collect::<Vec<_>>();
     assert_eq!(ids(&before), ids(&after), "whoever is back before their turn is kept");
