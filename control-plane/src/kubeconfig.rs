@@ -20,6 +20,11 @@ use crate::{
     pki::Pair,
 };
 
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long the answer to a call may take.
+const CALL: Duration = Duration::from_secs(30);
+
 /// Who a kubeconfig speaks for, in the form of its `user` entry.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
@@ -79,7 +84,7 @@ impl Cluster {
         Ok(path)
     }
 
-    /// A client that reports failures at once: no built-in retries, and 5 s to connect.
+    /// A client that reports failures at once: no built-in retries, 5 s to connect, and 30 s for a call.
     pub(crate) async fn client(&self, identity: &Identity) -> Result<Client> {
         let failed = |reason: String| Error::Kubeconfig { who: identity.name.clone(), reason };
         let kubeconfig: Kubeconfig =
@@ -87,9 +92,8 @@ impl Cluster {
         let options = KubeConfigOptions::default();
         let mut config =
             Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| failed(e.to_string()))?;
-        config.default_retry = false;
-        config.connect_timeout = Some(Duration::from_secs(5));
-        Client::try_from(config).map_err(|e| failed(e.to_string()))
+        config.connect_timeout = Some(CONNECT);
+        berth_runtime::connect(config, CALL).map_err(|e| failed(format!("{e:#}")))
     }
 }
 

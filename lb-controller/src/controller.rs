@@ -31,7 +31,7 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
     let now: Now = Arc::new(move || clock.now());
     let window = Duration::from_millis(u64::from(args.batch_window_ms));
     let slices = Arc::new(EndpointSlices::new(ctx.client.clone(), now, window));
-    let (servers, traffic) = (Cache::<Server>::start(&ctx), Arc::new(Traffic::new(&ctx, &slices)));
+    let (servers, traffic) = (Cache::start_begun(&ctx), Arc::new(Traffic::new(&ctx, &slices)));
     let (touched, keys) = futures::channel::mpsc::unbounded();
     let (suspects, suspected) = mpsc::unbounded_channel();
     let (known, is_known) = tokio::sync::oneshot::channel();

@@ -31,7 +31,7 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
     let now: Now = Arc::new(move || clock.now());
     let (news, keys) = futures::channel::mpsc::unbounded();
     let (prober, work) = Prober::new(usize::from(args.probe_concurrency), news, metrics, now);
-    let (servers, monitor) = (Cache::<Server>::start(&ctx), Arc::new(Monitor::new(&ctx, prober)));
+    let (servers, monitor) = (Cache::start_begun(&ctx), Arc::new(Monitor::new(&ctx, prober)));
     if let Some(address) = args.targets_address {
         let listener = TcpListener::bind(address)
             .await

@@ -2,16 +2,26 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail a test by panicking")]
 
-use std::path::Path;
+use std::{
+    path::Path,
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use berth_control_plane::{ControlPlane, Options};
 use berth_core::api::{Approval, MachineClass, Server, VMDeployment, VMReplicaSet};
+use futures::TryStreamExt;
 use kube::{
-    Api, Client, Resource,
-    api::{Patch, PatchParams, PostParams},
+    Api, Client, Resource, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt as _, watcher},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use tokio::time::timeout;
+
+/// How long a change may take to be told.
+const SOON: Duration = Duration::from_secs(20);
 
 fn crds() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/crds")
@@ -82,6 +92,7 @@ async fn the_api_on_a_real_apiserver() {
     bad_sets(&client).await;
     immutable_fields(&client).await;
     scale_and_selectable_fields(&client).await;
+    servers_that_have_begun(&client).await;
     approvals_do_not_change(&client).await;
     defaults(&client).await;
     control_plane.stop().await.unwrap();
@@ -202,6 +213,27 @@ async fn scale_and_selectable_fields(client: &Client) {
     assert_eq!(servers.list(&by_state).await.unwrap().items.len(), 0);
     let by_class = kube::api::ListParams::default().fields("spec.machine.className=local");
     assert_eq!(servers.list(&by_class).await.unwrap().items.len(), 1);
+}
+
+/// What lb-controller and monitor-controller watch: Servers from their first state on.
+async fn servers_that_have_begun(client: &Client) {
+    let api: Api<Server> = Api::namespaced(client.clone(), "default");
+    let mut events = pin!(watcher(api.clone(), berth_runtime::begun()).applied_objects().map_ok(|s| s.name_any()));
+    let next = async |events: &mut Pin<_>| timeout(SOON, TryStreamExt::try_next(events)).await.unwrap().unwrap();
+    let begin = async |name: &str| {
+        let status = Patch::Merge(json!({"status": {"state": "Initializing"}}));
+        api.patch_status(name, &PatchParams::default(), &status).await.unwrap();
+    };
+    for name in ["early", "late"] {
+        let _: Server = create(client, server(|s| s["metadata"]["name"] = json!(name))).await;
+    }
+    begin("early").await;
+    assert_eq!(next(&mut events).await.as_deref(), Some("early"), "there were others without a state");
+    begin("late").await;
+    assert_eq!(next(&mut events).await.as_deref(), Some("late"));
+    for name in ["early", "late"] {
+        api.delete(name, &DeleteParams::default()).await.unwrap();
+    }
 }
 
 async fn approvals_do_not_change(client: &Client) {

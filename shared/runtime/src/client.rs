@@ -4,6 +4,7 @@
 //! Here every call fails in time, and the caller's backoff decides when to try again.
 
 use std::{
+    net::IpAddr,
     path::Path,
     pin::Pin,
     task::{Context, Poll},
@@ -13,12 +14,16 @@ use std::{
 use anyhow::Context as _;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Either, Full};
+use hyper_util::{
+    client::legacy::{Client as HttpClient, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use kube::{
     Client, Config,
-    client::{Body, ClientBuilder},
+    client::{Body, ClientBuilder, ConfigExt},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use tower::{BoxError, Layer, Service};
+use tower::{BoxError, Layer, Service, ServiceBuilder};
 
 /// The client for a kubeconfig, or for the pod's ServiceAccount when there is none.
 ///
@@ -36,11 +41,48 @@ pub async fn build(kubeconfig: Option<&Path>, call: Duration) -> anyhow::Result<
         None => Config::incluster()
             .context("there is no --kubeconfig, and no ServiceAccount either: outside of a pod give --kubeconfig")?,
     };
-    config.default_retry = false;
     config.connect_timeout = Some(call);
-    config.write_timeout = Some(call);
-    let builder = ClientBuilder::try_from(config).context("cannot build the client of the API server")?;
+    connect(config, call).context("cannot build the client of the API server")
+}
+
+/// The client for these settings, with a time limit on every call and without retries, read and write timeouts.
+///
+/// It is kube's own stack, but for its sockets: these send at once. Otherwise the second half of a request waits until the
+/// first half is acknowledged, which the other side may put off for 40 ms (<https://github.com/kube-rs/kube/issues/2056>).
+///
+/// # Errors
+/// When the settings cannot be used, or name a proxy: there is none on the way to a loopback address, and others are not
+/// supported.
+pub fn connect(config: Config, call: Duration) -> anyhow::Result<Client> {
+    let is_loopback = config.cluster_url.host().is_some_and(is_loopback);
+    if let Some(proxy) = config.proxy_url.as_ref().filter(|_| !is_loopback) {
+        anyhow::bail!(
+            "the API server is to be reached through the proxy {proxy} (proxy-url of the kubeconfig, or HTTPS_PROXY), which is \
+             not supported: it has to be reached directly"
+        );
+    }
+    let tls = config.rustls_https_connector_with_connector(connector(config.connect_timeout))?;
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(HttpClient::builder(TokioExecutor::new()).build::<_, Body>(tls));
+    let builder = ClientBuilder::new(service, config.default_namespace);
     Ok(builder.with_layer(&Timeouts { call }).build())
+}
+
+fn connector(timeout: Option<Duration>) -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(timeout);
+    connector
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or(host == "localhost", |address| address.is_loopback())
 }
 
 /// A service with a time limit on every call; for clients that are not made by [`build`].
@@ -134,6 +176,29 @@ mod tests {
 
     fn is_timeout(error: &kube::Error) -> bool {
         matches!(error, kube::Error::Service(inner) if inner.is::<CallTimeout>())
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_does_not_wait_for_an_acknowledgement() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let socket = tower::ServiceExt::oneshot(connector(None), uri).await.unwrap();
+        assert!(socket.inner().nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_refused_unless_the_api_server_is_on_this_machine() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let through_a_proxy = |url: &str| {
+            let mut config = Config::new(url.parse().unwrap());
+            config.proxy_url = Some("http://proxy.example:3128".parse().unwrap());
+            connect(config, Duration::from_secs(1)).map(drop)
+        };
+        let error = through_a_proxy("https://api.example:6443").unwrap_err().to_string();
+        assert!(error.contains("http://proxy.example:3128"), "{error}");
+        for near in ["https://127.0.0.1:6443", "https://[::1]:6443", "https://localhost:6443"] {
+            through_a_proxy(near).unwrap();
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -25,9 +25,9 @@ mod write;
 
 pub use args::{Arguments, CommonArgs, LogFormat};
 pub use backoff::Backoff;
-pub use cache::{Cache, Cached, Change, Guarded, Seen, ServerCache, changed_at, resource_version};
+pub use cache::{Cache, Cached, Change, Guarded, Seen, ServerCache, begun, changed_at, resource_version};
 pub use call::{CallError, written};
-pub use client::{CallTimeout, Timeouts, build as build_client, with_timeouts};
+pub use client::{CallTimeout, Timeouts, build as build_client, connect, with_timeouts};
 pub use clock::{Clock, ManualClock, SystemClock, until};
 pub use context::{Context, ContextParts};
 pub use controller::{Controller, ReconcileError};

@@ -22,7 +22,9 @@ use kube::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use crate::reference::until;
 
 /// Far beyond what is expected: a bench that hangs must end.
 const LIMIT: Duration = Duration::from_mins(10);
@@ -43,9 +45,6 @@ struct Status {
 struct Seen {
     /// Whether each Server is Ready and waits for nothing.
     servers: HashMap<String, bool>,
-    /// When there were so many for the first time.
-    most: usize,
-    most_at: Option<Instant>,
     all_ready_at: Option<Instant>,
     empty_at: Option<Instant>,
     set_writes: Vec<Instant>,
@@ -57,7 +56,9 @@ pub(crate) struct Fleet {
     size: usize,
     begin: Instant,
     seen: Arc<Mutex<Seen>>,
-    watches: Vec<tokio::task::JoinHandle<()>>,
+    watches: Vec<JoinHandle<()>>,
+    /// Whether the Servers are watched.
+    has_eyes: bool,
 }
 
 /// Something that listens on one port of every loopback address, for probes.
@@ -79,7 +80,7 @@ impl Fleet {
         let client = berth.client();
         prepare(&client, namespace, port).await;
         let seen: Arc<Mutex<Seen>> = Arc::default();
-        let watches = vec![watch_servers(&client, namespace, size, &seen), watch_set(&client, namespace, &seen)];
+        let watches = vec![watch_set(&client, namespace, &seen)];
         let deployments: Api<VMDeployment> = Api::namespaced(client.clone(), namespace);
         let digest = "a".repeat(64);
         let deployment = json!({
@@ -101,16 +102,21 @@ impl Fleet {
         let deployment: VMDeployment = serde_json::from_value(deployment).unwrap();
         let begin = Instant::now();
         deployments.create(&PostParams::default(), &deployment).await.unwrap();
-        Self { client, namespace: namespace.to_owned(), size, begin, seen, watches }
+        Self { client, namespace: namespace.to_owned(), size, begin, seen, watches, has_eyes: false }
     }
 
-    /// How long it took until all Servers were there.
+    /// How long it took until all Servers were there. They are counted as the reference's pods are.
     pub(crate) async fn created(&self) -> Duration {
-        self.wait("created", |seen| (seen.most == self.size).then_some(seen.most_at).flatten()).await
+        until(&Api::<Server>::namespaced(self.client.clone(), &self.namespace), self.size).await;
+        self.begin.elapsed()
     }
 
-    /// How long it took until all Servers were Ready.
-    pub(crate) async fn ready(&self) -> Duration {
+    /// How long it took until all Servers were Ready. They are watched from now on.
+    pub(crate) async fn ready(&mut self) -> Duration {
+        if !self.has_eyes {
+            self.watches.push(watch_servers(&self.client, &self.namespace, self.size, &self.seen));
+            self.has_eyes = true;
+        }
         self.wait("Ready", |seen| seen.all_ready_at).await
     }
 
@@ -203,7 +209,7 @@ fn watch_servers(
     namespace: &str,
     size: usize,
     seen: &Arc<Mutex<Seen>>,
-) -> tokio::task::JoinHandle<()> {
+) -> JoinHandle<()> {
     let resource = kube::core::ApiResource::erase::<berth_core::api::Server>(&());
     let api: Api<Object<Spec, Status>> = Api::namespaced_with(client.clone(), namespace, &resource);
     let seen = seen.clone();
@@ -231,9 +237,6 @@ fn watch_servers(
 impl Seen {
     fn look(&mut self, size: usize) {
         let (count, now) = (self.servers.len(), Instant::now());
-        if count > self.most {
-            (self.most, self.most_at) = (count, Some(now));
-        }
         if count == size && self.all_ready_at.is_none() && self.servers.values().all(|ready| *ready) {
             self.all_ready_at = Some(now);
         }
@@ -243,7 +246,7 @@ impl Seen {
     }
 }
 
-fn watch_set(client: &Client, namespace: &str, seen: &Arc<Mutex<Seen>>) -> tokio::task::JoinHandle<()> {
+fn watch_set(client: &Client, namespace: &str, seen: &Arc<Mutex<Seen>>) -> JoinHandle<()> {
     let api: Api<VMReplicaSet> = Api::namespaced(client.clone(), namespace);
     let seen = seen.clone();
     tokio::spawn(async move {

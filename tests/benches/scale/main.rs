@@ -37,7 +37,7 @@ async fn run() {
     say("a fleet comes");
     let port = fleet::listen().await;
     let before = Writes::of(&berth).await;
-    let fleet = Fleet::declare(&berth, "fleet", size, port).await;
+    let mut fleet = Fleet::declare(&berth, "fleet", size, port).await;
     let created = fleet.created().await;
     at_least("Servers created per second / pods of a ReplicaSet", size as f64 / created.as_secs_f64(), pods, 0.5);
     let ready = fleet.ready().await;
@@ -67,11 +67,11 @@ async fn run() {
     fleet.delete().await;
 
     say("a small and a large fleet");
-    let small = Fleet::declare(&berth, "small", size / 2, port).await;
+    let mut small = Fleet::declare(&berth, "small", size / 2, port).await;
     let small_time = small.ready().await.as_secs_f64() / (size / 2) as f64;
     small.delete().await;
     let empty = Usage::of(&berth);
-    let large = Fleet::declare(&berth, "large", size * 5, port).await;
+    let mut large = Fleet::declare(&berth, "large", size * 5, port).await;
     let large_time = large.ready().await.as_secs_f64() / (size * 5) as f64;
     let name = format!("time per Server, {} against {}", size * 5, size / 2);
     row(&name, &ms(large_time), &ms(small_time), large_time / small_time, 1.3, large_time <= small_time * 1.3, "<=");

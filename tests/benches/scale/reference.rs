@@ -1,6 +1,9 @@
 //! kube-controller-manager's ReplicaSet on the same control plane.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Debug,
+    time::{Duration, Instant},
+};
 
 use berth_tests::{Berth, eventually};
 use k8s_openapi::api::{
@@ -8,9 +11,10 @@ use k8s_openapi::api::{
     core::v1::{Namespace, Pod},
 };
 use kube::{
-    Api,
+    Api, Resource,
     api::{DeleteParams, ListParams, PostParams},
 };
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 /// Creates a ReplicaSet of so many pods, waits for them, and removes it. Says how many pods came per second.
@@ -34,10 +38,14 @@ pub(crate) async fn pods_per_second(berth: &Berth, count: usize) -> f64 {
     count as f64 / seconds
 }
 
-async fn until(pods: &Api<Pod>, count: usize) {
-    eventually(format!("{count} pods"), Duration::from_mins(3), async || {
+/// Waits until there are so many objects.
+pub(crate) async fn until<K>(objects: &Api<K>, count: usize)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    eventually(format!("{count} {}", K::plural(&())), Duration::from_mins(3), async || {
         // A page of one says how many more there are, without reading them.
-        let page = pods.list_metadata(&ListParams::default().limit(1)).await.map_err(|e| e.to_string())?;
+        let page = objects.list_metadata(&ListParams::default().limit(1)).await.map_err(|e| e.to_string())?;
         let more = page.metadata.remaining_item_count.unwrap_or(0);
         let found = page.items.len() + usize::try_from(more).unwrap();
         if found == count { Ok(()) } else { Err(format!("{found}")) }

@@ -202,6 +202,22 @@ impl<K: Cached> Cache<K> {
     }
 }
 
+impl Cache<Server> {
+    /// The same, of the Servers that [`begun`] finds.
+    #[must_use]
+    pub fn start_begun(ctx: &Context) -> Self {
+        Self::start_with(ctx, Api::all(ctx.client.clone()), begun())
+    }
+}
+
+/// The Servers that have a state. Those without one have just been created: nobody but replicaset-controller, which begins
+/// them, has to do with them yet, and a large set that is being created is thousands of them. A Server never loses its state
+/// again.
+#[must_use]
+pub fn begun() -> watcher::Config {
+    watcher::Config::default().fields("status.state!=")
+}
+
 pub(crate) fn key_of<K: Cached>(namespace: Option<&str>, name: &str) -> ObjectRef<K> {
     let key = ObjectRef::new(name);
     match namespace {
