@@ -195,6 +195,13 @@ impl Parameters {
         }
     }
 
+    /// Whether nothing is left to chance.
+    pub(super) fn is_certain(&self) -> bool {
+        let durations = Call::ALL.map(|call| self.latency(call)).into_iter().chain([self.boot]).chain(self.lifetime);
+        let rates = [self.failure_rate, self.lost_answer_rate, self.repeat_rate];
+        durations.into_iter().all(|d| matches!(d, Distribution::Fixed(_))) && rates.iter().all(|rate| *rate <= 0.0)
+    }
+
     pub(super) fn latency(&self, call: Call) -> Distribution {
         self.latency.of(call).unwrap_or(self.latency.default)
     }
@@ -227,6 +234,23 @@ mod tests {
             assert!(matches!(error, Error::Configuration(_)), "{error:?}");
             let message = error.to_string();
             assert!(message.starts_with(field) && message.contains(allowed), "{message}");
+        }
+    }
+
+    #[test]
+    fn chance_has_a_part_where_a_rate_or_a_duration_says_so() {
+        let fixed = json!({"capacity": 1, "latency": {"create": {"fixedMs": 5}}, "boot": {"fixedMs": 1}, "lifetime": {"fixedMs": 9}});
+        assert!(read(&json!({})).unwrap().is_certain() && read(&fixed).unwrap().is_certain());
+        let spread = json!({"uniformMs": [1, 2]});
+        for parameters in [
+            json!({"failureRate": 0.1}),
+            json!({"lostAnswerRate": 0.1}),
+            json!({"repeatRate": 0.1}),
+            json!({"latency": {"list": spread}}),
+            json!({"boot": spread}),
+            json!({"lifetime": spread}),
+        ] {
+            assert!(!read(&parameters).unwrap().is_certain(), "{parameters}");
         }
     }
 

@@ -46,8 +46,8 @@ pub enum Fault {
 /// What is true on the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// Installed packages by name.
-    pub packages: BTreeMap<String, InstalledPackage>,
+    /// Installed packages by name; boxed, because a map has room for eleven from the first one on.
+    pub packages: BTreeMap<String, Box<InstalledPackage>>,
     /// Packages of the package manager, by kind (`apt` or `dnf`) and name. Every version can be installed.
     pub managed: BTreeMap<(String, String), FakePackage>,
     /// What the checks of script packages find installed: versions by name.
@@ -209,12 +209,13 @@ impl State {
         let facts = if script == ping::SCRIPT.as_str() {
             format!("fact boot fake-{}\n", self.boot)
         } else if script == archive::INSTALL.as_str() {
-            let package = InstalledPackage { name: name.clone(), version: get("VERSION"), sha256: get("SHA256") };
+            let package =
+                Box::new(InstalledPackage { name: name.clone(), version: get("VERSION"), sha256: get("SHA256") });
             let changed = self.packages.insert(name, package.clone()) != Some(package);
             self.changed(changed)
         } else if script == archive::LIST.as_str() {
             let line = |p: &InstalledPackage| format!("fact package {} {} {}\n", p.name, p.version, p.sha256);
-            self.packages.values().map(line).collect()
+            self.packages.values().map(|package| line(package)).collect()
         } else if script == archive::REMOVE.as_str() {
             let changed = self.packages.remove(&name).is_some();
             self.changed(changed)
