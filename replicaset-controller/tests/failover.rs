@@ -12,6 +12,14 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
+/// The set's status shows the brake on, or off since so many seconds.
+fn with_brake(mut set: VMReplicaSet, off_for: Option<i64>) -> VMReplicaSet {
+    let (status, age) = off_for.map_or(("True", 500), |age| ("False", age));
+    let condition = json!({"type": "FailoverHeld", "status": status, "reason": "r", "message": "", "lastTransitionTime": at(NOW - age).to_string()});
+    set.status = serde_json::from_value(json!({"conditions": [condition]})).unwrap();
+    set
+}
+
 /// Ten Servers; a lost one has 60 s, and two may be replaced at once.
 #[expect(clippy::needless_pass_by_value, reason = "made for the call")]
 fn set(policy: Value) -> VMReplicaSet {
@@ -171,6 +179,49 @@ fn the_brake_holds_everything_and_says_who_is_sick() {
     let mut servers = fleet(&lost);
     change(&mut servers[0], |v| v["metadata"]["annotations"] = json!({ANNOTATION: DISABLED}));
     assert!(plan_of(&set(json!({})), &servers, &[]).held.is_some());
+}
+
+#[test]
+fn whoever_is_still_lost_when_the_brake_lets_go_waits_anew() {
+    let lost = [(1, 5000), (2, 5000), (3, 5000)];
+    let begun = ["web-1/failover"];
+    for (off_for, wake) in [(None, 60), (Some(0), 60), (Some(59), 1)] {
+        let set = with_brake(set(json!({})), off_for);
+        for ledger in [[].as_slice(), &begun] {
+            let plan = plan_of(&set, &fleet(&lost), ledger);
+            assert!(plan.is_done() && plan.held.is_none() && plan.brake.is_none(), "{off_for:?}: {plan:?}");
+            assert_eq!(plan.wake, Some(at(NOW + wake)));
+            assert_eq!(plan.ledger, ledger, "what was begun stays begun");
+        }
+    }
+    let over = with_brake(set(json!({})), Some(60));
+    assert_eq!(plan_of(&over, &fleet(&lost), &[]).replace, ["web-1", "web-2"]);
+    assert_eq!(plan_of(&over, &fleet(&lost), &begun).replace, ["web-1", "web-2"]);
+    let shrinking = json!({"action": "Shrink"});
+    let shrunk = |off_for| plan_of(&with_brake(set(shrinking.clone()), off_for), &fleet(&lost), &begun).shrink;
+    assert_eq!((shrunk(None), shrunk(Some(60))), (0, 2));
+    // Lost after the brake has let go, it waits from then.
+    let later = plan_of(&with_brake(set(json!({})), Some(50)), &fleet(&[(1, 20)]), &[]);
+    assert_eq!(later.wake, Some(at(NOW + 40)));
+    // One that was rebooted before is waited for as well.
+    let reboot = json!({"reboot": {"cooldownSeconds": 600}});
+    let mut servers = fleet(&[(1, 5000)]);
+    change(&mut servers[1], |v| {
+        v["spec"]["reboot"] = json!({"id": "x", "reason": "failover", "at": at(NOW - 300).to_string()});
+    });
+    assert_eq!(plan_of(&set(reboot.clone()), &servers, &[]).replace, ["web-1"]);
+    let plan = plan_of(&with_brake(set(reboot), Some(50)), &servers, &[]);
+    assert!(plan.is_done() && plan.wake == Some(at(NOW + 10)), "{plan:?}");
+}
+
+#[test]
+fn the_brake_is_on_before_the_first_turn_has_come_and_holds_on() {
+    let lost: Vec<(usize, i64)> = (0..5).map(|n| (n, 20)).collect();
+    let early = plan_of(&set(json!({})), &fleet(&lost), &[]);
+    assert!(early.brake.is_some_and(|why| why.starts_with("5 of 10")) && early.held.is_none());
+    let lost: Vec<(usize, i64)> = (0..5).map(|n| (n, 100)).collect();
+    let on = plan_of(&with_brake(set(json!({})), None), &fleet(&lost), &[]);
+    assert_eq!(held(&on).0, "TooManyUnknown");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use berth_core::{
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use replicaset_controller::set::{
-    environment,
+    environment, failover,
     members::new_server,
     plan::Plan,
     status::{AVAILABLE, PROGRESSING, STALLED, next_change, status},
@@ -119,6 +119,25 @@ fn a_stalled_server_and_another_machine_call_a_person() {
     assert_eq!(reason(&status, STALLED), "MachineChanged");
     assert_eq!(status.updated_replicas, 0, "another machine is another template");
     assert_eq!(reason(&status, PROGRESSING), "Complete", "nothing is done about it");
+}
+
+#[test]
+fn the_brake_is_a_condition_that_keeps_when_it_let_go() {
+    let mut set = set(|_| {});
+    let fleet = ["web-0", "web-1"].map(|name| server(&set, name, "Ready", 60));
+    assert_eq!(conditions::get(&of(&set, &fleet).conditions, failover::HELD), None);
+    let mut look = |brake: Option<&str>, second: i64| {
+        let failover = failover::Plan { brake: brake.map(str::to_owned), ..failover::Plan::default() };
+        let plan = Plan { failover, ..Plan::default() };
+        let at = Timestamp::from_second(second).unwrap();
+        set.status = Some(status(&set, &fleet.iter().collect::<Vec<_>>(), &plan, at));
+        let held = conditions::get(&set.status.as_ref().unwrap().conditions, failover::HELD).unwrap();
+        (held.status.clone(), held.reason.clone(), held.message.clone(), held.last_transition_time.0.as_second())
+    };
+    assert_eq!(look(Some("2 of 2"), NOW), ("True".into(), "TooManyUnknown".into(), "2 of 2".into(), NOW));
+    assert_eq!(look(Some("1 of 2"), NOW + 5).3, NOW);
+    assert_eq!(look(None, NOW + 9), ("False".into(), "FewEnoughUnknown".into(), String::new(), NOW + 9));
+    assert_eq!(look(None, NOW + 20).3, NOW + 9);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::{
 use berth_core::{
     api::{Failover, FailoverAction, Retain, Server, State, VMReplicaSet},
     budget::{self, Axis, Entry, name},
+    conditions,
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -20,6 +21,12 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 pub const ANNOTATION: &str = "berth.dev/failover";
 /// See [`ANNOTATION`].
 pub const DISABLED: &str = "disabled";
+
+/// Condition: nothing is rebooted or replaced, because too many Servers cannot be reached. When it becomes False, those that
+/// still cannot be reached wait anew: whatever brought the others back may be about to bring them back, too.
+pub const HELD: &str = "FailoverHeld";
+/// Reason: more Servers are Unknown than the brake allows.
+pub const TOO_MANY_UNKNOWN: &str = "TooManyUnknown";
 
 /// Reason: the provider does not say what became of a machine.
 const PROVIDER_SILENT: &str = "ProviderSilent";
@@ -46,6 +53,8 @@ pub struct Plan {
     pub expired: Vec<String>,
     /// Why nothing is done about Servers whose turn has come.
     pub held: Option<Held>,
+    /// Who is sick, if too many are for anything to be done about them, whether or not their turn has come.
+    pub brake: Option<String>,
     /// Servers that cannot be reached, whatever is done about them.
     pub lost: Vec<String>,
     /// When to look again, if nothing happens before.
@@ -101,8 +110,12 @@ pub fn plan(set: &VMReplicaSet, servers: &[&Server], ledger: &[String], silent: 
     plan.lost = lost.iter().map(|s| name(s).to_owned()).collect();
     let Some(policy) = &set.spec.failover else { return plan };
 
+    let active = servers.iter().filter(|s| budget::is_active(s)).count();
+    let limit = budget::at_least_one(policy.unhealthy_less_than_or_equal_to.as_ref(), DEFAULT_BRAKE, active);
+    plan.brake = (lost.len() > limit).then(|| braked(&lost, active, limit));
+    let from = if plan.brake.is_some() { Timestamp::UNIX_EPOCH } else { brake_let_go(set, now) };
     let ours: Vec<&Server> = lost.iter().copied().filter(|s| !is_opted_out(s)).collect();
-    let stages: Vec<(&Server, Stage)> = ours.iter().map(|s| (*s, stage(policy, s, now))).collect();
+    let stages: Vec<(&Server, Stage)> = ours.iter().map(|s| (*s, stage(policy, s, from, now))).collect();
     let begun: BTreeSet<String> = budget::entered(&plan.ledger, Axis::Failover).collect();
     let due: Vec<&Server> = of(&stages, &Stage::Due).filter(|s| !begun.contains(name(s))).collect();
     let reboot: Vec<&Server> = of(&stages, &Stage::Reboot).collect();
@@ -110,21 +123,27 @@ pub fn plan(set: &VMReplicaSet, servers: &[&Server], ledger: &[String], silent: 
     if due.is_empty() && reboot.is_empty() && begun.is_empty() {
         return plan;
     }
-    let active = servers.iter().filter(|s| budget::is_active(s)).count();
-    let limit = budget::at_least_one(policy.unhealthy_less_than_or_equal_to.as_ref(), DEFAULT_BRAKE, active);
-    if lost.len() > limit {
-        plan.held = Some(braked(&lost, active, limit));
+    if let Some(message) = plan.brake.clone() {
+        plan.held = Some(Held { reason: TOO_MANY_UNKNOWN, message });
         return plan;
     }
     let rebooting = stages.iter().filter(|(_, stage)| matches!(stage, Stage::Rebooted(_))).count();
     let limit = usize::try_from(policy.max_in_flight).unwrap_or(1);
     let room = limit.saturating_sub(begun.len()).saturating_sub(rebooting);
     plan.reboot = reboot.iter().take(room).map(|s| (name(s).to_owned(), reboot_id(s))).collect();
+    if policy.action == FailoverAction::AskHuman {
+        plan.ask(&due, now);
+        return plan;
+    }
     let room = room - plan.reboot.len();
+    plan.enter(&due[..room.min(due.len())]);
+    // What was begun before the brake held waits with the others.
+    let waits: BTreeSet<&str> =
+        stages.iter().filter(|(_, stage)| stage.waits()).map(|(server, _)| name(server)).collect();
+    let turn: Vec<&Server> = plan.begun(servers).into_iter().filter(|server| !waits.contains(name(server))).collect();
     match policy.action {
-        FailoverAction::AskHuman => plan.ask(&due, now),
-        FailoverAction::Replace => plan.replace(policy, servers, &due[..room.min(due.len())], silent, now),
-        FailoverAction::Shrink => plan.shrink(set, servers, &due[..room.min(due.len())]),
+        FailoverAction::Shrink => plan.shrink(set, servers, &turn),
+        _ => plan.replace(policy, servers, &turn, silent, now),
     }
     plan
 }
@@ -142,13 +161,20 @@ enum Stage {
     Due,
 }
 
+impl Stage {
+    fn waits(self) -> bool {
+        matches!(self, Self::Waiting(_) | Self::Rebooted(_))
+    }
+}
+
 fn of<'a>(stages: &[(&'a Server, Stage)], wanted: &Stage) -> impl Iterator<Item = &'a Server> {
     stages.iter().filter(move |(_, stage)| stage == wanted).map(|(server, _)| *server)
 }
 
-fn stage(policy: &Failover, server: &Server, now: Timestamp) -> Stage {
+/// No wait begins before `from`.
+fn stage(policy: &Failover, server: &Server, from: Timestamp, now: Timestamp) -> Stage {
     let lost = since(server);
-    let waited = later(lost, policy.wait_seconds);
+    let waited = later(lost.max(from), policy.wait_seconds);
     if now < waited {
         return Stage::Waiting(waited);
     }
@@ -156,7 +182,7 @@ fn stage(policy: &Failover, server: &Server, now: Timestamp) -> Stage {
     let asked = server.spec.reboot.as_ref().and_then(|request| request.at.as_ref()).map(|at| at.0);
     match asked {
         Some(at) if at >= lost => {
-            let until = later(at, policy.wait_seconds);
+            let until = later(at.max(from), policy.wait_seconds);
             if now < until { Stage::Rebooted(until) } else { Stage::Due }
         }
         // Lost again so soon after a reboot, another one would not help either.
@@ -199,12 +225,11 @@ impl Plan {
         self.held = Some(Held { reason: "AskHuman", message });
     }
 
-    fn replace(&mut self, policy: &Failover, servers: &[&Server], next: &[&Server], silent: &Silent, now: Timestamp) {
-        self.enter(next);
+    fn replace(&mut self, policy: &Failover, servers: &[&Server], turn: &[&Server], silent: &Silent, now: Timestamp) {
         let kept = servers.iter().filter(|s| s.spec.retain.is_some() && s.metadata.deletion_timestamp.is_none());
         let room = policy.retain.as_ref().map_or(0, |r| usize::try_from(r.max).unwrap_or(0));
         let mut room = room.saturating_sub(kept.count());
-        for server in self.begun(servers) {
+        for server in turn {
             if let Some(why) = silent.get(name(server)) {
                 let message = format!(
                     "{}: nothing is destroyed before its provider says what became of the machine: {why}",
@@ -224,15 +249,14 @@ impl Plan {
     }
 
     /// `replicas` is lowered once for each begun Server: as long as the set has not too many by then.
-    fn shrink(&mut self, set: &VMReplicaSet, servers: &[&Server], next: &[&Server]) {
-        self.enter(next);
-        let begun = i32::try_from(self.begun(servers).len()).unwrap_or(i32::MAX);
+    fn shrink(&mut self, set: &VMReplicaSet, servers: &[&Server], turn: &[&Server]) {
+        let begun = i32::try_from(turn.len()).unwrap_or(i32::MAX);
         let active = i32::try_from(servers.iter().filter(|s| budget::is_active(s)).count()).unwrap_or(i32::MAX);
         let surplus = (active - set.spec.replicas).max(0);
         let wanted = (begun - surplus).max(0);
         self.shrink = wanted.min(set.spec.replicas - 1).max(0);
         if self.shrink < wanted {
-            let message = format!("{} cannot be reached: the last Server of a set is not given up", names(next));
+            let message = format!("{} cannot be reached: the last Server of a set is not given up", names(turn));
             self.held = Some(Held { reason: "LastServer", message });
         }
     }
@@ -286,13 +310,18 @@ fn is_opted_out(server: &Server) -> bool {
 }
 
 /// Why nothing is replaced: more Servers are lost than `limit`.
-fn braked(lost: &[&Server], active: usize, limit: usize) -> Held {
-    let message = format!(
+fn braked(lost: &[&Server], active: usize, limit: usize) -> String {
+    format!(
         "{} of {active} Servers cannot be reached, more than the {limit} up to which machines are rebooted or replaced: {}; look at the network first",
         lost.len(),
         names(lost)
-    );
-    Held { reason: "TooManyUnknown", message }
+    )
+}
+
+/// When the brake let go last: just now, if the set's status still shows it on.
+fn brake_let_go(set: &VMReplicaSet, now: Timestamp) -> Timestamp {
+    let known = set.status.as_ref().and_then(|status| conditions::get(&status.conditions, HELD));
+    known.map_or(Timestamp::UNIX_EPOCH, |held| if held.status == "True" { now } else { held.last_transition_time.0 })
 }
 
 fn names(servers: &[&Server]) -> String {

@@ -8,7 +8,7 @@ use berth_core::{
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
 use super::{
-    approvals, environment, members,
+    approvals, environment, failover, members,
     plan::{Effect, Plan},
     roll::TOO_MANY_FAILED,
 };
@@ -47,6 +47,7 @@ pub fn status(set: &VMReplicaSet, servers: &[&Server], plan: &Plan<'_>, now: Tim
         delayed: with_effect(plan, Effect::Delays),
         to_change: active.iter().filter(|s| environment::is_to_change(set, s)).count(),
         to_replace: plan.to_replace,
+        brake: plan.failover.brake.clone(),
     };
     status.waiting_for = waiting_for(set, &status, &active, &about);
     set_conditions(set, &mut status, &about, now);
@@ -101,6 +102,8 @@ struct About {
     /// Servers that a roll-out has something to change about.
     to_change: usize,
     to_replace: usize,
+    /// Why failover does nothing, if too many Servers cannot be reached.
+    brake: Option<String>,
 }
 
 fn with_effect(plan: &Plan<'_>, effect: Effect) -> Option<Said> {
@@ -176,6 +179,15 @@ fn set_conditions(set: &VMReplicaSet, status: &mut VMReplicaSetStatus, about: &A
         None => (false, "Progressing", ""),
     };
     conditions::set(&mut status.conditions, STALLED, is_stalled, reason, message, generation, now);
+
+    let (is_held, reason, message) = match &about.brake {
+        Some(message) => (true, failover::TOO_MANY_UNKNOWN, message.as_str()),
+        None => (false, "FewEnoughUnknown", ""),
+    };
+    // A set that was never in need of it has no such condition.
+    if is_held || conditions::get(&status.conditions, failover::HELD).is_some() {
+        conditions::set(&mut status.conditions, failover::HELD, is_held, reason, message, generation, now);
+    }
 }
 
 fn progress(set: &VMReplicaSet, status: &VMReplicaSetStatus, about: &About) -> (bool, String, String) {

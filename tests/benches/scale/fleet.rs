@@ -204,12 +204,7 @@ async fn prepare(client: &Client, namespace: &str, port: u16) {
     let _ = classes.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await;
 }
 
-fn watch_servers(
-    client: &Client,
-    namespace: &str,
-    size: usize,
-    seen: &Arc<Mutex<Seen>>,
-) -> JoinHandle<()> {
+fn watch_servers(client: &Client, namespace: &str, size: usize, seen: &Arc<Mutex<Seen>>) -> JoinHandle<()> {
     let resource = kube::core::ApiResource::erase::<berth_core::api::Server>(&());
     let api: Api<Object<Spec, Status>> = Api::namespaced_with(client.clone(), namespace, &resource);
     let seen = seen.clone();

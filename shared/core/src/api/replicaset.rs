@@ -275,7 +275,7 @@ pub struct VMReplicaSetStatus {
     /// When the roll-out of the template last began to change a Server that was Ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_disturbed_at: Option<Time>,
-    /// Conditions: `Available`, `Progressing` and `Stalled`.
+    /// Conditions: `Available`, `Progressing`, `Stalled`, and `FailoverHeld` once the brake of failover has held.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
