@@ -272,6 +272,48 @@ fn replacement_without_any_room_calls_a_person() {
 }
 
 #[test]
+fn a_change_that_may_disturb_nobody_calls_a_person() {
+    let before = set("1", "c", json!({}));
+    let none = |more: Value| {
+        let mut spec = json!({"updateStrategy": {"maxUnavailable": 0}});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
+    let no_room = ("True".to_owned(), "NoRoomToChange".to_owned());
+    let mut now = set("2", "c", none(json!({})));
+    let servers = fleet(&before, &["Ready"; 4]);
+    assert!(world(&servers).enter(&mut now).is_done());
+    assert_eq!(condition(&now, STALLED), no_room);
+    let told = &news(None, now.status.as_ref().unwrap())[0].1;
+    assert!(told.starts_with("4 Ready Servers") && told.contains("web-0") && told.contains("maxUnavailable"), "{told}");
+    // Where another Server may come first, that does not help a change in place.
+    let mut surging = set("2", "c", json!({"updateStrategy": {"type": "Replace", "maxUnavailable": 0, "maxSurge": 1}}));
+    world(&servers).enter(&mut surging);
+    assert_eq!(condition(&surging, STALLED), no_room);
+
+    // What is not Ready, and what is not to be changed anyhow, needs no room.
+    for (spec, states) in [
+        (none(json!({})), ["Deploying"; 4]),
+        (none(json!({"paused": true})), ["Ready"; 4]),
+        (json!({"updateStrategy": {"maxUnavailable": 0, "partition": 4}}), ["Ready"; 4]),
+        (json!({"updateStrategy": {"maxUnavailable": 1}}), ["Ready"; 4]),
+    ] {
+        let mut now = set("2", "c", spec.clone());
+        let servers = fleet(&before, &states);
+        world(&servers).enter(&mut now);
+        assert_eq!(condition(&now, STALLED).0, "False", "{spec} {states:?}");
+    }
+
+    let mut paused = set("1", "c", none(json!({"paused": true})));
+    let servers = fleet(&paused, &["Ready"; 4]);
+    let drifted =
+        World { drift: Known { drifted: ["web-2".to_owned()].into(), ..Known::default() }, ..world(&servers) };
+    assert!(drifted.enter(&mut paused).is_done());
+    assert_eq!(condition(&paused, STALLED), no_room);
+    assert!(news(None, paused.status.as_ref().unwrap())[0].1.contains("(web-2)"));
+}
+
+#[test]
 fn in_place_refuses_another_machine() {
     let before = set("1", "c", json!({}));
     let mut now = set("1", "d", json!({}));

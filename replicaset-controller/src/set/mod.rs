@@ -14,6 +14,7 @@ pub mod plan;
 pub mod reconcile;
 pub mod replace;
 pub mod roll;
+pub mod room;
 pub mod scale;
 pub mod status;
 pub mod victims;

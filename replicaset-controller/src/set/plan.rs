@@ -17,7 +17,7 @@ use super::{
     machines::NoMachines,
     pace::Pacer,
     replace::{self, Replacing},
-    roll, scale,
+    roll, room, scale,
 };
 
 /// What is known besides the set and its Servers.
@@ -162,6 +162,7 @@ pub fn plan<'a>(set: &VMReplicaSet, servers: &[&'a Server], facts: Facts<'_>) ->
     let ledger = failover.ledger.clone();
     let replacing = Replacing::of(set, servers, &ledger, hold || facts.no_machines.is_some());
     obstacles.extend(replacing.obstacle());
+    obstacles.extend(room::obstacle(set, servers, facts.drift));
 
     let scale = scale::plan(set, servers, &ledger, &replacing, facts);
     obstacles.extend(scale.obstacle);
