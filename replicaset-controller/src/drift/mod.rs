@@ -134,7 +134,7 @@ impl Drift {
     /// The sets that have something to look at: a Server of theirs drifted, or a drift has gone. To be taken once.
     pub fn changes(&self) -> impl Stream<Item = ObjectRef<VMReplicaSet>> + Send + use<> {
         let woken = lock(&self.0.woken).take();
-        woken.map_or_else(|| stream::empty().boxed(), StreamExt::boxed)
+        stream::iter(woken).flatten()
     }
 
     /// Looks at machines until shutdown.

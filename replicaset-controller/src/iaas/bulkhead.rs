@@ -11,8 +11,9 @@ use std::{
 
 use berth_core::api::Server;
 use berth_runtime::Backoff;
+use futures::channel::mpsc::UnboundedSender;
 use kube::runtime::reflector::ObjectRef;
-use tokio::{sync::mpsc::UnboundedSender, time::Instant};
+use tokio::time::Instant;
 
 /// Between two tries at a provider that is full, as long as nothing becomes free.
 const FULL: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_mins(5));
@@ -92,7 +93,7 @@ impl Bulkhead {
     fn tell(&self, woken: Vec<ObjectRef<Server>>) {
         for key in woken {
             // Nobody listens any more when the process ends.
-            let _ = self.woken.send(key);
+            let _ = self.woken.unbounded_send(key);
         }
     }
 
@@ -164,7 +165,7 @@ impl Drop for Slot {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+    use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 
     use super::*;
 
@@ -178,7 +179,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_found_no_room_is_woken_in_order_when_there_is_some() {
-        let (sender, mut woken) = unbounded_channel();
+        let (sender, mut woken) = unbounded();
         let bulkhead = Bulkhead::new(2, sender);
         let first = bulkhead.try_enter(&key(1), true).ok();
         let second = bulkhead.try_enter(&key(2), false).ok();
@@ -197,7 +198,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_full_provider_is_tried_by_one_at_a_time_later_each_time() {
-        let (sender, mut woken) = unbounded_channel();
+        let (sender, mut woken) = unbounded();
         let bulkhead = Bulkhead::new(8, sender);
         let slots: Vec<_> = (0..4).map(|n| bulkhead.try_enter(&key(n), true).ok().unwrap()).collect();
         for slot in &slots {

@@ -8,13 +8,16 @@ use std::{
 
 use berth_core::api::{MachineClass, MachineClassSpec, Server, TaskKind};
 use berth_runtime::{Backoff, Cache, Context, EventType, reference};
-use futures::{Stream, stream};
+use futures::{
+    Stream, StreamExt as _,
+    channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded},
+    stream,
+};
 use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{family::Family, gauge::Gauge},
 };
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{
     ClassProblem, Connection, Error, Limits, Providers, Result as ProviderResult, Secrets, Slot, bulkhead::Bulkhead,
@@ -75,7 +78,7 @@ impl Classes {
         let usable = Family::default();
         let help = "Whether machines of a MachineClass that is in use can be had (1) or not (0)";
         ctx.metrics.register(|r| r.register("machine_class_usable", help, Family::clone(&usable)));
-        let (woken, waking) = unbounded_channel();
+        let (woken, waking) = unbounded();
         Self(Arc::new(Inner {
             ctx: ctx.clone(),
             cache: cache.clone(),
@@ -95,10 +98,7 @@ impl Classes {
     /// gets all of them.
     pub fn woken(&self) -> impl Stream<Item = ObjectRef<Server>> + Send + use<> {
         let waking = self.0.waking.lock().unwrap_or_else(PoisonError::into_inner).take();
-        stream::unfold(waking, |waking| async move {
-            let mut waking = waking?;
-            waking.recv().await.map(|key| (key, Some(waking)))
-        })
+        stream::iter(waking).flatten()
     }
 
     /// All classes.

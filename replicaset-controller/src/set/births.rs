@@ -10,9 +10,11 @@ use std::{
 };
 
 use berth_core::api::{Server, VMReplicaSet};
-use futures::{Stream, stream};
+use futures::{
+    Stream,
+    channel::mpsc::{UnboundedSender, unbounded},
+};
 use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::members;
 
@@ -58,9 +60,9 @@ impl Births {
 
     /// The Servers that need not wait any longer. Every caller gets all of them from then on.
     pub fn ended(&self) -> impl Stream<Item = ObjectRef<Server>> + Send + use<> {
-        let (told, telling) = unbounded_channel();
+        let (told, telling) = unbounded();
         self.lock().told.push(told);
-        stream::unfold(telling, |mut telling| async move { telling.recv().await.map(|key| (key, telling)) })
+        telling
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -88,7 +90,7 @@ impl Drop for UnderWay {
         for told in &inner.told {
             for key in &held {
                 // Whoever listened is gone: nothing is to be told.
-                let _ = told.send(key.clone());
+                let _ = told.unbounded_send(key.clone());
             }
         }
     }
