@@ -192,6 +192,9 @@ async fn plant_undecodable(world: &World) {
     })
     .await
     .unwrap();
+    // Only replicaset-controller and deployment-controller have to do with one that has not begun.
+    let begun = Patch::Merge(json!({"status": {"state": "Ready"}}));
+    api.patch_status("bad", &PatchParams::default(), &begun).await.unwrap();
     configuration.metadata = kube::core::ObjectMeta { name: Some("berth".into()), ..Default::default() };
     configurations.create(&PostParams::default(), &configuration).await.unwrap();
     // The webhook is asked again from a moment on.
