@@ -44,8 +44,19 @@ pub fn is_updated(set: &VMReplicaSet, server: &Server) -> bool {
 /// Whether a roll-out of the template has something to change about the Server.
 #[must_use]
 pub fn is_to_change(set: &VMReplicaSet, server: &Server) -> bool {
-    let replaces = set.spec.update_strategy.type_ == UpdateType::Replace;
-    is_outdated(set, server) || replaces && has_other_machine(set, server)
+    is_outdated(set, server) || is_to_replace(set, server)
+}
+
+/// Whether the Server's machine is to be another one, as the update strategy allows: another Server takes its place.
+#[must_use]
+pub fn is_to_replace(set: &VMReplicaSet, server: &Server) -> bool {
+    set.spec.update_strategy.type_ == UpdateType::Replace && has_other_machine(set, server)
+}
+
+/// Whether the Server is to get the template's environment while it stays.
+#[must_use]
+pub fn is_to_change_in_place(set: &VMReplicaSet, server: &Server) -> bool {
+    is_outdated(set, server) && !is_to_replace(set, server)
 }
 
 fn lacks_metadata(template: &ServerTemplate, server: &Server) -> bool {

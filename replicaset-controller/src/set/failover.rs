@@ -131,19 +131,18 @@ pub fn plan(set: &VMReplicaSet, servers: &[&Server], ledger: &[String], silent: 
     let limit = usize::try_from(policy.max_in_flight).unwrap_or(1);
     let room = limit.saturating_sub(begun.len()).saturating_sub(rebooting);
     plan.reboot = reboot.iter().take(room).map(|s| (name(s).to_owned(), reboot_id(s))).collect();
-    if policy.action == FailoverAction::AskHuman {
-        plan.ask(&due, now);
-        return plan;
-    }
     let room = room - plan.reboot.len();
-    plan.enter(&due[..room.min(due.len())]);
-    // What was begun before the brake held waits with the others.
-    let waits: BTreeSet<&str> =
-        stages.iter().filter(|(_, stage)| stage.waits()).map(|(server, _)| name(server)).collect();
-    let turn: Vec<&Server> = plan.begun(servers).into_iter().filter(|server| !waits.contains(name(server))).collect();
+    let next = &due[..room.min(due.len())];
     match policy.action {
-        FailoverAction::Shrink => plan.shrink(set, servers, &turn),
-        _ => plan.replace(policy, servers, &turn, silent, now),
+        FailoverAction::AskHuman => plan.ask(&due, now),
+        FailoverAction::Replace => {
+            let turn = plan.begin(next, servers, &stages);
+            plan.replace(policy, servers, &turn, silent, now);
+        }
+        FailoverAction::Shrink => {
+            let turn = plan.begin(next, servers, &stages);
+            plan.shrink(set, servers, &turn);
+        }
     }
     plan
 }
@@ -162,8 +161,12 @@ enum Stage {
 }
 
 impl Stage {
-    fn waits(self) -> bool {
-        matches!(self, Self::Waiting(_) | Self::Rebooted(_))
+    /// Until when it is waited for.
+    fn until(self) -> Option<Timestamp> {
+        match self {
+            Self::Waiting(at) | Self::Rebooted(at) => Some(at),
+            Self::Reboot | Self::Due => None,
+        }
     }
 }
 
@@ -203,10 +206,8 @@ impl Plan {
     }
 
     fn wake_for(&mut self, stages: &[(&Server, Stage)]) {
-        for (_, stage) in stages {
-            if let Stage::Waiting(at) | Stage::Rebooted(at) = stage {
-                self.wake_at(*at);
-            }
+        for at in stages.iter().filter_map(|(_, stage)| stage.until()) {
+            self.wake_at(at);
         }
     }
 
@@ -261,14 +262,15 @@ impl Plan {
         }
     }
 
-    fn enter(&mut self, next: &[&Server]) {
+    /// Enters the next ones. Gives the Servers of the ledger that are still lost and not waited for: what was begun before
+    /// the brake held waits with the others.
+    fn begin<'a>(&mut self, next: &[&Server], servers: &[&'a Server], stages: &[(&Server, Stage)]) -> Vec<&'a Server> {
         self.ledger.extend(next.iter().map(|s| Entry::new(name(s), Axis::Failover).to_string()));
-    }
-
-    /// The Servers of the ledger that are still lost.
-    fn begun<'a>(&self, servers: &[&'a Server]) -> Vec<&'a Server> {
         let begun: BTreeSet<String> = budget::entered(&self.ledger, Axis::Failover).collect();
-        servers.iter().copied().filter(|s| is_lost(s) && begun.contains(name(s))).collect()
+        let waits: BTreeSet<&str> =
+            stages.iter().filter(|(_, stage)| stage.until().is_some()).map(|(server, _)| name(server)).collect();
+        let is_its_turn = |server: &&Server| begun.contains(name(server)) && !waits.contains(name(server));
+        servers.iter().copied().filter(|s| is_lost(s)).filter(is_its_turn).collect()
     }
 }
 

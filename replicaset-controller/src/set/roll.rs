@@ -1,7 +1,7 @@
 //! The roll-out of the template's environment.
 
 use berth_core::{
-    api::{Server, UpdateType, VMReplicaSet},
+    api::{Server, VMReplicaSet},
     budget::{self, Axis, Budget, Pace, Roll, name},
     conditions,
 };
@@ -31,9 +31,7 @@ pub fn plan<'a>(
     hold: bool,
     now: Timestamp,
 ) -> Roll<'a> {
-    let replaces = set.spec.update_strategy.type_ == UpdateType::Replace;
-    let goes = |server: &Server| replaces && environment::has_other_machine(set, server);
-    let outdated = |server: &Server| environment::is_outdated(set, server) && !goes(server);
+    let outdated = |server: &Server| environment::is_to_change_in_place(set, server);
     let entered = budget::entered_servers(servers, ledger, Axis::Environment);
     let is_idle = budget::entered(ledger, Axis::Environment).next().is_none();
     if is_idle && !servers.iter().any(|s| budget::is_active(s) && outdated(s)) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use berth_core::{
-    api::{Server, UpdateType, VMReplicaSet},
+    api::{Server, VMReplicaSet},
     budget::{self, Budget, name},
 };
 
@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Reason: something is to be changed on Servers that are Ready, and the budget allows none of them to be disturbed.
-pub const NO_ROOM: &str = "NoRoomToChange";
+const NO_ROOM: &str = "NoRoomToChange";
 
 /// Names in a message.
 const NAMED: usize = 5;
@@ -27,14 +27,13 @@ pub fn obstacle(set: &VMReplicaSet, servers: &[&Server], drift: &Known) -> Optio
     if budget.max_unavailable > 0 {
         return None;
     }
-    let replaces = set.spec.update_strategy.type_ == UpdateType::Replace;
-    let goes = |server: &Server| replaces && environment::has_other_machine(set, server);
-    let ready = || servers.iter().copied().filter(|s| budget::is_ready(s) && budget::is_active(s));
-    let outdated: Vec<&str> = ready().filter(|s| environment::is_outdated(set, s) && !goes(s)).map(name).collect();
-    let is_rolled_out = set.spec.paused || outdated.len() <= budget.partition;
-    let drifted = ready().map(name).filter(|name| drift.drifted.contains(*name));
-    let waiting: BTreeSet<&str> = if is_rolled_out { BTreeSet::new() } else { outdated.into_iter().collect() };
-    let waiting: BTreeSet<&str> = waiting.into_iter().chain(drifted).collect();
+    let ready = || servers.iter().copied().filter(|s| budget::is_ready(s));
+    let mut waiting: BTreeSet<&str> =
+        ready().filter(|s| environment::is_to_change_in_place(set, s)).map(name).collect();
+    if set.spec.paused || waiting.len() <= budget.partition {
+        waiting.clear();
+    }
+    waiting.extend(ready().map(name).filter(|name| drift.drifted.contains(*name)));
     (!waiting.is_empty()).then(|| Obstacle {
         effect: Effect::Stalls,
         reason: NO_ROOM.to_owned(),

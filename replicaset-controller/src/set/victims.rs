@@ -6,7 +6,7 @@ use std::{
 };
 
 use berth_core::{
-    api::{ScaleDownPolicy, Server, UpdateType, VMReplicaSet},
+    api::{ScaleDownPolicy, Server, VMReplicaSet},
     budget::{self, name},
     digest,
 };
@@ -23,7 +23,6 @@ pub const DELETION_COST: &str = "berth.dev/deletion-cost";
 pub fn ranked<'a>(set: &VMReplicaSet, servers: &[&'a Server], lost: &BTreeSet<String>) -> Vec<&'a Server> {
     let scale_down = &set.spec.scale_down;
     let named: HashSet<&str> = scale_down.servers.iter().map(String::as_str).collect();
-    let replaces = set.spec.update_strategy.type_ == UpdateType::Replace;
     let mut ranked = servers.to_vec();
     ranked.sort_by_cached_key(|server| {
         (
@@ -31,7 +30,7 @@ pub fn ranked<'a>(set: &VMReplicaSet, servers: &[&'a Server], lost: &BTreeSet<St
             !named.contains(name(server)),
             cost(server),
             budget::is_ready(server),
-            !(replaces && environment::has_other_machine(set, server)),
+            !environment::is_to_replace(set, server),
             by_policy(scale_down.policy, server),
             name(server).to_owned(),
         )

@@ -57,8 +57,6 @@ pub(crate) struct Fleet {
     begin: Instant,
     seen: Arc<Mutex<Seen>>,
     watches: Vec<JoinHandle<()>>,
-    /// Whether the Servers are watched.
-    has_eyes: bool,
 }
 
 /// Something that listens on one port of every loopback address, for probes.
@@ -102,7 +100,7 @@ impl Fleet {
         let deployment: VMDeployment = serde_json::from_value(deployment).unwrap();
         let begin = Instant::now();
         deployments.create(&PostParams::default(), &deployment).await.unwrap();
-        Self { client, namespace: namespace.to_owned(), size, begin, seen, watches, has_eyes: false }
+        Self { client, namespace: namespace.to_owned(), size, begin, seen, watches }
     }
 
     /// How long it took until all Servers were there. They are counted as the reference's pods are.
@@ -111,12 +109,9 @@ impl Fleet {
         self.begin.elapsed()
     }
 
-    /// How long it took until all Servers were Ready. They are watched from now on.
+    /// How long it took until all Servers were Ready. They are watched from now on: to be asked once.
     pub(crate) async fn ready(&mut self) -> Duration {
-        if !self.has_eyes {
-            self.watches.push(watch_servers(&self.client, &self.namespace, self.size, &self.seen));
-            self.has_eyes = true;
-        }
+        self.watches.push(watch_servers(&self.client, &self.namespace, self.size, &self.seen));
         self.wait("Ready", |seen| seen.all_ready_at).await
     }
 

@@ -176,12 +176,7 @@ impl Parameters {
     }
 
     fn check(&self) -> Result<()> {
-        let rates = [
-            ("failureRate", self.failure_rate),
-            ("lostAnswerRate", self.lost_answer_rate),
-            ("repeatRate", self.repeat_rate),
-        ];
-        let rates = rates.into_iter().filter(|(_, rate)| !(0.0..=1.0).contains(rate));
+        let rates = self.rates().into_iter().filter(|(_, rate)| !(0.0..=1.0).contains(rate));
         let mut mistakes = rates.map(|(name, rate)| format!("{name}: {rate} is no share; 0 to 1 is allowed"));
         let latencies =
             Call::ALL.into_iter().filter_map(|call| Some((format!("latency.{}", call.name()), self.latency.of(call)?)));
@@ -198,8 +193,16 @@ impl Parameters {
     /// Whether nothing is left to chance.
     pub(super) fn is_certain(&self) -> bool {
         let durations = Call::ALL.map(|call| self.latency(call)).into_iter().chain([self.boot]).chain(self.lifetime);
-        let rates = [self.failure_rate, self.lost_answer_rate, self.repeat_rate];
-        durations.into_iter().all(|d| matches!(d, Distribution::Fixed(_))) && rates.iter().all(|rate| *rate <= 0.0)
+        durations.into_iter().all(|d| matches!(d, Distribution::Fixed(_)))
+            && self.rates().iter().all(|(_, rate)| *rate <= 0.0)
+    }
+
+    fn rates(&self) -> [(&'static str, f64); 3] {
+        [
+            ("failureRate", self.failure_rate),
+            ("lostAnswerRate", self.lost_answer_rate),
+            ("repeatRate", self.repeat_rate),
+        ]
     }
 
     pub(super) fn latency(&self, call: Call) -> Distribution {
