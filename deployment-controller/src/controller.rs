@@ -27,7 +27,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 pub async fn run(args: Args, process: Process) -> Result<()> {
     let pool = SshPool::new(ClientKey::from_file(&args.ssh_key).context("--ssh-key")?, PoolConfig::default());
     let ctx = process.context(Executor::DeploymentController, &args.common).await?;
-    let servers: Cache<Server> = Cache::start(&ctx);
+    let servers: Cache<Server> = Cache::start_begun(&ctx);
     let sets: Cache<VMReplicaSet> = Cache::start(&ctx);
     let deployments: Cache<VMDeployment> = Cache::start(&ctx);
     tokio::select! {

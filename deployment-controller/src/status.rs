@@ -31,10 +31,12 @@ pub fn status(
     let known = deployment.status.clone().unwrap_or_default();
     let revision = app.effective_revision();
     let complete = rollout::is_complete(deployment, servers, now) && to_i32(active.len()) >= spec.replicas;
+    // The set counts those that have not begun, too, of which this controller knows nothing.
+    let counted = set.and_then(|set| set.status.as_ref()).map(|status| status.replicas);
     let stable_revision = if complete { Some(revision.clone()) } else { known.stable_revision.clone() };
     let mut status = VMDeploymentStatus {
         observed_generation: deployment.metadata.generation,
-        replicas: to_i32(active.len()),
+        replicas: counted.unwrap_or(to_i32(active.len())),
         ready_replicas: count(&|s| budget::is_ready(s)),
         available_replicas: count(&|s| budget::is_available(s, spec.min_ready_seconds, now)),
         updated_replicas: count(&|s| runs(s, &revision)),
@@ -155,6 +157,7 @@ fn set_conditions(
 mod tests {
     use super::*;
     use crate::testing::{deployment, now, server};
+    use berth_core::api::VMReplicaSetStatus;
 
     fn of(deployment: &VMDeployment, servers: &[Server]) -> (VMDeploymentStatus, Option<Timestamp>) {
         let set = desired::replica_set(deployment, None, false);
@@ -167,6 +170,17 @@ mod tests {
 
     fn fleet(revision: &str, age: i64) -> [Server; 3] {
         ["web-0", "web-1", "web-2"].map(|name| server(name, revision, "Ready", age))
+    }
+
+    #[test]
+    fn servers_that_have_not_begun_are_counted_by_the_set() {
+        let deployment = deployment("v1", |_| {});
+        let mut set = desired::replica_set(&deployment, None, false);
+        set.status = Some(VMReplicaSetStatus { replicas: 3, ..VMReplicaSetStatus::default() });
+        let begun = server("web-0", "v1", "Ready", 20);
+        let (status, _) = status(&deployment, Some(&set), &[&begun], now());
+        assert_eq!((status.replicas, status.ready_replicas, status.updated_replicas), (3, 1, 0));
+        assert!(conditions::is_true(&status.conditions, PROGRESSING));
     }
 
     #[test]

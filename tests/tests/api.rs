@@ -93,6 +93,7 @@ async fn the_api_on_a_real_apiserver() {
     immutable_fields(&client).await;
     scale_and_selectable_fields(&client).await;
     servers_that_have_begun(&client).await;
+    servers_are_applied_field_by_field(&client).await;
     approvals_do_not_change(&client).await;
     defaults(&client).await;
     control_plane.stop().await.unwrap();
@@ -215,7 +216,7 @@ async fn scale_and_selectable_fields(client: &Client) {
     assert_eq!(servers.list(&by_class).await.unwrap().items.len(), 1);
 }
 
-/// What lb-controller and monitor-controller watch: Servers from their first state on.
+/// What all controllers but replicaset-controller watch: Servers from their first state on.
 async fn servers_that_have_begun(client: &Client) {
     let api: Api<Server> = Api::namespaced(client.clone(), "default");
     let mut events = pin!(watcher(api.clone(), berth_runtime::begun()).applied_objects().map_ok(|s| s.name_any()));
@@ -234,6 +235,17 @@ async fn servers_that_have_begun(client: &Client) {
     for name in ["early", "late"] {
         api.delete(name, &DeleteParams::default()).await.unwrap();
     }
+}
+
+/// Each field of a Server has one owner, so no book is kept of what is within.
+async fn servers_are_applied_field_by_field(client: &Client) {
+    let api: Api<Server> = Api::namespaced(client.clone(), "default");
+    let web = api.get("web-0").await.unwrap();
+    let fields = web.metadata.managed_fields.unwrap().remove(0).fields_v1.unwrap().0;
+    for field in ["f:app", "f:healthCheck", "f:machine", "f:reachability", "f:traffic"] {
+        assert_eq!(fields["f:spec"][field], json!({}), "{field}: {fields}");
+    }
+    assert_eq!(fields["f:spec"]["f:packages"]["k:{\"name\":\"tool\"}"], json!({}), "{fields}");
 }
 
 async fn approvals_do_not_change(client: &Client) {

@@ -101,7 +101,7 @@ fn admit_typed(body: &[u8], ids: &Identities, now: Timestamp) -> Option<Verdict>
     }
     let author = Author::new(&*request.user_info.username);
     let uid = request.uid.into_owned();
-    let outcome = status(request.object?.into(), request.old_object?.status, &author, ids, now);
+    let outcome = status(request.object?, request.old_object?.status, &author, ids, now);
     Some(verdict(uid, Subject::ServerStatus, outcome))
 }
 
@@ -169,10 +169,10 @@ fn decide(
     now: Timestamp,
 ) -> Result<Outcome, Denial> {
     match (subject, &*request.operation) {
-        (Subject::Servers, "CREATE") => create(request, author, ids, now),
+        (Subject::Servers, "CREATE") => create(request, author, now),
         (Subject::Servers, "UPDATE") => update(request, author, ids, now),
         (Subject::ServerStatus, "UPDATE") => {
-            let new = object::server(object(request)?)?;
+            let new = object::raw_server(object(request)?)?;
             let old = object::status(old_object(request)?).map_err(stored)?;
             status(new, old, author, ids, now)
         }
@@ -187,17 +187,13 @@ fn decide(
     }
 }
 
-fn create(request: &Request<'_>, author: &Author, ids: &Identities, now: Timestamp) -> Result<Outcome, Denial> {
-    let raw = object(request)?;
-    let new = object::server(raw)?;
+/// The apiserver does not ask about a creation on which there is nothing to decide: see the `matchConditions` of
+/// `deploy/base/webhook-configuration.yaml`.
+fn create(request: &Request<'_>, author: &Author, now: Timestamp) -> Result<Outcome, Denial> {
+    let new = object::server(object(request)?)?;
     let stamps = Stamps::of(&new);
     let admitted = lifecycle::admit_create(new, author, now)?;
-    let patch = stamps.patch(&admitted);
-    // Programs alone write to a Server that a controller creates, a dozen times until it is Ready. Telling who wrote which
-    // of its fields costs the apiserver a good part of each such write.
-    let is_ours = ids.executor(author).is_some() && object::is_tracked(raw);
-    let patch = if is_ours { patch.untrack() } else { patch };
-    Ok(Outcome { patch: patch.encode(), ..Outcome::default() })
+    Ok(Outcome { patch: stamps.patch(&admitted).encode(), ..Outcome::default() })
 }
 
 fn update(request: &Request<'_>, author: &Author, ids: &Identities, now: Timestamp) -> Result<Outcome, Denial> {
@@ -249,18 +245,23 @@ fn kept(error: Undecodable) -> Denial {
 
 /// Of the old object only the status is read: the apiserver takes everything else from it into the new one.
 fn status(
-    new: Server,
+    new: RawServer,
     old: Option<ServerStatus>,
     author: &Author,
     ids: &Identities,
     now: Timestamp,
 ) -> Result<Outcome, Denial> {
+    // Programs alone write to a Server that a controller has created, a dozen times until it is Ready. Telling who wrote
+    // which of its fields costs the apiserver a good part of each such write.
+    let untrack = ids.executor(author).is_some() && new.is_tracked_in_vain();
+    let new = Server::from(new);
     let old = Server { metadata: new.metadata.clone(), spec: new.spec.clone(), status: old };
     let before = new.status.clone();
     let admitted = lifecycle::admit_status(&old, new, author, ids, now)?;
     let state = |server: &Server| server.status.as_ref().and_then(|status| status.state);
+    let patch = patch::status(before.as_ref(), admitted.status.as_ref());
     Ok(Outcome {
-        patch: patch::status(before.as_ref(), admitted.status.as_ref()).encode(),
+        patch: if untrack { patch.untrack() } else { patch }.encode(),
         transition: Some((state(&old), state(&admitted))),
         warning: None,
     })

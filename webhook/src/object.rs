@@ -1,12 +1,8 @@
-//! Objects as the webhook reads them: without `managedFields`, which can be larger than the rest and which nothing
-//! here needs.
+//! Objects as the webhook reads them: of `managedFields`, which can be larger than the rest, nothing but the names.
 
-use berth_core::api::{Approval, ApprovalSpec, Server, ServerSpec, ServerStatus};
+use berth_core::api::{Approval, ApprovalSpec, Executor, Server, ServerSpec, ServerStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
-use serde::{
-    Deserialize,
-    de::{DeserializeOwned, IgnoredAny},
-};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
@@ -26,6 +22,16 @@ struct Metadata {
     owner_references: Option<Vec<OwnerReference>>,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
+    managed_fields: Option<Vec<Managed>>,
+}
+
+/// Who has written fields of an object. Which fields is skipped while reading.
+#[derive(Deserialize)]
+struct Managed {
+    #[serde(default)]
+    manager: String,
+    #[serde(default)]
+    operation: String,
 }
 
 impl From<Metadata> for ObjectMeta {
@@ -57,6 +63,18 @@ pub struct RawServer {
     status: Option<ServerStatus>,
 }
 
+impl RawServer {
+    /// Whether the API server keeps book of who wrote which of its fields, although only controllers of Berth have written
+    /// any, and none of them by applying.
+    #[must_use]
+    pub fn is_tracked_in_vain(&self) -> bool {
+        let ours = |entry: &Managed| {
+            entry.operation == "Update" && Executor::CONTROLLERS.iter().any(|executor| executor.name() == entry.manager)
+        };
+        self.metadata.managed_fields.as_ref().is_some_and(|entries| !entries.is_empty() && entries.iter().all(ours))
+    }
+}
+
 impl From<RawServer> for Server {
     fn from(RawServer { metadata, spec, status }: RawServer) -> Self {
         Self { metadata: metadata.into(), spec, status }
@@ -77,17 +95,6 @@ struct RawMetadata {
 }
 
 #[derive(Deserialize)]
-struct RawManaged {
-    metadata: Managed,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Managed {
-    managed_fields: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
 struct RawApproval {
     metadata: Metadata,
     spec: ApprovalSpec,
@@ -105,18 +112,17 @@ pub struct Undecodable {
 
 /// Decodes a Server.
 pub fn server(raw: &RawValue) -> Result<Server, Undecodable> {
-    decode::<RawServer>(raw).map(Into::into)
+    raw_server(raw).map(Into::into)
+}
+
+/// Decodes a Server, with who has written its fields.
+pub fn raw_server(raw: &RawValue) -> Result<RawServer, Undecodable> {
+    decode(raw)
 }
 
 /// Decodes the metadata of a Server and nothing else.
 pub fn metadata(raw: &RawValue) -> Result<ObjectMeta, Undecodable> {
     decode::<RawMetadata>(raw).map(|raw| raw.metadata.into())
-}
-
-/// Whether the object says which of its fields were written by whom.
-#[must_use]
-pub fn is_tracked(raw: &RawValue) -> bool {
-    decode::<RawManaged>(raw).is_ok_and(|raw| raw.metadata.managed_fields.is_some())
 }
 
 /// Decodes the status of a Server and nothing else.

@@ -11,6 +11,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    core::{PartialObjectMeta, Request},
 };
 use serde_json::{Value, json};
 
@@ -18,6 +19,10 @@ use super::{environment, members};
 
 /// Objects per page of a list. Few, because a page is in memory as text and decoded beside what the cache has.
 const PAGE: u32 = 100;
+
+/// The form of an answer that has nothing but the object's metadata.
+const METADATA: http::HeaderValue =
+    http::HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
 /// The API of one set.
 pub(super) struct Live<'a> {
@@ -115,8 +120,7 @@ impl<'a> Live<'a> {
     }
 
     pub(super) async fn create(&self, set: &VMReplicaSet, name: &str) -> Result<Created, Error> {
-        let params = PostParams { field_manager: Some(self.ctx.executor.name().to_owned()), dry_run: false };
-        match self.servers.create(&params, &members::new_server(set, name)).await {
+        match self.post(&members::new_server(set, name)).await {
             Ok(_) => return Ok(Created::Ours),
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(error) => return Err(Error::call(format!("create the Server {name}"))(error)),
@@ -124,6 +128,16 @@ impl<'a> Live<'a> {
         let found = self.servers.get_opt(name).await.map_err(Error::call(format!("read the Server {name}")))?;
         // Gone again in the meantime: the next look at the set decides anew.
         Ok(if found.is_none_or(|server| members::is_own(set, &server)) { Created::Ours } else { Created::Taken })
+    }
+
+    /// Creates the Server. Of what it has become no more than the metadata is asked for: it is known what it is.
+    async fn post(&self, server: &Server) -> kube::Result<PartialObjectMeta<Server>> {
+        let params = PostParams { field_manager: Some(self.ctx.executor.name().to_owned()), dry_run: false };
+        let body = serde_json::to_vec(server).map_err(kube::Error::SerdeError)?;
+        let request = Request::new(self.servers.resource_url()).create(&params, body);
+        let mut request = request.map_err(kube::Error::BuildRequest)?;
+        request.headers_mut().insert(http::header::ACCEPT, METADATA);
+        self.ctx.client.request(request).await
     }
 
     /// Deletes this very Server. One that is gone is as good. With `unchanged` it is left alone if it has changed.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use berth_core::api::{GatePoint, Server, ServerSpec, ServerTemplateSpec, VMReplicaSet};
+use berth_core::{
+    FINALIZER,
+    api::{GatePoint, Server, ServerSpec, ServerTemplateSpec, VMReplicaSet},
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _, api::ObjectMeta};
 
@@ -58,6 +61,8 @@ pub fn new_server(set: &VMReplicaSet, name: &str) -> Server {
             labels: not_empty(&template.metadata.labels),
             annotations: not_empty(&annotations),
             owner_references: set.controller_owner_ref(&()).map(own),
+            // With it there is nothing for the webhook to add, which is then not asked.
+            finalizers: Some(vec![FINALIZER.to_owned()]),
             ..ObjectMeta::default()
         },
         spec: born_with(&template.spec),

@@ -82,6 +82,11 @@ fn is_ready(server: &Server) -> bool {
     })
 }
 
+/// Writes under the name under which the controller writes.
+fn patch_as(executor: Executor) -> PatchParams {
+    PatchParams { field_manager: Some(executor.name().to_owned()), ..PatchParams::default() }
+}
+
 struct Bare<'a> {
     servers: BTreeMap<Executor, Api<Server>>,
     slices: Api<EndpointSlice>,
@@ -100,9 +105,12 @@ impl<'a> Bare<'a> {
     }
 
     async fn create(&self, n: usize) -> Server {
-        let metadata = json!({"name": format!("bare-{n}"), "labels": self.model.metadata.labels});
+        let (labels, finalizers) = (&self.model.metadata.labels, &self.model.metadata.finalizers);
+        let metadata = json!({"name": format!("bare-{n}"), "labels": labels, "finalizers": finalizers});
         let server = Server { metadata: serde_json::from_value(metadata).unwrap(), status: None, ..self.model.clone() };
-        self.servers[&Executor::ReplicasetController].create(&PostParams::default(), &server).await.unwrap()
+        let params =
+            PostParams { field_manager: patch_as(Executor::ReplicasetController).field_manager, dry_run: false };
+        self.servers[&Executor::ReplicasetController].create(&params, &server).await.unwrap()
     }
 
     /// One write for each Server after another, so that none meets an API server that has not seen the one before.
@@ -129,7 +137,7 @@ impl<'a> Bare<'a> {
             (task.executor, self.write(&server, task))
         };
         let patch = Patch::Json::<()>(write.into_patch());
-        let written = self.servers[&executor].patch_status(&server.name_any(), &PatchParams::default(), &patch).await;
+        let written = self.servers[&executor].patch_status(&server.name_any(), &patch_as(executor), &patch).await;
         (written.unwrap(), true)
     }
 
@@ -181,7 +189,7 @@ impl<'a> Bare<'a> {
         let (api, name) = (&self.servers[&Executor::ReplicasetController], server.name_any());
         let leaving = api.delete(&name, &DeleteParams::default()).await.unwrap().left().unwrap();
         let patch = Patch::Json::<()>(StatusWrite::new(&leaving).acknowledge().into_patch());
-        api.patch_status(&name, &PatchParams::default(), &patch).await.unwrap()
+        api.patch_status(&name, &patch_as(Executor::ReplicasetController), &patch).await.unwrap()
     }
 
     async fn release(&self, server: &Server) {
@@ -189,7 +197,7 @@ impl<'a> Bare<'a> {
         let patch = json!([{"op": "remove", "path": format!("/metadata/finalizers/{at}")}]);
         let patch = Patch::Json::<()>(serde_json::from_value(patch).unwrap());
         let api = &self.servers[&Executor::ReplicasetController];
-        api.patch(&server.name_any(), &PatchParams::default(), &patch).await.unwrap();
+        api.patch(&server.name_any(), &patch_as(Executor::ReplicasetController), &patch).await.unwrap();
     }
 
     /// As many writes of slices as Berth needed. Says how many those were.

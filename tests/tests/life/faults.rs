@@ -192,7 +192,7 @@ async fn plant_undecodable(world: &World) {
     })
     .await
     .unwrap();
-    // Only replicaset-controller and deployment-controller have to do with one that has not begun.
+    // Only replicaset-controller has to do with one that has not begun.
     let begun = Patch::Merge(json!({"status": {"state": "Ready"}}));
     api.patch_status("bad", &PatchParams::default(), &begun).await.unwrap();
     configuration.metadata = kube::core::ObjectMeta { name: Some("berth".into()), ..Default::default() };

@@ -1,12 +1,12 @@
-//! How much Berth writes: little on the way, nothing at rest; and what it refuses.
+//! How much Berth writes: little on the way, nothing at rest; what the webhook is asked about, and what it refuses.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use berth_core::api::{Executor, Server};
-use berth_tests::{BERTH_NAMESPACE, Options};
+use berth_tests::{BERTH_NAMESPACE, Options, Part};
 use kube::{
     Api, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -72,6 +72,7 @@ async fn few_writes_on_the_way_to_ready_and_none_at_rest() {
     tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(writes(&world), at_rest, "Berth writes at rest");
 
+    creations(&world).await;
     refusals(&world).await;
     tracking(&world).await;
     world.end().await;
@@ -95,6 +96,44 @@ async fn tracking(world: &World) {
     assert_eq!(server.labels().get("looked-at").map(String::as_str), Some("yes"));
     let conflict = apply(json!({"app": "other"})).await.unwrap_err().to_string();
     assert!(conflict.contains("conflict"), "what others wrote before is theirs: {conflict}");
+}
+
+/// On creation the webhook is asked about a Server on which there is something to decide, and about no other.
+async fn creations(world: &World) {
+    let client = world.berth.client();
+    let servers: Api<DynamicObject> = Api::namespaced_with(client, "default", &ApiResource::erase::<Server>(&()));
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let create = async |finalizers: &[&str], wish: Option<(&str, Value)>| {
+        let mut server = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "Server",
+            "metadata": {"name": "new", "finalizers": finalizers}, "spec": {"machine": {"className": "local"}}});
+        if let Some((field, value)) = wish {
+            server["spec"][field] = value;
+        }
+        servers.create(&dry, &serde_json::from_value(server).unwrap()).await.unwrap()
+    };
+    let asked = async || {
+        let webhook = world.berth.instances().into_iter().find(|instance| instance.part == Part::Webhook).unwrap();
+        let metrics = world.berth.metrics(&webhook).await.unwrap();
+        let line = metrics.lines().find(|line| line.contains("request_duration_seconds_count{resource=\"servers\"}"));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+    };
+    let before = asked().await;
+    for finalizers in [&["berth.dev/retire"][..], &["other.dev/x", "berth.dev/retire"]] {
+        assert_eq!(create(finalizers, None).await.finalizers(), finalizers);
+    }
+    assert_eq!(asked().await, before, "there was nothing to decide");
+
+    for finalizers in [&[][..], &["other.dev/x"]] {
+        let created = create(finalizers, None).await;
+        assert_eq!(created.finalizers(), [finalizers, &["berth.dev/retire"]].concat());
+    }
+    let force = json!({"state": "Offline", "reason": "a test", "by": "somebody else"});
+    for (field, wish) in [("force", force), ("retry", json!({"id": "1"})), ("reboot", json!({"id": "1"}))] {
+        let created = create(&["berth.dev/retire"], Some((field, wish))).await;
+        let by = created.data["spec"][field]["by"].as_str().unwrap();
+        assert!(by != "somebody else" && !by.is_empty(), "{field} is stamped with who wrote it: {by}");
+    }
+    assert_eq!(asked().await, before + 5);
 }
 
 /// Bad writes are refused with field and reason, whoever has the right to make them.

@@ -55,21 +55,27 @@ async fn a_new_server_gets_its_finalizer_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_server_that_a_controller_creates_is_not_tracked_and_a_persons_is() {
+async fn nobody_keeps_book_of_a_server_that_only_controllers_write() {
     let webhook = Local::new();
-    let mut server = server();
-    server["metadata"]["managedFields"] = json!([{"manager": "x", "operation": "Update", "fieldsV1": {"f:spec": {}}}]);
-    let creator = username(Executor::ReplicasetController);
-    let reply = webhook.review(&review("servers", "CREATE", &creator, &Value::Null, &server)).await;
-    let after = reply.apply(&server);
-    assert_eq!(after["metadata"].get("managedFields"), None);
-    assert_eq!(after["metadata"]["finalizers"], json!(["berth.dev/retire"]));
-
-    let reply = webhook.review(&review("servers", "CREATE", "ann", &Value::Null, &server)).await;
-    assert_eq!(reply.apply(&server)["metadata"]["managedFields"], server["metadata"]["managedFields"]);
-    server["metadata"].as_object_mut().unwrap().remove("managedFields");
-    let reply = webhook.review(&review("servers", "CREATE", &creator, &Value::Null, &server)).await;
-    assert_eq!(reply.apply(&server)["metadata"].get("managedFields"), None, "nothing is removed that is not there");
+    let controller = username(Executor::ReplicasetController);
+    let entry = |manager: &str, operation: &str| json!({"manager": manager, "operation": operation, "fieldsV1": {"f:spec": {}}});
+    let after = async |entries: Value, user: &str| {
+        let mut request = status_write(&Fixture::new(), user, |write| write);
+        for side in ["object", "oldObject"] {
+            request["request"][side]["metadata"]["managedFields"] = entries.clone();
+        }
+        let server = request["request"]["object"].clone();
+        webhook.review(&request).await.apply(&server)["metadata"].get("managedFields").cloned()
+    };
+    let ours = [entry("replicaset-controller", "Update"), entry("monitor-controller", "Update")];
+    assert_eq!(after(json!(ours), &controller).await, None);
+    let others = [entry("kubectl-edit", "Update"), entry("replicaset-controller", "Apply")];
+    for other in others {
+        let entries = json!([ours[0], other]);
+        assert_eq!(after(entries.clone(), &controller).await, Some(entries), "somebody else has written to it");
+    }
+    assert_eq!(after(json!(ours), "ann").await, Some(json!(ours)), "a person writes to it");
+    assert_eq!(after(json!([]), &controller).await, Some(json!([])), "there is nothing to remove");
 }
 
 #[tokio::test]

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{App, HealthCheck, Machine, Monitoring, Package, Reachability, ServerStatus, State, TaskKind, Traffic};
 
 /// What a Server declares. Each field has one owner: replicaset-controller writes machine, packages, traffic and
-/// monitoring (and `reboot` and `retain`, for failover), deployment-controller writes `app`, people write the rest.
+/// monitoring (and `reboot` and `retain`, for failover), deployment-controller writes `app`, people write the rest. So a
+/// field is applied as a whole.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "berth.dev",
@@ -35,11 +36,11 @@ use super::{App, HealthCheck, Machine, Monitoring, Package, Reachability, Server
 #[serde(rename_all = "camelCase")]
 pub struct ServerSpec {
     /// The machine. Another machine is another Server.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("spec.machine is immutable: another machine needs another Server").reason(Reason::FieldValueForbidden))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("spec.machine is immutable: another machine needs another Server").reason(Reason::FieldValueForbidden), merge_strategy = MapMerge::Atomic)]
     pub machine: Machine,
     /// The machine's packages.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), transform = applied_as_wholes)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub packages: Vec<Package>,
     /// Remove packages that Berth installed and that are no longer declared.
@@ -47,18 +48,23 @@ pub struct ServerSpec {
     pub prune_packages: bool,
     /// The application.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub app: Option<App>,
     /// How the application's health is judged; without one a running application counts as healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub health_check: Option<HealthCheck>,
     /// When the machine counts as unreachable.
     #[serde(default)]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub reachability: Reachability,
     /// Which load balancers send it traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub traffic: Option<Traffic>,
     /// How it is watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub monitoring: Option<Monitoring>,
     /// Where a person has to agree.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -84,6 +90,13 @@ pub struct ServerSpec {
     /// Keep the machine as it is, for diagnosis: without traffic, and outside of its set's count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retain: Option<Retention>,
+}
+
+/// Of the elements of a list each is applied as a whole.
+fn applied_as_wholes(list: &mut schemars::Schema) {
+    if let Some(element) = list.get_mut("items").and_then(|items| items.as_object_mut()) {
+        element.insert("x-kubernetes-map-type".to_owned(), "atomic".into());
+    }
 }
 
 fn task_attempts() -> i32 {
