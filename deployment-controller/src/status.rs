@@ -32,7 +32,8 @@ pub fn status(
     let revision = app.effective_revision();
     let complete = rollout::is_complete(deployment, servers, now) && to_i32(active.len()) >= spec.replicas;
     // The set counts those that have not begun, too, of which this controller knows nothing.
-    let counted = set.and_then(|set| set.status.as_ref()).map(|status| status.replicas);
+    let own = set.filter(|set| desired::is_own(deployment, set));
+    let counted = own.and_then(|set| set.status.as_ref()).map(|status| status.replicas);
     let stable_revision = if complete { Some(revision.clone()) } else { known.stable_revision.clone() };
     let mut status = VMDeploymentStatus {
         observed_generation: deployment.metadata.generation,
@@ -178,9 +179,12 @@ mod tests {
         let mut set = desired::replica_set(&deployment, None, false);
         set.status = Some(VMReplicaSetStatus { replicas: 3, ..VMReplicaSetStatus::default() });
         let begun = server("web-0", "v1", "Ready", 20);
-        let (status, _) = status(&deployment, Some(&set), &[&begun], now());
-        assert_eq!((status.replicas, status.ready_replicas, status.updated_replicas), (3, 1, 0));
-        assert!(conditions::is_true(&status.conditions, PROGRESSING));
+        let (begins, _) = status(&deployment, Some(&set), &[&begun], now());
+        assert_eq!((begins.replicas, begins.ready_replicas, begins.updated_replicas), (3, 1, 0));
+        assert!(conditions::is_true(&begins.conditions, PROGRESSING));
+        set.metadata.owner_references = None;
+        let (without, _) = status(&deployment, Some(&set), &[], now());
+        assert_eq!(without.replicas, 0, "somebody else's set counts nothing of it");
     }
 
     #[test]
