@@ -105,11 +105,18 @@ impl Lab {
         self.sets.patch(name, &PatchParams::default(), &patch).await.unwrap();
     }
 
-    /// What a cache that is up to date shows.
+    /// What a cache that is up to date shows, once the others have cleared away what was to be retired.
     pub(crate) async fn look(&self, name: &str) -> (VMReplicaSet, Vec<Server>) {
         let set = self.sets.get(name).await.unwrap();
         let all = self.servers.list(&ListParams::default()).await.unwrap().items;
-        let own = all.into_iter().filter(|server| is_own(&set, server)).collect();
+        let own = all.into_iter().filter(|server| is_own(&set, server));
+        let (gone, own): (Vec<_>, Vec<_>) = own.partition(|server| server.metadata.deletion_timestamp.is_some());
+        for server in gone {
+            let finalizers = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+            let released = self.servers.patch(&server.name_any(), &PatchParams::default(), &finalizers).await;
+            // Somebody else may look at the same time.
+            assert!(released.is_ok() || self.servers.get_opt(&server.name_any()).await.unwrap().is_none());
+        }
         (set, own)
     }
 

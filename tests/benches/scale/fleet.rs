@@ -72,6 +72,33 @@ pub(crate) async fn listen() -> u16 {
     port
 }
 
+/// Creates a VMReplicaSet of so many of the smallest Servers that there are, waits for them, and removes it. Says how many
+/// came per second.
+pub(crate) async fn smallest_per_second(berth: &Berth, size: usize, port: u16) -> f64 {
+    let client = berth.client();
+    prepare(&client, "smallest", port).await;
+    let sets: Api<VMReplicaSet> = Api::namespaced(client.clone(), "smallest");
+    let set = json!({
+        "apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": {"name": "fleet"},
+        "spec": {
+            "replicas": size,
+            "selector": {"matchLabels": {"app": "fleet"}},
+            "template": {
+                "metadata": {"labels": {"app": "fleet"}},
+                "spec": {"machine": {"className": format!("simulated-{port}")}}
+            }
+        }
+    });
+    let begin = Instant::now();
+    sets.create(&PostParams::default(), &serde_json::from_value(set).unwrap()).await.unwrap();
+    let servers: Api<Server> = Api::namespaced(client, "smallest");
+    until(&servers, size).await;
+    let seconds = begin.elapsed().as_secs_f64();
+    sets.delete("fleet", &DeleteParams::foreground()).await.unwrap();
+    until(&servers, 0).await;
+    size as f64 / seconds
+}
+
 impl Fleet {
     /// Declares a VMDeployment of so many Servers in a namespace of its own.
     pub(crate) async fn declare(berth: &Berth, namespace: &str, size: usize, port: u16) -> Self {
