@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::reference::until;
+use crate::reference::{created_per_second, until};
 
 /// Far beyond what is expected: a bench that hangs must end.
 const LIMIT: Duration = Duration::from_mins(10);
@@ -89,14 +89,8 @@ pub(crate) async fn smallest_per_second(berth: &Berth, size: usize, port: u16) -
             }
         }
     });
-    let begin = Instant::now();
-    sets.create(&PostParams::default(), &serde_json::from_value(set).unwrap()).await.unwrap();
     let servers: Api<Server> = Api::namespaced(client, "smallest");
-    until(&servers, size).await;
-    let seconds = begin.elapsed().as_secs_f64();
-    sets.delete("fleet", &DeleteParams::foreground()).await.unwrap();
-    until(&servers, 0).await;
-    size as f64 / seconds
+    created_per_second(&sets, &serde_json::from_value(set).unwrap(), &servers, size).await
 }
 
 impl Fleet {

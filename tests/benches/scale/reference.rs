@@ -11,10 +11,10 @@ use k8s_openapi::api::{
     core::v1::{Namespace, Pod},
 };
 use kube::{
-    Api, Resource,
+    Api, Resource, ResourceExt as _,
     api::{DeleteParams, ListParams, PostParams},
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 /// Creates a ReplicaSet of so many pods, waits for them, and removes it. Says how many pods came per second.
@@ -28,13 +28,22 @@ pub(crate) async fn pods_per_second(berth: &Berth, count: usize) -> f64 {
         "replicas": count, "selector": {"matchLabels": labels},
         "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "none"}]}},
     }});
-    let begin = Instant::now();
-    sets.create(&PostParams::default(), &serde_json::from_value(set).unwrap()).await.unwrap();
     let pods: Api<Pod> = Api::namespaced(berth.client(), "pods");
-    until(&pods, count).await;
+    created_per_second(&sets, &serde_json::from_value(set).unwrap(), &pods, count).await
+}
+
+/// Creates the set, waits for so many objects of it, and removes it. Says how many came per second.
+pub(crate) async fn created_per_second<S, K>(sets: &Api<S>, set: &S, objects: &Api<K>, count: usize) -> f64
+where
+    S: Resource + Clone + Debug + Serialize + DeserializeOwned,
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let begin = Instant::now();
+    sets.create(&PostParams::default(), set).await.unwrap();
+    until(objects, count).await;
     let seconds = begin.elapsed().as_secs_f64();
-    sets.delete("reference", &DeleteParams::foreground()).await.unwrap();
-    until(&pods, 0).await;
+    sets.delete(&set.name_any(), &DeleteParams::foreground()).await.unwrap();
+    until(objects, 0).await;
     count as f64 / seconds
 }
 
