@@ -18,9 +18,8 @@ fn typical() -> Server {
             "archive": {"url": format!("http://artifacts.example/{name}.tgz"), "sha256": "a".repeat(64)}})
     };
     let installed = |name: &str| json!({"name": name, "version": "1.2.3", "sha256": "a".repeat(64)});
-    let value = json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
-        "metadata": {"name": "web-0", "namespace": "default", "uid": "8f9e", "generation": 3},
+    berth_testing::server(json!({
+        "metadata": {"generation": 3},
         "spec": {
             "machine": {"className": "local"},
             "packages": [package("runtime"), package("theme")],
@@ -38,8 +37,7 @@ fn typical() -> Server {
             "traffic": {"phase": "Held", "services": [{"name": "web", "port": 8080}], "address": "10.0.0.1"},
             "health": {"state": "Healthy", "epoch": 4, "since": "2026-01-01T00:00:00Z"}
         }
-    });
-    serde_json::from_value(value).expect("a valid Server")
+    }))
 }
 
 /// The median of several rounds, in nanoseconds for one call.

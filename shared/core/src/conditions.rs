@@ -1,9 +1,22 @@
-//! The one way to set a condition.
+//! Names of conditions, and how they are read and set.
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
+
+/// Condition of Servers and sets: a Server is in state Ready.
+pub const READY: &str = "Ready";
+/// Condition of Servers, sets and deployments: nothing goes on until a person acts.
+pub const STALLED: &str = "Stalled";
+/// Condition of sets and deployments: as many Servers are available as the budget demands.
+pub const AVAILABLE: &str = "Available";
+/// Condition of sets and deployments: Servers are being created, removed, replaced or updated.
+pub const PROGRESSING: &str = "Progressing";
+/// Condition of sets: failover is held by the brake, because too many Servers are unreachable to reboot or replace any of them.
+/// When it becomes False, Servers that are still unreachable wait for `failover.waitSeconds` again: they may be about to come
+/// back like the others.
+pub const FAILOVER_HELD: &str = "FailoverHeld";
 
 /// The condition of this type.
 #[must_use]
@@ -11,14 +24,14 @@ pub fn get<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition>
     conditions.iter().find(|c| c.type_ == kind)
 }
 
-/// Whether the condition of this type is True.
+/// The condition of this type, if it is True.
 #[must_use]
-pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
-    get(conditions, kind).is_some_and(|c| c.status == "True")
+pub fn get_true<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    get(conditions, kind).filter(|condition| condition.status == "True")
 }
 
-/// Sets a condition and says whether anything changed. `lastTransitionTime` moves only with the status, as the
-/// Kubernetes API conventions ask for, so that setting the same again changes nothing.
+/// Sets a condition and returns whether anything changed. `lastTransitionTime` changes only with the status, as the Kubernetes
+/// API conventions demand, so setting the same condition again changes nothing.
 pub fn set(
     conditions: &mut Vec<Condition>,
     kind: &str,
@@ -57,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_transition_time_moves_with_the_status_only() {
+    fn the_transition_time_changes_only_with_the_status() {
         let (early, late) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(100).unwrap());
         let mut list = Vec::new();
         assert!(set(&mut list, "Ready", false, "A", "a", Some(1), early));
@@ -66,6 +79,6 @@ mod tests {
         assert_eq!(get(&list, "Ready").unwrap().last_transition_time.0, early);
         assert!(set(&mut list, "Ready", true, "B", "b", Some(2), late));
         assert_eq!(get(&list, "Ready").unwrap().last_transition_time.0, late);
-        assert!(is_true(&list, "Ready") && !is_true(&list, "Stalled"));
+        assert!(get_true(&list, "Ready").is_some() && get_true(&list, "Stalled").is_none());
     }
 }

@@ -1,26 +1,26 @@
-//! Who writes: from the authenticated user of a request to an executor.
+//! Which executor the authenticated user of a request is.
 
 use crate::api::Executor;
 
 /// The authenticated user of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Author {
-    /// The user's name, as the API server authenticated it.
+    /// Name of the user, as the API server authenticated it.
     pub username: String,
 }
 
 impl Author {
-    /// An author of this name.
+    /// The author with this user name.
     #[must_use]
     pub fn new(username: impl Into<String>) -> Self {
         Self { username: username.into() }
     }
 }
 
-/// Which users Berth's controllers are.
+/// Which users are Berth's controllers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identities {
-    /// The namespace of their ServiceAccounts.
+    /// Namespace of the controllers' ServiceAccounts.
     pub namespace: String,
 }
 
@@ -31,7 +31,7 @@ impl Default for Identities {
 }
 
 impl Identities {
-    /// The controller that the author is, if it is one.
+    /// The controller that this author is; none for people and other programs.
     #[must_use]
     pub fn executor(&self, author: &Author) -> Option<Executor> {
         let account = author.username.strip_prefix("system:serviceaccount:")?;
@@ -39,7 +39,7 @@ impl Identities {
         Executor::CONTROLLERS.into_iter().find(|e| e.name() == name)
     }
 
-    /// The user that a controller is.
+    /// The user name of a controller.
     #[must_use]
     pub fn username(&self, executor: Executor) -> String {
         format!("system:serviceaccount:{}:{executor}", self.namespace)

@@ -1,4 +1,4 @@
-//! The application: code that is deployed in place.
+//! The application that is deployed on a Server.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -10,17 +10,17 @@ use crate::digest;
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct App {
-    /// Name of the service on the machine.
+    /// Name of the application's service on the machine.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// Identifies code and configuration together: two Servers with one revision run the same.
-    /// Left out, it is derived from the other fields.
+    /// Name of this version of code and configuration: Servers with the same revision run the same application.
+    /// Defaults to a digest of the other fields.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-zA-Z0-9]([-a-zA-Z0-9_.]*[a-zA-Z0-9])?$"))]
     pub revision: Option<String>,
-    /// The code.
+    /// The archive with the code.
     pub artifact: Artifact,
-    /// The command that runs the application in the foreground, as a shell command in the release's folder.
+    /// Shell command that runs the application in the foreground, from the folder of the unpacked archive.
     #[schemars(length(min = 1, max = 4096))]
     pub command: String,
     /// Environment variables of the command.
@@ -28,14 +28,14 @@ pub struct App {
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub env: Vec<EnvVar>,
-    /// How many releases stay on the machine, the current one included.
+    /// How many releases are kept on the machine, including the current one. Older ones are deleted after a deployment.
     #[serde(default = "keep_releases")]
     #[schemars(range(min = 1, max = 50))]
     pub keep_releases: i32,
 }
 
 impl App {
-    /// The declared revision, or the one that follows from what is declared.
+    /// The declared revision, or the digest of the declaration where none is declared.
     #[must_use]
     pub fn effective_revision(&self) -> String {
         self.revision.clone().unwrap_or_else(|| digest::short(self))
@@ -46,14 +46,14 @@ fn keep_releases() -> i32 {
     3
 }
 
-/// Code to fetch, with the digest that it must have.
+/// An archive to download, and the digest that it must have.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Artifact {
-    /// Where the machine fetches the archive (`.tar` or `.tar.gz`).
+    /// URL from which the machine downloads the archive (`.tar` or `.tar.gz`).
     #[schemars(length(max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
     pub url: String,
-    /// SHA-256 of the archive, in lower-case hexadecimal.
+    /// SHA-256 of the archive in lower-case hexadecimal. An archive with another digest is not deployed.
     #[schemars(length(equal = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
     pub sha256: String,
 }
@@ -62,10 +62,10 @@ pub struct Artifact {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvVar {
-    /// Its name.
+    /// Name of the variable.
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^[a-zA-Z_][a-zA-Z0-9_]*$"))]
     pub name: String,
-    /// Its value.
+    /// Value of the variable.
     #[serde(default)]
     #[schemars(length(max = 4096))]
     pub value: String,

@@ -1,4 +1,4 @@
-//! Approval: a person's yes or no to a gate.
+//! Approval: a person's decision on a gate.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::GatePoint;
 
-/// A person's decision. It cannot be changed; another decision is another Approval.
+/// A person's decision on a gate. It cannot be changed: create another Approval to decide again.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[kube(
     group = "berth.dev",
@@ -18,7 +18,7 @@ use super::GatePoint;
     category = "berth",
     namespaced,
     derive = "PartialEq",
-    doc = "A person's yes or no to a gate.",
+    doc = "A person's decision on a gate.",
     selectable = ".spec.target.name",
     printcolumn(name = "Target", type_ = "string", json_path = ".spec.target.name"),
     printcolumn(name = "Decision", type_ = "string", json_path = ".spec.decision"),
@@ -30,59 +30,60 @@ use super::GatePoint;
 #[x_kube(validation = Rule::new("self.target.kind != 'Server' || has(self.taskID)").message("spec.taskID is required for a Server: it names the gate task that is decided"),
     validation = Rule::new("self.target.kind != 'VMReplicaSet' || (has(self.target.generation) && has(self.gate))").message("spec.target.generation and spec.gate are required for a VMReplicaSet: they say which declaration and which gates are decided"))]
 pub struct ApprovalSpec {
-    /// What is decided about.
+    /// The object whose gate is decided.
     pub target: ApprovalTarget,
-    /// The gate task of a Server.
+    /// Id of the gate task that is decided. Required for a Server.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "taskID")]
     #[schemars(range(min = 1))]
     pub task_id: Option<i64>,
-    /// For a set: which gates of its Servers are decided.
+    /// Which gate of the set's Servers is decided. Required for a VMReplicaSet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<GatePoint>,
-    /// Yes or no.
+    /// `Approve` lets the gated task begin. `Refuse` fails the gate: the Server is stalled until a person asks for a
+    /// retry or changes the declaration.
     pub decision: ApprovalDecision,
-    /// Why.
+    /// Why it was decided so, for people who read it later.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub reason: String,
-    /// Who and when; stamped at admission, whatever was written here.
+    /// Who created the Approval, and when. Set at admission; a value sent by the client is overwritten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approver: Option<Approver>,
 }
 
-/// What an Approval is about.
+/// The object that an Approval is about.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ApprovalTarget {
     /// Kind of the object.
     pub kind: TargetKind,
-    /// Its name.
+    /// Name of the object, in the namespace of the Approval.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Its UID, where a later object of the same name must not be meant.
+    /// UID of the object. When set, the Approval does not apply to a later object of the same name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub uid: Option<String>,
-    /// For a set: the generation that is decided about.
+    /// Generation of the set that is decided on. Required for a VMReplicaSet; ignored for a Server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
 }
 
-/// Kinds that have gates.
+/// Kinds whose gates can be decided.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum TargetKind {
-    /// One Server.
+    /// A single Server.
     Server,
-    /// The Servers of a set.
+    /// All Servers of a set.
     VMReplicaSet,
 }
 
-/// Yes or no.
+/// A decision on a gate.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum ApprovalDecision {
-    /// Yes.
+    /// The gated task may begin.
     Approve,
-    /// No.
+    /// The gated task must not begin.
     Refuse,
 }
 
@@ -90,9 +91,9 @@ pub enum ApprovalDecision {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Approver {
-    /// The authenticated user.
+    /// Name of the authenticated user who created the Approval.
     #[schemars(length(max = 1024))]
     pub username: String,
-    /// When.
+    /// When the Approval was created.
     pub at: Time,
 }

@@ -1,4 +1,4 @@
-//! VMDeployment: one VMReplicaSet and one application.
+//! VMDeployment: a set of Servers and the application on them.
 
 use k8s_openapi::apimachinery::pkg::{
     apis::meta::v1::{Condition, LabelSelector},
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{App, Failover, ScaleDown, ServerTemplate, UpdateStrategy, replicaset::percent_rule};
 
-/// What a VMDeployment declares.
+/// Declaration of a VMDeployment: one set of Servers and the application that runs on them.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "berth.dev",
@@ -23,7 +23,7 @@ use super::{App, Failover, ScaleDown, ServerTemplate, UpdateStrategy, replicaset
     namespaced,
     status = "VMDeploymentStatus",
     derive = "PartialEq",
-    doc = "One VMReplicaSet and one application, rolled out in place.",
+    doc = "A set of Servers and the application on them, which is rolled out in place.",
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
@@ -42,78 +42,69 @@ use super::{App, Failover, ScaleDown, ServerTemplate, UpdateStrategy, replicaset
     .message("spec.selector does not match spec.template.metadata.labels: every label of the selector must be in the template with the same value"),
   validation = Rule::new("!has(self.template.spec.app)").message("spec.template.spec.app: a VMDeployment declares the application in spec.app"))]
 pub struct VMDeploymentSpec {
-    /// How many Servers.
+    /// Desired number of Servers.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 10000))]
     pub replicas: i32,
-    /// Which Servers are its own. Only `matchLabels`.
+    /// Labels by which the VMDeployment finds its Servers; the template must carry them. Only `matchLabels` is
+    /// supported. Immutable.
     #[x_kube(validation = Rule::new("self == oldSelf").message("spec.selector is immutable").reason(Reason::FieldValueForbidden),
         validation = Rule::new("has(self.matchLabels) && self.matchLabels.size() > 0 && !has(self.matchExpressions)").message("spec.selector needs matchLabels, and only those"))]
     #[schemars(schema_with = "super::replicaset::selector_schema")]
     pub selector: LabelSelector,
-    /// The environment of the Servers.
+    /// Labels, machine and environment of the Servers. The application is declared in `app`, not here.
     pub template: ServerTemplate,
-    /// The application.
+    /// The application that runs on every Server.
     pub app: App,
-    /// How a changed application reaches the Servers.
+    /// How a new version of the application is rolled out to the Servers.
     #[serde(default)]
     pub rollout: Rollout,
-    /// How a changed environment reaches the Servers; its `maxUnavailable` is the budget of both.
+    /// How a changed template is rolled out to the Servers. Its `maxUnavailable` is the budget for template and
+    /// application together.
     #[serde(default)]
     pub update_strategy: UpdateStrategy,
-    /// Seconds for which a Server must be Ready before it counts as available.
+    /// How many seconds a Server must have been Ready to count as available.
     #[serde(default)]
     #[schemars(range(min = 0, max = 86400))]
     pub min_ready_seconds: i32,
-    /// Do not roll anything out.
+    /// Stops all roll-outs, of the template and of the application. Servers that are being changed are finished.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
-    /// Which Servers go first when there are too many.
+    /// Which Servers are removed first when there are too many.
     #[serde(default)]
     pub scale_down: ScaleDown,
-    /// What is done about Servers that cannot be reached.
+    /// What is done about Servers whose machines are unreachable. Without it they stay Unknown until they are reachable
+    /// again or a person acts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover: Option<Failover>,
-    /// How many old revisions are kept for roll-back.
-    #[serde(default = "ten")]
-    #[schemars(range(min = 0, max = 100))]
-    pub revision_history_limit: i32,
 }
 
 fn one() -> i32 {
     1
 }
 
-fn ten() -> i32 {
-    10
-}
-
-/// How a changed application reaches the Servers.
+/// How a new version of the application is rolled out.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
-    /// Which Servers come first.
+    /// Which Servers are updated first: `OldestFirst`, or `Priority`, which updates Servers with a higher value in the
+    /// annotation `berth.dev/rollout-priority` first. Servers that are not Ready always come before the others.
     #[serde(default)]
     pub order: RolloutOrder,
-    /// How many Servers keep the old revision.
+    /// How many Servers keep the old version. 0 updates all of them.
     #[serde(default)]
     #[schemars(range(min = 0, max = 10000))]
     pub partition: i32,
-    /// Seconds without progress after which the roll-out has failed.
+    /// Seconds without progress after which the VMDeployment is reported as `Stalled`. The roll-out goes on when it
+    /// can.
     #[serde(default = "ten_minutes")]
     #[schemars(range(min = 1, max = 604_800))]
     pub progress_deadline_seconds: i32,
-    /// Steps on the way; without any the roll-out goes straight through.
+    /// Steps of a gradual roll-out. Not supported yet: while there are any, nothing is rolled out and the VMDeployment
+    /// is `Stalled` with reason `NotSupported`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub steps: Vec<RolloutStep>,
-    /// What a failed roll-out does.
-    #[serde(default)]
-    pub on_failure: FailurePolicy,
-    /// Failed Servers after which the roll-out has failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 10000))]
-    pub max_failed: Option<i32>,
 }
 
 impl Default for Rollout {
@@ -123,8 +114,6 @@ impl Default for Rollout {
             partition: 0,
             progress_deadline_seconds: ten_minutes(),
             steps: Vec::new(),
-            on_failure: FailurePolicy::default(),
-            max_failed: None,
         }
     }
 }
@@ -133,46 +122,36 @@ fn ten_minutes() -> i32 {
     600
 }
 
-/// Which Servers come first.
+/// In which order Servers are updated.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum RolloutOrder {
-    /// The oldest.
+    /// The oldest Servers first.
     #[default]
     OldestFirst,
-    /// Those with the highest annotation `berth.dev/rollout-priority`.
+    /// Servers with a higher value in the annotation `berth.dev/rollout-priority` first.
     Priority,
 }
 
-/// What a failed roll-out does.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
-pub enum FailurePolicy {
-    /// It stops and says so.
-    #[default]
-    Pause,
-    /// The Servers go back to the revision before.
-    Rollback,
-}
-
-/// A step of a roll-out. Exactly one of its fields.
+/// One step of a gradual roll-out. Exactly one field is set.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.servers), has(self.pause), has(self.weight), has(self.analysis)].filter(x, x).size() == 1")
     .message("a step is exactly one of servers, pause, weight or analysis"))]
 pub struct RolloutStep {
-    /// Servers (a number or a percentage) that are to have the new revision.
+    /// Goes on when so many Servers (a number or a percentage) have the new version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::replicaset::count_or_percent")]
     #[x_kube(validation = percent_rule("servers"))]
     pub servers: Option<IntOrString>,
-    /// Wait until a person goes on.
+    /// Waits until a person continues the roll-out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "empty")]
     pub pause: Option<serde_json::Map<String, serde_json::Value>>,
-    /// Percent of the traffic that the new revision is to get.
+    /// Percentage of the traffic that goes to the new version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub weight: Option<i32>,
-    /// Go on only while a query agrees.
+    /// Goes on only while a Prometheus query stays within its threshold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<AnalysisStep>,
 }
@@ -181,53 +160,51 @@ fn empty(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object"})
 }
 
-/// A query that a roll-out waits for.
+/// A Prometheus query that decides whether a roll-out goes on.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AnalysisStep {
-    /// The query.
+    /// The query, in PromQL.
     #[schemars(length(min = 1, max = 2048))]
     pub promql: String,
-    /// The value, as a decimal number, that the query's value must not exceed.
+    /// Decimal number that the result of the query must not exceed.
     #[schemars(length(min = 1, max = 32), regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
     pub threshold: String,
-    /// Seconds for which it must hold.
+    /// For how many seconds the result must stay within the threshold.
     #[schemars(range(min = 0, max = 86400))]
     pub for_seconds: i32,
 }
 
-/// What is true of a VMDeployment.
+/// Observed state of a VMDeployment.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct VMDeploymentStatus {
-    /// The generation that this status is about.
+    /// Generation of the declaration that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Servers that are not being retired.
+    /// Number of Servers, not counting those that are being retired or retained for diagnosis.
     #[serde(default)]
     pub replicas: i32,
-    /// Of these, Ready.
+    /// Number of these Servers that are Ready with their newest declaration.
     #[serde(default)]
     pub ready_replicas: i32,
-    /// Of these, Ready for `minReadySeconds`.
+    /// Number of these Servers that have been Ready for `minReadySeconds` and receive the traffic that they declare.
     #[serde(default)]
     pub available_replicas: i32,
-    /// Of these, with the current revision deployed.
+    /// Number of these Servers on which the newest version of the application is deployed.
     #[serde(default)]
     pub updated_replicas: i32,
-    /// The revision that is being rolled out.
+    /// Revision that is being rolled out, or that was rolled out last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// The last revision that was rolled out completely: new Servers get it while another is on its way.
+    /// Revision that was last rolled out to all Servers. New Servers start with it while another one is being rolled
+    /// out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable_revision: Option<String>,
-    /// The step of the roll-out, from 0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub current_step: Option<i32>,
-    /// The selector, as text, for the scale subresource.
+    /// The selector as text, for the scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// What it waits for, and on whom.
+    /// What the VMDeployment waits for, and who has to act. Absent when nothing is left to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
     /// Conditions: `Available`, `Progressing` and `Stalled`.

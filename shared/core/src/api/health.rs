@@ -1,43 +1,44 @@
-//! How health and reachability are judged.
+//! How the health of an application and the reachability of a machine are probed.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A probe of the application. Exactly one of `httpGet` and `tcpSocket`.
+/// Probe that decides whether the application is healthy. Exactly one of `httpGet` and `tcpSocket` is set.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.httpGet) != has(self.tcpSocket)").message("a health check is exactly one of httpGet or tcpSocket"))]
 pub struct HealthCheck {
-    /// Healthy when a GET is answered with a status from 200 to 399.
+    /// Healthy when an HTTP GET request is answered with a status from 200 to 399.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_get: Option<HttpGet>,
-    /// Healthy when the port accepts a connection.
+    /// Healthy when the port accepts a TCP connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_socket: Option<TcpSocket>,
     /// Seconds between two probes.
     #[serde(default = "ten")]
     #[schemars(range(min = 1, max = 3600))]
     pub period_seconds: i32,
-    /// Seconds after which a probe has failed.
+    /// Seconds after which a probe without an answer has failed.
     #[serde(default = "two")]
     #[schemars(range(min = 1, max = 300))]
     pub timeout_seconds: i32,
-    /// Successes in a row that make it healthy.
+    /// Number of consecutive successes after which the application is healthy.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 100))]
     pub success_threshold: i32,
-    /// Failures in a row that make it unhealthy.
+    /// Number of consecutive failures after which the application is unhealthy.
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 100))]
     pub failure_threshold: i32,
-    /// Seconds within which a changed Server must prove its health, before a person is called.
+    /// Seconds within which the application must become healthy after a change. After that the Server is stalled and a
+    /// person is needed.
     #[serde(default = "ten_minutes")]
     #[schemars(range(min = 1, max = 86400))]
     pub deadline_seconds: i32,
 }
 
-/// An HTTP probe.
+/// An HTTP probe of the application.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpGet {
@@ -50,7 +51,7 @@ pub struct HttpGet {
     pub path: String,
 }
 
-/// A TCP probe.
+/// A TCP probe of the application.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TcpSocket {
@@ -59,7 +60,7 @@ pub struct TcpSocket {
     pub port: i32,
 }
 
-/// When a machine counts as unreachable. Probed by connecting to its SSH port.
+/// When a machine counts as unreachable. It is probed by connecting to its SSH port.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reachability {
@@ -67,11 +68,11 @@ pub struct Reachability {
     #[serde(default = "ten")]
     #[schemars(range(min = 1, max = 3600))]
     pub period_seconds: i32,
-    /// Seconds after which a probe has failed.
+    /// Seconds after which a probe without an answer has failed.
     #[serde(default = "two")]
     #[schemars(range(min = 1, max = 300))]
     pub timeout_seconds: i32,
-    /// Seconds of failed probes after which the Server is Unknown.
+    /// Seconds of failed probes after which the machine counts as unreachable and the Server becomes Unknown.
     #[serde(default = "thirty")]
     #[schemars(range(min = 1, max = 86400))]
     pub unreachable_after_seconds: i32,

@@ -1,20 +1,20 @@
-//! The machine that is asked for.
+//! The declaration of a machine.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which machine: a class, and what may vary within it.
+/// The machine of a Server: a class, and what may differ from it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Machine {
     /// Name of the MachineClass.
     #[schemars(length(min = 1, max = 253))]
     pub class_name: String,
-    /// Image, where it differs from the class's.
+    /// Image of the machine. Defaults to that of the class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
-    /// Flavor (size), where it differs from the class's.
+    /// Flavor (size) of the machine. Defaults to that of the class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub flavor: Option<String>,

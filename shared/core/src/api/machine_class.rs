@@ -1,10 +1,10 @@
-//! MachineClass: which provider makes machines, and how.
+//! MachineClass: which provider creates machines, and how.
 
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a MachineClass declares.
+/// Declaration of a MachineClass: which provider creates machines, with which parameters and credentials.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[kube(
     group = "berth.dev",
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
     shortname = "mcl",
     category = "berth",
     derive = "PartialEq",
-    doc = "Which IaaS provider makes machines, with which parameters and credentials.",
+    doc = "Which provider creates machines, with which parameters and credentials.",
     selectable = ".spec.provider",
     printcolumn(name = "Provider", type_ = "string", json_path = ".spec.provider"),
     printcolumn(name = "Image", type_ = "string", json_path = ".spec.image"),
@@ -23,31 +23,32 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MachineClassSpec {
-    /// Name of the provider, for example `local`.
+    /// Name of the provider that creates the machines, for example `incus`.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub provider: String,
-    /// Image of the machines.
+    /// Image of the machines. A Server may name another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
-    /// Flavor (size) of the machines.
+    /// Flavor (size) of the machines. A Server may name another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub flavor: Option<String>,
-    /// Parameters of the provider; each provider documents its own and refuses what it does not know.
+    /// Parameters of the provider. Each provider documents its own and refuses unknown ones.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     #[schemars(schema_with = "any_object")]
     pub parameters: serde_json::Map<String, serde_json::Value>,
-    /// Credentials for the provider's API.
+    /// Secret with the credentials for the provider's API. Not needed by every provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
-    /// How the machines are reached.
+    /// How Berth logs in to the machines.
     #[serde(default)]
     pub access: MachineAccess,
-    /// What is done about the class's machines that have no Server.
+    /// What is done about machines of this class that belong to no Server: `Delete` destroys them after the grace
+    /// period, `Report` only reports them.
     #[serde(default)]
     pub orphan_policy: OrphanPolicy,
-    /// Seconds after its creation before which a machine without a Server is no orphan.
+    /// Seconds after its creation during which a machine without a Server does not count as an orphan.
     #[serde(default = "ten_minutes")]
     #[schemars(range(min = 0, max = 2_592_000))]
     pub orphan_grace_seconds: i32,
@@ -57,13 +58,13 @@ fn ten_minutes() -> i32 {
     600
 }
 
-/// What is done about machines that have no Server.
+/// What is done about machines that belong to no Server.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum OrphanPolicy {
-    /// Destroy them after the grace period.
+    /// Destroys them after the grace period.
     #[default]
     Delete,
-    /// Report them, and leave them.
+    /// Reports them and leaves them alone.
     Report,
 }
 
@@ -71,7 +72,7 @@ fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// A Secret with credentials.
+/// Reference to a Secret with credentials.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Credentials {
@@ -83,19 +84,19 @@ pub struct Credentials {
     pub name: String,
 }
 
-/// How Berth logs in to machines of a class.
+/// How Berth logs in to the machines of a class.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MachineAccess {
-    /// User of the SSH sessions.
+    /// User that Berth logs in as by SSH.
     #[serde(default = "user")]
     #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z_][a-z0-9_-]*$"))]
     pub user: String,
-    /// Port of the SSH server.
+    /// Port of the machine's SSH server.
     #[serde(default = "port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
-    /// Folder on the machine that Berth keeps packages, releases and services in.
+    /// Folder on the machine in which Berth keeps packages, releases and services.
     #[serde(default = "root")]
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^/?[a-zA-Z0-9._/-]+$"))]
     pub root: String,

@@ -5,7 +5,9 @@
 mod app;
 mod approval;
 mod deployment;
+mod gate;
 mod health;
+mod ledger;
 mod machine;
 mod machine_class;
 mod package;
@@ -19,9 +21,11 @@ mod traffic;
 pub use app::{App, Artifact, EnvVar};
 pub use approval::{Approval, ApprovalDecision, ApprovalSpec, ApprovalTarget, Approver, TargetKind};
 pub use deployment::{
-    AnalysisStep, FailurePolicy, Rollout, RolloutOrder, RolloutStep, VMDeployment, VMDeploymentSpec, VMDeploymentStatus,
+    AnalysisStep, Rollout, RolloutOrder, RolloutStep, VMDeployment, VMDeploymentSpec, VMDeploymentStatus,
 };
+pub use gate::{Gate, GatePoint};
 pub use health::{HealthCheck, HttpGet, Reachability, TcpSocket};
+pub use ledger::{Axis, LedgerEntry, PendingServer};
 pub use machine::Machine;
 pub use machine_class::{Credentials, MachineAccess, MachineClass, MachineClassSpec, OrphanPolicy};
 pub use package::{Apt, Archive, Dnf, Package, PackageSource, Script};
@@ -29,12 +33,12 @@ pub use replicaset::{
     Failover, FailoverAction, RebootPolicy, Retain, ScaleDown, ScaleDownPolicy, UpdateStrategy, UpdateType,
     VMReplicaSet, VMReplicaSetSpec, VMReplicaSetStatus,
 };
-pub use server::{Force, Gate, GatePoint, GatePolicy, GateQuery, GateWindow, Request, Retention, Server, ServerSpec};
+pub use server::{Force, Request, Retention, Server, ServerSpec};
 pub use server_status::{
     AppFact, Claim, EnvironmentFact, ForceStatus, HealthFact, HealthState, InstalledPackage, Lock, MachineFact,
     MachinePhase, MonitoringFact, MonitoringPhase, Outcome, ReachabilityFact, Report, ServerStatus, SshAccess,
     TrafficFact, TrafficPhase, Transition,
 };
 pub use task::{Executor, State, Task, TaskKind, TaskPhase};
-pub use template::{ServerTemplate, ServerTemplateSpec, TemplateMeta};
+pub use template::{ServerTemplate, TemplateMeta};
 pub use traffic::{HaProxyBackend, Monitoring, ServiceBackend, Traffic};

@@ -1,31 +1,31 @@
-//! Packages: what a machine's environment consists of.
+//! Packages of a machine's environment.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One package of the environment. Exactly one of `apt`, `dnf`, `archive` and `script` says how it is installed.
+/// A package of the environment. Exactly one of `apt`, `dnf`, `archive` and `script` is set.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.apt), has(self.dnf), has(self.archive), has(self.script)].filter(x, x).size() == 1")
     .message("a package is exactly one of apt, dnf, archive or script"))]
 pub struct Package {
-    /// Name, unique in the list. For `apt` and `dnf` it is the package manager's name.
+    /// Name of the package, unique in the list. For `apt` and `dnf` it is the name that the package manager knows.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9+._-]*$"))]
     pub name: String,
-    /// The exact version that is to be installed.
+    /// Exact version to install.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9+.:~_-]*$"))]
     pub version: String,
-    /// Installed by Debian's package manager and held at its version.
+    /// Installs the package with apt (Debian, Ubuntu) and holds it at its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apt: Option<Apt>,
-    /// Installed by the package manager of Fedora and its relatives, and locked at its version.
+    /// Installs the package with dnf (Fedora and its relatives) and locks it at its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dnf: Option<Dnf>,
-    /// Unpacked from an archive with a known digest.
+    /// Unpacks the package from an archive with a known digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<Archive>,
-    /// Installed by commands of its own.
+    /// Installs the package with the given commands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<Script>,
 }
@@ -44,7 +44,7 @@ pub enum PackageSource<'a> {
 }
 
 impl Package {
-    /// The one source of this package, or nothing when the object carries none or several (which admission refuses).
+    /// How this package is installed. None if the object declares no source or several, which the schema refuses.
     #[must_use]
     pub fn source(&self) -> Option<PackageSource<'_>> {
         match (&self.apt, &self.dnf, &self.archive, &self.script) {
@@ -56,7 +56,7 @@ impl Package {
         }
     }
 
-    /// The digest that what is installed must show, for packages that have one.
+    /// The digest that the installed package must have, for kinds of packages that have one.
     #[must_use]
     pub fn sha256(&self) -> Option<&str> {
         self.archive.as_ref().map(|a| a.sha256.as_str())
@@ -67,7 +67,7 @@ impl Package {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Apt {
-    /// Do not hold the package at its version.
+    /// Does not hold the package at its version, so that other tools may upgrade it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unheld: bool,
 }
@@ -76,46 +76,48 @@ pub struct Apt {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dnf {
-    /// Do not lock the package at its version.
+    /// Does not lock the package at its version, so that other tools may upgrade it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unheld: bool,
 }
 
-/// An archive (`.tar` or `.tar.gz`) fetched by the machine.
+/// A package in an archive (`.tar` or `.tar.gz`) that the machine downloads.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Archive {
-    /// Where the machine fetches it.
+    /// URL from which the machine downloads the archive.
     #[schemars(length(max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
     pub url: String,
-    /// SHA-256 of the archive, in lower-case hexadecimal. Nothing is unpacked when it differs.
+    /// SHA-256 of the archive in lower-case hexadecimal. An archive with another digest is not unpacked.
     #[schemars(length(equal = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
     pub sha256: String,
-    /// An absolute path that is to point to the unpacked archive.
+    /// Absolute path at which a link to the unpacked archive is created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512), regex(pattern = r"^/[^\s]*$"))]
     pub destination: Option<String>,
-    /// Run in the unpacked archive after unpacking.
+    /// Shell command that runs in the unpacked archive after it was unpacked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub install: Option<String>,
-    /// Run in the unpacked archive before it is removed.
+    /// Shell command that runs in the unpacked archive before it is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub remove: Option<String>,
 }
 
-/// A package that its own commands install; idempotent by `check`.
+/// A package that is installed by shell commands, which find `$BERTH_PACKAGE_NAME` and `$BERTH_PACKAGE_VERSION` in
+/// their environment.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Script {
-    /// Succeeds when, and only when, the package is installed in its version (`$BERTH_PACKAGE_VERSION`).
+    /// Succeeds if and only if the package is installed in its version. It runs often, so it should be quick and change
+    /// nothing.
     #[schemars(length(min = 1, max = 4096))]
     pub check: String,
-    /// Installs it.
+    /// Installs the package.
     #[schemars(length(min = 1, max = 4096))]
     pub install: String,
-    /// Removes it.
+    /// Removes the package when it is no longer declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub remove: Option<String>,

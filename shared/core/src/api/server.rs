@@ -5,11 +5,11 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{App, HealthCheck, Machine, Monitoring, Package, Reachability, ServerStatus, State, TaskKind, Traffic};
+use super::{App, Gate, HealthCheck, Machine, Monitoring, Package, Reachability, ServerStatus, State, Traffic};
 
-/// What a Server declares. Each field has one owner: replicaset-controller writes machine, packages, traffic and
-/// monitoring (and `reboot` and `retain`, for failover), deployment-controller writes `app`, people write the rest. So a
-/// field is applied as a whole.
+/// Declaration of a Server. Each field has one owner and is applied as a whole: replicaset-controller writes the
+/// machine, packages, traffic and monitoring (and for failover `reboot` and `retain`), deployment-controller writes
+/// `app`, people write the other fields.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "berth.dev",
@@ -21,7 +21,7 @@ use super::{App, HealthCheck, Machine, Monitoring, Package, Reachability, Server
     namespaced,
     status = "ServerStatus",
     derive = "PartialEq",
-    doc = "One machine and the application on it.",
+    doc = "A machine and the application on it.",
     selectable = ".status.state",
     selectable = ".spec.machine.className",
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
@@ -35,22 +35,22 @@ use super::{App, HealthCheck, Machine, Monitoring, Package, Reachability, Server
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ServerSpec {
-    /// The machine. Another machine is another Server.
+    /// The machine. Immutable: another machine needs another Server.
     #[x_kube(validation = Rule::new("self == oldSelf").message("spec.machine is immutable: another machine needs another Server").reason(Reason::FieldValueForbidden), merge_strategy = MapMerge::Atomic)]
     pub machine: Machine,
-    /// The machine's packages.
+    /// Packages that are installed on the machine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), transform = applied_as_wholes)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub packages: Vec<Package>,
-    /// Remove packages that Berth installed and that are no longer declared.
+    /// Removes packages that Berth installed and that are no longer declared.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prune_packages: bool,
-    /// The application.
+    /// The application. Without one nothing is deployed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub app: Option<App>,
-    /// How the application's health is judged; without one a running application counts as healthy.
+    /// How the health of the application is probed. Without it a deployed application counts as healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub health_check: Option<HealthCheck>,
@@ -58,41 +58,42 @@ pub struct ServerSpec {
     #[serde(default)]
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub reachability: Reachability,
-    /// Which load balancers send it traffic.
+    /// Load balancers that send traffic to the Server while it is Ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub traffic: Option<Traffic>,
-    /// How it is watched.
+    /// Where Prometheus scrapes the metrics of the Server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub monitoring: Option<Monitoring>,
-    /// Where a person has to agree.
+    /// Points of the life cycle at which a person has to agree.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["before".into()]))]
     pub gates: Vec<Gate>,
-    /// Attempts after which a failing task waits for a person.
+    /// How often a task is attempted before it has failed and waits for a person.
     #[serde(default = "task_attempts")]
     #[schemars(range(min = 1, max = 100))]
     pub task_attempts: i32,
-    /// Retire this Server.
+    /// Retires the Server: takes it out of traffic and monitoring, destroys its machine and deletes the object.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub offline: bool,
-    /// Put the Server into a state, whatever the facts say.
+    /// Puts the Server into a state, whatever the facts say. Only people may set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub force: Option<Force>,
-    /// Try the failed tasks of the current state again.
+    /// Asks for another attempt at the failed tasks of the current state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Request>,
-    /// Reboot the machine, which cannot be reached. Asked for at any other time it comes to nothing.
+    /// Asks for a reboot of an unreachable machine. Has no effect while the machine is reachable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reboot: Option<Request>,
-    /// Keep the machine as it is, for diagnosis: without traffic, and outside of its set's count.
+    /// Keeps a failed machine for diagnosis, without traffic and not counted by its set. Removing this field returns
+    /// the Server to its set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retain: Option<Retention>,
 }
 
-/// Of the elements of a list each is applied as a whole.
+/// Makes server-side apply treat each element of a list as a whole.
 fn applied_as_wholes(list: &mut schemars::Schema) {
     if let Some(element) = list.get_mut("items").and_then(|items| items.as_object_mut()) {
         element.insert("x-kubernetes-map-type".to_owned(), "atomic".into());
@@ -103,140 +104,54 @@ fn task_attempts() -> i32 {
     5
 }
 
-/// A point of the life cycle that a person guards.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct Gate {
-    /// What must not begin before the gate is passed.
-    pub before: GatePoint,
-    /// What settles the gate without a person; without a policy only an Approval does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy: Option<GatePolicy>,
-}
-
-/// What a gate can stand before.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, JsonSchema)]
-pub enum GatePoint {
-    /// Creating the machine.
-    CreateMachine,
-    /// Changing its packages.
-    InstallPackages,
-    /// Deploying code.
-    DeployApp,
-    /// Sending it traffic.
-    ReleaseTraffic,
-    /// Retiring it: traffic, monitoring and machine stay until the gate is passed.
-    DestroyMachine,
-}
-
-impl GatePoint {
-    /// Every point.
-    pub const ALL: [Self; 5] =
-        [Self::CreateMachine, Self::InstallPackages, Self::DeployApp, Self::ReleaseTraffic, Self::DestroyMachine];
-
-    /// The task that waits behind the gate.
-    #[must_use]
-    pub fn task(self) -> TaskKind {
-        match self {
-            Self::CreateMachine => TaskKind::CreateMachine,
-            Self::InstallPackages => TaskKind::InstallPackages,
-            Self::DeployApp => TaskKind::DeployApp,
-            Self::ReleaseTraffic => TaskKind::ReleaseTraffic,
-            Self::DestroyMachine => TaskKind::DestroyMachine,
-        }
-    }
-}
-
-impl std::fmt::Display for GatePoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Debug::fmt(self, f)
-    }
-}
-
-/// What settles a gate without a person.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.query) || has(self.window)").message("a gate's policy needs a query or a window"))]
-pub struct GatePolicy {
-    /// Passed when the query's value meets its threshold for long enough.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub query: Option<GateQuery>,
-    /// Refused outside of this time window.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub window: Option<GateWindow>,
-}
-
-/// A PromQL query that settles a gate.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct GateQuery {
-    /// The query; it passes while it returns at least one sample.
-    #[schemars(length(min = 1, max = 2048))]
-    pub promql: String,
-    /// Seconds for which it must pass.
-    #[serde(default)]
-    #[schemars(range(min = 0, max = 86400))]
-    pub for_seconds: i32,
-}
-
-/// A daily time window in UTC.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct GateWindow {
-    /// Start, `HH:MM`.
-    #[schemars(regex(pattern = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
-    pub start: String,
-    /// End, `HH:MM`; earlier than the start it is on the next day.
-    #[schemars(regex(pattern = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
-    pub end: String,
-}
-
-/// A person puts a Server into a state. It is kept until a person clears it, the declaration changes, or the facts agree.
+/// A person puts a Server into a state. The force ends when a person removes it, the declaration changes, or the facts
+/// lead to the same state.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Force {
-    /// The state.
+    /// State that the Server is put into.
     pub state: State,
-    /// Why.
+    /// Why the state is forced.
     #[schemars(length(min = 1, max = 1024))]
     pub reason: String,
-    /// Who; stamped at admission.
+    /// User who set the force. Set at admission; a value sent by the client is overwritten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// When; stamped at admission.
+    /// When the force was set. Set at admission; a value sent by the client is overwritten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
-    /// Digest of the declaration that the force was meant for; stamped at admission.
+    /// Digest of the declaration that the force was meant for. Set at admission; a value sent by the client is
+    /// overwritten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub declaration: Option<String>,
 }
 
-/// Something that is asked for once.
+/// A request for something that is done once.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Request {
-    /// Any value that was not used before; a new value is a new request.
+    /// Any value that was not used before: a new value is a new request.
     #[schemars(length(min = 1, max = 63))]
     pub id: String,
-    /// Why, for those who read it later.
+    /// Why it is requested.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub reason: String,
-    /// Who; stamped at admission.
+    /// User who made the request. Set at admission; a value sent by the client is overwritten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// When; stamped at admission.
+    /// When the request was made. Set at admission; a value sent by the client is overwritten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
 }
 
-/// A machine is kept for diagnosis.
+/// How long a machine is kept for diagnosis, and why.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retention {
-    /// Until when; then the Server's set retires it.
+    /// When the Server's set retires the Server.
     pub until: Time,
-    /// Why.
+    /// Why the machine is kept.
     #[schemars(length(min = 1, max = 1024))]
     pub reason: String,
 }

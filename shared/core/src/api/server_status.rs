@@ -1,4 +1,4 @@
-//! What is true of a Server. Controllers write facts, a claim or a report; everything else is the webhook's.
+//! The status of a Server. Controllers write facts, a claim or a report; the webhook writes everything else.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
@@ -7,98 +7,103 @@ use serde::{Deserialize, Serialize};
 
 use super::{HaProxyBackend, ServiceBackend, State, Task};
 
-/// State, tasks and facts of a Server.
+/// Observed state of a Server: its state, its tasks, and the facts that controllers report. The webhook writes every
+/// field that does not name another owner.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerStatus {
-    /// The generation of the declaration that the state was decided for.
+    /// Generation of the declaration that the state was decided for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Where the Server is in its life.
+    /// State of the Server: `Initializing` (machine, packages or registration are not as declared yet), `Deploying`
+    /// (the application is not deployed yet, or not proven healthy), `Ready`, `Unknown` (the machine is unreachable) or
+    /// `Offline` (the Server is being retired).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
-    /// Since when.
+    /// When the Server entered this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_since: Option<Time>,
-    /// What it waits for, and on whom.
+    /// What the Server waits for, and who has to act. Absent when nothing is left to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
-    /// The highest task id given so far.
+    /// Highest task id given out so far.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "lastTaskID")]
     pub last_task_id: Option<i64>,
-    /// The lowest task id of the current state.
+    /// Lowest id of the tasks of the current state.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "firstTaskID")]
     pub first_task_id: Option<i64>,
-    /// The current state's tasks and a few finished ones.
+    /// Tasks of the current state, and the last ten finished tasks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
     pub tasks: Vec<Task>,
-    /// Who has the machine in hand.
+    /// Which controller instance may change the machine now. Absent when none does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<Lock>,
-    /// The last ten changes of state, the newest last.
+    /// The last ten changes of state, newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transitions: Vec<Transition>,
-    /// Raised by whatever calls health in question: facts about health count only for the epoch that they name.
+    /// Counter that rises whenever the health of the Server has to be proven again. A health fact counts only for the
+    /// epoch that it names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
-    /// The force that is in effect, or was.
+    /// Whether the force in `spec.force` is in effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub force: Option<ForceStatus>,
-    /// The id of the last retry that was carried out.
+    /// Id of the last `spec.retry` that was carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_retry: Option<String>,
-    /// The id of the last request for a reboot that was carried out, or came to nothing.
+    /// Id of the last `spec.reboot` that was carried out, or that had no effect because the machine was reachable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_reboot: Option<String>,
-    /// Fact of replicaset-controller: the machine.
+    /// Fact: what is known about the machine. Written by replicaset-controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineFact>,
-    /// Fact of replicaset-controller: what is installed.
+    /// Fact: which packages are installed. Written by replicaset-controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<EnvironmentFact>,
-    /// Fact of deployment-controller: what is deployed.
+    /// Fact: which application is deployed. Written by deployment-controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<AppFact>,
-    /// Fact of lb-controller: which traffic it gets.
+    /// Fact: with which load balancers the Server is registered, and whether it receives traffic. Written by
+    /// lb-controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<TrafficFact>,
-    /// Fact of monitor-controller: whether it can be reached.
+    /// Fact: whether the machine is reachable. Written by monitor-controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reachability: Option<ReachabilityFact>,
-    /// Fact of monitor-controller: whether the application is well.
+    /// Fact: whether the application is healthy. Written by monitor-controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthFact>,
-    /// Fact of monitor-controller: whether it is watched.
+    /// Fact: whether the Server is a monitoring target. Written by monitor-controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitoring: Option<MonitoringFact>,
     /// Conditions: `Ready` and `Stalled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// A controller's claim of a task, the renewal or the release of its lock. The webhook carries it out and
-    /// removes it: it is never stored.
+    /// A controller's request to take, renew or release the lock for a task. The webhook carries it out and removes it,
+    /// so it is never stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
-    /// A controller's report on a task. The webhook carries it out and removes it: it is never stored.
+    /// A controller's report on an attempt at a task. The webhook carries it out and removes it, so it is never stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Report>,
 }
 
-/// Who has the machine in hand.
+/// The right of one controller instance to work on the machine.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Lock {
-    /// `<executor>/<instance>`.
+    /// Holder of the lock, as `<executor>/<instance>`.
     pub holder: String,
-    /// The task that it was taken for.
+    /// Id of the task that the lock was claimed for.
     #[serde(rename = "taskID")]
     pub task_id: i64,
-    /// When it was taken, by the webhook's clock.
+    /// When the lock was claimed, by the webhook's clock.
     pub acquired_at: Time,
-    /// When it was last renewed, by the webhook's clock.
+    /// When the lock was last renewed, by the webhook's clock.
     pub renewed_at: Time,
-    /// Seconds after the renewal at which it expires.
+    /// Seconds after `renewedAt` at which the lock expires.
     pub duration_seconds: i32,
 }
 
@@ -106,63 +111,64 @@ pub struct Lock {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Transition {
-    /// The state before; none at creation.
+    /// State before the change. Absent for the first state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<State>,
-    /// The state after.
+    /// State after the change.
     pub to: State,
-    /// When.
+    /// When the state changed.
     pub at: Time,
-    /// Why.
+    /// Human-readable reason of the decision.
     pub reason: String,
-    /// The user whose write brought it about.
+    /// User whose write led to the change.
     pub author: String,
 }
 
-/// What became of a force.
+/// What has become of a force.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ForceStatus {
-    /// Identifies the force: digest of its state, reason, author and time.
+    /// Identifies the force: a digest of `spec.force`.
     pub id: String,
-    /// Whether it is in effect.
+    /// Whether the force is in effect.
     pub active: bool,
-    /// Why it is no longer in effect.
+    /// Why the force is no longer in effect.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
-/// What is known of the machine.
+/// What is known about the machine.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MachineFact {
-    /// How far it is.
+    /// Phase of the machine: `Creating` (its creation has begun, so it may exist), `Running`, `Stopped` or `Gone` (it
+    /// does not exist).
     pub phase: MachinePhase,
-    /// The provider's id.
+    /// Id of the machine at the provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Its address.
+    /// IP address of the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// How Berth logs in.
+    /// How Berth logs in to the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh: Option<SshAccess>,
-    /// Differs after each boot.
+    /// Identifies the boot of the machine: another value means that it was rebooted.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "bootID")]
     pub boot_id: Option<String>,
-    /// When the provider created it.
+    /// When the provider created the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Time>,
 }
 
-/// How far a machine is.
+/// Phase of a machine.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema)]
 pub enum MachinePhase {
     /// Its creation has begun, so it may exist. Written by the webhook when CreateMachine is claimed.
     Creating,
     /// It runs.
     Running,
-    /// It exists and does not run.
+    /// It exists, but does not run.
     Stopped,
     /// It does not exist.
     Gone,
@@ -172,13 +178,14 @@ pub enum MachinePhase {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SshAccess {
-    /// Port of the SSH server.
+    /// Port of the machine's SSH server.
     pub port: i32,
-    /// User.
+    /// User that Berth logs in as.
     pub user: String,
-    /// The host key, pinned at the machine's creation, as an OpenSSH public key line.
+    /// Host key of the machine, recorded at its creation, as an OpenSSH public key line. A machine with another key is
+    /// not trusted.
     pub host_key: String,
-    /// Folder on the machine that Berth keeps its things in.
+    /// Folder on the machine in which Berth keeps packages, releases and services.
     pub root: String,
 }
 
@@ -186,10 +193,11 @@ pub struct SshAccess {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvironmentFact {
-    /// Read back from the machine since it was last out of sight. Only the webhook takes this back.
+    /// Whether the packages were read back since the machine was last unreachable. The webhook sets it to false when
+    /// the machine may have changed.
     #[serde(default)]
     pub verified: bool,
-    /// The packages that Berth manages.
+    /// Packages that Berth manages, as they are installed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub packages: Vec<InstalledPackage>,
@@ -199,156 +207,161 @@ pub struct EnvironmentFact {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InstalledPackage {
-    /// Its name.
+    /// Name of the package.
     pub name: String,
-    /// Its version.
+    /// Installed version.
     pub version: String,
-    /// Its digest, where it has one.
+    /// SHA-256 of the archive that it was installed from, for packages of type `archive`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
 }
 
-/// What is deployed on the machine.
+/// The application that is deployed on the machine.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AppFact {
-    /// The revision that runs.
+    /// Revision of the deployed application.
     pub revision: String,
-    /// Read back from the machine since it was last out of sight. Only the webhook takes this back.
+    /// Whether the revision was read back since the machine was last unreachable. The webhook sets it to false when the
+    /// machine may have changed.
     #[serde(default)]
     pub verified: bool,
-    /// When it was deployed.
+    /// When the revision was deployed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployed_at: Option<Time>,
 }
 
-/// Which traffic the Server gets.
+/// Which load balancers know the Server, and whether they send it traffic.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct TrafficFact {
-    /// How far it is.
+    /// Whether the Server receives traffic: `Held` (registered, but no traffic), `Serving`, or `Draining` (no new
+    /// connections; open ones may finish).
     pub phase: TrafficPhase,
-    /// The Services it is registered with.
+    /// Services that the Server is registered with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<ServiceBackend>,
-    /// The HAProxy backends it is registered with.
+    /// HAProxy backends that the Server is registered with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub haproxy: Vec<HaProxyBackend>,
-    /// The address it is registered with.
+    /// Address that the Server is registered with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
 }
 
-/// How far traffic is.
+/// Whether a registered Server receives traffic.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema)]
 pub enum TrafficPhase {
-    /// Registered, without traffic.
+    /// Registered, but it receives no traffic.
     Held,
-    /// It takes traffic.
+    /// It receives traffic.
     Serving,
-    /// It gets no new connections; open ones may finish.
+    /// It receives no new connections; open ones may finish.
     Draining,
 }
 
-/// Whether the machine can be reached.
+/// Whether the machine answers on its SSH port.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReachabilityFact {
-    /// Whether it can.
+    /// Whether the machine answers.
     pub reachable: bool,
-    /// Since when, by monitor-controller's clock.
+    /// When the machine began to answer, or stopped answering, by monitor-controller's clock.
     pub since: Time,
-    /// When this was observed, by the same clock. Kept as it is while nothing else changes.
+    /// When monitor-controller reported this, by the same clock. It is not updated while nothing else changes.
     pub observed_at: Time,
-    /// What the probe said.
+    /// Result of the last probe.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
-/// Whether the application is well.
+/// Whether the application is healthy.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthFact {
-    /// The verdict.
+    /// Verdict of the health check.
     pub state: HealthState,
-    /// The epoch that it was reached in.
+    /// Epoch of the Server in which the verdict was reached.
     pub epoch: i64,
-    /// Since when.
+    /// When the verdict was reached.
     pub since: Time,
-    /// What the probe said.
+    /// Result of the last probe.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
-/// A verdict on health.
+/// Verdict of a health check.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema)]
 pub enum HealthState {
-    /// As many successes in a row as the threshold asks for.
+    /// `successThreshold` consecutive probes succeeded.
     Healthy,
-    /// As many failures in a row as the threshold allows.
+    /// `failureThreshold` consecutive probes failed.
     Unhealthy,
 }
 
-/// Whether the Server is watched.
+/// The Server's monitoring target.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MonitoringFact {
-    /// How far it is.
+    /// Whether alarms of the target are delivered: `Bound` (yes) or `Paused` (they are silenced).
     pub phase: MonitoringPhase,
-    /// Digest of the declaration and the address that the target was made from.
+    /// Digest of the declaration and the address from which the target was made. A target with another digest is out of
+    /// date.
     pub digest: String,
 }
 
-/// How far monitoring is. A Server that is not watched has no monitoring fact.
+/// Phase of a monitoring target. A Server without a target has no monitoring fact.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema)]
 pub enum MonitoringPhase {
-    /// It is a target.
+    /// It is a monitoring target.
     Bound,
-    /// It is a target whose alarms are silenced.
+    /// It is a monitoring target whose alarms are silenced.
     Paused,
 }
 
-/// A claim of a task that touches the machine.
+/// A request to take, renew or release the lock for a task.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Claim {
-    /// The task. The claim of the task that the holder has already claimed renews the lock.
+    /// Id of the task. Claiming the task that the holder has already claimed renews the lock.
     #[serde(rename = "taskID")]
     pub task_id: i64,
-    /// `<executor>/<instance>`.
+    /// Controller instance that claims, as `<executor>/<instance>`.
     pub holder: String,
-    /// Seconds for which the lock is taken; 0 releases it.
+    /// Seconds after which the lock expires unless it is renewed; 0 releases it.
     pub duration_seconds: i32,
 }
 
-/// A report on a task.
+/// A report on an attempt at a task.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// The task.
+    /// Id of the task.
     #[serde(rename = "taskID")]
     pub task_id: i64,
-    /// `<executor>/<instance>`; for a task that needs the lock it must be the holder's.
+    /// Controller instance that reports, as `<executor>/<instance>`. For a task that needs the lock it must be the
+    /// lock's holder.
     pub holder: String,
-    /// What became of it.
+    /// Outcome of the attempt: `Running` (it is under way), `Succeeded`, `Retry` (it failed, another attempt may
+    /// succeed) or `Failed` (another attempt would fail, too).
     pub outcome: Outcome,
-    /// In words.
+    /// Human-readable explanation.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// For `Retry`: seconds to wait before the next attempt.
+    /// For the outcome `Retry`: seconds to wait before the next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<i32>,
 }
 
-/// What became of an attempt.
+/// Outcome of an attempt at a task.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema)]
 pub enum Outcome {
-    /// It is under way (for tasks without a lock), or there is news of it.
+    /// The attempt is under way: a task without a lock has begun, or there is news of one that runs.
     Running,
-    /// Done; the facts are in the same write.
+    /// The task is done; the same write carries the facts that show it.
     Succeeded,
-    /// This attempt failed; another may help.
+    /// The attempt failed; another one may succeed.
     Retry,
-    /// It failed, and another attempt would fail too.
+    /// The attempt failed, and another one would fail, too.
     Failed,
 }

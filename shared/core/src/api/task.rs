@@ -1,4 +1,4 @@
-//! States and tasks: what a Server is doing.
+//! States of a Server, and the tasks that they need.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use super::GatePoint;
 
-/// Where a Server is in its life.
+/// State of a Server.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, JsonSchema)]
 pub enum State {
-    /// The environment is not as declared.
+    /// Machine, packages or registration with the load balancers are not as declared yet.
     Initializing,
-    /// The environment is right; the code is not yet as declared, or not yet proven healthy.
+    /// The environment is as declared; the application is not deployed as declared yet, or not proven healthy.
     Deploying,
-    /// Environment, code and health are right: it may take traffic.
+    /// Environment, application and health are as declared: the Server may receive traffic.
     Ready,
-    /// The machine cannot be reached.
+    /// The machine is unreachable, or retained for diagnosis.
     Unknown,
-    /// It is being retired.
+    /// The Server is being retired.
     Offline,
 }
 
@@ -34,36 +34,36 @@ impl fmt::Display for State {
     }
 }
 
-/// What a task does.
+/// Kind of a task: what it does.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, JsonSchema)]
 pub enum TaskKind {
-    /// Waits for a person (or a policy) to let the Server go on; see [`Task::gate`].
+    /// Waits for a person to approve what comes next; see [`Task::gate`].
     Gate,
-    /// Takes traffic away and waits until it has drained.
+    /// Takes the Server out of traffic and waits until its connections have drained.
     HoldTraffic,
-    /// Makes the machine exist and run.
+    /// Creates the machine, or starts an existing one.
     CreateMachine,
-    /// Makes the machine's packages those that are declared.
+    /// Installs the declared packages, and removes others if they are to be pruned.
     InstallPackages,
     /// Registers the Server with its load balancers, without traffic.
     RegisterBackend,
-    /// Makes the deployed code that which is declared.
+    /// Deploys the declared application.
     DeployApp,
-    /// Proves the application's health.
+    /// Waits until the health check has proven the application healthy.
     CheckHealth,
-    /// Lets traffic reach the Server.
+    /// Lets the load balancers send traffic to the Server.
     ReleaseTraffic,
     /// Makes the Server a monitoring target.
     BindMonitoring,
-    /// Silences the Server's monitoring.
+    /// Silences the alarms of the Server's monitoring target.
     PauseMonitoring,
     /// Reboots the machine.
     RebootMachine,
-    /// Waits until the machine can be reached again.
+    /// Waits until the machine is reachable again.
     AwaitRecovery,
     /// Removes the Server from its load balancers.
     RemoveBackend,
-    /// Removes the Server from monitoring.
+    /// Removes the Server's monitoring target.
     UnbindMonitoring,
     /// Destroys the machine.
     DestroyMachine,
@@ -89,7 +89,7 @@ impl TaskKind {
         Self::DestroyMachine,
     ];
 
-    /// Who carries a task of this kind out.
+    /// Who carries out tasks of this kind.
     #[must_use]
     pub fn executor(self) -> Executor {
         match self {
@@ -109,7 +109,7 @@ impl TaskKind {
         }
     }
 
-    /// Whether the task touches the machine and so needs the Server's lock.
+    /// Whether the task works on the machine, and therefore needs the Server's lock.
     #[must_use]
     pub fn needs_lock(self) -> bool {
         matches!(
@@ -119,25 +119,39 @@ impl TaskKind {
     }
 }
 
+impl GatePoint {
+    /// The task that the gate holds up.
+    #[must_use]
+    pub fn task(self) -> TaskKind {
+        match self {
+            Self::CreateMachine => TaskKind::CreateMachine,
+            Self::InstallPackages => TaskKind::InstallPackages,
+            Self::DeployApp => TaskKind::DeployApp,
+            Self::ReleaseTraffic => TaskKind::ReleaseTraffic,
+            Self::DestroyMachine => TaskKind::DestroyMachine,
+        }
+    }
+}
+
 impl fmt::Display for TaskKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
     }
 }
 
-/// Who carries out a task.
+/// Who carries out a task: one of the controllers, or a person.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Executor {
-    /// Machines and packages.
+    /// Carries out tasks on machines and packages.
     ReplicasetController,
-    /// Code.
+    /// Deploys applications.
     DeploymentController,
-    /// Traffic.
+    /// Carries out tasks on traffic.
     LbController,
-    /// Health and monitoring.
+    /// Carries out tasks on health and monitoring.
     MonitorController,
-    /// A person, through an Approval.
+    /// A person, who decides by creating an Approval.
     Person,
 }
 
@@ -146,7 +160,7 @@ impl Executor {
     pub const CONTROLLERS: [Self; 4] =
         [Self::ReplicasetController, Self::DeploymentController, Self::LbController, Self::MonitorController];
 
-    /// Its name: that of the binary and of the ServiceAccount.
+    /// Name of the executor, which is the name of its binary and of its ServiceAccount.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -165,63 +179,72 @@ impl fmt::Display for Executor {
     }
 }
 
-/// How far a task is.
+/// Phase of a task.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, JsonSchema)]
 pub enum TaskPhase {
     /// Not begun, or waiting for its next attempt.
     Pending,
-    /// Being carried out.
+    /// An attempt is under way.
     Running,
     /// Done.
     Succeeded,
-    /// Failed beyond its retries, or refused; a person is needed.
+    /// All attempts failed, or a person refused it: nothing goes on until a person acts.
     Failed,
     /// Given up, because it is no longer needed.
     Cancelled,
 }
 
 impl TaskPhase {
-    /// Whether nothing more happens to a task in this phase.
+    /// Whether the task ended: nothing more happens to it.
     #[must_use]
     pub fn is_finished(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
+
+    /// Whether the task ended without needing a person: it succeeded or was cancelled.
+    #[must_use]
+    pub fn is_done(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Cancelled)
+    }
 }
 
-/// One step on the way to the declared state. Only the webhook writes tasks; executors claim and report
-/// (`status.claim`, `status.report`).
+/// A piece of work that the Server's state needs. Only the webhook writes tasks; executors change them through
+/// `status.claim` and `status.report`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Task {
-    /// Unique and rising within the Server.
+    /// Id of the task. Ids are unique within a Server and rise.
     pub id: i64,
-    /// What is to be done.
+    /// What the task does.
     pub kind: TaskKind,
-    /// What a gate stands before.
+    /// For a gate: the task that it holds up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<GatePoint>,
-    /// All tasks of a step may run together; the next step opens when the step is done.
+    /// Number of the step. Tasks of one step may run at the same time; the next step opens when all of them are
+    /// finished.
     pub step: i32,
-    /// Who carries it out.
+    /// Who carries out the task.
     pub executor: Executor,
-    /// How far it is.
+    /// Phase of the task: `Pending`, `Running`, `Succeeded`, `Failed` (nothing goes on until a person acts) or
+    /// `Cancelled`.
     pub phase: TaskPhase,
-    /// Digest of the part of the declaration that it carries out: a failure or an approval counts only for that part.
+    /// Digest of the part of the declaration that the task carries out. A failure or an approval counts only for that
+    /// part.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub digest: String,
-    /// Attempts begun.
+    /// Number of attempts that were begun.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub attempts: i32,
-    /// Not to be begun before this time.
+    /// Earliest time of the next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,
     /// When the first attempt began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
-    /// When it was finished.
+    /// When the task succeeded, failed or was cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
-    /// What there is to say about it.
+    /// Human-readable message of the last report, or why the task was cancelled.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }

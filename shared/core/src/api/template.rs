@@ -1,76 +1,55 @@
-//! The template of a set's Servers.
+//! The template from which a set creates its Servers.
 
 use std::collections::BTreeMap;
 
-use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::{App, Gate, HealthCheck, Machine, Monitoring, Package, Reachability, Traffic};
+use super::ServerSpec;
 
-/// What the Servers of a set look like.
+/// Template from which a set creates its Servers.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerTemplate {
-    /// Labels and annotations of the Servers.
+    /// Labels and annotations that each Server gets.
     #[serde(default)]
     pub metadata: TemplateMeta,
-    /// Their declaration.
-    pub spec: ServerTemplateSpec,
+    /// Declaration that each Server gets, except for the fields that concern a single Server. `app` is the application
+    /// that a new Server starts with; on existing Servers it changes nothing, because deployment-controller rolls it
+    /// out.
+    #[schemars(transform = template_schema)]
+    pub spec: ServerSpec,
 }
 
 /// Labels and annotations of a template.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TemplateMeta {
-    /// Labels; the selector must match them.
+    /// Labels of each Server. They must include those of the selector.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations.
+    /// Annotations of each Server.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
-/// The environment of a set's Servers.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct ServerTemplateSpec {
-    /// The machine.
-    pub machine: Machine,
-    /// The machine's packages.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub packages: Vec<Package>,
-    /// Remove packages that Berth installed and that are no longer declared.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub prune_packages: bool,
-    /// The application that a new Server is born with. VMDeployment maintains it; on existing Servers it changes nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub app: Option<App>,
-    /// How the application's health is judged.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub health_check: Option<HealthCheck>,
-    /// When a machine counts as unreachable.
-    #[serde(default)]
-    pub reachability: Reachability,
-    /// Which load balancers send traffic.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub traffic: Option<Traffic>,
-    /// How the Servers are watched.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub monitoring: Option<Monitoring>,
-    /// Where a person has to agree.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["before".into()]))]
-    pub gates: Vec<Gate>,
-    /// Attempts after which a failing task waits for a person.
-    #[serde(default = "task_attempts")]
-    #[schemars(range(min = 1, max = 100))]
-    pub task_attempts: i32,
-}
+/// Fields that concern a single Server: people and failover write them, a template never has them.
+const SERVER_ONLY_FIELDS: [&str; 5] = ["offline", "force", "retry", "reboot", "retain"];
 
-fn task_attempts() -> i32 {
-    5
+/// Turns the schema of a Server into that of a template: without the fields that concern a single Server, with a machine that
+/// may change, and with fields that people apply one by one.
+fn template_schema(spec: &mut schemars::Schema) {
+    let Some(properties) = spec.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    properties.retain(|name, _| !SERVER_ONLY_FIELDS.contains(&name.as_str()));
+    if let Some(machine) = properties.get_mut("machine").and_then(Value::as_object_mut) {
+        // A Server's machine is immutable; that is its only rule.
+        machine.remove("x-kubernetes-validations");
+    }
+    for property in properties.values_mut().filter_map(Value::as_object_mut) {
+        property.remove("x-kubernetes-map-type");
+        if let Some(items) = property.get_mut("items").and_then(Value::as_object_mut) {
+            items.remove("x-kubernetes-map-type");
+        }
+    }
 }

@@ -1,24 +1,24 @@
-//! Traffic and monitoring declarations.
+//! Declarations of traffic and monitoring.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which load balancers send traffic to a Server.
+/// Load balancers that send traffic to a Server while it is Ready.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Traffic {
-    /// Kubernetes Services (without a selector) of the Server's namespace.
+    /// Services without a selector, in the namespace of the Server, whose EndpointSlices contain the Server.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub services: Vec<ServiceBackend>,
-    /// HAProxy backends.
+    /// HAProxy backends. Not supported yet: a Server that declares any is not registered, and its task says why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub haproxy: Vec<HaProxyBackend>,
-    /// Seconds that open connections are given when traffic is taken away.
+    /// Seconds for which open connections may finish when the Server is taken out of traffic.
     #[serde(default = "drain")]
     #[schemars(range(min = 0, max = 3600))]
     pub drain_seconds: i32,
@@ -28,7 +28,7 @@ fn drain() -> i32 {
     10
 }
 
-/// A Service that sends traffic to the Server through an EndpointSlice.
+/// A Service that sends traffic to the Server.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceBackend {
@@ -38,7 +38,7 @@ pub struct ServiceBackend {
     /// Port on the machine.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
-    /// Name of the Service's port, where it has one.
+    /// Name of the Service's port, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub port_name: Option<String>,
@@ -54,7 +54,7 @@ pub struct HaProxyBackend {
     /// Port on the machine.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
-    /// Share of the backend's traffic, relative to the other servers' weights.
+    /// Share of the backend's traffic, relative to the weights of its other servers.
     #[serde(default = "weight")]
     #[schemars(range(min = 0, max = 256))]
     pub weight: i32,
@@ -64,18 +64,18 @@ fn weight() -> i32 {
     100
 }
 
-/// How a Server is watched.
+/// Where Prometheus scrapes the metrics of a Server.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Monitoring {
-    /// Port of the metrics on the machine.
+    /// Port on the machine that serves metrics.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
-    /// Path of the metrics.
+    /// HTTP path of the metrics.
     #[serde(default = "path")]
     #[schemars(length(max = 1024), regex(pattern = r"^/[^\s]*$"))]
     pub path: String,
-    /// Labels of the target.
+    /// Labels of the monitoring target.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub labels: std::collections::BTreeMap<String, String>,
 }

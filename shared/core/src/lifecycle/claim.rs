@@ -3,13 +3,12 @@
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use super::{
-    facts, guard,
+    guard,
     refusal::{Refusal, RefusalReason},
-    tasks::{is_open, lock_expired},
 };
-use crate::api::{Claim, Executor, Lock, MachineFact, MachinePhase, Server, Task, TaskKind, TaskPhase};
+use crate::api::{Claim, Executor, Lock, MachineFact, MachinePhase, Server, ServerStatus, TaskKind, TaskPhase};
 
-/// Carries a claim out.
+/// Carries out a claim: takes, renews or releases the lock.
 pub(super) fn carry_out(server: &mut Server, claim: &Claim, executor: Executor, now: Timestamp) -> Result<(), Refusal> {
     guard::check_holder(&claim.holder, executor, "status.claim.holder")?;
     if claim.duration_seconds < 0 {
@@ -20,7 +19,7 @@ pub(super) fn carry_out(server: &mut Server, claim: &Claim, executor: Executor, 
         release(server, claim);
         return Ok(());
     }
-    if holds(server, claim) {
+    if is_renewal(server, claim) {
         renew(server, claim, now);
         return Ok(());
     }
@@ -29,14 +28,11 @@ pub(super) fn carry_out(server: &mut Server, claim: &Claim, executor: Executor, 
     Ok(())
 }
 
-fn holds(server: &Server, claim: &Claim) -> bool {
-    let status = facts::status(server);
+/// Whether the claim is a renewal: its holder has the lock for this task already, and the task still runs.
+fn is_renewal(server: &Server, claim: &Claim) -> bool {
+    let status = server.known_status();
     status.lock.as_ref().is_some_and(|lock| lock.holder == claim.holder && lock.task_id == claim.task_id)
-        && find(server, claim.task_id).is_some_and(|task| task.phase == TaskPhase::Running)
-}
-
-fn find(server: &Server, id: i64) -> Option<&Task> {
-    facts::status(server).tasks.iter().find(|task| task.id == id)
+        && server.task(claim.task_id).is_some_and(|task| task.phase == TaskPhase::Running)
 }
 
 fn renew(server: &mut Server, claim: &Claim, now: Timestamp) {
@@ -46,7 +42,7 @@ fn renew(server: &mut Server, claim: &Claim, now: Timestamp) {
     }
 }
 
-/// Releases the lock, if it is the claim's holder's. A task that was not finished waits for its next attempt.
+/// Releases the lock, if the claim's holder has it. A task that was not finished waits for its next attempt.
 fn release(server: &mut Server, claim: &Claim) {
     let Some(status) = server.status.as_mut() else { return };
     if let Some(lock) = status.lock.take_if(|lock| lock.holder == claim.holder)
@@ -57,10 +53,11 @@ fn release(server: &mut Server, claim: &Claim) {
     }
 }
 
+/// Refuses a claim of a task that its executor may not begin now.
 fn check(server: &Server, claim: &Claim, executor: Executor, now: Timestamp) -> Result<(), Refusal> {
     let refuse = |reason, message: String| Err(Refusal::new(reason, "status.claim.taskID", message));
     let id = claim.task_id;
-    let Some(task) = find(server, id) else {
+    let Some(task) = server.task(id) else {
         return refuse(RefusalReason::UnknownTask, format!("there is no task {id}"));
     };
     if task.executor != executor {
@@ -70,35 +67,49 @@ fn check(server: &Server, claim: &Claim, executor: Executor, now: Timestamp) -> 
     if !task.kind.needs_lock() {
         return refuse(RefusalReason::Malformed, format!("task {id} ({}) needs no claim: report on it", task.kind));
     }
-    if let Some(lock) = &facts::status(server).lock
+    if let Some(lock) = &server.known_status().lock
         && lock.holder != claim.holder
-        && !lock_expired(lock, now)
+        && !lock.is_expired(now)
     {
-        let message = format!("the Server is in the hands of {} (task {})", lock.holder, lock.task_id);
+        let message = format!("the lock is held by {} (task {})", lock.holder, lock.task_id);
         return refuse(RefusalReason::Locked, message);
     }
-    if !is_open(server, task) {
-        let message = format!("task {id} ({}) is {:?}, or tasks before it are not done", task.kind, task.phase);
+    if !server.is_open(task) {
+        let message = format!("task {id} ({}) is {:?}, or tasks before it are not finished", task.kind, task.phase);
         return refuse(RefusalReason::NotOpen, message);
     }
     match task.not_before.as_ref().filter(|time| time.0 > now) {
-        Some(time) => refuse(RefusalReason::NotOpen, format!("task {id} ({}) waits until {}", task.kind, time.0)),
+        Some(time) => {
+            refuse(RefusalReason::NotOpen, format!("task {id} ({}) must not begin before {}", task.kind, time.0))
+        }
         None => Ok(()),
     }
 }
 
+/// Takes the lock and begins an attempt at the task.
 fn take(server: &mut Server, claim: &Claim, now: Timestamp) {
     let Some(status) = server.status.as_mut() else { return };
-    let mut kind = None;
     if let Some(task) = status.tasks.iter_mut().find(|task| task.id == claim.task_id) {
-        kind = Some(task.kind);
         task.phase = TaskPhase::Running;
-        task.attempts += 1;
+        task.attempts = task.attempts.saturating_add(1);
         task.not_before = None;
         task.started_at.get_or_insert(Time(now));
+        let kind = task.kind;
+        note_effect(status, kind);
     }
+    status.lock = Some(Lock {
+        holder: claim.holder.clone(),
+        task_id: claim.task_id,
+        acquired_at: Time(now),
+        renewed_at: Time(now),
+        duration_seconds: claim.duration_seconds,
+    });
+}
+
+/// What a claim alone changes about the facts: from now on the task may have taken effect, even if it is never reported.
+fn note_effect(status: &mut ServerStatus, kind: TaskKind) {
     match kind {
-        Some(TaskKind::CreateMachine) if !facts::machine_may_exist(status) => {
+        TaskKind::CreateMachine if !status.machine_may_exist() => {
             status.machine = Some(MachineFact {
                 phase: MachinePhase::Creating,
                 id: None,
@@ -108,8 +119,8 @@ fn take(server: &mut Server, claim: &Claim, now: Timestamp) {
                 created_at: None,
             });
         }
-        // Whether it still runs is not known from now on, should the retirement be taken back.
-        Some(TaskKind::DestroyMachine) => {
+        // If the retirement is cancelled from now on, it is unknown whether the machine still runs.
+        TaskKind::DestroyMachine => {
             if let Some(machine) = &mut status.machine {
                 machine.phase = MachinePhase::Stopped;
             }
@@ -117,11 +128,4 @@ fn take(server: &mut Server, claim: &Claim, now: Timestamp) {
         }
         _ => {}
     }
-    status.lock = Some(Lock {
-        holder: claim.holder.clone(),
-        task_id: claim.task_id,
-        acquired_at: Time(now),
-        renewed_at: Time(now),
-        duration_seconds: claim.duration_seconds,
-    });
 }

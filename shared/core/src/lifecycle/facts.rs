@@ -1,13 +1,14 @@
-//! What the facts say about a declaration.
+//! What the facts of a Server say about its declaration.
 
 use crate::{
     api::{
         EnvironmentFact, HealthState, MachinePhase, MonitoringPhase, Package, Server, ServerStatus, Traffic,
-        TrafficFact, TrafficPhase,
+        TrafficPhase,
     },
     digest,
 };
 
+/// The status of a Server about which nothing is known.
 static NOTHING_KNOWN: ServerStatus = ServerStatus {
     observed_generation: None,
     state: None,
@@ -34,146 +35,149 @@ static NOTHING_KNOWN: ServerStatus = ServerStatus {
     report: None,
 };
 
-/// The status, or that of a Server about which nothing is known.
-pub(super) fn status(server: &Server) -> &ServerStatus {
-    server.status.as_ref().unwrap_or(&NOTHING_KNOWN)
-}
-
-/// Whether a machine may exist.
-pub(super) fn machine_may_exist(status: &ServerStatus) -> bool {
-    status.machine.as_ref().is_some_and(|m| m.phase != MachinePhase::Gone)
-}
-
-/// Whether the machine runs.
-pub(super) fn machine_runs(status: &ServerStatus) -> bool {
-    status.machine.as_ref().is_some_and(|m| m.phase == MachinePhase::Running)
-}
-
-/// Whether the machine was out of reach for at least its threshold when this was last observed.
-pub(super) fn unreachable(server: &Server) -> bool {
-    let status = status(server);
-    if !machine_may_exist(status) {
-        return false;
+/// A Server without a status is one about which nothing is known.
+impl Server {
+    /// The status; that of a Server about which nothing is known if there is none.
+    pub(crate) fn known_status(&self) -> &ServerStatus {
+        self.status.as_ref().unwrap_or(&NOTHING_KNOWN)
     }
-    status.reachability.as_ref().is_some_and(|fact| {
-        let threshold = i64::from(server.spec.reachability.unreachable_after_seconds);
-        !fact.reachable && fact.observed_at.0.as_second() - fact.since.0.as_second() >= threshold
-    })
+
+    /// Whether a machine may exist.
+    pub(crate) fn machine_may_exist(&self) -> bool {
+        self.known_status().machine_may_exist()
+    }
+
+    /// Whether the machine runs, as far as is known.
+    pub(crate) fn machine_runs(&self) -> bool {
+        self.machine().is_some_and(|machine| machine.phase == MachinePhase::Running)
+    }
+
+    /// Whether the machine had not answered for at least its threshold when it was last observed.
+    pub(crate) fn machine_unreachable(&self) -> bool {
+        if !self.machine_may_exist() {
+            return false;
+        }
+        self.known_status().reachability.as_ref().is_some_and(|fact| {
+            let threshold = i64::from(self.spec.reachability.unreachable_after_seconds);
+            !fact.reachable && fact.observed_at.0.as_second() - fact.since.0.as_second() >= threshold
+        })
+    }
+
+    /// Whether the declared packages are installed, as read back since the machine was last unreachable.
+    pub(crate) fn environment_matches(&self) -> bool {
+        self.known_status().environment.as_ref().is_some_and(|fact| {
+            fact.verified
+                && self.spec.packages.iter().all(|package| is_installed(fact, package))
+                && (!self.spec.prune_packages || fact.packages.len() == self.spec.packages.len())
+        })
+    }
+
+    /// Whether the load balancers know the Server as declared.
+    pub(crate) fn is_registered(&self) -> bool {
+        match (self.declared_traffic(), &self.known_status().traffic) {
+            (None, None) => true,
+            (None, Some(fact)) => fact.services.is_empty() && fact.haproxy.is_empty(),
+            (Some(_), None) => false,
+            (Some(declared), Some(fact)) => {
+                fact.services == declared.services
+                    && fact.haproxy == declared.haproxy
+                    && fact.address.as_deref() == self.address()
+            }
+        }
+    }
+
+    /// The traffic declaration, if it names a load balancer.
+    #[must_use]
+    pub fn declared_traffic(&self) -> Option<&Traffic> {
+        self.spec.traffic.as_ref().filter(|traffic| !traffic.services.is_empty() || !traffic.haproxy.is_empty())
+    }
+
+    /// Whether load balancers may still have connections to the Server.
+    pub(crate) fn may_receive_traffic(&self) -> bool {
+        let phase = self.known_status().traffic.as_ref().map(|fact| fact.phase);
+        matches!(phase, Some(TrafficPhase::Serving | TrafficPhase::Draining))
+    }
+
+    /// Whether the load balancers send the Server traffic.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.known_status().traffic.as_ref().is_some_and(|fact| fact.phase == TrafficPhase::Serving)
+    }
+
+    /// Whether the Server receives traffic, if it declares any.
+    #[must_use]
+    pub fn receives_declared_traffic(&self) -> bool {
+        self.declared_traffic().is_none() || self.is_serving()
+    }
+
+    /// Whether the declared application is deployed, as read back since the machine was last unreachable.
+    pub(crate) fn app_matches(&self) -> bool {
+        self.spec.app.as_ref().is_none_or(|app| {
+            let fact = self.known_status().app.as_ref();
+            fact.is_some_and(|fact| fact.verified && fact.revision == app.effective_revision())
+        })
+    }
+
+    /// Whether health was proven since the last change.
+    pub(crate) fn health_is_proven(&self) -> bool {
+        let status = self.known_status();
+        let epoch = status.epoch.unwrap_or_default();
+        self.spec.health_check.is_none()
+            || status.health.as_ref().is_some_and(|fact| fact.state == HealthState::Healthy && fact.epoch == epoch)
+    }
+
+    /// Digest of the declaration and address that make the Server's monitoring target: a fact with another digest is out of date.
+    /// None when the Server declares no monitoring.
+    #[must_use]
+    pub fn monitoring_digest(&self) -> Option<String> {
+        let declared = self.spec.monitoring.as_ref()?;
+        Some(digest::short(&(declared, self.address())))
+    }
+
+    /// Whether monitoring is bound as declared.
+    pub(crate) fn monitoring_matches(&self) -> bool {
+        match (self.monitoring_digest(), &self.known_status().monitoring) {
+            (None, fact) => fact.is_none(),
+            (Some(digest), Some(fact)) => fact.phase == MonitoringPhase::Bound && fact.digest == digest,
+            (Some(_), None) => false,
+        }
+    }
+
+    /// Whether a reboot was requested that has not been carried out yet.
+    pub(crate) fn reboot_is_requested(&self) -> bool {
+        let observed = self.known_status().observed_reboot.as_ref();
+        self.spec.reboot.as_ref().is_some_and(|request| observed != Some(&request.id))
+    }
+
+    /// Which of traffic, monitoring and machine the Server still has.
+    #[must_use]
+    pub fn leftovers(&self) -> Vec<&'static str> {
+        let status = self.known_status();
+        let leftovers = [
+            (status.traffic.is_some(), "traffic"),
+            (status.monitoring.is_some(), "monitoring"),
+            (status.machine_may_exist(), "machine"),
+        ];
+        leftovers.into_iter().filter_map(|(is_left, name)| is_left.then_some(name)).collect()
+    }
+
+    /// Whether nothing is left of the Server but the object.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.leftovers().is_empty()
+    }
 }
 
-/// Whether the machine's packages are those that are declared, as read back since it was last out of sight.
-pub(super) fn environment_right(server: &Server) -> bool {
-    status(server).environment.as_ref().is_some_and(|fact| {
-        fact.verified
-            && server.spec.packages.iter().all(|package| installed(fact, package))
-            && (!server.spec.prune_packages || fact.packages.len() == server.spec.packages.len())
-    })
+impl ServerStatus {
+    /// Whether a machine may exist.
+    pub(crate) fn machine_may_exist(&self) -> bool {
+        self.machine.as_ref().is_some_and(|machine| machine.phase != MachinePhase::Gone)
+    }
 }
 
-fn installed(fact: &EnvironmentFact, package: &Package) -> bool {
+fn is_installed(fact: &EnvironmentFact, package: &Package) -> bool {
     fact.packages.iter().any(|found| {
         found.name == package.name
             && found.version == package.version
             && package.sha256().is_none_or(|sha256| found.sha256.as_deref() == Some(sha256))
     })
-}
-
-/// Whether the load balancers know the Server as declared.
-pub(super) fn registered(server: &Server) -> bool {
-    let status = status(server);
-    match (declared_traffic(server), &status.traffic) {
-        (None, None) => true,
-        (None, Some(fact)) => !has_backends(fact),
-        (Some(_), None) => false,
-        (Some(declared), Some(fact)) => {
-            fact.services == declared.services
-                && fact.haproxy == declared.haproxy
-                && fact.address == status.machine.as_ref().and_then(|m| m.address.clone())
-        }
-    }
-}
-
-fn has_backends(fact: &TrafficFact) -> bool {
-    !fact.services.is_empty() || !fact.haproxy.is_empty()
-}
-
-/// The traffic declaration, if it names a load balancer.
-pub(super) fn declared_traffic(server: &Server) -> Option<&Traffic> {
-    server.spec.traffic.as_ref().filter(|t| !t.services.is_empty() || !t.haproxy.is_empty())
-}
-
-/// Whether a connection may still reach the Server through a load balancer.
-pub(super) fn takes_traffic(status: &ServerStatus) -> bool {
-    status.traffic.as_ref().is_some_and(|t| matches!(t.phase, TrafficPhase::Serving | TrafficPhase::Draining))
-}
-
-/// Whether the Server gets its traffic.
-pub(super) fn serves(status: &ServerStatus) -> bool {
-    status.traffic.as_ref().is_some_and(|t| t.phase == TrafficPhase::Serving)
-}
-
-/// Whether the Server gets its traffic, if it declares any.
-#[must_use]
-pub fn gets_its_traffic(server: &Server) -> bool {
-    declared_traffic(server).is_none() || serves(status(server))
-}
-
-/// Whether the deployed code is that which is declared, as read back since the machine was last out of sight.
-pub(super) fn app_right(server: &Server) -> bool {
-    server.spec.app.as_ref().is_none_or(|app| {
-        status(server).app.as_ref().is_some_and(|fact| fact.verified && fact.revision == app.effective_revision())
-    })
-}
-
-/// Whether health was proven since the last change.
-pub(super) fn health_proven(server: &Server) -> bool {
-    let status = status(server);
-    server.spec.health_check.is_none()
-        || status
-            .health
-            .as_ref()
-            .is_some_and(|fact| fact.state == HealthState::Healthy && fact.epoch == status.epoch.unwrap_or_default())
-}
-
-/// What the Server's monitoring target is made from: a fact with another digest is out of date. Nothing when the
-/// Server declares no monitoring.
-#[must_use]
-pub fn monitoring_digest(server: &Server) -> Option<String> {
-    let declared = server.spec.monitoring.as_ref()?;
-    let address = status(server).machine.as_ref().and_then(|m| m.address.as_deref());
-    Some(digest::short(&(declared, address)))
-}
-
-/// Whether monitoring is bound as declared.
-pub(super) fn monitored(server: &Server) -> bool {
-    match (monitoring_digest(server), &status(server).monitoring) {
-        (None, fact) => fact.is_none(),
-        (Some(digest), Some(fact)) => fact.phase == MonitoringPhase::Bound && fact.digest == digest,
-        (Some(_), None) => false,
-    }
-}
-
-/// Whether a reboot was asked for that was not seen to yet.
-pub(super) fn reboot_asked_for(server: &Server) -> bool {
-    server.spec.reboot.as_ref().is_some_and(|asked| status(server).observed_reboot.as_ref() != Some(&asked.id))
-}
-
-/// What a retired Server still has: traffic, monitoring, machine.
-#[must_use]
-pub fn leftovers(server: &Server) -> Vec<&'static str> {
-    let status = status(server);
-    [
-        (status.traffic.is_some(), "traffic"),
-        (status.monitoring.is_some(), "monitoring"),
-        (machine_may_exist(status), "machine"),
-    ]
-    .into_iter()
-    .filter_map(|(left, name)| left.then_some(name))
-    .collect()
-}
-
-/// Whether nothing is left of the Server but the object.
-#[must_use]
-pub fn is_retired(server: &Server) -> bool {
-    leftovers(server).is_empty()
 }

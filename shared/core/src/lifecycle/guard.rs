@@ -3,7 +3,7 @@
 use super::refusal::{Refusal, RefusalReason};
 use crate::api::{Executor, Server, ServerStatus};
 
-/// Refuses a status write that touches what its author does not own.
+/// Refuses a status write that changes a field which its author does not own.
 pub(super) fn check(before: &ServerStatus, after: &ServerStatus, executor: Option<Executor>) -> Result<(), Refusal> {
     use Executor::{DeploymentController, LbController, MonitorController, ReplicasetController};
     let (b, a) = (before, after);
@@ -42,7 +42,7 @@ pub(super) fn check(before: &ServerStatus, after: &ServerStatus, executor: Optio
     Ok(())
 }
 
-/// Refuses facts that make no sense.
+/// Refuses facts that contradict the status.
 pub(super) fn check_facts(server: &Server, before: &ServerStatus) -> Result<(), Refusal> {
     let Some(status) = &server.status else { return Ok(()) };
     let epoch = before.epoch.unwrap_or_default();
@@ -56,7 +56,7 @@ pub(super) fn check_facts(server: &Server, before: &ServerStatus) -> Result<(), 
     }
 }
 
-/// The controller that the writer is; a claim or a report of somebody else is refused.
+/// The controller that the writer is. Claims and reports of anybody else are refused.
 pub(super) fn executor_of(executor: Option<Executor>, field: &str) -> Result<Executor, Refusal> {
     executor.ok_or_else(|| {
         Refusal::new(RefusalReason::WrongExecutor, field, "only Berth's controllers claim tasks and report on them")
@@ -70,7 +70,7 @@ pub(super) fn check_holder(holder: &str, executor: Executor, field: &str) -> Res
         _ => Err(Refusal::new(
             RefusalReason::Malformed,
             field,
-            format!("must be \"{executor}/<instance>\", because {executor} writes it; it is \"{holder}\""),
+            format!("must be \"{executor}/<instance>\", because {executor} writes it, but is \"{holder}\""),
         )),
     }
 }

@@ -1,24 +1,27 @@
 //! The life cycle of a Server: pure, total, deterministic and idempotent.
 //!
-//! [`admit_status`] is the whole protocol of `docs/protocol.md`; [`decide`] is its heart.
+//! [`admit_status`] is the protocol of `docs/protocol.md`: every write to a Server's status passes through it. [`decide`] computes
+//! the state of a Server, [`plan`] the tasks that it needs in that state.
 
 mod admission;
+mod apply_decision;
 mod claim;
 mod decide;
+mod decision;
+mod executor_rules;
 mod facts;
 mod force;
+mod from_facts;
 mod guard;
 mod plan;
 mod refusal;
 mod report;
-mod settle;
 mod summary;
 mod tasks;
 mod trust;
 
 pub use admission::{ABANDON_ANNOTATION, admit_approval, admit_create, admit_status, admit_update, loses_finalizer};
-pub use decide::{Decision, decide};
-pub use facts::{gets_its_traffic, is_retired, leftovers, monitoring_digest};
+pub use decide::decide;
+pub use decision::Decision;
 pub use plan::{Planned, plan};
 pub use refusal::{Refusal, RefusalReason};
-pub use tasks::{blocking_failures, current_tasks, is_open, lock_expired, not_before, open_tasks};

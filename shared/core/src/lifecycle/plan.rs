@@ -1,28 +1,34 @@
-//! The plan: what a Server in a state still needs, in steps. What is already true is left out.
+//! The plan: the tasks that a Server still needs in a state, in steps. Tasks whose result is true already are left out.
 
-use super::facts;
 use crate::{
-    api::{GatePoint, Server, State, TaskKind},
+    api::{GatePoint, MonitoringPhase, Server, State, Task, TaskKind},
     digest,
 };
 
-/// A task that is needed.
+/// A task that a Server needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
-    /// What is to be done.
+    /// Kind of the task.
     pub kind: TaskKind,
-    /// What a gate stands before.
+    /// For a gate: the task that it holds up.
     pub gate: Option<GatePoint>,
-    /// Tasks of one step may run together.
+    /// Number of the step, from 1. Tasks of one step may run at the same time.
     pub step: i32,
-    /// Digest of the part of the declaration that it carries out.
+    /// Digest of the part of the declaration that the task carries out.
     pub digest: String,
 }
 
-/// What the Server needs in this state.
+impl Planned {
+    /// Whether the task does what is planned, for the same part of the declaration.
+    pub(super) fn is_done_by(&self, task: &Task) -> bool {
+        task.kind == self.kind && task.gate == self.gate && task.digest == self.digest
+    }
+}
+
+/// The tasks that the Server still needs in this state.
 #[must_use]
 pub fn plan(server: &Server, state: State) -> Vec<Planned> {
-    let mut plan = Plan { server, tasks: Vec::new(), step: 0 };
+    let mut plan = PlanBuilder { server, tasks: Vec::new(), step: 0 };
     match state {
         State::Initializing => initializing(&mut plan),
         State::Deploying => deploying(&mut plan),
@@ -33,86 +39,83 @@ pub fn plan(server: &Server, state: State) -> Vec<Planned> {
     plan.tasks
 }
 
-fn initializing(plan: &mut Plan<'_>) {
-    let status = facts::status(plan.server);
-    plan.step(&[(TaskKind::HoldTraffic, facts::takes_traffic(status))]);
-    plan.gated(GatePoint::CreateMachine, &[(TaskKind::CreateMachine, !facts::machine_runs(status))]);
+fn initializing(plan: &mut PlanBuilder<'_>) {
+    plan.step(&[(TaskKind::HoldTraffic, plan.server.may_receive_traffic())]);
+    plan.gated(GatePoint::CreateMachine, &[(TaskKind::CreateMachine, !plan.server.machine_runs())]);
     plan.gated(
         GatePoint::InstallPackages,
         &[
-            (TaskKind::InstallPackages, !facts::environment_right(plan.server)),
-            (TaskKind::RegisterBackend, !facts::registered(plan.server)),
+            (TaskKind::InstallPackages, !plan.server.environment_matches()),
+            (TaskKind::RegisterBackend, !plan.server.is_registered()),
         ],
     );
 }
 
-fn deploying(plan: &mut Plan<'_>) {
-    let status = facts::status(plan.server);
-    plan.step(&[(TaskKind::HoldTraffic, facts::takes_traffic(status))]);
-    let deploys = !facts::app_right(plan.server);
-    plan.gated(GatePoint::DeployApp, &[(TaskKind::DeployApp, deploys)]);
-    let unproven = plan.server.spec.health_check.is_some() && (deploys || !facts::health_proven(plan.server));
-    plan.step(&[(TaskKind::CheckHealth, unproven)]);
+fn deploying(plan: &mut PlanBuilder<'_>) {
+    plan.step(&[(TaskKind::HoldTraffic, plan.server.may_receive_traffic())]);
+    let needs_deployment = !plan.server.app_matches();
+    plan.gated(GatePoint::DeployApp, &[(TaskKind::DeployApp, needs_deployment)]);
+    let needs_proof = plan.server.spec.health_check.is_some() && (needs_deployment || !plan.server.health_is_proven());
+    plan.step(&[(TaskKind::CheckHealth, needs_proof)]);
 }
 
-fn ready(plan: &mut Plan<'_>) {
-    let status = facts::status(plan.server);
-    let releases = facts::declared_traffic(plan.server).is_some() && !facts::serves(status);
-    let unmonitored = !facts::monitored(plan.server);
-    let binds = unmonitored && plan.server.spec.monitoring.is_some();
+fn ready(plan: &mut PlanBuilder<'_>) {
+    let needs_release = plan.server.declared_traffic().is_some() && !plan.server.is_serving();
+    let is_outdated = !plan.server.monitoring_matches();
+    let needs_target = is_outdated && plan.server.spec.monitoring.is_some();
     plan.gated(
         GatePoint::ReleaseTraffic,
         &[
-            (TaskKind::ReleaseTraffic, releases),
-            (TaskKind::BindMonitoring, binds),
-            (TaskKind::UnbindMonitoring, unmonitored && !binds),
+            (TaskKind::ReleaseTraffic, needs_release),
+            (TaskKind::BindMonitoring, needs_target),
+            (TaskKind::UnbindMonitoring, is_outdated && !needs_target),
         ],
     );
 }
 
-fn unknown(plan: &mut Plan<'_>) {
-    let status = facts::status(plan.server);
-    let bound = status.monitoring.as_ref().is_some_and(|m| m.phase == crate::api::MonitoringPhase::Bound);
-    plan.step(&[(TaskKind::HoldTraffic, facts::takes_traffic(status)), (TaskKind::PauseMonitoring, bound)]);
-    let unreachable = facts::unreachable(plan.server);
-    plan.step(&[(TaskKind::RebootMachine, unreachable && facts::reboot_asked_for(plan.server))]);
+fn unknown(plan: &mut PlanBuilder<'_>) {
+    let status = plan.server.known_status();
+    let bound = status.monitoring.as_ref().is_some_and(|m| m.phase == MonitoringPhase::Bound);
+    plan.step(&[(TaskKind::HoldTraffic, plan.server.may_receive_traffic()), (TaskKind::PauseMonitoring, bound)]);
+    let unreachable = plan.server.machine_unreachable();
+    plan.step(&[(TaskKind::RebootMachine, unreachable && plan.server.reboot_is_requested())]);
     plan.step(&[(TaskKind::AwaitRecovery, unreachable)]);
 }
 
-fn offline(plan: &mut Plan<'_>) {
-    let status = facts::status(plan.server);
-    let left = !facts::is_retired(plan.server);
-    if left {
+fn offline(plan: &mut PlanBuilder<'_>) {
+    let status = plan.server.known_status();
+    if !plan.server.is_retired() {
         plan.gate(GatePoint::DestroyMachine);
     }
-    plan.step(&[(TaskKind::HoldTraffic, facts::takes_traffic(status))]);
+    plan.step(&[(TaskKind::HoldTraffic, plan.server.may_receive_traffic())]);
     plan.step(&[
         (TaskKind::RemoveBackend, status.traffic.is_some()),
         (TaskKind::UnbindMonitoring, status.monitoring.is_some()),
     ]);
-    plan.step(&[(TaskKind::DestroyMachine, facts::machine_may_exist(status))]);
+    plan.step(&[(TaskKind::DestroyMachine, plan.server.machine_may_exist())]);
 }
 
-struct Plan<'a> {
+struct PlanBuilder<'a> {
     server: &'a Server,
     tasks: Vec<Planned>,
     step: i32,
 }
 
-impl Plan<'_> {
-    /// A step of those tasks that are needed.
+impl PlanBuilder<'_> {
+    /// Adds a step with those of the tasks that are needed.
     fn step(&mut self, tasks: &[(TaskKind, bool)]) {
         if !tasks.iter().any(|(_, needed)| *needed) {
             return;
         }
         self.step += 1;
         for (kind, _) in tasks.iter().filter(|(_, needed)| *needed) {
-            let digest = part(self.server, *kind);
+            let digest = digest_for(self.server, *kind);
             self.tasks.push(Planned { kind: *kind, gate: None, step: self.step, digest });
         }
     }
 
-    /// A step whose first task has a gate before it, where one is declared. The others of the step wait behind it too.
+    /// Adds a step, with the declared gate in front of it if the task that the gate holds up is needed. All tasks of the step
+    /// wait for the gate.
     fn gated(&mut self, point: GatePoint, tasks: &[(TaskKind, bool)]) {
         if tasks.iter().any(|(kind, needed)| *needed && *kind == point.task()) {
             self.gate(point);
@@ -120,19 +123,20 @@ impl Plan<'_> {
         self.step(tasks);
     }
 
+    /// Adds a step with a gate, if one is declared before this task.
     fn gate(&mut self, point: GatePoint) {
         if !self.server.spec.gates.iter().any(|gate| gate.before == point) {
             return;
         }
         self.step += 1;
-        let digest = part(self.server, point.task());
+        let digest = digest_for(self.server, point.task());
         self.tasks.push(Planned { kind: TaskKind::Gate, gate: Some(point), step: self.step, digest });
     }
 }
 
-/// Digest of the part of the declaration that a task carries out.
-fn part(server: &Server, kind: TaskKind) -> String {
-    let (spec, status) = (&server.spec, facts::status(server));
+/// Digest of the part of the declaration that tasks of this kind carry out.
+fn digest_for(server: &Server, kind: TaskKind) -> String {
+    let (spec, status) = (&server.spec, server.known_status());
     match kind {
         TaskKind::CreateMachine => digest::short(&spec.machine),
         TaskKind::InstallPackages => digest::short(&(&spec.packages, spec.prune_packages)),

@@ -2,42 +2,42 @@
 
 use std::fmt;
 
-/// A refused write: the field, and what is allowed.
+/// A refused write: which field was wrong, and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct Refusal {
-    /// The path of the field.
+    /// Path of the field.
     pub field: String,
-    /// The kind of refusal, for metrics.
+    /// Kind of refusal, for metrics.
     pub reason: RefusalReason,
     /// What was wrong and what is allowed.
     pub message: String,
 }
 
 impl Refusal {
-    /// A refusal.
+    /// A refusal for this reason.
     #[must_use]
     pub fn new(reason: RefusalReason, field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: field.into(), reason, message: message.into() }
     }
 }
 
-/// Kinds of refusal.
+/// Why a write was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefusalReason {
     /// The writer does not own the field.
     Field,
     /// The task belongs to another executor.
     WrongExecutor,
-    /// Another holder has the machine in hand.
+    /// Another holder has the lock.
     Locked,
     /// The writer does not hold the lock.
     NotHolder,
-    /// The task cannot be worked on now.
+    /// The task must not be worked on now.
     NotOpen,
     /// There is no such task.
     UnknownTask,
-    /// The value makes no sense.
+    /// The value is not allowed.
     Malformed,
     /// The Server still has traffic, monitoring or a machine.
     CleanupIncomplete,
@@ -46,7 +46,7 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
-    /// Its name, for metrics.
+    /// Name of the reason, for metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! Reports: what became of a task.
+//! Reports on attempts at tasks.
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
@@ -6,14 +6,13 @@ use k8s_openapi::{
 };
 
 use super::{
-    facts, guard,
+    guard,
     refusal::{Refusal, RefusalReason},
-    tasks::{is_open, lock_expired},
     trust::Proof,
 };
 use crate::api::{Executor, Outcome, Report, Server, Task, TaskKind, TaskPhase};
 
-/// Carries a report out, and says what it proves.
+/// Carries out a report, and returns which facts it proves.
 pub(super) fn carry_out(
     server: &mut Server,
     report: &Report,
@@ -40,13 +39,14 @@ pub(super) fn carry_out(
     })
 }
 
+/// Refuses a report that the writer may not make. Returns the kind of its task.
 fn check(server: &Server, report: &Report, executor: Executor, now: Timestamp) -> Result<TaskKind, Refusal> {
     let refuse = |reason, message: String| Err(Refusal::new(reason, "status.report.taskID", message));
-    let (id, status) = (report.task_id, facts::status(server));
-    let Some(task) = status.tasks.iter().find(|task| task.id == id) else {
+    let (id, status) = (report.task_id, server.known_status());
+    let Some(task) = server.task(id) else {
         return refuse(RefusalReason::UnknownTask, format!("there is no task {id}"));
     };
-    // A person answers a gate with an Approval, and replicaset-controller passes the answer on.
+    // A person decides on a gate with an Approval, and replicaset-controller reports the decision.
     let reporter = if task.kind == TaskKind::Gate { Executor::ReplicasetController } else { task.executor };
     if reporter != executor {
         return refuse(
@@ -60,26 +60,30 @@ fn check(server: &Server, report: &Report, executor: Executor, now: Timestamp) -
     if task.kind.needs_lock() {
         let holder = status.lock.as_ref().filter(|lock| lock.task_id == id).map(|lock| lock.holder.as_str());
         if holder != Some(report.holder.as_str()) || task.phase != TaskPhase::Running {
-            let holder = holder.unwrap_or("nobody");
-            return refuse(RefusalReason::NotHolder, format!("task {id} ({}) is in the hands of {holder}", task.kind));
+            let message = match holder {
+                Some(holder) => format!("task {id} ({}) is held by {holder}", task.kind),
+                None => format!("task {id} ({}) is not running under the lock: claim it first", task.kind),
+            };
+            return refuse(RefusalReason::NotHolder, message);
         }
-    } else if !is_open(server, task) {
-        return refuse(RefusalReason::NotOpen, format!("task {id} ({}): tasks before it are not done", task.kind));
-    } else if let Some(lock) = status.lock.as_ref().filter(|lock| !lock_expired(lock, now))
+    } else if !server.is_open(task) {
+        return refuse(RefusalReason::NotOpen, format!("task {id} ({}): tasks before it are not finished", task.kind));
+    } else if let Some(lock) = status.lock.as_ref().filter(|lock| !lock.is_expired(now))
         && task.kind == TaskKind::ReleaseTraffic
     {
-        // Whoever works at a task of a state that was left may not have stopped yet.
-        let message = format!("task {id} ({}) waits until {} has let go of the machine", task.kind, lock.holder);
+        // The holder may still be working on a task that was cancelled when the Server left an earlier state.
+        let message = format!("task {id} ({}) waits until {} has released the lock", task.kind, lock.holder);
         return refuse(RefusalReason::Locked, message);
     }
     Ok(task.kind)
 }
 
+/// Changes the task as the report says; after `limit` attempts a retry is a failure.
 fn apply(task: &mut Task, report: &Report, limit: i32, now: Timestamp) {
     task.message.clone_from(&report.message);
-    let begun_now = !task.kind.needs_lock() && task.phase == TaskPhase::Pending;
-    if begun_now {
-        task.attempts += 1;
+    let is_first_report = !task.kind.needs_lock() && task.phase == TaskPhase::Pending;
+    if is_first_report {
+        task.attempts = task.attempts.saturating_add(1);
         task.started_at.get_or_insert(Time(now));
         task.not_before = None;
     }

@@ -1,11 +1,8 @@
-//! What a Server says about itself: conditions, and what it waits for and on whom.
+//! The summary of a Server for people: its conditions, what it waits for, and who has to act.
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::{
-    facts,
-    tasks::{blocking_failures, current_tasks, is_open, state},
-};
+use super::tasks::state;
 use crate::{
     api::{Server, State, Task, TaskKind},
     conditions,
@@ -14,7 +11,7 @@ use crate::{
 /// Brings conditions, `waitingFor` and `observedGeneration` up to date.
 pub(super) fn summarise(server: &mut Server, now: Timestamp) {
     let stalled = stalled(server);
-    let waiting_for = waiting_for(server, stalled.as_ref().map(|(_, why)| why.as_str()));
+    let waiting_for = waiting_for(server, stalled.as_ref().map(|(_, message)| message.as_str()));
     let generation = server.metadata.generation;
     let status = server.status.get_or_insert_default();
     let state = state(status);
@@ -22,16 +19,25 @@ pub(super) fn summarise(server: &mut Server, now: Timestamp) {
         Some((reason, message)) => (true, *reason, message.as_str()),
         None => (false, "Progressing", ""),
     };
-    conditions::set(&mut status.conditions, "Stalled", is_stalled, reason, message, generation, now);
+    conditions::set(&mut status.conditions, conditions::STALLED, is_stalled, reason, message, generation, now);
     let waiting = waiting_for.as_deref().unwrap_or_default();
     let reason = state.to_string();
-    conditions::set(&mut status.conditions, "Ready", state == State::Ready, &reason, waiting, generation, now);
+    conditions::set(
+        &mut status.conditions,
+        conditions::READY,
+        state == State::Ready,
+        &reason,
+        waiting,
+        generation,
+        now,
+    );
     status.waiting_for = waiting_for;
     status.observed_generation = generation;
 }
 
+/// Reason and message of the condition `Stalled`; none while the Server is not stalled.
 fn stalled(server: &Server) -> Option<(&'static str, String)> {
-    let failures = blocking_failures(server);
+    let failures = server.blocking_failures();
     let failed = failures.first()?;
     Some(match failed.kind {
         TaskKind::Gate => ("GateRefused", format!("{}: {}", name(failed), failed.message)),
@@ -40,11 +46,11 @@ fn stalled(server: &Server) -> Option<(&'static str, String)> {
 }
 
 fn waiting_for(server: &Server, stalled: Option<&str>) -> Option<String> {
-    if let Some(why) = stalled {
-        return Some(format!("a person: {why}"));
+    if let Some(message) = stalled {
+        return Some(format!("a person: {message}"));
     }
-    let status = facts::status(server);
-    let open: Vec<String> = current_tasks(status).filter(|task| is_open(server, task)).map(describe).collect();
+    let status = server.known_status();
+    let open: Vec<String> = status.current_tasks().filter(|task| server.is_open(task)).map(describe).collect();
     if !open.is_empty() {
         return Some(open.join(", "));
     }
@@ -54,7 +60,7 @@ fn waiting_for(server: &Server, stalled: Option<&str>) -> Option<String> {
         State::Unknown if server.spec.retain.is_some() && server.spec.force.is_none() => {
             Some("a person: the machine is kept for diagnosis".to_owned())
         }
-        other => Some(format!("a person: nothing is left to do in {other}, which was forced")),
+        other => Some(format!("a person: nothing is left to do in the forced state {other}")),
     }
 }
 

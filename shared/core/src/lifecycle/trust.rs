@@ -1,35 +1,36 @@
-//! Trust in facts: what calls them in question, and what restores it.
+//! Trust in facts: which writes make facts doubtful, and which prove them.
 
 use crate::api::{MachinePhase, ServerStatus};
 
-/// Takes trust back after the machine was out of sight: everything is read back before the Server is Ready again.
-pub(super) fn withdraw(status: &mut ServerStatus) {
+/// Distrusts everything on a machine that was out of sight: it is read back before the Server becomes Ready again.
+pub(super) fn distrust_all(status: &mut ServerStatus) {
     if let Some(environment) = &mut status.environment {
         environment.verified = false;
     }
     if let Some(app) = &mut status.app {
         app.verified = false;
     }
-    question_health(status);
+    distrust_health(status);
 }
 
-fn question_health(status: &mut ServerStatus) {
-    status.epoch = Some(status.epoch.unwrap_or(0) + 1);
+/// Begins a new epoch, in which health has to be proven again.
+fn distrust_health(status: &mut ServerStatus) {
+    status.epoch = Some(status.epoch.unwrap_or(0).saturating_add(1));
     status.health = None;
 }
 
-/// What a write proves about the facts in it.
+/// Which facts a write proves.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Proof {
-    /// It reports that InstallPackages has succeeded.
+    /// It proves the environment, because it reports that InstallPackages succeeded.
     pub(super) environment: bool,
-    /// It reports that DeployApp has succeeded.
+    /// It proves the application, because it reports that DeployApp succeeded.
     pub(super) app: bool,
 }
 
-/// Looks at the facts of a write: trust that the write does not prove stays what it was, and what changed calls
-/// older facts in question.
-pub(super) fn review(before: &ServerStatus, status: &mut ServerStatus, proof: Proof) {
+/// Updates the trust in the facts of a write: a fact is verified if the write proves it or it was verified before, and a changed
+/// machine, environment or application makes older facts doubtful.
+pub(super) fn update(before: &ServerStatus, status: &mut ServerStatus, proof: Proof) {
     if let Some(environment) = &mut status.environment {
         environment.verified &= proof.environment || before.environment.as_ref().is_some_and(|e| e.verified);
     }
@@ -40,11 +41,11 @@ pub(super) fn review(before: &ServerStatus, status: &mut ServerStatus, proof: Pr
         status.environment = None;
         status.app = None;
         status.reachability = None;
-        question_health(status);
+        distrust_health(status);
     } else if rebooted(before, status) {
-        withdraw(status);
+        distrust_all(status);
     } else if installed_or_deployed(before, status) {
-        question_health(status);
+        distrust_health(status);
     }
 }
 

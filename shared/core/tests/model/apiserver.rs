@@ -12,130 +12,130 @@ use berth_core::{
         ReachabilityFact, Report, Server, State, Task, TaskPhase, TrafficPhase,
     },
     identity::Identities,
-    lifecycle::{RefusalReason, admit_status, current_tasks, decide, monitoring_digest},
+    lifecycle::{RefusalReason, admit_status, decide},
     protocol::StatusWrite,
 };
+use berth_testing::{Denied, LOCK, controller, machine, machine_phase, start};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     Mutation,
-    support::{self, Denied, LOCK, controller, machine, machine_phase, start},
-    world::{Broken, Found, Seen, Version, World},
+    world::{Snapshot, Version, Violation, WorkResult, World},
 };
 
-/// A status write, as what it says.
+/// The content of a status write.
 #[expect(clippy::option_option, reason = "a fact is left as it is, removed or set")]
 #[derive(Clone, Debug, Default, Hash, PartialEq, Eq)]
 pub(crate) struct Write {
     /// `<executor>/<instance>`.
     pub(crate) holder: String,
-    /// Only while the writer holds the lock.
+    /// Applies only while the writer holds the lock.
     pub(crate) as_holder: bool,
     pub(crate) acknowledge: bool,
-    pub(crate) found: Option<Found>,
+    pub(crate) result: Option<WorkResult>,
     pub(crate) traffic: Option<Option<TrafficPhase>>,
     pub(crate) reachable: Option<bool>,
     pub(crate) healthy: Option<bool>,
     pub(crate) monitoring: Option<Option<MonitoringPhase>>,
     pub(crate) report: Option<(i64, Outcome)>,
-    /// Task, and whether it is taken (or given back).
+    /// The task, and whether its lock is taken (or released).
     pub(crate) claim: Option<(i64, bool)>,
 }
 
-/// What a write came to.
+/// The answer to a write.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
-    Written(Seen),
+    Written(Snapshot),
     Refused,
     Stale,
 }
 
-/// What the webhook says of a write, and what that shows.
+/// The webhook's answer to a write, and the guarantees that the write violates.
 #[derive(Clone)]
-pub(crate) enum Verdict {
-    Written { version: Arc<Version>, broken: Option<Broken>, force_over: bool },
+pub(crate) enum Evaluation {
+    Written { version: Arc<Version>, violation: Option<Violation>, force_over: bool },
     Refused,
     Stale,
 }
 
-/// Writes that were judged before: object, what the writer had seen, and the write.
-pub(crate) type Memo = Mutex<HashMap<(u64, u64, Write), Verdict>>;
+/// Answers to writes that were evaluated before, by the stored object, the object that the writer had read, and the write.
+pub(crate) type Memo = Mutex<HashMap<(u64, u64, Write), Evaluation>>;
 
-/// A status write by somebody who has seen this.
-pub(crate) fn write(world: &mut World, memo: &Memo, mutation: Mutation, seen: &Seen, write: &Write) -> Answer {
+/// A status write by a process that has read `snapshot`.
+pub(crate) fn write(world: &mut World, memo: &Memo, mutation: Mutation, snapshot: &Snapshot, write: &Write) -> Answer {
     let Some(object) = world.object.clone() else { return Answer::Stale };
-    let key = (object.version.key, seen.version.key, write.clone());
+    let key = (object.version.key, snapshot.version.key, write.clone());
     let known = memo.lock().unwrap().get(&key).cloned();
-    let verdict = known.unwrap_or_else(|| {
-        let verdict = judge(&object.version.server, &seen.version.server, write, mutation);
-        memo.lock().unwrap().insert(key, verdict.clone());
-        verdict
+    let evaluation = known.unwrap_or_else(|| {
+        let evaluation = evaluate(&object.version.server, &snapshot.version.server, write, mutation);
+        memo.lock().unwrap().insert(key, evaluation.clone());
+        evaluation
     });
-    match verdict {
-        Verdict::Refused => Answer::Refused,
-        Verdict::Stale => Answer::Stale,
-        Verdict::Written { version, broken, force_over } => {
-            world.broken = world.broken.or(broken);
+    match evaluation {
+        Evaluation::Refused => Answer::Refused,
+        Evaluation::Stale => Answer::Stale,
+        Evaluation::Written { version, violation, force_over } => {
+            world.violation = world.violation.or(violation);
             world.force_over |= force_over;
-            let seen = store(world, version);
+            let snapshot = store(world, version);
             check_person(world);
-            Answer::Written(seen)
+            Answer::Written(snapshot)
         }
     }
 }
 
-/// Stores a version; one that changes nothing is no new one.
-pub(crate) fn store(world: &mut World, version: Arc<Version>) -> Seen {
+/// Stores a version of the object. A write that changes nothing makes no new version.
+pub(crate) fn store(world: &mut World, version: Arc<Version>) -> Snapshot {
     match &world.object {
         Some(object) if object.version.key == version.key => object.clone(),
         _ => {
             world.rv += 1;
-            let seen = Seen { version, rv: world.rv };
-            world.object = Some(seen.clone());
-            seen
+            let snapshot = Snapshot { version, rv: world.rv };
+            world.object = Some(snapshot.clone());
+            snapshot
         }
     }
 }
 
-fn judge(old: &Server, seen: &Server, write: &Write, mutation: Mutation) -> Verdict {
+fn evaluate(old: &Server, snapshot: &Server, write: &Write, mutation: Mutation) -> Evaluation {
     let locked_by = old.status.as_ref().and_then(|s| s.lock.as_ref()).map(|lock| lock.holder.as_str());
     if write.as_holder && locked_by != Some(write.holder.as_str()) {
-        return Verdict::Stale;
+        return Evaluation::Stale;
     }
     let executor = executor(&write.holder);
-    let mut result = admit(old, seen, write, executor);
+    let mut result = admit(old, snapshot, write, executor);
     match (mutation, &result) {
         (Mutation::IgnoreLock, Err(Denied::Refused(refusal))) if refusal.reason == RefusalReason::Locked => {
             let mut open = old.clone();
             open.status.as_mut().unwrap().lock = None;
-            result = admit(&open, seen, write, executor);
+            result = admit(&open, snapshot, write, executor);
         }
         (Mutation::CountTwice, Err(Denied::Refused(refusal))) if refusal.reason == RefusalReason::NotOpen => {
-            result = admit(&reopened(old, write), seen, write, executor);
+            result = admit(&reopened(old, write), snapshot, write, executor);
         }
         (Mutation::IgnoreForce, _) => {
             let mut free = old.clone();
             free.spec.force = None;
-            result = admit(&free, seen, write, executor).map(|new| Server { spec: old.spec.clone(), ..new });
+            result = admit(&free, snapshot, write, executor).map(|new| Server { spec: old.spec.clone(), ..new });
         }
         _ => {}
     }
     match result {
-        Err(Denied::Stale) => Verdict::Stale,
-        Err(Denied::Refused(_)) => Verdict::Refused,
-        Ok(new) => Verdict::Written {
-            broken: check_tasks(old, &new).or_else(|| check_release(old, &new)),
+        Err(Denied::Stale) => Evaluation::Stale,
+        Err(Denied::Refused(_)) => Evaluation::Refused,
+        Ok(new) => Evaluation::Written {
+            violation: check_tasks(old, &new).or_else(|| check_release(old, &new)),
             force_over: facts_agree(&new),
             version: Version::new(new),
         },
     }
 }
 
-fn admit(old: &Server, seen: &Server, write: &Write, executor: Executor) -> Result<Server, Denied> {
-    support::write_status(old, build(seen, write), &controller(executor), start())
+fn admit(old: &Server, snapshot: &Server, write: &Write, executor: Executor) -> Result<Server, Denied> {
+    berth_testing::write_status(old, build(snapshot, write), &controller(executor), start())
 }
 
-/// The object as if the task that is reported on had not ended yet.
+/// The object as if the task that is reported on were not finished.
 fn reopened(old: &Server, write: &Write) -> Server {
     let mut open = old.clone();
     let status = open.status.as_mut().unwrap();
@@ -160,8 +160,8 @@ pub(crate) fn executor(holder: &str) -> Executor {
     Executor::CONTROLLERS.into_iter().find(|executor| executor.name() == name).unwrap()
 }
 
-/// Guarantee 4: a result counts once, so what has ended stays as it ended; and one holder has the machine in hand.
-fn check_tasks(old: &Server, new: &Server) -> Option<Broken> {
+/// Guarantee 4: a result counts once, so finished tasks do not change, and only the holder of the lock works on the machine.
+fn check_tasks(old: &Server, new: &Server) -> Option<Violation> {
     let tasks = |server: &Server| server.status.clone().unwrap_or_default().tasks;
     let changed = tasks(old)
         .into_iter()
@@ -172,16 +172,16 @@ fn check_tasks(old: &Server, new: &Server) -> Option<Broken> {
     let running: Vec<i64> = running.map(|task| task.id).collect();
     let held = status.lock.as_ref().map(|lock| lock.task_id);
     if changed {
-        Some(Broken { guarantee: 4, how: "the result of a task was counted again" })
+        Some(Violation { guarantee: 4, how: "the result of a task was counted again" })
     } else if running.len() > 1 || running.first().is_some_and(|id| held != Some(*id)) {
-        Some(Broken { guarantee: 4, how: "a task that touches the machine runs without the lock" })
+        Some(Violation { guarantee: 4, how: "a task that needs the lock runs without it" })
     } else {
         None
     }
 }
 
-/// Guarantee 2: a Server begins to count as serving only while it is Ready, its gate is passed, and nobody is at the machine.
-fn check_release(old: &Server, new: &Server) -> Option<Broken> {
+/// Guarantee 2: a Server becomes serving only while it is Ready, its gate is approved, and nobody holds the lock.
+fn check_release(old: &Server, new: &Server) -> Option<Violation> {
     let serves = |server: &Server| {
         let fact = server.status.as_ref().and_then(|status| status.traffic.as_ref());
         fact.is_some_and(|fact| fact.phase == TrafficPhase::Serving)
@@ -194,17 +194,17 @@ fn check_release(old: &Server, new: &Server) -> Option<Broken> {
     let passed = |task: &Task| task.gate == Some(GatePoint::ReleaseTraffic) && task.phase == TaskPhase::Succeeded;
     let at_the_machine = status.lock.as_ref().is_some_and(|lock| lock.renewed_at.0 == start());
     if status.state != Some(State::Ready) {
-        Some(Broken { guarantee: 2, how: "traffic was let through outside of Ready" })
-    } else if gated && !current_tasks(status).any(passed) {
-        Some(Broken { guarantee: 2, how: "traffic was let through before its gate was passed" })
+        Some(Violation { guarantee: 2, how: "traffic was let through outside of Ready" })
+    } else if gated && !status.current_tasks().any(passed) {
+        Some(Violation { guarantee: 2, how: "traffic was let through before its gate was passed" })
     } else if at_the_machine {
-        Some(Broken { guarantee: 2, how: "traffic was let through to a machine that somebody is at" })
+        Some(Violation { guarantee: 2, how: "traffic was let through while a lock was held" })
     } else {
         None
     }
 }
 
-/// Whether the facts alone ask for the state that is forced.
+/// Whether the facts alone lead to the forced state.
 fn facts_agree(server: &Server) -> bool {
     let Some(force) = &server.spec.force else { return false };
     let mut free = server.clone();
@@ -212,42 +212,42 @@ fn facts_agree(server: &Server) -> bool {
     decide(&free).state == force.state
 }
 
-/// Guarantee 6: what a person wants stands.
+/// Guarantee 6: automation does not undo a person's decision.
 fn check_person(world: &mut World) {
     let Some(server) = world.server() else { return };
     let Some(state) = server.status.as_ref().and_then(|status| status.state) else { return };
     let retired = server.spec.offline || server.metadata.deletion_timestamp.is_some();
     let forced = server.spec.force.as_ref().map(|force| force.state).filter(|_| !world.force_over);
     if retired && state != State::Offline {
-        world.break_guarantee(6, "a retired Server came back");
+        world.violate(6, "a retired Server came back");
     } else if !retired && forced.is_some_and(|forced| forced != state) {
-        world.break_guarantee(6, "a force was undone");
+        world.violate(6, "a force was undone");
     }
 }
 
-/// The finalizer goes, if the webhook lets it, and the object with it.
+/// Removes the finalizer, if the webhook allows it, and with it the object.
 pub(crate) fn release_object(world: &mut World, mutation: Mutation) {
     let Some(object) = world.object.clone() else { return };
     let mut new = object.version.server.clone();
     new.metadata.finalizers.get_or_insert_default().retain(|finalizer| finalizer != FINALIZER);
     let author = controller(Executor::ReplicasetController);
-    let allowed = support::write_spec(&object.version.server, new, &author, start()).is_ok();
+    let allowed = berth_testing::write_spec(&object.version.server, new, &author, start()).is_ok();
     if !allowed && mutation != Mutation::NoFinalizerGuard {
         return;
     }
     let status = object.version.server.status.clone().unwrap_or_default();
     if !world.machines.is_empty() {
-        world.break_guarantee(5, "the object went before the machine");
+        world.violate(5, "the object went before the machine");
     } else if world.endpoint.as_ref().is_some_and(|endpoint| endpoint.phase != TrafficPhase::Held) {
-        // An endpoint without traffic, whose registration was under way, is cleared away afterwards.
-        world.break_guarantee(5, "the object went before its traffic");
+        // An endpoint without traffic, which was being registered at that moment, is removed afterwards.
+        world.violate(5, "the object went before its traffic");
     } else if status.monitoring.is_some() {
-        world.break_guarantee(5, "the object went before its monitoring");
+        world.violate(5, "the object went before its monitoring");
     }
     world.object = None;
 }
 
-/// A request for deletion.
+/// Requests the deletion of the object.
 pub(crate) fn delete_object(world: &mut World) {
     let Some(object) = world.object.clone() else { return };
     let mut server = object.version.server.clone();
@@ -259,42 +259,42 @@ pub(crate) fn delete_object(world: &mut World) {
     store(world, Version::new(server));
 }
 
-/// The write as a controller builds it.
-fn build(seen: &Server, write: &Write) -> StatusWrite {
-    let mut out = StatusWrite::new(seen);
-    let spec = &seen.spec;
+/// Builds the write as a controller does.
+fn build(snapshot: &Server, write: &Write) -> StatusWrite {
+    let mut out = StatusWrite::new(snapshot);
+    let spec = &snapshot.spec;
     if write.acknowledge {
         out = out.acknowledge();
     }
-    out = match &write.found {
-        Some(Found::Machine(id)) => out.machine(Some(machine(&format!("m{id}"), "b"))),
-        Some(Found::NoMachine) => out.machine(Some(machine_phase(berth_core::api::MachinePhase::Gone))),
-        Some(Found::Package(version)) => {
-            let mut fact = support::environment(spec);
+    out = match &write.result {
+        Some(WorkResult::Machine(id)) => out.machine(Some(machine(&format!("m{id}"), "b"))),
+        Some(WorkResult::NoMachine) => out.machine(Some(machine_phase(berth_core::api::MachinePhase::Gone))),
+        Some(WorkResult::Package(version)) => {
+            let mut fact = berth_testing::environment(spec);
             fact.packages[0].version = package_version(*version);
             out.environment(fact)
         }
-        Some(Found::Code(revision)) => {
-            let mut fact = support::app(spec).unwrap();
+        Some(WorkResult::Code(revision)) => {
+            let mut fact = berth_testing::app(spec).unwrap();
             fact.revision = code_revision(*revision);
             out.app(Some(fact))
         }
-        Some(Found::Failure) | None => out,
+        Some(WorkResult::Failure) | None => out,
     };
     if let Some(traffic) = write.traffic {
-        out = out.traffic(traffic.and_then(|phase| support::traffic(seen, phase)));
+        out = out.traffic(traffic.and_then(|phase| berth_testing::traffic(snapshot, phase)));
     }
     if let Some(reachable) = write.reachable {
-        let lost = support::unreachable(60, start());
+        let lost = berth_testing::unreachable(60, start());
         out = out.reachability(ReachabilityFact { reachable, ..lost });
     }
     if let Some(healthy) = write.healthy {
         let state = if healthy { HealthState::Healthy } else { HealthState::Unhealthy };
-        let epoch = seen.status.as_ref().and_then(|status| status.epoch).unwrap_or_default();
+        let epoch = snapshot.status.as_ref().and_then(|status| status.epoch).unwrap_or_default();
         out = out.health(HealthFact { state, epoch, since: Time(start()), message: String::new() });
     }
     if let Some(monitoring) = write.monitoring {
-        let digest = monitoring_digest(seen).unwrap_or_default();
+        let digest = snapshot.monitoring_digest().unwrap_or_default();
         out = out.monitoring(monitoring.map(|phase| MonitoringFact { phase, digest }));
     }
     if let Some((task_id, outcome)) = write.report {
@@ -316,7 +316,7 @@ pub(crate) fn code_revision(revision: u8) -> String {
     format!("r{revision}")
 }
 
-/// Reviews a write that changes nothing: the outcome of any write must be at rest.
+/// Whether a write that changes nothing really changes nothing: each decision must be final for its facts.
 pub(crate) fn is_settled(server: &Server) -> bool {
     let author = controller(Executor::LbController);
     let again = admit_status(server, server.clone(), &author, &Identities::default(), start());

@@ -2,10 +2,7 @@
 
 use std::collections::HashMap;
 
-use berth_core::{
-    api::{Server, State, TaskKind, TrafficPhase},
-    lifecycle::{blocking_failures, current_tasks, is_open},
-};
+use berth_core::api::{Server, State, TaskKind, TrafficPhase};
 use stateright::{Model, Property};
 
 use crate::{Berth, apiserver::is_settled, fingerprint, machine_actors::declared, world::World};
@@ -13,16 +10,16 @@ use crate::{Berth, apiserver::is_settled, fingerprint, machine_actors::declared,
 /// Names of the properties; they begin with the number of the guarantee.
 pub(crate) const GUARANTEES: [&str; 6] = [
     "1: never two machines, and none without its Server",
-    "2: traffic only while Ready and past the gate, and none while the machine is changed",
-    "4: a task is done under the lock by its executor, and counted once",
+    "2: traffic only while Ready and past the gate, and never while the machine is changed",
+    "4: a task is carried out under the lock by its executor, and counted once",
     "5: the object goes last",
-    "6: what a person wants is not undone",
-    "8: whatever comes to rest is as declared, and it comes to rest",
+    "6: a person's decision is not undone",
+    "8: the Server comes to rest, and is then as declared",
 ];
 
 pub(crate) fn properties() -> Vec<Property<Berth>> {
     fn holds(world: &World, guarantee: u8) -> bool {
-        world.broken.is_none_or(|broken| broken.guarantee != guarantee)
+        world.violation.is_none_or(|violation| violation.guarantee != guarantee)
     }
     vec![
         Property::always(GUARANTEES[0], |_, world| {
@@ -34,34 +31,34 @@ pub(crate) fn properties() -> Vec<Property<Berth>> {
         Property::always(GUARANTEES[4], |_, world| holds(world, 6)),
         Property::always(GUARANTEES[5], |model: &Berth, world: &World| {
             world.server().is_none_or(|server| server.status.is_none() || is_bounded(server))
-                && (world.broken.is_some() || !model.is_quiet(world) || is_right(model, world))
+                && (world.violation.is_some() || !model.is_at_rest(world) || is_as_declared(model, world))
         }),
     ]
 }
 
-/// Faults are bounded, so work is: a Server that begins tasks without end never comes to rest.
+/// Faults are bounded, so the number of tasks and attempts must be, too.
 fn is_bounded(server: &Server) -> bool {
     let Some(status) = &server.status else { return true };
     status.last_task_id.unwrap_or(0) < 80 && status.tasks.iter().all(|task| task.attempts < 20)
 }
 
-/// Whether a world in which nothing happens any more is as it was declared, or waits for what only people can do.
-fn is_right(model: &Berth, world: &World) -> bool {
+/// Whether a Server at rest is as declared, or waits for a person.
+fn is_as_declared(model: &Berth, world: &World) -> bool {
     let Some(server) = world.server() else {
         return world.machines.is_empty() && world.endpoint.is_none();
     };
     let Some(status) = &server.status else { return false };
     let unreachable = world.machines.iter().any(|machine| !machine.alive);
-    // Whoever is at a machine that cannot be reached keeps its lock.
+    // A process that works on an unreachable machine keeps its lock.
     if crate::holder(world).is_some() && !unreachable || !is_settled(server) {
         return false;
     }
     let nobody_does = |executor| !model.processes.contains(&executor);
-    if current_tasks(status).any(|task| is_open(server, task) && nobody_does(task.executor)) {
+    if status.current_tasks().any(|task| server.is_open(task) && nobody_does(task.executor)) {
         return true;
     }
-    let waits_for_a_person = !blocking_failures(server).is_empty()
-        || current_tasks(status).any(|t| t.kind == TaskKind::Gate && is_open(server, t));
+    let waits_for_a_person = !server.blocking_failures().is_empty()
+        || status.current_tasks().any(|t| t.kind == TaskKind::Gate && server.is_open(t));
     if waits_for_a_person {
         return true;
     }
@@ -75,7 +72,7 @@ fn is_right(model: &Berth, world: &World) -> bool {
     if unreachable {
         return state == Some(State::Unknown) && !serves(world);
     }
-    if world.sick {
+    if world.unhealthy {
         return state == Some(State::Deploying) && !serves(world);
     }
     let (package, code) = declared(server);
@@ -84,15 +81,15 @@ fn is_right(model: &Berth, world: &World) -> bool {
         && (world.machines[0].package, world.machines[0].code) == (package, code)
         && serves(world)
         && status.monitoring.is_some()
-        && current_tasks(status).all(|task| task.phase.is_finished())
+        && status.current_tasks().all(|task| task.phase.is_finished())
 }
 
 fn serves(world: &World) -> bool {
     world.endpoint.as_ref().is_some_and(|endpoint| endpoint.phase == TrafficPhase::Serving)
 }
 
-/// The number of states, if no path leads back to where it has been: then every path ends, and where it
-/// ends is what the properties say about states at rest. Otherwise the state on the cycle.
+/// Returns the number of states if no path leads back to an earlier state: then every path ends, and the properties say where.
+/// Otherwise returns a state on a cycle.
 pub(crate) fn count_if_acyclic(model: &Berth) -> Result<usize, Box<World>> {
     #[derive(PartialEq)]
     enum Mark {

@@ -1,92 +1,81 @@
 //! A model of a whole Berth around one Server, checked over all interleavings to a bound.
 //!
-//! The stored object changes through the real rules only (`admit_status`, `admit_update`), by guarded patches from
-//! processes whose caches are as old as it pleases, whose answers get lost, and who crash between any two steps. Time is
-//! abstract: a lock expires when its holder is gone, or (as a fault) while its holder is at work; a holder knows
-//! by its own clock that its lock has expired, and does nothing in its name from then on.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::format_push_string,
-    reason = "a test that cannot go on says where"
-)]
+//! The stored object changes only through the shipped rules (`admit_status`, `admit_update`), by guarded patches of processes
+//! whose caches lag, which lose answers, and which crash between any two steps. Time is abstract: a lock expires when its holder
+//! is gone, or (as a fault) while its holder still works; the holder notices by its own clock and does nothing more.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says where")]
 
 mod apiserver;
 mod checks;
 mod machine_actors;
 mod other_actors;
 mod runs;
-#[path = "../support/mod.rs"]
-mod support;
 mod world;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use berth_core::{
-    api::{Executor, Force, Gate, GatePoint, Request, Server, TaskKind, TaskPhase},
-    lifecycle::is_open,
-};
+use berth_core::api::{Executor, Force, Gate, GatePoint, Request, Server, TaskKind, TaskPhase};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use stateright::{Model, Property};
 
 use apiserver::{Memo, code_revision, package_version};
-use support::{Fixture, person, start, write_spec};
-use world::{Actor, Deed, Faults, Found, Seen, Stage, Version, World};
+use berth_testing::{Fixture, person, start, write_spec};
+use world::{Actor, Faults, PersonAction, Snapshot, Stage, Version, WorkResult, World};
 
 /// A rule that is broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mutation {
     None,
-    /// The webhook lets a claim through although somebody else holds the lock.
+    /// The webhook allows a claim although another holder has the lock.
     IgnoreLock,
-    /// lb-controller lets traffic through before it has said so.
+    /// lb-controller lets traffic through before it has reported so.
     ReleaseFirst,
-    /// lb-controller leaves no trace of a decision where nothing else changes.
+    /// lb-controller does not rewrite an endpoint whose phase is right already, so that older decisions can still overwrite it.
     NoFence,
-    /// The webhook takes a report on a task that has ended.
+    /// The webhook accepts a report on a finished task.
     CountTwice,
-    /// The webhook lets the finalizer go, and replicaset-controller does not wait.
+    /// The webhook allows the removal of the finalizer, and replicaset-controller removes it too early.
     NoFinalizerGuard,
-    /// The webhook does not look at force.
+    /// The webhook ignores a force.
     IgnoreForce,
     /// A lock never expires.
     LockForever,
 }
 
-/// The model.
+/// The model: which processes there are, and what happens to them.
 struct Berth {
-    /// The processes, more than one of a role for several copies.
+    /// The controllers; one that occurs twice has two copies.
     processes: Vec<Executor>,
     gates: Vec<GatePoint>,
-    /// Those whose cache may be as old as it pleases; the others see every change at once.
-    behind: Vec<Executor>,
-    /// Whether everything is as declared when it begins, or nothing is there.
+    /// Controllers whose caches may lag by any number of changes. The others see every change at once.
+    lagging: Vec<Executor>,
+    /// Whether the Server is Ready at the beginning, or newly created.
     begins_ready: bool,
     faults: Faults,
-    deeds: Vec<Deed>,
+    person_actions: Vec<PersonAction>,
     mutation: Mutation,
     memo: Memo,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
-    /// A process sees the newest object.
-    See(usize),
+    /// The cache of a process shows the newest object.
+    RefreshCache(usize),
     /// A process takes its next step.
     Step(usize),
-    /// The same, and the answer to what it has written is lost.
+    /// The same, but the answer to its write is lost.
     StepUnanswered(usize),
-    /// A process crashes and is started again.
+    /// A process crashes and is restarted.
     Crash(usize),
-    /// What a process does fails for good.
+    /// The work of a process fails, and another attempt would fail, too.
     Fail(usize),
     /// The lock expires.
     Expire,
     Outage,
     Recovery,
-    Sickness,
-    Cure,
-    Person(Deed),
+    BecomeUnhealthy,
+    Healed,
+    Person(PersonAction),
 }
 
 impl Model for Berth {
@@ -98,11 +87,11 @@ impl Model for Berth {
         fixture.server.spec.packages[0].version = package_version(1);
         fixture.server.spec.app.as_mut().unwrap().revision = Some(code_revision(1));
         fixture.server.spec.traffic.as_mut().unwrap().drain_seconds = 0;
-        fixture.server.spec.gates = self.gates.iter().map(|before| Gate { before: *before, policy: None }).collect();
+        fixture.server.spec.gates = self.gates.iter().map(|before| Gate { before: *before }).collect();
         let (mut machines, mut endpoint) = (Vec::new(), None);
         if self.begins_ready {
             fixture = fixture.all_right().fact(|status| {
-                status.machine = Some(support::machine("m1", "b"));
+                status.machine = Some(berth_testing::machine("m1", "b"));
                 status.epoch = Some(1);
                 status.health.as_mut().unwrap().epoch = 1;
             });
@@ -110,13 +99,13 @@ impl Model for Berth {
             machines.push(world::Machine { id: 1, alive: true, package: 1, code: 1 });
             endpoint = Some(world::Endpoint { phase: berth_core::api::TrafficPhase::Serving, decided: 0 });
         }
-        let object = Seen { version: Version::new(fixture.server), rv: 1 };
+        let object = Snapshot { version: Version::new(fixture.server), rv: 1 };
         let actor = |(index, role): (usize, &Executor)| Actor {
             role: *role,
             instance: u8::try_from(index).unwrap() * 10,
             cache: Some(object.clone()),
             job: None,
-            shot: None,
+            balancer_write: None,
         };
         vec![World {
             rv: 1,
@@ -124,63 +113,63 @@ impl Model for Berth {
             machines,
             endpoint,
             slice: 0,
-            sick: false,
+            unhealthy: false,
             approvals: Vec::new(),
             refused: None,
             force_over: false,
             actors: self.processes.iter().enumerate().map(actor).collect(),
-            deeds: self.deeds.clone(),
+            person_actions: self.person_actions.clone(),
             faults: self.faults,
-            broken: None,
+            violation: None,
             object: Some(object),
         }]
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
-        if world.broken.is_some() {
+        if world.violation.is_some() {
             return;
         }
         self.progress(world, actions);
         let faults = world.faults;
-        for who in 0..world.actors.len() {
-            actions.extend((faults.lost > 0).then_some(Action::StepUnanswered(who)));
-            actions.extend((faults.crashes > 0).then_some(Action::Crash(who)));
-            actions.extend((faults.failures > 0).then_some(Action::Fail(who)));
+        for index in 0..world.actors.len() {
+            actions.extend((faults.lost > 0).then_some(Action::StepUnanswered(index)));
+            actions.extend((faults.crashes > 0).then_some(Action::Crash(index)));
+            actions.extend((faults.failures > 0).then_some(Action::Fail(index)));
         }
         actions.extend((faults.slow > 0 && holder(world).is_some()).then_some(Action::Expire));
         let alive = world.machines.iter().all(|machine| machine.alive);
         actions.extend((faults.outages > 0 && alive && !world.machines.is_empty()).then_some(Action::Outage));
         actions.extend((!alive).then_some(Action::Recovery));
-        actions.extend((faults.sick > 0 && !world.sick).then_some(Action::Sickness));
-        actions.extend(world.sick.then_some(Action::Cure));
-        actions.extend(world.deeds.iter().map(|deed| Action::Person(*deed)));
+        actions.extend((faults.unhealthy > 0 && !world.unhealthy).then_some(Action::BecomeUnhealthy));
+        actions.extend(world.unhealthy.then_some(Action::Healed));
+        actions.extend(world.person_actions.iter().map(|action| Action::Person(*action)));
     }
 
     fn next_state(&self, before: &World, action: Action) -> Option<World> {
         let mut world = before.clone();
         match action {
-            Action::See(who) => world.actors[who].cache.clone_from(&before.object),
-            Action::Step(who) => self.step(&mut world, who),
-            Action::StepUnanswered(who) => {
-                self.step(&mut world, who);
+            Action::RefreshCache(index) => world.actors[index].cache.clone_from(&before.object),
+            Action::Step(index) => self.step(&mut world, index),
+            Action::StepUnanswered(index) => {
+                self.step(&mut world, index);
                 let wrote = world.rv != before.rv;
-                world.actors[who] = before.actors[who].clone();
+                world.actors[index] = before.actors[index].clone();
                 world.faults.lost -= 1;
-                self.keep_up(&mut world);
+                self.refresh_caches(&mut world);
                 return wrote.then_some(world);
             }
-            Action::Crash(who) => {
-                let actor = &mut world.actors[who];
-                (actor.cache, actor.job, actor.shot) = (None, None, None);
+            Action::Crash(index) => {
+                let actor = &mut world.actors[index];
+                (actor.cache, actor.job, actor.balancer_write) = (None, None, None);
                 actor.instance += 1;
                 world.faults.crashes -= 1;
             }
-            Action::Fail(who) => {
-                let job = world.actors[who].job.as_mut()?;
+            Action::Fail(index) => {
+                let job = world.actors[index].job.as_mut()?;
                 if job.stage != Stage::Begin {
                     return None;
                 }
-                job.stage = Stage::Done(Found::Failure);
+                job.stage = Stage::Done(WorkResult::Failure);
                 world.faults.failures -= 1;
             }
             Action::Expire => expire(&mut world)?,
@@ -189,14 +178,14 @@ impl Model for Berth {
                 world.faults.outages -= 1;
             }
             Action::Recovery => world.machines.iter_mut().for_each(|machine| machine.alive = true),
-            Action::Sickness => {
-                world.sick = true;
-                world.faults.sick -= 1;
+            Action::BecomeUnhealthy => {
+                world.unhealthy = true;
+                world.faults.unhealthy -= 1;
             }
-            Action::Cure => world.sick = false,
-            Action::Person(deed) => act(&mut world, deed)?,
+            Action::Healed => world.unhealthy = false,
+            Action::Person(action) => act(&mut world, action)?,
         }
-        self.keep_up(&mut world);
+        self.refresh_caches(&mut world);
         (fingerprint(&world) != fingerprint(before)).then_some(world)
     }
 
@@ -206,34 +195,34 @@ impl Model for Berth {
 }
 
 impl Berth {
-    /// What happens by itself, sooner or later.
+    /// The actions that happen without faults and people, sooner or later.
     fn progress(&self, world: &World, actions: &mut Vec<Action>) {
-        for (who, actor) in world.actors.iter().enumerate() {
-            actions.extend(self.behind.contains(&actor.role).then_some(Action::See(who)));
-            actions.push(Action::Step(who));
+        for (index, actor) in world.actors.iter().enumerate() {
+            actions.extend(self.lagging.contains(&actor.role).then_some(Action::RefreshCache(index)));
+            actions.push(Action::Step(index));
         }
         let abandoned = holder(world)
             .is_some_and(|holder| !world.actors.iter().any(|actor| actor.job.is_some() && actor.holder() == holder));
         actions.extend((abandoned && self.mutation != Mutation::LockForever).then_some(Action::Expire));
     }
 
-    /// The caches of those that are never behind.
-    fn keep_up(&self, world: &mut World) {
+    /// Updates the caches that never lag.
+    fn refresh_caches(&self, world: &mut World) {
         let object = world.object.clone();
-        let up_to_date = |actor: &&mut Actor| !self.behind.contains(&actor.role);
+        let up_to_date = |actor: &&mut Actor| !self.lagging.contains(&actor.role);
         world.actors.iter_mut().filter(up_to_date).for_each(|actor| actor.cache.clone_from(&object));
     }
 
-    fn step(&self, world: &mut World, who: usize) {
-        match world.actors[who].role {
-            Executor::LbController => self.lb_step(world, who),
-            Executor::MonitorController => self.monitor_step(world, who),
-            _ => self.machine_step(world, who),
+    fn step(&self, world: &mut World, index: usize) {
+        match world.actors[index].role {
+            Executor::LbController => self.lb_step(world, index),
+            Executor::MonitorController => self.monitor_step(world, index),
+            _ => self.machine_step(world, index),
         }
     }
 
-    /// Whether nothing happens any more by itself.
-    fn is_quiet(&self, world: &World) -> bool {
+    /// Whether nothing more happens without faults and people.
+    fn is_at_rest(&self, world: &World) -> bool {
         let mut actions = Vec::new();
         self.progress(world, &mut actions);
         actions.into_iter().all(|action| self.next_state(world, action).is_none())
@@ -246,78 +235,80 @@ fn fingerprint(world: &World) -> u64 {
     hasher.finish()
 }
 
-/// Who holds a lock that has not expired.
+/// The holder of a lock that has not expired.
 fn holder(world: &World) -> Option<String> {
     let lock = world.server()?.status.as_ref()?.lock.clone()?;
     (lock.renewed_at.0 == start()).then_some(lock.holder)
 }
 
-/// Time passes, until the lock has expired. Its holder's clock says so no later than the webhook's.
+/// Time passes until the lock has expired. Its holder notices no later than the webhook.
 fn expire(world: &mut World) -> Option<()> {
     let holder = holder(world)?;
     let mut server = world.server()?.clone();
     server.status.as_mut()?.lock.as_mut()?.renewed_at = Time(Timestamp::UNIX_EPOCH);
-    let at_work = |actor: &&mut Actor| actor.holder() == holder && actor.job.is_some();
-    if let Some(actor) = world.actors.iter_mut().find(at_work) {
-        actor.job.as_mut()?.live = false;
+    let is_working = |actor: &&mut Actor| actor.holder() == holder && actor.job.is_some();
+    if let Some(actor) = world.actors.iter_mut().find(is_working) {
+        actor.job.as_mut()?.lock_is_valid = false;
         world.faults.slow = world.faults.slow.checked_sub(1)?;
     }
-    // No write: nobody is told.
+    // Not a write: no watch reports it.
     let rv = world.rv;
-    world.object = Some(Seen { version: Version::new(server), rv });
+    world.object = Some(Snapshot { version: Version::new(server), rv });
     Some(())
 }
 
-/// A person does something.
-fn act(world: &mut World, deed: Deed) -> Option<()> {
-    world.deeds.retain(|other| *other != deed);
+/// A person acts.
+fn act(world: &mut World, action: PersonAction) -> Option<()> {
+    world.person_actions.retain(|other| *other != action);
     let server = world.server()?.clone();
     let gate = || {
         let tasks = server.status.as_ref()?.tasks.iter();
         let open = |task: &&berth_core::api::Task| {
-            task.kind == TaskKind::Gate && task.phase == TaskPhase::Pending && is_open(&server, task)
+            task.kind == TaskKind::Gate && task.phase == TaskPhase::Pending && server.is_open(task)
         };
         tasks.into_iter().find(open).map(|task| task.id)
     };
-    match deed {
-        Deed::Approve | Deed::Refuse => {
+    match action {
+        PersonAction::Approve | PersonAction::Refuse => {
             let id = gate()?;
             if world.approvals.iter().any(|(about, _)| *about == id) {
                 return None;
             }
-            world.approvals.push((id, deed == Deed::Approve));
-            world.refused = (deed == Deed::Refuse).then_some(id);
+            world.approvals.push((id, action == PersonAction::Approve));
+            world.refused = (action == PersonAction::Refuse).then_some(id);
             return Some(());
         }
-        Deed::Delete => apiserver::delete_object(world),
-        deed => {
+        PersonAction::Delete => apiserver::delete_object(world),
+        action => {
             let mut new = server.clone();
-            declare(&mut new, deed);
+            declare(&mut new, action);
             let written = write_spec(&server, new, &person("ann"), start()).ok()?;
             apiserver::store(world, Version::new(written));
         }
     }
     world.refused = None;
-    match deed {
-        Deed::Force(_) => world.force_over = false,
-        Deed::Retry => {}
+    match action {
+        PersonAction::Force(_) => world.force_over = false,
+        PersonAction::Retry => {}
         _ => world.force_over = true,
     }
     Some(())
 }
 
-fn declare(server: &mut Server, deed: Deed) {
+fn declare(server: &mut Server, action: PersonAction) {
     let spec = &mut server.spec;
-    match deed {
-        Deed::NewCode => spec.app.as_mut().unwrap().revision = Some(code_revision(2)),
-        Deed::NewPackage => spec.packages[0].version = package_version(2),
-        Deed::Offline => spec.offline = true,
-        Deed::Online => spec.offline = false,
-        Deed::Force(state) => {
+    match action {
+        PersonAction::NewCode => spec.app.as_mut().unwrap().revision = Some(code_revision(2)),
+        PersonAction::NewPackage => spec.packages[0].version = package_version(2),
+        PersonAction::Offline => spec.offline = true,
+        PersonAction::Online => spec.offline = false,
+        PersonAction::Force(state) => {
             spec.force = Some(Force { state, reason: "by hand".into(), by: None, at: None, declaration: None });
         }
-        Deed::ClearForce => spec.force = None,
-        Deed::Retry => spec.retry = Some(Request { id: "again".into(), reason: String::new(), by: None, at: None }),
-        Deed::Delete | Deed::Approve | Deed::Refuse => {}
+        PersonAction::ClearForce => spec.force = None,
+        PersonAction::Retry => {
+            spec.retry = Some(Request { id: "again".into(), reason: String::new(), by: None, at: None });
+        }
+        PersonAction::Delete | PersonAction::Approve | PersonAction::Refuse => {}
     }
 }

@@ -1,42 +1,39 @@
 //! The controllers that need no lock: lb-controller and monitor-controller.
 
-use berth_core::{
-    api::{
-        Executor, HealthState, MachinePhase, MonitoringPhase, Outcome, Server, ServerStatus, State, Task, TaskKind,
-        TaskPhase, TrafficPhase,
-    },
-    lifecycle::{current_tasks, is_open, open_tasks},
+use berth_core::api::{
+    Executor, HealthState, MachinePhase, MonitoringPhase, Outcome, Server, ServerStatus, State, TaskKind, TrafficPhase,
 };
 
 use crate::{
     Berth, Mutation,
     apiserver::{Answer, Write},
     machine_actors::written_by,
-    world::{Endpoint, Seen, Shot, World},
+    world::{BalancerWrite, Endpoint, Snapshot, World},
 };
 
-/// What the load balancer is to show, and what is to be reported when.
+/// The phase that the endpoint should have, and the report that belongs to it.
 struct Plan {
     target: Option<TrafficPhase>,
     report: Option<(i64, Option<TrafficPhase>)>,
-    /// The report comes first: from then on the Server counts as taking traffic.
+    /// The report comes before the endpoint is written: from then on the Server counts as serving.
     report_first: bool,
-    /// Traffic is being taken away.
+    /// The endpoint must carry this decision even if its phase is right already, so that no older decision can overwrite it.
     fence: bool,
 }
 
 impl Berth {
-    /// The next step of lb-controller: a write that is under way, a new one, or a report.
-    pub(crate) fn lb_step(&self, world: &mut World, who: usize) {
-        if let Some(shot) = world.actors[who].shot.take() {
-            return shoot(world, &shot);
+    /// The next step of lb-controller: to complete its write to the load balancer, to begin one, or to report.
+    pub(crate) fn lb_step(&self, world: &mut World, index: usize) {
+        if let Some(balancer_write) = world.actors[index].balancer_write.take() {
+            return apply_balancer_write(world, &balancer_write);
         }
         if world.object.is_none() && world.endpoint.is_some() {
-            // A stray: the Server itself was asked for.
-            world.actors[who].shot = Some(Shot { target: None, decided: world.rv, slice: world.slice });
+            // An endpoint without its Server: the controller has read that the Server does not exist.
+            world.actors[index].balancer_write =
+                Some(BalancerWrite { target: None, decided: world.rv, slice: world.slice });
             return;
         }
-        let Some(cache) = world.actors[who].cache.clone() else { return };
+        let Some(cache) = world.actors[index].cache.clone() else { return };
         let server = &cache.version.server;
         let Some(status) = &server.status else { return };
         let mut plan = plan(server, status);
@@ -47,41 +44,41 @@ impl Berth {
         if self.mutation == Mutation::NoFence {
             plan.fence = false;
         }
-        if plan.report_first && shows(world, &plan, cache.rv) != Shows::Older {
-            self.traffic_report(world, who, &plan);
+        if plan.report_first && compare_endpoint(world, &plan, cache.rv) != Comparison::Outdated {
+            self.traffic_report(world, index, &plan);
             return;
         }
-        match shows(world, &plan, cache.rv) {
-            Shows::This => self.traffic_report(world, who, &plan),
-            Shows::Newer => {}
-            Shows::Older => {
+        match compare_endpoint(world, &plan, cache.rv) {
+            Comparison::AsPlanned => self.traffic_report(world, index, &plan),
+            Comparison::DecidedLater => {}
+            Comparison::Outdated => {
                 if world.endpoint.is_none() && !confirmed(world, &plan) {
                     return;
                 }
-                let shot = Shot { target: plan.target, decided: cache.rv, slice: world.slice };
-                world.actors[who].shot = Some(shot);
+                let balancer_write = BalancerWrite { target: plan.target, decided: cache.rv, slice: world.slice };
+                world.actors[index].balancer_write = Some(balancer_write);
             }
         }
     }
 
-    fn traffic_report(&self, world: &mut World, who: usize, plan: &Plan) {
+    fn traffic_report(&self, world: &mut World, index: usize, plan: &Plan) {
         let Some((task, fact)) = plan.report else { return };
         let report = Some((task, Outcome::Succeeded));
-        let write = Write { traffic: Some(fact), report, ..written_by(world, who) };
-        let cache = world.actors[who].cache.clone().unwrap();
-        self.write(world, who, &cache, &write);
+        let write = Write { traffic: Some(fact), report, ..written_by(world, index) };
+        let cache = world.actors[index].cache.clone().unwrap();
+        self.write(world, index, &cache, &write);
     }
 
-    /// The next step of monitor-controller: what its probes say now, and a report.
-    pub(crate) fn monitor_step(&self, world: &mut World, who: usize) {
-        let Some(cache) = world.actors[who].cache.clone() else { return };
+    /// The next step of monitor-controller: to write what its probes say now, with a report.
+    pub(crate) fn monitor_step(&self, world: &mut World, index: usize) {
+        let Some(cache) = world.actors[index].cache.clone() else { return };
         let server = &cache.version.server;
         let Some(status) = &server.status else { return };
         let known = status.machine.as_ref().is_some_and(|m| m.phase == MachinePhase::Running);
         let machine = world.machines.first().filter(|machine| machine.alive);
         let reachable = machine.is_some();
-        let healthy = machine.is_some_and(|machine| machine.code > 0) && !world.sick;
-        let mut write = written_by(world, who);
+        let healthy = machine.is_some_and(|machine| machine.code > 0) && !world.unhealthy;
+        let mut write = written_by(world, index);
         let said = status.reachability.as_ref().is_none_or(|fact| fact.reachable);
         if known && status.state != Some(State::Offline) && reachable != said {
             write.reachable = Some(reachable);
@@ -90,12 +87,12 @@ impl Berth {
         if known && status.epoch.is_some() {
             write.healthy = match (healthy, proven) {
                 (true, Some(HealthState::Healthy)) => None,
-                (true, _) => proof_wanted(server, status).then_some(true),
+                (true, _) => server.wants_health_proof().then_some(true),
                 (false, Some(HealthState::Healthy)) => Some(false),
                 (false, _) => None,
             };
         }
-        for task in open_tasks(server, Executor::MonitorController) {
+        for task in server.open_tasks(Executor::MonitorController) {
             match task.kind {
                 TaskKind::CheckHealth if known && healthy => write.healthy = Some(true),
                 TaskKind::AwaitRecovery if reachable => {}
@@ -107,23 +104,16 @@ impl Berth {
             write.report = Some((task.id, Outcome::Succeeded));
             break;
         }
-        if write != written_by(world, who) {
-            self.write(world, who, &cache, &write);
+        if write != written_by(world, index) {
+            self.write(world, index, &cache, &write);
         }
     }
 }
 
-fn proof_wanted(server: &Server, status: &ServerStatus) -> bool {
-    status.state == Some(State::Ready)
-        || current_tasks(status).any(|task| {
-            task.kind == TaskKind::CheckHealth && (task.phase == TaskPhase::Failed || is_open(server, task))
-        })
-}
-
 fn plan(server: &Server, status: &ServerStatus) -> Plan {
     let fact = status.traffic.as_ref().map(|fact| fact.phase);
-    let rest = Plan { target: at_rest(server, status, fact), report: None, report_first: false, fence: false };
-    let Some(task) = open_tasks(server, Executor::LbController).min_by_key(|task| task.step) else { return rest };
+    let rest = Plan { target: server.promised_traffic(), report: None, report_first: false, fence: false };
+    let Some(task) = server.open_tasks(Executor::LbController).min_by_key(|task| task.step) else { return rest };
     let ready = status.state == Some(State::Ready);
     let addressed = status.machine.as_ref().is_some_and(|machine| machine.address.is_some());
     let held = Some(TrafficPhase::Held);
@@ -140,76 +130,59 @@ fn plan(server: &Server, status: &ServerStatus) -> Plan {
     }
 }
 
-fn at_rest(server: &Server, status: &ServerStatus, fact: Option<TrafficPhase>) -> Option<TrafficPhase> {
-    match fact? {
-        TrafficPhase::Serving if may_serve(server, status) => Some(TrafficPhase::Serving),
-        TrafficPhase::Serving | TrafficPhase::Draining if status.state == Some(State::Unknown) => {
-            Some(TrafficPhase::Held)
-        }
-        TrafficPhase::Serving => Some(TrafficPhase::Draining),
-        other => Some(other),
-    }
-}
-
-fn may_serve(server: &Server, status: &ServerStatus) -> bool {
-    let waits = |task: &Task| task.kind == TaskKind::HoldTraffic && !task.phase.is_finished() && !is_open(server, task);
-    let kept_by_a_gate = || status.state == Some(State::Offline) && current_tasks(status).any(waits);
-    status.state == Some(State::Ready) || kept_by_a_gate()
-}
-
 #[derive(PartialEq)]
-enum Shows {
-    This,
-    /// Something that was decided later.
-    Newer,
-    Older,
+enum Comparison {
+    AsPlanned,
+    /// The endpoint was written for a later decision.
+    DecidedLater,
+    Outdated,
 }
 
-fn shows(world: &World, plan: &Plan, decided: u32) -> Shows {
+fn compare_endpoint(world: &World, plan: &Plan, decided: u32) -> Comparison {
     match (&world.endpoint, plan.target) {
-        (None, None) => Shows::This,
+        (None, None) => Comparison::AsPlanned,
         (Some(endpoint), target) if endpoint.decided > decided => {
             if Some(endpoint.phase) == target {
-                Shows::This
+                Comparison::AsPlanned
             } else {
-                Shows::Newer
+                Comparison::DecidedLater
             }
         }
         (Some(endpoint), Some(target)) if endpoint.phase == target && (!plan.fence || endpoint.decided == decided) => {
-            Shows::This
+            Comparison::AsPlanned
         }
-        _ => Shows::Older,
+        _ => Comparison::Outdated,
     }
 }
 
-/// An endpoint that does not exist keeps no version, so the Server itself is asked whether to make one.
+/// An endpoint that does not exist has no version to compare with, so the Server is read before one is created.
 fn confirmed(world: &World, plan: &Plan) -> bool {
     let Some(server) = world.server() else { return false };
     let Some(status) = &server.status else { return false };
     self::plan(server, status).target == plan.target
 }
 
-/// The write arrives: it counts only if the slice is still the one that was looked at.
-fn shoot(world: &mut World, shot: &Shot) {
-    if shot.slice != world.slice {
+/// The write arrives. It is refused if the slice has changed since it was read.
+fn apply_balancer_write(world: &mut World, balancer_write: &BalancerWrite) {
+    if balancer_write.slice != world.slice {
         return;
     }
     world.slice += 1;
-    world.endpoint = shot.target.map(|phase| Endpoint { phase, decided: shot.decided });
-    let serves = shot.target == Some(TrafficPhase::Serving);
+    world.endpoint = balancer_write.target.map(|phase| Endpoint { phase, decided: balancer_write.decided });
+    let serves = balancer_write.target == Some(TrafficPhase::Serving);
     let status = world.server().and_then(|server| server.status.as_ref());
     let fact = status.and_then(|status| status.traffic.as_ref()).map(|fact| fact.phase);
     if serves && !matches!(fact, Some(TrafficPhase::Serving | TrafficPhase::Draining)) {
-        world.break_guarantee(2, "traffic was let through without anybody being bound to take it away again");
+        world.violate(2, "traffic was let through although no fact obliges lb-controller to take it away again");
     }
 }
 
 impl Berth {
-    /// A status write; whoever made it knows the outcome, unless the answer is lost.
-    pub(crate) fn write(&self, world: &mut World, who: usize, seen: &Seen, write: &Write) -> Answer {
-        let answer = crate::apiserver::write(world, &self.memo, self.mutation, seen, write);
+    /// A status write. Its writer sees the new version at once, unless the answer is lost.
+    pub(crate) fn write(&self, world: &mut World, index: usize, snapshot: &Snapshot, write: &Write) -> Answer {
+        let answer = crate::apiserver::write(world, &self.memo, self.mutation, snapshot, write);
         if let Answer::Written(newer) = &answer {
-            let cache = &mut world.actors[who].cache;
+            let cache = &mut world.actors[index].cache;
             if cache.as_ref().is_none_or(|cache| cache.rv <= newer.rv) {
                 *cache = Some(newer.clone());
             }

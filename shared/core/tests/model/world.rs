@@ -16,8 +16,8 @@ pub(crate) struct Version {
 }
 
 impl Version {
-    /// Without what is for people only (conditions, transitions, messages) and the tail of states that were left: all
-    /// that follows from the rest, or is never read.
+    /// Drops what is only for people (conditions, transitions, messages) and the finished tasks of earlier states: it follows
+    /// from the rest or is never read, and would multiply the states of the model.
     pub(crate) fn new(mut server: Server) -> Arc<Self> {
         if let Some(status) = &mut server.status {
             status.transitions.clear();
@@ -32,15 +32,15 @@ impl Version {
     }
 }
 
-/// A version, as it was at some time.
+/// A version of the object, as it was read at some time.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct Snapshot {
     pub(crate) version: Arc<Version>,
-    /// Resource version: orders what was seen.
+    /// Resource version, which orders snapshots.
     pub(crate) rv: u32,
 }
 
-/// A machine at the IaaS.
+/// A machine at the provider.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
 pub(crate) struct Machine {
     pub(crate) id: u8,
@@ -51,17 +51,17 @@ pub(crate) struct Machine {
     pub(crate) code: u8,
 }
 
-/// What the load balancer shows of the Server.
+/// The Server's endpoint at the load balancer.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     pub(crate) phase: TrafficPhase,
-    /// The resource version of the Server that this was decided upon.
+    /// The resource version of the Server that this was decided on.
     pub(crate) decided: u32,
 }
 
-/// What is known when work is done.
+/// The result of work on a machine.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum WorkResult {
     Machine(u8),
     NoMachine,
     Package(u8),
@@ -69,33 +69,33 @@ pub(crate) enum Found {
     Failure,
 }
 
-/// How far a job is.
+/// Stage of a job.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
 pub(crate) enum Stage {
     Begin,
-    /// The IaaS knew no machine.
+    /// The provider has no machine.
     Missing,
-    Done(Found),
+    Done(WorkResult),
 }
 
 /// A task that a process carries out under the lock.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     /// The Server as the claim left it.
-    pub(crate) base: Seen,
+    pub(crate) base: Snapshot,
     pub(crate) task: i64,
     pub(crate) kind: TaskKind,
     pub(crate) stage: Stage,
-    /// The lock has not expired, by the process's own clock.
-    pub(crate) live: bool,
+    /// Whether the lock has not expired by the process's own clock.
+    pub(crate) lock_is_valid: bool,
 }
 
-/// A write to the load balancer that is under way.
+/// A write to the load balancer that has not arrived yet.
 #[derive(Clone, Debug)]
-pub(crate) struct Shot {
-    /// What it is to show.
+pub(crate) struct BalancerWrite {
+    /// The phase of the endpoint; none removes it.
     pub(crate) target: Option<TrafficPhase>,
-    /// The resource version of the Server that it was decided upon.
+    /// The resource version of the Server that it was decided on.
     pub(crate) decided: u32,
     /// The version of the slice that it replaces.
     pub(crate) slice: u32,
@@ -107,9 +107,9 @@ pub(crate) struct Actor {
     pub(crate) role: Executor,
     /// Differs between processes of a role, and after each restart.
     pub(crate) instance: u8,
-    pub(crate) cache: Option<Seen>,
+    pub(crate) cache: Option<Snapshot>,
     pub(crate) job: Option<Job>,
-    pub(crate) shot: Option<Shot>,
+    pub(crate) balancer_write: Option<BalancerWrite>,
 }
 
 impl Actor {
@@ -118,9 +118,9 @@ impl Actor {
     }
 }
 
-/// What a person does, each once, at any time.
+/// What a person does, each action once, at any time.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
-pub(crate) enum Deed {
+pub(crate) enum PersonAction {
     NewCode,
     NewPackage,
     Offline,
@@ -133,52 +133,52 @@ pub(crate) enum Deed {
     Retry,
 }
 
-/// How often what may go wrong goes wrong.
+/// How many faults of each kind happen.
 #[derive(Clone, Copy, Debug, Default, Hash, PartialEq, Eq)]
 pub(crate) struct Faults {
     /// Processes that crash.
     pub(crate) crashes: u8,
-    /// Writes whose answer is lost; the process does not know that they were made, and makes them again.
+    /// Writes whose answer is lost: the process does not know that they were made and makes them again.
     pub(crate) lost: u8,
-    /// Locks that expire although their holder is at work.
+    /// Locks that expire although their holder still works.
     pub(crate) slow: u8,
-    /// Machines that cannot be reached for a while.
+    /// Times that the machine is unreachable for a while.
     pub(crate) outages: u8,
-    /// Applications that are not well for a while.
-    pub(crate) sick: u8,
-    /// Attempts that fail for good.
+    /// Times that the application is unhealthy for a while.
+    pub(crate) unhealthy: u8,
+    /// Attempts that fail with the outcome `Failed`.
     pub(crate) failures: u8,
 }
 
-/// A broken guarantee.
+/// A guarantee that was violated.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
-pub(crate) struct Broken {
-    /// Its number in the design.
+pub(crate) struct Violation {
+    /// Number of the guarantee in `docs/design.md`.
     pub(crate) guarantee: u8,
     pub(crate) how: &'static str,
 }
 
-/// Everything.
+/// The whole state.
 #[derive(Clone, Debug)]
 pub(crate) struct World {
-    pub(crate) object: Option<Seen>,
+    pub(crate) object: Option<Snapshot>,
     pub(crate) rv: u32,
     pub(crate) machines: Vec<Machine>,
     pub(crate) created: u8,
     pub(crate) endpoint: Option<Endpoint>,
     /// Version of the slice that holds the endpoint.
     pub(crate) slice: u32,
-    pub(crate) sick: bool,
+    pub(crate) unhealthy: bool,
     /// Gate tasks that a person has decided.
     pub(crate) approvals: Vec<(i64, bool)>,
-    /// A gate was refused, and no person has done anything since.
+    /// The gate that a person refused last, until a person acts again.
     pub(crate) refused: Option<i64>,
-    /// Whether the force that is declared may have ended.
+    /// Whether the declared force may have ended.
     pub(crate) force_over: bool,
     pub(crate) actors: Vec<Actor>,
-    pub(crate) deeds: Vec<Deed>,
+    pub(crate) person_actions: Vec<PersonAction>,
     pub(crate) faults: Faults,
-    pub(crate) broken: Option<Broken>,
+    pub(crate) violation: Option<Violation>,
 }
 
 impl World {
@@ -187,46 +187,50 @@ impl World {
         self.object.as_ref().map(|object| &object.version.server)
     }
 
-    pub(crate) fn break_guarantee(&mut self, guarantee: u8, how: &'static str) {
-        self.broken.get_or_insert(Broken { guarantee, how });
+    pub(crate) fn violate(&mut self, guarantee: u8, how: &'static str) {
+        self.violation.get_or_insert(Violation { guarantee, how });
     }
 }
 
-/// Of resource versions only their order counts, so that states which differ in nothing else are one state.
+/// Only the order of resource versions is hashed, so that states that differ in nothing else are one state.
 impl Hash for World {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let mut versions: Vec<u32> = self.object.iter().map(|seen| seen.rv).collect();
+        let mut versions: Vec<u32> = self.object.iter().map(|snapshot| snapshot.rv).collect();
         versions.extend(self.endpoint.iter().map(|endpoint| endpoint.decided));
         for actor in &self.actors {
-            versions.extend(actor.cache.iter().map(|seen| seen.rv));
+            versions.extend(actor.cache.iter().map(|snapshot| snapshot.rv));
             versions.extend(actor.job.iter().map(|job| job.base.rv));
-            versions.extend(actor.shot.iter().map(|shot| shot.decided));
+            versions.extend(actor.balancer_write.iter().map(|balancer_write| balancer_write.decided));
         }
         versions.sort_unstable();
         versions.dedup();
         let rank = |rv: u32| versions.binary_search(&rv).unwrap_or(usize::MAX);
-        let seen = |seen: &Seen| (seen.version.key, rank(seen.rv));
-        self.object.as_ref().map(seen).hash(state);
+        let snapshot = |snapshot: &Snapshot| (snapshot.version.key, rank(snapshot.rv));
+        self.object.as_ref().map(snapshot).hash(state);
         self.machines.hash(state);
         self.created.hash(state);
         self.endpoint.as_ref().map(|endpoint| (endpoint.phase, rank(endpoint.decided))).hash(state);
-        self.sick.hash(state);
+        self.unhealthy.hash(state);
         self.approvals.hash(state);
         self.refused.hash(state);
         self.force_over.hash(state);
         for actor in &self.actors {
-            (actor.role, actor.instance, actor.cache.as_ref().map(seen)).hash(state);
-            actor.job.as_ref().map(|job| (seen(&job.base), job.task, job.kind, &job.stage, job.live)).hash(state);
-            // Whether the slice has changed since it was looked at is all that its version tells.
-            actor.shot.as_ref().map(|s| (s.target, rank(s.decided), s.slice == self.slice)).hash(state);
+            (actor.role, actor.instance, actor.cache.as_ref().map(snapshot)).hash(state);
+            actor
+                .job
+                .as_ref()
+                .map(|job| (snapshot(&job.base), job.task, job.kind, &job.stage, job.lock_is_valid))
+                .hash(state);
+            // The version of the slice matters only for whether the slice has changed since it was read.
+            actor.balancer_write.as_ref().map(|s| (s.target, rank(s.decided), s.slice == self.slice)).hash(state);
         }
-        self.deeds.hash(state);
+        self.person_actions.hash(state);
         self.faults.hash(state);
-        self.broken.hash(state);
+        self.violation.hash(state);
     }
 }
 
-/// States are compared by what their hash covers.
+/// States are equal if their hashes are.
 impl PartialEq for World {
     fn eq(&self, other: &Self) -> bool {
         crate::fingerprint(self) == crate::fingerprint(other)

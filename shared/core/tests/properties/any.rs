@@ -9,7 +9,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration}
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::json;
 
-use crate::support::{full_spec, machine, start};
+use berth_testing::{full_spec, machine, start};
 
 pub(crate) fn state() -> impl Strategy<Value = State> {
     select(State::ALL.to_vec())
@@ -105,7 +105,7 @@ impl Change {
             Self::Gates(mut points) => {
                 points.sort();
                 points.dedup();
-                spec.gates = points.into_iter().map(|before| Gate { before, policy: None }).collect();
+                spec.gates = points.into_iter().map(|before| Gate { before }).collect();
             }
             Self::Reboot(id) => spec.reboot = Some(request(id)),
             Self::Retain(kept) => {
@@ -225,14 +225,10 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
 pub(crate) fn approval() -> impl Strategy<Value = Approval> {
     (any::<bool>(), option::of(1..99i64), option::of(select(GatePoint::ALL.to_vec())), "[a-z]{0,8}").prop_map(
         |(yes, task_id, gate, reason)| {
-            serde_json::from_value(json!({
-                "apiVersion": "berth.dev/v1alpha1", "kind": "Approval", "metadata": {"name": "a"},
-                "spec": {
-                    "target": {"kind": "Server", "name": "web-0"}, "taskID": task_id, "gate": gate,
-                    "decision": if yes { "Approve" } else { "Refuse" }, "reason": reason
-                }
+            let decision = if yes { "Approve" } else { "Refuse" };
+            berth_testing::approval(json!({
+                "spec": {"taskID": task_id, "gate": gate, "decision": decision, "reason": reason}
             }))
-            .unwrap()
         },
     )
 }

@@ -5,16 +5,14 @@ use std::collections::BTreeMap;
 use berth_core::{
     api::{Claim, Report, Server, ServerStatus, State, Task, TaskKind, TaskPhase},
     identity::Identities,
-    lifecycle::{admit_status, decide, is_open, plan},
+    lifecycle::{admit_status, decide, plan},
     protocol::StatusWrite,
 };
+use berth_testing::{Denied, Fixture, controller, facts_of, holder, person, report, stored, write_spec, write_status};
 use k8s_openapi::jiff::Timestamp;
 use proptest::{collection::vec, prelude::*};
 
-use crate::{
-    any::{self, Change, Event, Fact},
-    support::{Denied, Fixture, controller, holder, outcome_of, person, report, stored, write_spec, write_status},
-};
+use crate::any::{self, Change, Event, Fact};
 
 fn instance(a: bool) -> &'static str {
     if a { "a" } else { "b" }
@@ -58,7 +56,7 @@ fn happen(fixture: &mut Fixture, event: Event) -> Result<(), Denied> {
             fixture.write(executor, |write| write.report(report))
         }
         Event::Work(n) => {
-            let open: Vec<&Task> = status.tasks.iter().filter(|task| is_open(&fixture.server, task)).collect();
+            let open: Vec<&Task> = status.tasks.iter().filter(|task| fixture.server.is_open(task)).collect();
             let Some(task) = open.get(n % open.len().max(1)) else { return Ok(()) };
             carry_out(fixture, task)
         }
@@ -92,7 +90,7 @@ fn carry_out(fixture: &mut Fixture, task: &Task) -> Result<(), Denied> {
         server.status.as_ref().is_some_and(|status| status.epoch.is_some() || task.kind != TaskKind::CheckHealth);
     let boot = format!("b{}", task.id);
     fixture
-        .write(executor, |write| if done { outcome_of(task.kind, &server, &boot, write) } else { write }.report(result))
+        .write(executor, |write| if done { facts_of(task.kind, &server, &boot, write) } else { write }.report(result))
 }
 
 /// What is remembered of a life to judge what comes next.
@@ -174,7 +172,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn whatever_happens_the_rules_of_tasks_hold(changes in vec(any::change(), 0..6), events in vec(any::event(), 1..60)) {
+    fn task_invariants_hold_after_any_sequence_of_writes(changes in vec(any::change(), 0..6), events in vec(any::event(), 1..60)) {
         let mut fixture = begin(&changes);
         let mut past = Past::default();
         for event in events {
@@ -216,13 +214,13 @@ proptest! {
         }
         // Whatever was known, one write settles it.
         let author = controller(berth_core::api::Executor::ReplicasetController);
-        let start = crate::support::start();
+        let start = berth_testing::start();
         let settled = write_status(&server, StatusWrite::new(&server).acknowledge(), &author, start).unwrap();
         check_settled(&settled, start)?;
     }
 
     #[test]
-    fn a_server_whose_neighbours_work_becomes_what_it_declares(changes in vec(any::change(), 0..8), events in vec(any::event(), 0..30)) {
+    fn a_server_with_working_neighbours_reaches_its_declared_state(changes in vec(any::change(), 0..8), events in vec(any::event(), 0..30)) {
         let mut fixture = begin(&changes);
         for event in events {
             let _ = happen(&mut fixture, event);
@@ -238,7 +236,7 @@ proptest! {
         fixture.advance(100);
         fixture.acknowledge();
         let mut rounds = 0;
-        while let Some(task) = fixture.status().tasks.iter().find(|task| is_open(&fixture.server, task)).cloned() {
+        while let Some(task) = fixture.status().tasks.iter().find(|task| fixture.server.is_open(task)).cloned() {
             carry_out(&mut fixture, &task).unwrap();
             rounds += 1;
             prop_assert!(rounds < 40, "it never comes to rest: {}", fixture.steps());
@@ -246,6 +244,6 @@ proptest! {
         let retired = fixture.server.spec.offline || fixture.server.metadata.deletion_timestamp.is_some();
         let end = if retired { State::Offline } else { State::Ready };
         prop_assert_eq!((fixture.state(), fixture.steps()), (end, String::new()));
-        prop_assert_eq!(berth_core::lifecycle::is_retired(&fixture.server), retired);
+        prop_assert_eq!(fixture.server.is_retired(), retired);
     }
 }

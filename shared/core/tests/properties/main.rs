@@ -1,13 +1,10 @@
-//! What holds of every Server, whatever is declared and whatever happens to it.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::format_push_string,
-    reason = "a test that cannot go on says where"
-)]
+//! Properties of every Server, whatever is declared and whatever happens to it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod any;
+mod complete;
 mod documents;
+mod fleet;
 mod lives;
-#[path = "../support/mod.rs"]
-mod support;
+mod malformed;
+mod mutations;

@@ -1,4 +1,4 @@
-//! Claims: who gets the lock, when, and what becomes of it.
+//! Claims: who may take, renew and release the lock, and when.
 
 use berth_core::{
     api::{Claim, Executor, GatePoint, Lock, MachinePhase, Outcome, TaskKind, TaskPhase},
@@ -6,12 +6,12 @@ use berth_core::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::support::{Fixture, LOCK, holder, person, reason, refusal};
+use berth_testing::{Fixture, LOCK, holder, person, reason, refusal};
 
 use RefusalReason as R;
 use TaskKind::{CreateMachine, DeployApp, InstallPackages, RegisterBackend};
 
-/// A Server whose machine is to be created.
+/// A Server whose open task is CreateMachine.
 fn new() -> Fixture {
     Fixture::new().decided()
 }
@@ -40,7 +40,7 @@ fn a_claim_takes_the_lock_and_begins_an_attempt() {
 }
 
 #[test]
-fn from_the_claim_of_its_creation_on_a_machine_may_exist() {
+fn claiming_create_machine_records_that_a_machine_may_exist() {
     let mut fixture = new();
     fixture.claim(CreateMachine, "a").unwrap();
     assert_eq!(fixture.status().machine.as_ref().unwrap().phase, MachinePhase::Creating);
@@ -56,17 +56,16 @@ fn from_the_claim_of_its_creation_on_a_machine_may_exist() {
 }
 
 #[test]
-fn from_the_claim_of_its_destruction_on_a_machine_may_be_gone() {
+fn claiming_destroy_machine_records_that_the_machine_may_be_gone() {
     let mut fixture = Fixture::new().running().decided();
-    fixture =
-        fixture.fact(|status| status.reachability = Some(crate::support::unreachable(60, crate::support::start())));
+    fixture = fixture.fact(|status| status.reachability = Some(berth_testing::unreachable(60, berth_testing::start())));
     fixture.declare(|spec| spec.offline = true);
     let known = fixture.status().machine.clone().unwrap();
     fixture.claim(TaskKind::DestroyMachine, "a").unwrap();
     let machine = fixture.status().machine.clone().unwrap();
     assert_eq!((machine.phase, &machine.id), (MachinePhase::Stopped, &known.id));
     assert_eq!(fixture.status().reachability, None);
-    // Taken back, the machine is looked for, and made again if it is not there.
+    // When the retirement is cancelled, CreateMachine finds the machine or creates it again.
     fixture.declare(|spec| spec.offline = false);
     assert_eq!(fixture.steps(), "CreateMachine > InstallPackages + RegisterBackend");
 }
@@ -85,7 +84,7 @@ fn a_report_may_claim_the_task_that_it_opens() {
     fixture.claim(CreateMachine, "a").unwrap();
     let next = fixture.task(InstallPackages).id;
     let claim = Claim { task_id: next, holder: holder(Executor::ReplicasetController, "a"), duration_seconds: LOCK };
-    let fact = crate::support::machine("m1", "b1");
+    let fact = berth_testing::machine("m1", "b1");
     fixture
         .report_with(CreateMachine, "a", Outcome::Succeeded, |write| write.machine(Some(fact)).claim(claim))
         .unwrap();
@@ -93,7 +92,7 @@ fn a_report_may_claim_the_task_that_it_opens() {
 }
 
 #[test]
-fn another_executor_is_refused() {
+fn claims_of_another_executors_task_are_refused() {
     let mut fixture = new();
     let task_id = fixture.task(CreateMachine).id;
     for executor in [Executor::DeploymentController, Executor::LbController, Executor::MonitorController] {
@@ -121,27 +120,27 @@ fn a_holder_must_be_an_instance_of_the_writer() {
 }
 
 #[test]
-fn a_negative_duration_makes_no_sense() {
+fn a_negative_lock_duration_is_refused() {
     let result = new().claim_for(CreateMachine, "a", -1);
     assert_eq!(refusal(result), ("status.claim.durationSeconds".into(), R::Malformed));
 }
 
 #[test]
-fn a_task_that_is_not_there_cannot_be_claimed() {
+fn an_unknown_task_cannot_be_claimed() {
     let claim = Claim { task_id: 99, holder: holder(Executor::ReplicasetController, "a"), duration_seconds: LOCK };
     let result = new().write(Executor::ReplicasetController, |write| write.claim(claim));
     assert_eq!(refusal(result), ("status.claim.taskID".into(), R::UnknownTask));
 }
 
 #[test]
-fn a_task_without_a_lock_needs_no_claim() {
+fn claims_of_tasks_without_a_lock_are_refused() {
     let mut fixture = new();
     fixture.perform(CreateMachine);
     assert_eq!(refusal(fixture.claim(RegisterBackend, "a")), ("status.claim.taskID".into(), R::Malformed));
 }
 
 #[test]
-fn a_locked_server_is_refused_to_others() {
+fn other_holders_cannot_claim_a_locked_server() {
     let mut fixture = new();
     fixture.claim(CreateMachine, "a").unwrap();
     fixture.advance(i64::from(LOCK));
@@ -150,7 +149,7 @@ fn a_locked_server_is_refused_to_others() {
 }
 
 #[test]
-fn an_expired_lock_is_taken_over() {
+fn an_expired_lock_can_be_claimed_by_another_holder() {
     let mut fixture = new();
     fixture.claim(CreateMachine, "a").unwrap();
     let begun = fixture.task(CreateMachine).started_at.clone();
@@ -167,7 +166,7 @@ fn an_expired_lock_is_taken_over() {
 }
 
 #[test]
-fn the_holder_renews_by_claiming_again() {
+fn claiming_the_same_task_again_renews_the_lock() {
     let mut fixture = new();
     fixture.claim(CreateMachine, "a").unwrap();
     let acquired = lock(&fixture).acquired_at.clone();
@@ -181,7 +180,7 @@ fn the_holder_renews_by_claiming_again() {
 }
 
 #[test]
-fn an_expired_lock_that_nobody_took_is_renewed_all_the_same() {
+fn an_expired_lock_can_be_renewed_until_another_holder_claims_it() {
     let mut fixture = new();
     fixture.claim(CreateMachine, "a").unwrap();
     fixture.advance(1000);
@@ -190,7 +189,7 @@ fn an_expired_lock_that_nobody_took_is_renewed_all_the_same() {
 }
 
 #[test]
-fn a_release_gives_the_lock_back_and_the_task_waits() {
+fn releasing_the_lock_makes_the_task_pending() {
     let mut fixture = new();
     fixture.claim(CreateMachine, "a").unwrap();
     fixture.claim_for(CreateMachine, "b", 0).unwrap();
@@ -203,7 +202,7 @@ fn a_release_gives_the_lock_back_and_the_task_waits() {
 }
 
 #[test]
-fn a_release_leaves_a_finished_task_finished() {
+fn releasing_the_lock_keeps_a_finished_task_finished() {
     let mut fixture = new();
     fixture.claim(CreateMachine, "a").unwrap();
     fixture.declare(|spec| spec.offline = true);
@@ -224,7 +223,7 @@ fn a_release_leaves_a_finished_task_finished() {
 }
 
 #[test]
-fn the_lock_of_a_cancelled_task_is_not_renewed() {
+fn the_lock_of_a_cancelled_task_cannot_be_renewed() {
     let mut fixture = new();
     fixture.claim(CreateMachine, "a").unwrap();
     fixture.declare(|spec| spec.offline = true);
@@ -235,7 +234,7 @@ fn the_lock_of_a_cancelled_task_is_not_renewed() {
 }
 
 #[test]
-fn the_holder_may_go_on_to_another_task_of_its_own() {
+fn the_holder_may_claim_another_task_of_its_own() {
     let mut fixture = new();
     fixture.claim(CreateMachine, "a").unwrap();
     fixture.declare(|spec| spec.offline = true);
@@ -256,7 +255,7 @@ fn a_task_that_is_not_open_cannot_be_claimed() {
 }
 
 #[test]
-fn a_task_behind_a_failed_one_cannot_be_claimed() {
+fn a_task_after_a_failed_one_cannot_be_claimed() {
     let mut gated = Fixture::new().gate(GatePoint::CreateMachine).decided();
     gated.report(TaskKind::Gate, "a", Outcome::Failed).unwrap();
     assert_eq!(reason(gated.claim(CreateMachine, "a")), R::NotOpen);
@@ -266,12 +265,12 @@ fn a_task_behind_a_failed_one_cannot_be_claimed() {
 }
 
 #[test]
-fn a_claim_before_its_time_is_refused() {
+fn a_claim_before_not_before_is_refused() {
     let mut fixture = new();
     fixture.claim(CreateMachine, "a").unwrap();
     let report = berth_core::api::Report {
         retry_after_seconds: Some(10),
-        ..crate::support::report(fixture.task(CreateMachine), "replicaset-controller/a", Outcome::Retry)
+        ..berth_testing::report(fixture.task(CreateMachine), "replicaset-controller/a", Outcome::Retry)
     };
     fixture.write(Executor::ReplicasetController, |write| write.report(report)).unwrap();
     fixture.advance(9);
@@ -282,7 +281,7 @@ fn a_claim_before_its_time_is_refused() {
 }
 
 #[test]
-fn the_controllers_hand_the_lock_on_from_task_to_task() {
+fn a_finished_task_leaves_the_lock_to_the_next_executor() {
     let mut fixture = new();
     fixture.perform(CreateMachine);
     fixture.perform(InstallPackages);
@@ -293,7 +292,7 @@ fn the_controllers_hand_the_lock_on_from_task_to_task() {
 }
 
 #[test]
-fn a_refused_claim_takes_nothing_of_its_write_over() {
+fn a_refused_claim_discards_the_facts_of_its_write() {
     let mut fixture = new();
     fixture.claim(CreateMachine, "a").unwrap();
     let before = fixture.server.clone();
@@ -302,7 +301,7 @@ fn a_refused_claim_takes_nothing_of_its_write_over() {
         holder: holder(Executor::ReplicasetController, "b"),
         duration_seconds: LOCK,
     };
-    let fact = crate::support::machine("m1", "b1");
+    let fact = berth_testing::machine("m1", "b1");
     let result = fixture.write(Executor::ReplicasetController, |write| write.machine(Some(fact)).claim(claim));
     assert_eq!(reason(result), R::Locked);
     assert_eq!(fixture.server, before);

@@ -6,7 +6,7 @@ use berth_core::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::support::{Fixture, controller, environment, machine_phase, start, unreachable};
+use berth_testing::{Fixture, controller, environment, machine_phase, start, unreachable};
 
 #[track_caller]
 fn decides(fixture: &Fixture, state: State, reason: &str) {
@@ -19,14 +19,14 @@ fn right() -> Fixture {
 }
 
 #[test]
-fn a_deleted_server_goes_offline_before_everything_else() {
+fn deletion_leads_to_offline_before_any_other_rule() {
     let mut deleted = right().fact(|status| status.reachability = Some(unreachable(60, start())));
     deleted.server.metadata.deletion_timestamp = Some(Time(start()));
     decides(&deleted, State::Offline, "deletion was requested");
 }
 
 #[test]
-fn a_server_declared_offline_goes_offline_before_force_and_facts() {
+fn offline_in_the_spec_comes_before_force_and_facts() {
     let mut forced = Fixture::ready();
     forced.declare(|spec| {
         spec.offline = true;
@@ -40,7 +40,7 @@ fn force(state: State) -> berth_core::api::Force {
 }
 
 #[test]
-fn a_force_comes_before_the_facts_and_says_who_and_why() {
+fn a_force_comes_before_the_facts_and_names_user_and_reason() {
     for state in [State::Initializing, State::Deploying, State::Unknown] {
         let mut forced = Fixture::ready();
         forced.declare(|spec| spec.force = Some(force(state)));
@@ -52,20 +52,20 @@ fn a_force_comes_before_the_facts_and_says_who_and_why() {
 }
 
 #[test]
-fn a_machine_is_lost_when_it_was_unreachable_for_its_threshold() {
+fn a_machine_is_unreachable_after_its_threshold() {
     let unreachable_for = |seconds| right().fact(|status| status.reachability = Some(unreachable(seconds, start())));
-    decides(&unreachable_for(30), State::Unknown, "the machine cannot be reached: no answer");
-    decides(&unreachable_for(29), State::Ready, "environment, code and health are as declared");
+    decides(&unreachable_for(30), State::Unknown, "the machine is unreachable: no answer");
+    decides(&unreachable_for(29), State::Ready, "environment, application and health are as declared");
     let patient = unreachable_for(30).spec(|spec| spec.reachability.unreachable_after_seconds = 31);
-    decides(&patient, State::Ready, "environment, code and health are as declared");
+    decides(&patient, State::Ready, "environment, application and health are as declared");
     let back = unreachable_for(60).fact(|status| status.reachability.as_mut().unwrap().reachable = true);
-    decides(&back, State::Ready, "environment, code and health are as declared");
+    decides(&back, State::Ready, "environment, application and health are as declared");
     let terse = unreachable_for(60).fact(|status| status.reachability.as_mut().unwrap().message.clear());
-    decides(&terse, State::Unknown, "the machine cannot be reached");
+    decides(&terse, State::Unknown, "the machine is unreachable");
 }
 
 #[test]
-fn a_machine_that_does_not_exist_is_not_lost() {
+fn a_machine_that_does_not_exist_is_not_unreachable() {
     for machine in [None, Some(machine_phase(MachinePhase::Gone))] {
         let gone = right().fact(|status| {
             status.reachability = Some(unreachable(60, start()));
@@ -77,26 +77,30 @@ fn a_machine_that_does_not_exist_is_not_lost() {
         status.reachability = Some(unreachable(60, start()));
         status.machine = Some(machine_phase(MachinePhase::Creating));
     });
-    decides(&creating, State::Unknown, "the machine cannot be reached: no answer");
+    decides(&creating, State::Unknown, "the machine is unreachable: no answer");
 }
 
 #[test]
-fn without_a_running_machine_it_initializes() {
+fn without_a_running_machine_the_state_is_initializing() {
     decides(&Fixture::new(), State::Initializing, "there is no machine");
     for phase in [MachinePhase::Creating, MachinePhase::Stopped] {
         let stopped = right().fact(|status| status.machine.as_mut().unwrap().phase = phase);
-        decides(&stopped, State::Initializing, "the machine does not run");
+        decides(&stopped, State::Initializing, "the machine is not running");
     }
 }
 
 #[test]
-fn back_from_unknown_it_initializes_although_everything_looks_right() {
-    decides(&right().was(State::Unknown), State::Initializing, "the machine is back: everything is verified again");
-    decides(&right().was(State::Deploying), State::Ready, "environment, code and health are as declared");
+fn a_server_that_leaves_unknown_is_initializing_until_its_facts_are_verified() {
+    decides(
+        &right().was(State::Unknown),
+        State::Initializing,
+        "the machine is reachable again: everything has to be verified",
+    );
+    decides(&right().was(State::Deploying), State::Ready, "environment, application and health are as declared");
 }
 
 #[test]
-fn with_another_environment_it_initializes() {
+fn with_another_environment_the_state_is_initializing() {
     let wrong = |change: fn(&mut berth_core::api::EnvironmentFact)| {
         right().fact(|status| change(status.environment.as_mut().unwrap()))
     };
@@ -111,20 +115,20 @@ fn with_another_environment_it_initializes() {
 }
 
 #[test]
-fn a_package_too_many_matters_only_when_packages_are_pruned() {
+fn undeclared_packages_count_only_when_packages_are_pruned() {
     let more = right().fact(|status| {
         let packages = &mut status.environment.as_mut().unwrap().packages;
         packages.push(berth_core::api::InstalledPackage { name: "old".into(), version: "1".into(), sha256: None });
     });
-    decides(&more, State::Ready, "environment, code and health are as declared");
+    decides(&more, State::Ready, "environment, application and health are as declared");
     let pruned = more.spec(|spec| spec.prune_packages = true);
     decides(&pruned, State::Initializing, "the environment is not as declared");
     let exact = right().spec(|spec| spec.prune_packages = true);
-    decides(&exact, State::Ready, "environment, code and health are as declared");
+    decides(&exact, State::Ready, "environment, application and health are as declared");
 }
 
 #[test]
-fn a_package_without_a_digest_is_right_by_its_version() {
+fn a_package_without_a_digest_is_compared_by_version() {
     let scripted = Fixture::declaring(|spec| {
         spec.packages = serde_json::from_value(serde_json::json!([
             {"name": "tool", "version": "2", "script": {"check": "true", "install": "true"}}
@@ -133,12 +137,12 @@ fn a_package_without_a_digest_is_right_by_its_version() {
     });
     let installed = scripted.all_right();
     assert_eq!(environment(&installed.server.spec).packages[0].sha256, None);
-    decides(&installed, State::Ready, "environment, code and health are as declared");
+    decides(&installed, State::Ready, "environment, application and health are as declared");
 }
 
 #[test]
-fn unless_the_load_balancers_know_it_as_declared_it_initializes() {
-    let reason = "the load balancers do not know it as declared";
+fn unless_registered_as_declared_the_state_is_initializing() {
+    let reason = "the Server is not registered with its load balancers as declared";
     decides(&right().fact(|status| status.traffic = None), State::Initializing, reason);
     let elsewhere = right().fact(|status| status.traffic.as_mut().unwrap().address = Some("127.1.0.9".into()));
     decides(&elsewhere, State::Initializing, reason);
@@ -152,31 +156,31 @@ fn unless_the_load_balancers_know_it_as_declared_it_initializes() {
     let proxied_only = proxied.spec(|spec| spec.traffic.as_mut().unwrap().services.clear());
     decides(&proxied_only, State::Initializing, reason);
     let registered = proxied_only.registered().all_right();
-    decides(&registered, State::Ready, "environment, code and health are as declared");
+    decides(&registered, State::Ready, "environment, application and health are as declared");
     let undeclared = registered.spec(|spec| spec.traffic = None);
     decides(&undeclared, State::Initializing, reason);
     let empty = right().spec(|spec| spec.traffic.as_mut().unwrap().services.clear());
     decides(&empty, State::Initializing, reason);
     let none = empty.fact(|status| status.traffic.as_mut().unwrap().services.clear());
-    decides(&none, State::Ready, "environment, code and health are as declared");
+    decides(&none, State::Ready, "environment, application and health are as declared");
 }
 
 #[test]
-fn with_other_code_it_deploys() {
-    let reason = "the deployed code is not as declared";
+fn with_another_application_the_state_is_deploying() {
+    let reason = "the application is not deployed as declared";
     let wrong = |change: fn(&mut berth_core::api::AppFact)| right().fact(|s| change(s.app.as_mut().unwrap()));
     decides(&wrong(|fact| fact.revision = "r0".into()), State::Deploying, reason);
     decides(&wrong(|fact| fact.verified = false), State::Deploying, reason);
     decides(&right().fact(|status| status.app = None), State::Deploying, reason);
     let derived = right().spec(|spec| spec.app.as_mut().unwrap().revision = None);
     decides(&derived, State::Deploying, reason);
-    decides(&derived.deployed(), State::Ready, "environment, code and health are as declared");
+    decides(&derived.deployed(), State::Ready, "environment, application and health are as declared");
     let no_app = wrong(|fact| fact.revision = "r0".into()).spec(|spec| spec.app = None);
-    decides(&no_app, State::Ready, "environment, code and health are as declared");
+    decides(&no_app, State::Ready, "environment, application and health are as declared");
 }
 
 #[test]
-fn without_proven_health_it_deploys() {
+fn without_proven_health_the_state_is_deploying() {
     decides(&right().fact(|status| status.health = None), State::Deploying, "health is not proven");
     let sick = right().fact(|status| {
         let health = status.health.as_mut().unwrap();
@@ -187,32 +191,36 @@ fn without_proven_health_it_deploys() {
     decides(
         &right().fact(|status| status.epoch = Some(0)),
         State::Ready,
-        "environment, code and health are as declared",
+        "environment, application and health are as declared",
     );
     let unchecked = sick.spec(|spec| spec.health_check = None::<HealthCheck>);
-    decides(&unchecked, State::Ready, "environment, code and health are as declared");
+    decides(&unchecked, State::Ready, "environment, application and health are as declared");
 }
 
 #[test]
-fn traffic_and_monitoring_decide_nothing() {
+fn traffic_and_monitoring_do_not_affect_the_state() {
     for phase in [TrafficPhase::Held, TrafficPhase::Draining, TrafficPhase::Serving] {
         let fixture = right().traffic(phase).fact(|status| status.monitoring = None);
-        decides(&fixture, State::Ready, "environment, code and health are as declared");
+        decides(&fixture, State::Ready, "environment, application and health are as declared");
     }
 }
 
 #[test]
-fn of_several_reasons_the_first_in_order_counts() {
+fn the_first_rule_that_applies_decides() {
     let nothing = Fixture::new().fact(|status| status.reachability = Some(unreachable(60, start())));
     decides(&nothing, State::Initializing, "there is no machine");
-    decides(&nothing.clone().running(), State::Unknown, "the machine cannot be reached: no answer");
+    decides(&nothing.clone().running(), State::Unknown, "the machine is unreachable: no answer");
     let here = Fixture::new().running();
     decides(&here, State::Initializing, "the environment is not as declared");
-    decides(&here.clone().installed(), State::Initializing, "the load balancers do not know it as declared");
-    decides(&here.clone().installed().registered(), State::Deploying, "the deployed code is not as declared");
+    decides(
+        &here.clone().installed(),
+        State::Initializing,
+        "the Server is not registered with its load balancers as declared",
+    );
+    decides(&here.clone().installed().registered(), State::Deploying, "the application is not deployed as declared");
     let deployed = here.installed().registered().deployed();
     decides(&deployed, State::Deploying, "health is not proven");
-    decides(&deployed.healthy(), State::Ready, "environment, code and health are as declared");
+    decides(&deployed.healthy(), State::Ready, "environment, application and health are as declared");
 }
 
 #[test]
@@ -220,11 +228,11 @@ fn a_bare_server_needs_only_a_machine() {
     let bare = Fixture::bare();
     decides(&bare, State::Initializing, "there is no machine");
     decides(&bare.clone().running(), State::Initializing, "the environment is not as declared");
-    decides(&bare.running().installed(), State::Ready, "environment, code and health are as declared");
+    decides(&bare.running().installed(), State::Ready, "environment, application and health are as declared");
 }
 
 #[test]
-fn a_transition_says_from_where_when_why_and_by_whom() {
+fn a_transition_records_states_time_reason_and_author() {
     let mut fixture = Fixture::new();
     fixture.acknowledge();
     fixture.advance(5);

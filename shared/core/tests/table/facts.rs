@@ -1,16 +1,13 @@
-//! Small facts that others build on: leftovers, monitoring's digest, open tasks, expiry.
+//! What other rules build on: leftovers, the monitoring digest, open tasks, the expiry of locks.
 
-use berth_core::{
-    api::{Executor, Lock, MachinePhase, TaskKind, TrafficPhase},
-    lifecycle::{is_open, is_retired, leftovers, lock_expired, monitoring_digest, not_before, open_tasks},
-};
+use berth_core::api::{Executor, Lock, MachinePhase, TaskKind, TrafficPhase};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
 
-use crate::support::{Fixture, LOCK, machine_phase, start};
+use berth_testing::{Fixture, LOCK, machine_phase, start};
 
 #[test]
-fn what_is_left_of_a_server_is_named() {
-    let left = |fixture: Fixture| (leftovers(&fixture.server), is_retired(&fixture.server));
+fn leftovers_names_traffic_monitoring_and_machine() {
+    let left = |fixture: Fixture| (fixture.server.leftovers(), fixture.server.is_retired());
     assert_eq!(left(Fixture::new()), (vec![], true));
     assert_eq!(left(Fixture::new().all_right()), (vec!["traffic", "monitoring", "machine"], false));
     assert_eq!(left(Fixture::new().registered()), (vec!["traffic"], false));
@@ -27,8 +24,8 @@ fn what_is_left_of_a_server_is_named() {
 }
 
 #[test]
-fn the_digest_of_monitoring_covers_declaration_and_address() {
-    let digest = |fixture: &Fixture| monitoring_digest(&fixture.server);
+fn the_monitoring_digest_covers_declaration_and_address() {
+    let digest = |fixture: &Fixture| fixture.server.monitoring_digest();
     let running = Fixture::new().running();
     assert!(digest(&running).is_some_and(|digest| digest.len() == 10));
     assert_ne!(digest(&running), digest(&Fixture::new()));
@@ -38,7 +35,7 @@ fn the_digest_of_monitoring_covers_declaration_and_address() {
 }
 
 #[test]
-fn a_lock_expires_after_its_duration_and_not_at_it() {
+fn a_lock_expires_after_its_duration() {
     let since = Time(start());
     let lock = Lock {
         holder: "replicaset-controller/a".into(),
@@ -48,10 +45,10 @@ fn a_lock_expires_after_its_duration_and_not_at_it() {
         duration_seconds: LOCK,
     };
     let at = |seconds| start() + SignedDuration::from_secs(seconds);
-    assert!(!lock_expired(&lock, at(0)));
-    assert!(!lock_expired(&lock, at(30)));
-    assert!(lock_expired(&lock, at(31)));
-    assert!(!lock_expired(&lock, at(-100)));
+    assert!(!lock.is_expired(at(0)));
+    assert!(!lock.is_expired(at(30)));
+    assert!(lock.is_expired(at(31)));
+    assert!(!lock.is_expired(at(-100)));
 }
 
 #[test]
@@ -59,7 +56,7 @@ fn tasks_open_step_by_step() {
     let mut fixture = Fixture::new();
     fixture.acknowledge();
     let open = |fixture: &Fixture, executor| -> Vec<TaskKind> {
-        open_tasks(&fixture.server, executor).map(|task| task.kind).collect()
+        fixture.server.open_tasks(executor).map(|task| task.kind).collect()
     };
     assert_eq!(open(&fixture, Executor::ReplicasetController), [TaskKind::CreateMachine]);
     assert!(open(&fixture, Executor::LbController).is_empty());
@@ -74,23 +71,23 @@ fn tasks_open_step_by_step() {
 }
 
 #[test]
-fn a_task_of_a_state_that_was_left_is_not_open() {
+fn a_task_of_an_earlier_state_is_not_open() {
     let mut fixture = Fixture::ready().traffic(TrafficPhase::Serving);
     fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
     let task = fixture.task(TaskKind::HoldTraffic).clone();
-    assert!(is_open(&fixture.server, &task));
+    assert!(fixture.server.is_open(&task));
     let next = fixture.fact(|status| status.first_task_id = Some(task.id + 1));
-    assert!(!is_open(&next.server, &task));
+    assert!(!next.server.is_open(&task));
     let this = next.fact(|status| status.first_task_id = Some(task.id));
-    assert!(is_open(&this.server, &task));
+    assert!(this.server.is_open(&task));
 }
 
 #[test]
-fn not_before_is_the_time_of_the_task() {
+fn earliest_begin_is_not_before() {
     let mut fixture = Fixture::new();
     fixture.acknowledge();
     let mut task = fixture.task(TaskKind::CreateMachine).clone();
-    assert_eq!(not_before(&task), None);
+    assert_eq!(task.earliest_begin(), None);
     task.not_before = Some(Time(start()));
-    assert_eq!(not_before(&task), Some(start()));
+    assert_eq!(task.earliest_begin(), Some(start()));
 }

@@ -1,4 +1,4 @@
-//! Gates: a person's yes or no.
+//! Gates: tasks that a person approves or refuses.
 
 use berth_core::{
     api::{Approval, Approver, Executor, GatePoint, Outcome, State, TaskKind, TaskPhase},
@@ -10,7 +10,7 @@ use k8s_openapi::{
 };
 use serde_json::json;
 
-use crate::support::{Fixture, holder, person, reason, refusal, report, start};
+use berth_testing::{Fixture, holder, person, reason, refusal, report, start};
 
 use RefusalReason as R;
 use TaskKind::{CreateMachine, DeployApp, Gate, ReleaseTraffic};
@@ -20,7 +20,7 @@ fn gated() -> Fixture {
 }
 
 #[test]
-fn a_gate_that_is_passed_opens_what_is_behind_it_and_stays_passed() {
+fn an_approved_gate_opens_its_task_and_stays_approved() {
     let mut fixture = gated();
     assert_eq!(fixture.steps(), "Gate(CreateMachine) > CreateMachine > InstallPackages + RegisterBackend");
     fixture.report(Gate, "a", Outcome::Succeeded).unwrap();
@@ -37,7 +37,7 @@ fn a_gate_that_is_passed_opens_what_is_behind_it_and_stays_passed() {
 }
 
 #[test]
-fn replicaset_controller_passes_the_answer_on_and_nobody_else() {
+fn only_replicaset_controller_reports_on_gates() {
     let mut fixture = gated();
     for executor in [Executor::DeploymentController, Executor::LbController, Executor::MonitorController] {
         let yes = report(fixture.task(Gate), &holder(executor, "a"), Outcome::Succeeded);
@@ -53,44 +53,44 @@ fn replicaset_controller_passes_the_answer_on_and_nobody_else() {
 }
 
 #[test]
-fn a_changed_declaration_asks_again() {
+fn a_gate_has_to_be_approved_again_when_its_part_of_the_declaration_changes() {
     let mut fixture = Fixture::new().running().installed().registered().gate(GatePoint::DeployApp).decided();
     fixture.report(Gate, "a", Outcome::Succeeded).unwrap();
     let first = fixture.task(Gate).id;
     fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
     assert_eq!(fixture.steps(), "Gate(DeployApp) > DeployApp > CheckHealth");
     assert!(fixture.task(Gate).id > first);
-    // Another part of the declaration is no concern of this gate.
+    // A change of another part of the declaration does not affect this gate.
     fixture.report(Gate, "a", Outcome::Succeeded).unwrap();
     fixture.declare(|spec| spec.monitoring = None);
     assert_eq!(fixture.steps(), "DeployApp > CheckHealth");
-    // Back at what was approved before, the approval counts.
+    // The approval counts again when the declaration is again the one that was approved.
     fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r1".into()));
     assert_eq!(fixture.steps(), "DeployApp > CheckHealth");
 }
 
 #[test]
-fn a_gate_that_a_person_may_be_looking_at_is_replaced_and_not_changed() {
+fn a_pending_gate_is_replaced_and_not_changed() {
     let mut fixture = Fixture::new().running().installed().registered().gate(GatePoint::DeployApp).decided();
-    let looked_at = fixture.task(Gate).clone();
+    let shown = fixture.task(Gate).clone();
     fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
-    let old = fixture.status().tasks.iter().find(|task| task.id == looked_at.id).unwrap();
-    assert_eq!((old.phase, old.digest.as_str()), (TaskPhase::Cancelled, looked_at.digest.as_str()));
-    assert_ne!(fixture.task(Gate).digest, looked_at.digest);
-    let late = report(&looked_at, "replicaset-controller/a", Outcome::Succeeded);
+    let old = fixture.status().tasks.iter().find(|task| task.id == shown.id).unwrap();
+    assert_eq!((old.phase, old.digest.as_str()), (TaskPhase::Cancelled, shown.digest.as_str()));
+    assert_ne!(fixture.task(Gate).digest, shown.digest);
+    let late = report(&shown, "replicaset-controller/a", Outcome::Succeeded);
     assert_eq!(reason(fixture.write(Executor::ReplicasetController, |write| write.report(late))), R::NotOpen);
-    // A task that nobody has begun carries out the newer declaration just as well.
+    // The task after the gate was never begun, so it takes the newer declaration instead of being replaced.
     assert_eq!(fixture.status().tasks.iter().filter(|task| task.kind == DeployApp).count(), 1);
 }
 
 #[test]
-fn a_refusal_stops_there_and_says_so() {
+fn a_refused_gate_stalls_the_server() {
     let mut fixture = gated();
     let task_id = fixture.task(Gate).id;
     fixture.report(Gate, "a", Outcome::Failed).unwrap();
-    let said = format!("the gate before CreateMachine (task {task_id}): Failed");
-    assert_eq!(fixture.condition("Stalled"), ("True".into(), "GateRefused".into(), said.clone()));
-    assert_eq!(fixture.waiting_for(), format!("a person: {said}"));
+    let message = format!("the gate before CreateMachine (task {task_id}): Failed");
+    assert_eq!(fixture.condition("Stalled"), ("True".into(), "GateRefused".into(), message.clone()));
+    assert_eq!(fixture.waiting_for(), format!("a person: {message}"));
     for _ in 0..3 {
         fixture.acknowledge();
     }
@@ -101,7 +101,7 @@ fn a_refusal_stops_there_and_says_so() {
 }
 
 #[test]
-fn after_a_refusal_a_retry_or_another_declaration_asks_again() {
+fn a_retry_or_another_declaration_asks_for_a_refused_gate_again() {
     let mut fixture = gated();
     fixture.report(Gate, "a", Outcome::Failed).unwrap();
     let mut other = fixture.clone();
@@ -115,7 +115,7 @@ fn after_a_refusal_a_retry_or_another_declaration_asks_again() {
 }
 
 #[test]
-fn a_gate_that_is_no_longer_declared_holds_nobody_up() {
+fn a_gate_that_is_no_longer_declared_is_cancelled() {
     let mut fixture = gated();
     fixture.report(Gate, "a", Outcome::Failed).unwrap();
     fixture.declare(|spec| spec.gates.clear());
@@ -126,7 +126,7 @@ fn a_gate_that_is_no_longer_declared_holds_nobody_up() {
 }
 
 #[test]
-fn traffic_waits_for_its_gate_each_time_the_server_becomes_ready() {
+fn the_gate_before_traffic_has_to_be_approved_each_time_the_server_becomes_ready() {
     let mut fixture = Fixture::new().gate(GatePoint::ReleaseTraffic).decided();
     for kind in [CreateMachine, TaskKind::InstallPackages, TaskKind::RegisterBackend, DeployApp, TaskKind::CheckHealth]
     {
@@ -147,7 +147,7 @@ fn traffic_waits_for_its_gate_each_time_the_server_becomes_ready() {
 }
 
 #[test]
-fn before_its_gate_nothing_of_a_retired_server_is_touched() {
+fn a_gated_retirement_changes_nothing_before_its_approval() {
     let mut fixture = Fixture::new().gate(GatePoint::DestroyMachine).decided();
     fixture.perform_all();
     fixture.declare(|spec| spec.offline = true);
@@ -158,17 +158,13 @@ fn before_its_gate_nothing_of_a_retired_server_is_touched() {
     assert_eq!(reason(fixture.report(TaskKind::HoldTraffic, "a", Outcome::Running)), R::NotOpen);
     fixture.report(Gate, "a", Outcome::Succeeded).unwrap();
     fixture.perform_all();
-    assert!(berth_core::lifecycle::is_retired(&fixture.server));
+    assert!(fixture.server.is_retired());
 }
 
 #[test]
-fn an_approval_is_stamped_whatever_was_written_there() {
+fn the_approver_of_an_approval_is_overwritten_at_admission() {
     let approval = |approver: Option<Approver>| -> Approval {
-        let mut approval: Approval = serde_json::from_value(json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "Approval", "metadata": {"name": "yes"},
-            "spec": {"target": {"kind": "Server", "name": "web-0"}, "taskID": 1, "decision": "Approve"}
-        }))
-        .unwrap();
+        let mut approval: Approval = berth_testing::approval(json!({"spec": {"taskID": 1}}));
         approval.spec.approver = approver;
         approval
     };

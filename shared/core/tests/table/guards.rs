@@ -8,9 +8,9 @@ use berth_core::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
-use crate::support::{Fixture, controller, person, reason, start};
+use berth_testing::{Fixture, controller, person, reason, start};
 
-/// Every field of the status that is stored, another value for it, and who may write that.
+/// Every stored field of the status, another value for it, and the executor that may write it.
 fn fields() -> Vec<(&'static str, Value, Option<Executor>)> {
     use Executor::{DeploymentController, LbController, MonitorController, ReplicasetController};
     let time = "2020-01-01T00:00:00Z";
@@ -43,7 +43,7 @@ fn fields() -> Vec<(&'static str, Value, Option<Executor>)> {
     ]
 }
 
-/// A Server about which everything is known.
+/// A Server with a value in every field of its status.
 fn known() -> Fixture {
     let mut fixture = Fixture::new().decided();
     fixture.perform_all();
@@ -57,7 +57,7 @@ fn authors() -> Vec<(String, Option<Executor>)> {
 }
 
 #[test]
-fn every_field_is_written_by_its_owner_alone() {
+fn only_its_owner_writes_a_status_field() {
     let old = known().server;
     for (name, value, owner) in fields() {
         for (username, executor) in authors() {
@@ -89,7 +89,7 @@ fn every_field_is_written_by_its_owner_alone() {
 }
 
 #[test]
-fn the_table_of_fields_is_complete() {
+fn the_table_of_fields_covers_the_whole_status() {
     let mut every = json!({"claim": null, "report": null});
     for (name, value, _) in fields() {
         every[name] = value;
@@ -101,7 +101,7 @@ fn the_table_of_fields_is_complete() {
     every["conditions"] = json!([{"type": "Ready", "status": "True", "reason": "R", "message": "",
         "lastTransitionTime": "2020-01-01T00:00:00Z"}]);
     let status: berth_core::api::ServerStatus = serde_json::from_value(every.clone()).unwrap();
-    // Every field has a value here, so one that the table lacks would be missing in what is written.
+    // Every field has a value here, so a field that the table lacks would be missing in the JSON.
     let names = |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
     let berth_core::api::ServerStatus {
         observed_generation: Some(_),
@@ -139,7 +139,7 @@ fn the_table_of_fields_is_complete() {
 }
 
 #[test]
-fn a_write_that_changes_nothing_is_anybodys() {
+fn anybody_may_write_without_changing_anything() {
     for (username, _) in authors() {
         let mut fixture = known();
         let before = fixture.server.clone();
@@ -149,7 +149,7 @@ fn a_write_that_changes_nothing_is_anybodys() {
 }
 
 #[test]
-fn health_of_another_epoch_makes_no_sense() {
+fn health_of_another_epoch_is_refused() {
     let old = known().server;
     let epoch = old.status.as_ref().unwrap().epoch.unwrap();
     for wrong in [epoch - 1, epoch + 1] {
@@ -168,14 +168,14 @@ fn health_of_another_epoch_makes_no_sense() {
 }
 
 #[test]
-fn old_health_stays_when_others_write() {
+fn health_of_an_earlier_epoch_does_not_block_other_writes() {
     let mut fixture = known().fact(|status| status.epoch = Some(status.epoch.unwrap() + 1));
     fixture.acknowledge();
     assert!(fixture.status().health.is_some());
 }
 
 #[test]
-fn a_persons_wishes_are_not_a_controllers_to_write() {
+fn controllers_cannot_write_fields_that_only_people_change() {
     use berth_core::api::{Force, Request, State};
     type Change = fn(&mut Server);
     let changes: [(&str, Change); 3] = [
@@ -189,12 +189,12 @@ fn a_persons_wishes_are_not_a_controllers_to_write() {
         ("spec.offline", |server| server.spec.offline = false),
     ];
     for (field, change) in changes {
-        // replicaset-controller may ask for another try, see `lost`.
+        // replicaset-controller may retry, see `unreachable.rs`.
         let may = |executor: &Executor| field == "spec.retry" && *executor == Executor::ReplicasetController;
         for executor in Executor::CONTROLLERS.into_iter().filter(|e| !may(e)) {
             let mut fixture = Fixture::new().spec(|spec| spec.offline = true);
             let result = fixture.update(&controller(executor), change);
-            let Err(crate::support::Denied::Refused(refusal)) = result else { panic!("{field}: {result:?}") };
+            let Err(berth_testing::Denied::Refused(refusal)) = result else { panic!("{field}: {result:?}") };
             assert_eq!((refusal.field.as_str(), refusal.reason), (field, RefusalReason::NotAPerson));
             assert_eq!(refusal.message, format!("only a person changes this, not {executor}"));
         }
@@ -204,7 +204,7 @@ fn a_persons_wishes_are_not_a_controllers_to_write() {
 }
 
 #[test]
-fn a_controller_may_retire_a_server_and_keep_what_a_person_wrote() {
+fn a_controller_may_retire_a_server_that_a_person_forced() {
     use berth_core::api::{Force, State};
     let mut fixture = Fixture::new();
     let force = Force { state: State::Ready, reason: "x".into(), by: None, at: None, declaration: None };
@@ -218,7 +218,7 @@ fn a_controller_may_retire_a_server_and_keep_what_a_person_wrote() {
 }
 
 #[test]
-fn every_reason_has_its_own_name() {
+fn every_refusal_reason_has_its_own_name() {
     use RefusalReason as R;
     let reasons = [
         (R::Field, "Field"),

@@ -1,11 +1,11 @@
-//! The task table: which tasks a state has, in which steps, with gates, and without what is already true.
+//! The task table: the tasks of each state, in steps, with gates, without tasks whose result is true already.
 
 use berth_core::{
     api::{GatePoint, MonitoringPhase, State, TaskKind, TrafficPhase},
     lifecycle::plan,
 };
 
-use crate::support::{Fixture, start, unreachable};
+use berth_testing::{Fixture, start, unreachable};
 
 /// The tasks that are planned for a state, in steps.
 fn planned(fixture: &Fixture, state: State) -> String {
@@ -19,10 +19,7 @@ fn planned(fixture: &Fixture, state: State) -> String {
             other => panic!("step {} after {step}, {other} apart", task.step),
         }
         step = task.step;
-        match task.gate {
-            Some(point) => out.push_str(&format!("Gate({point})")),
-            None => out.push_str(&task.kind.to_string()),
-        }
+        out.push_str(&task.gate.map_or(task.kind.to_string(), |point| format!("Gate({point})")));
     }
     out
 }
@@ -37,7 +34,7 @@ fn all_gates(fixture: Fixture) -> Fixture {
 }
 
 #[test]
-fn initializing() {
+fn tasks_of_initializing() {
     plans(&Fixture::new(), State::Initializing, "CreateMachine > InstallPackages + RegisterBackend");
     plans(&Fixture::new().running(), State::Initializing, "InstallPackages + RegisterBackend");
     plans(&Fixture::new().running().installed(), State::Initializing, "RegisterBackend");
@@ -50,7 +47,7 @@ fn initializing() {
 }
 
 #[test]
-fn initializing_with_gates() {
+fn tasks_of_initializing_with_gates() {
     plans(
         &all_gates(Fixture::new()),
         State::Initializing,
@@ -58,14 +55,14 @@ fn initializing_with_gates() {
     );
     let serving = all_gates(Fixture::new().running()).traffic(TrafficPhase::Serving);
     plans(&serving, State::Initializing, "HoldTraffic > Gate(InstallPackages) > InstallPackages");
-    // A gate stands before its task only.
+    // There is a gate only if the task that it holds up is needed.
     plans(&all_gates(Fixture::new().running().installed()), State::Initializing, "RegisterBackend");
     let other = Fixture::new().gate(GatePoint::DeployApp).gate(GatePoint::ReleaseTraffic);
     plans(&other, State::Initializing, "CreateMachine > InstallPackages + RegisterBackend");
 }
 
 #[test]
-fn deploying() {
+fn tasks_of_deploying() {
     let here = Fixture::new().running().installed().registered();
     plans(&here, State::Deploying, "DeployApp > CheckHealth");
     plans(&here.clone().healthy(), State::Deploying, "DeployApp > CheckHealth");
@@ -77,7 +74,7 @@ fn deploying() {
 }
 
 #[test]
-fn deploying_with_gates() {
+fn tasks_of_deploying_with_gates() {
     let here = all_gates(Fixture::new().running().installed().traffic(TrafficPhase::Serving));
     plans(&here, State::Deploying, "HoldTraffic > Gate(DeployApp) > DeployApp > CheckHealth");
     plans(&here.deployed(), State::Deploying, "HoldTraffic > CheckHealth");
@@ -103,7 +100,7 @@ fn ready() {
 }
 
 #[test]
-fn ready_with_gates() {
+fn tasks_of_ready_with_gates() {
     let held = all_gates(Fixture::new()).all_right().registered().fact(|status| status.monitoring = None);
     plans(&held, State::Ready, "Gate(ReleaseTraffic) > ReleaseTraffic + BindMonitoring");
     plans(&held.traffic(TrafficPhase::Serving), State::Ready, "BindMonitoring");
@@ -114,33 +111,38 @@ fn request(id: &str) -> berth_core::api::Request {
 }
 
 #[test]
-fn unknown() {
-    let lost = |fixture: Fixture| fixture.fact(|status| status.reachability = Some(unreachable(60, start())));
+fn tasks_of_unknown() {
+    let unreachable_machine =
+        |fixture: Fixture| fixture.fact(|status| status.reachability = Some(unreachable(60, start())));
     let right = Fixture::new().all_right();
-    plans(&lost(right.clone()), State::Unknown, "HoldTraffic + PauseMonitoring > AwaitRecovery");
-    plans(&lost(right.clone().registered()), State::Unknown, "PauseMonitoring > AwaitRecovery");
+    plans(&unreachable_machine(right.clone()), State::Unknown, "HoldTraffic + PauseMonitoring > AwaitRecovery");
+    plans(&unreachable_machine(right.clone().registered()), State::Unknown, "PauseMonitoring > AwaitRecovery");
     let paused = right.clone().monitoring(MonitoringPhase::Paused);
-    plans(&lost(paused.clone()), State::Unknown, "HoldTraffic > AwaitRecovery");
-    plans(&lost(paused.registered()), State::Unknown, "AwaitRecovery");
+    plans(&unreachable_machine(paused.clone()), State::Unknown, "HoldTraffic > AwaitRecovery");
+    plans(&unreachable_machine(paused.registered()), State::Unknown, "AwaitRecovery");
     let reboots = right.clone().spec(|spec| spec.reboot = Some(request("1")));
-    plans(&lost(reboots.clone()), State::Unknown, "HoldTraffic + PauseMonitoring > RebootMachine > AwaitRecovery");
     plans(
-        &lost(reboots.clone().fact(|status| status.observed_reboot = Some("1".into()))),
+        &unreachable_machine(reboots.clone()),
+        State::Unknown,
+        "HoldTraffic + PauseMonitoring > RebootMachine > AwaitRecovery",
+    );
+    plans(
+        &unreachable_machine(reboots.clone().fact(|status| status.observed_reboot = Some("1".into()))),
         State::Unknown,
         "HoldTraffic + PauseMonitoring > AwaitRecovery",
     );
     plans(
-        &lost(reboots.clone().fact(|status| status.observed_reboot = Some("0".into()))),
+        &unreachable_machine(reboots.clone().fact(|status| status.observed_reboot = Some("0".into()))),
         State::Unknown,
         "HoldTraffic + PauseMonitoring > RebootMachine > AwaitRecovery",
     );
-    // Forced, with a machine that answers.
+    // The Server is forced to be Unknown; its machine is reachable.
     plans(&reboots, State::Unknown, "HoldTraffic + PauseMonitoring");
-    plans(&all_gates(lost(right)), State::Unknown, "HoldTraffic + PauseMonitoring > AwaitRecovery");
+    plans(&all_gates(unreachable_machine(right)), State::Unknown, "HoldTraffic + PauseMonitoring > AwaitRecovery");
 }
 
 #[test]
-fn offline() {
+fn tasks_of_offline() {
     let serving = Fixture::new().all_right();
     plans(&serving, State::Offline, "HoldTraffic > RemoveBackend + UnbindMonitoring > DestroyMachine");
     plans(&serving.clone().registered(), State::Offline, "RemoveBackend + UnbindMonitoring > DestroyMachine");
@@ -153,7 +155,7 @@ fn offline() {
 }
 
 #[test]
-fn offline_with_gates() {
+fn tasks_of_offline_with_gates() {
     let all = "Gate(DestroyMachine) > HoldTraffic > RemoveBackend + UnbindMonitoring > DestroyMachine";
     plans(&all_gates(Fixture::new()).all_right(), State::Offline, all);
     plans(&all_gates(Fixture::new().running()), State::Offline, "Gate(DestroyMachine) > DestroyMachine");
@@ -162,7 +164,7 @@ fn offline_with_gates() {
 }
 
 #[test]
-fn every_task_has_its_executor_and_the_lock_where_it_touches_the_machine() {
+fn tasks_on_the_machine_need_the_lock_and_every_task_has_an_executor() {
     use TaskKind as K;
     use berth_core::api::Executor as E;
     let table = [
@@ -191,7 +193,7 @@ fn every_task_has_its_executor_and_the_lock_where_it_touches_the_machine() {
 }
 
 #[test]
-fn a_whole_life_goes_through_the_states_of_the_table() {
+fn a_whole_life_passes_through_the_states_of_the_task_table() {
     use State::{Deploying, Initializing, Offline, Ready};
     let mut life = Fixture::new();
     life.acknowledge();
@@ -206,5 +208,5 @@ fn a_whole_life_goes_through_the_states_of_the_table() {
     life.perform_all();
     let states: Vec<State> = life.status().transitions.iter().map(|t| t.to).collect();
     assert_eq!(states, [Initializing, Deploying, Ready, Deploying, Ready, Offline]);
-    assert!(berth_core::lifecycle::is_retired(&life.server));
+    assert!(life.server.is_retired());
 }

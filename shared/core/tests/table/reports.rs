@@ -1,4 +1,4 @@
-//! Reports: who may report on what, and what a report brings about.
+//! Reports: who may report on which task, and what a report changes.
 
 use berth_core::{
     api::{Executor, Outcome, Report, TaskKind, TaskPhase, TrafficPhase},
@@ -6,7 +6,7 @@ use berth_core::{
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
 
-use crate::support::{Fixture, LOCK, holder, machine, person, reason, refusal, report};
+use berth_testing::{Fixture, LOCK, holder, machine, person, reason, refusal, report};
 
 use RefusalReason as R;
 use TaskKind::{CheckHealth, CreateMachine, HoldTraffic, InstallPackages, RegisterBackend};
@@ -17,13 +17,13 @@ fn claimed() -> Fixture {
     fixture
 }
 
-/// A Server with a task that needs no lock.
+/// A Server with an open task that needs no lock.
 fn unlocked() -> Fixture {
     Fixture::new().running().installed().decided()
 }
 
 #[test]
-fn success_ends_the_task_and_releases_the_lock() {
+fn a_successful_report_finishes_the_task_and_releases_the_lock() {
     let mut fixture = claimed();
     fixture.advance(3);
     fixture
@@ -37,7 +37,7 @@ fn success_ends_the_task_and_releases_the_lock() {
 }
 
 #[test]
-fn a_result_counts_once() {
+fn a_second_report_on_a_finished_task_is_refused() {
     let mut fixture = claimed();
     let again = report(fixture.task(CreateMachine), "replicaset-controller/a", Outcome::Succeeded);
     fixture
@@ -63,7 +63,7 @@ fn only_the_holder_reports_on_a_task_that_needs_the_lock() {
     let mut released = claimed();
     released.claim_for(CreateMachine, "a", 0).unwrap();
     assert_eq!(reason(released.report(CreateMachine, "a", Outcome::Succeeded)), R::NotHolder);
-    // A lock for another task does not help.
+    // A lock for another task is not enough.
     let mut other = claimed();
     other
         .report_with(CreateMachine, "a", Outcome::Succeeded, |write| write.machine(Some(machine("m1", "b1"))))
@@ -78,7 +78,7 @@ fn only_the_holder_reports_on_a_task_that_needs_the_lock() {
 }
 
 #[test]
-fn a_holder_whose_task_does_not_run_is_refused() {
+fn a_report_on_a_task_that_does_not_run_is_refused() {
     let mut fixture = claimed();
     let id = fixture.task(CreateMachine).id;
     fixture = fixture.fact(|status| status.tasks.iter_mut().find(|t| t.id == id).unwrap().phase = TaskPhase::Pending);
@@ -86,7 +86,7 @@ fn a_holder_whose_task_does_not_run_is_refused() {
 }
 
 #[test]
-fn the_report_of_another_executor_or_a_person_is_refused() {
+fn reports_of_another_executor_or_a_person_are_refused() {
     let mut fixture = claimed();
     for executor in [Executor::DeploymentController, Executor::LbController, Executor::MonitorController] {
         let wrong = report(fixture.task(CreateMachine), &holder(executor, "a"), Outcome::Succeeded);
@@ -111,7 +111,7 @@ fn a_report_on_an_unknown_task_is_refused() {
 }
 
 #[test]
-fn a_task_without_a_lock_is_reported_from_pending() {
+fn a_pending_task_without_a_lock_can_be_reported_on() {
     let mut fixture = unlocked();
     fixture.perform(RegisterBackend);
     let task = fixture.task(RegisterBackend);
@@ -120,7 +120,7 @@ fn a_task_without_a_lock_is_reported_from_pending() {
 }
 
 #[test]
-fn work_that_takes_time_is_reported_running_first() {
+fn a_running_report_begins_a_task_without_a_lock() {
     let mut fixture = unlocked();
     fixture.report(RegisterBackend, "a", Outcome::Running).unwrap();
     let begun = Some(Time(fixture.now));
@@ -137,7 +137,7 @@ fn work_that_takes_time_is_reported_running_first() {
 }
 
 #[test]
-fn news_of_a_locked_task_keeps_the_lock() {
+fn a_running_report_keeps_the_lock() {
     let mut fixture = claimed();
     fixture.report(CreateMachine, "a", Outcome::Running).unwrap();
     assert_eq!(fixture.status().lock.as_ref().unwrap().holder, "replicaset-controller/a");
@@ -145,7 +145,7 @@ fn news_of_a_locked_task_keeps_the_lock() {
 }
 
 #[test]
-fn a_lock_of_somebody_else_survives_the_report_on_a_task_without_one() {
+fn a_report_on_a_task_without_a_lock_keeps_the_lock_of_another_holder() {
     let mut fixture = Fixture::new().running().decided();
     fixture.claim(InstallPackages, "a").unwrap();
     fixture.perform(RegisterBackend);
@@ -153,7 +153,7 @@ fn a_lock_of_somebody_else_survives_the_report_on_a_task_without_one() {
 }
 
 #[test]
-fn a_task_whose_turn_has_not_come_cannot_be_reported_on() {
+fn a_task_that_is_not_open_cannot_be_reported_on() {
     let mut fixture = Fixture::new().decided();
     assert_eq!(
         refusal(fixture.report(RegisterBackend, "a", Outcome::Succeeded)),
@@ -162,7 +162,7 @@ fn a_task_whose_turn_has_not_come_cannot_be_reported_on() {
 }
 
 #[test]
-fn a_retry_waits_and_counts_attempts_until_they_are_used_up() {
+fn a_retry_sets_not_before_until_the_attempts_are_used_up() {
     let mut fixture = claimed();
     let retry = |fixture: &mut Fixture| {
         let wait = Some(20);
@@ -188,7 +188,7 @@ fn a_retry_waits_and_counts_attempts_until_they_are_used_up() {
 }
 
 #[test]
-fn a_retry_of_a_task_without_a_lock_counts_its_attempts_too() {
+fn a_retry_of_a_task_without_a_lock_counts_attempts() {
     let mut fixture = unlocked();
     for attempt in 1..3 {
         fixture.report(RegisterBackend, "a", Outcome::Retry).unwrap();
@@ -203,7 +203,7 @@ fn a_retry_of_a_task_without_a_lock_counts_its_attempts_too() {
 }
 
 #[test]
-fn a_negative_wait_is_none() {
+fn a_negative_retry_delay_is_no_delay() {
     let mut fixture = unlocked();
     let retry = report(fixture.task(RegisterBackend), "lb-controller/a", Outcome::Retry);
     fixture
@@ -213,7 +213,7 @@ fn a_negative_wait_is_none() {
 }
 
 #[test]
-fn failure_needs_no_further_attempt() {
+fn a_failed_report_ends_the_task_at_once() {
     let mut fixture = claimed();
     fixture.report(CreateMachine, "a", Outcome::Failed).unwrap();
     assert_eq!((fixture.phase(CreateMachine), fixture.task(CreateMachine).attempts), (TaskPhase::Failed, 1));
@@ -224,7 +224,7 @@ fn failure_needs_no_further_attempt() {
 }
 
 #[test]
-fn a_late_report_is_refused_and_the_facts_alone_are_accepted() {
+fn a_report_on_a_cancelled_task_is_refused_but_its_facts_are_accepted() {
     let mut fixture = claimed();
     fixture.declare(|spec| spec.offline = true);
     let late =
@@ -243,7 +243,7 @@ fn a_late_report_is_refused_and_the_facts_alone_are_accepted() {
 }
 
 #[test]
-fn a_late_report_after_a_takeover_is_refused_in_both_phases() {
+fn a_report_is_refused_after_another_holder_took_the_lock() {
     let mut fixture = claimed();
     fixture.advance(i64::from(LOCK) + 1);
     fixture.claim(CreateMachine, "b").unwrap();
@@ -255,7 +255,7 @@ fn a_late_report_after_a_takeover_is_refused_in_both_phases() {
 }
 
 #[test]
-fn a_success_that_the_facts_do_not_bear_out_is_tried_again() {
+fn a_success_that_the_facts_contradict_is_planned_again() {
     let mut fixture = claimed();
     let first = fixture.task(CreateMachine).id;
     fixture.report(CreateMachine, "a", Outcome::Succeeded).unwrap();
@@ -263,7 +263,7 @@ fn a_success_that_the_facts_do_not_bear_out_is_tried_again() {
 }
 
 #[test]
-fn a_check_that_runs_is_reported_by_any_instance() {
+fn any_instance_may_report_on_a_task_without_a_lock() {
     let mut fixture = Fixture::new().running().installed().registered().deployed().decided();
     fixture.report(CheckHealth, "a", Outcome::Running).unwrap();
     fixture.report(CheckHealth, "b", Outcome::Failed).unwrap();
@@ -271,10 +271,10 @@ fn a_check_that_runs_is_reported_by_any_instance() {
 }
 
 #[test]
-fn draining_is_seen_while_it_lasts() {
+fn draining_is_visible_in_the_traffic_fact() {
     let mut fixture = Fixture::ready();
     fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
-    let fact = crate::support::traffic(&fixture.server, TrafficPhase::Draining);
+    let fact = berth_testing::traffic(&fixture.server, TrafficPhase::Draining);
     fixture.report_with(HoldTraffic, "a", Outcome::Running, |write| write.traffic(fact)).unwrap();
     assert_eq!(
         (fixture.phase(HoldTraffic), fixture.steps().as_str()),
@@ -285,7 +285,7 @@ fn draining_is_seen_while_it_lasts() {
 }
 
 #[test]
-fn traffic_waits_until_whoever_has_the_machine_in_hand_has_stopped() {
+fn traffic_is_not_released_while_a_lock_is_held() {
     use berth_core::api::{Force, State};
     let mut fixture = Fixture::new().running().registered().decided();
     fixture.claim(InstallPackages, "a").unwrap();

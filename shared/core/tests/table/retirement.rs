@@ -1,4 +1,4 @@
-//! The end: the finalizer, and giving a Server up.
+//! The finalizer of a Server, and abandoning a Server.
 
 use berth_core::{
     FINALIZER,
@@ -6,7 +6,7 @@ use berth_core::{
     lifecycle::{ABANDON_ANNOTATION, RefusalReason},
 };
 
-use crate::support::{Denied, Fixture, controller, created, full_spec, person, refusal};
+use berth_testing::{Denied, Fixture, controller, created, full_spec, person, refusal};
 
 fn let_go(server: &mut Server) {
     server.metadata.finalizers.get_or_insert_default().retain(|finalizer| finalizer != FINALIZER);
@@ -23,13 +23,13 @@ fn a_new_server_gets_the_finalizer_once() {
     for before in [vec!["other", FINALIZER], vec!["other"]] {
         let mut server = created(full_spec());
         server.metadata.finalizers = Some(before.into_iter().map(str::to_owned).collect());
-        let admitted = berth_core::lifecycle::admit_create(server, &author, crate::support::start()).unwrap();
+        let admitted = berth_core::lifecycle::admit_create(server, &author, berth_testing::start()).unwrap();
         assert_eq!(admitted.metadata.finalizers, Some(vec!["other".to_owned(), FINALIZER.to_owned()]));
     }
 }
 
 #[test]
-fn the_finalizer_stays_until_traffic_monitoring_and_machine_are_gone() {
+fn the_finalizer_cannot_be_removed_before_traffic_monitoring_and_machine_are_gone() {
     let mut fixture = Fixture::new().decided();
     fixture.perform_all();
     fixture.delete();
@@ -50,7 +50,7 @@ fn the_finalizer_stays_until_traffic_monitoring_and_machine_are_gone() {
 }
 
 #[test]
-fn a_person_cannot_just_take_the_finalizer_away() {
+fn a_person_cannot_remove_the_finalizer_without_abandoning_the_server() {
     let mut fixture = Fixture::ready();
     assert_eq!(refusal(fixture.update(&person("ann"), let_go)).1, RefusalReason::CleanupIncomplete);
     assert_eq!(
@@ -60,7 +60,7 @@ fn a_person_cannot_just_take_the_finalizer_away() {
 }
 
 #[test]
-fn a_person_who_says_why_gives_a_server_up() {
+fn a_person_abandons_a_server_by_an_annotation_with_a_reason() {
     let mut silent = Fixture::ready();
     let result = silent.update(&person("ann"), |server| {
         abandon(server, "");
@@ -86,7 +86,7 @@ fn a_person_who_says_why_gives_a_server_up() {
 }
 
 #[test]
-fn other_finalizers_and_other_writes_are_left_alone() {
+fn other_finalizers_and_other_writes_are_not_restricted() {
     let mut fixture = Fixture::ready();
     fixture.server.metadata.finalizers = Some(vec![FINALIZER.into(), "other".into()]);
     fixture.update(&person("ann"), |s| s.metadata.finalizers = Some(vec![FINALIZER.into()])).unwrap();
@@ -96,7 +96,7 @@ fn other_finalizers_and_other_writes_are_left_alone() {
 }
 
 #[test]
-fn a_machine_that_may_exist_keeps_the_object() {
+fn the_finalizer_stays_while_a_machine_may_exist() {
     let mut fixture = Fixture::bare().decided();
     fixture.claim(TaskKind::CreateMachine, "a").unwrap();
     fixture.delete();

@@ -1,8 +1,8 @@
-//! What a Server says about itself.
+//! Conditions and `waitingFor`.
 
 use berth_core::api::{Executor, GatePoint, Outcome, TaskKind, TrafficPhase};
 
-use crate::support::{Fixture, unreachable};
+use berth_testing::{Fixture, unreachable};
 
 fn says(fixture: &Fixture, ready: &str, reason: &str, stalled: &str, waiting_for: &str) {
     assert_eq!(fixture.waiting_for(), waiting_for);
@@ -12,7 +12,7 @@ fn says(fixture: &Fixture, ready: &str, reason: &str, stalled: &str, waiting_for
 }
 
 #[test]
-fn what_is_open_is_what_it_waits_for() {
+fn waiting_for_names_the_open_tasks() {
     let mut fixture = Fixture::new().decided();
     says(&fixture, "False", "Initializing", "False", "CreateMachine by replicaset-controller");
     assert_eq!(fixture.condition("Stalled"), ("False".into(), "Progressing".into(), String::new()));
@@ -35,7 +35,7 @@ fn what_is_open_is_what_it_waits_for() {
 }
 
 #[test]
-fn a_lost_machine_is_waited_for() {
+fn waiting_for_names_an_unreachable_machine() {
     let mut fixture = Fixture::ready().traffic(TrafficPhase::Held);
     let fact = unreachable(60, fixture.now);
     fixture.write(Executor::MonitorController, |write| write.reachability(fact)).unwrap();
@@ -44,7 +44,7 @@ fn a_lost_machine_is_waited_for() {
 }
 
 #[test]
-fn a_gate_waits_for_a_person() {
+fn a_pending_gate_waits_for_a_person() {
     let fixture = Fixture::new().gate(GatePoint::CreateMachine).decided();
     let id = fixture.task(TaskKind::Gate).id;
     says(
@@ -57,7 +57,7 @@ fn a_gate_waits_for_a_person() {
 }
 
 #[test]
-fn a_failure_waits_for_a_person() {
+fn a_failed_task_waits_for_a_person() {
     let mut fixture = Fixture::new().decided();
     fixture.claim(TaskKind::CreateMachine, "a").unwrap();
     fixture.report(TaskKind::CreateMachine, "a", Outcome::Failed).unwrap();
@@ -67,7 +67,7 @@ fn a_failure_waits_for_a_person() {
 }
 
 #[test]
-fn a_failure_beside_other_work_is_said_first() {
+fn a_failure_is_reported_before_other_open_tasks() {
     let mut fixture = Fixture::new().running().decided();
     fixture.report(TaskKind::RegisterBackend, "a", Outcome::Failed).unwrap();
     let id = fixture.task(TaskKind::RegisterBackend).id;
@@ -76,14 +76,14 @@ fn a_failure_beside_other_work_is_said_first() {
 }
 
 #[test]
-fn a_retired_server_waits_for_its_removal() {
+fn a_retired_server_waits_for_replicaset_controller() {
     let mut fixture = Fixture::new().decided();
     fixture.declare(|spec| spec.offline = true);
     says(&fixture, "False", "Offline", "False", "removal by replicaset-controller");
 }
 
 #[test]
-fn what_was_decided_for_is_the_generation_of_now() {
+fn observed_generation_is_the_generation_of_the_decision() {
     let mut fixture = Fixture::new();
     fixture.server.metadata.generation = Some(7);
     fixture.acknowledge();

@@ -1,11 +1,11 @@
-//! Trust: what calls facts in question, and what proves them.
+//! Trust in facts: which writes make them doubtful, and which prove them.
 
 use berth_core::api::{
     AppFact, EnvironmentFact, Executor, InstalledPackage, MachineFact, MachinePhase, Outcome, State, TaskKind,
     TaskPhase, TrafficPhase,
 };
 
-use crate::support::{Fixture, app, environment, machine, machine_phase, unreachable};
+use berth_testing::{Fixture, app, environment, machine, machine_phase, unreachable};
 
 fn ready() -> Fixture {
     let mut fixture = Fixture::new().decided();
@@ -24,7 +24,7 @@ fn verified(fixture: &Fixture) -> (bool, bool) {
 }
 
 #[test]
-fn a_reboot_calls_everything_in_question() {
+fn a_reboot_makes_all_facts_unverified() {
     let mut fixture = ready();
     let before = epoch(&fixture);
     fixture.write(Executor::ReplicasetController, |write| write.machine(Some(machine("m1", "another")))).unwrap();
@@ -36,7 +36,7 @@ fn a_reboot_calls_everything_in_question() {
 }
 
 #[test]
-fn other_news_of_the_machine_calls_nothing_in_question() {
+fn other_changes_of_the_machine_fact_keep_facts_verified() {
     let mut fixture = ready();
     let before = epoch(&fixture);
     let known = fixture.status().machine.clone().unwrap();
@@ -47,7 +47,7 @@ fn other_news_of_the_machine_calls_nothing_in_question() {
 }
 
 #[test]
-fn another_machine_has_nothing_on_it() {
+fn another_machine_clears_the_facts_about_it() {
     for other in [Some(machine("m2", "b9")), Some(machine_phase(MachinePhase::Gone)), None] {
         let mut fixture = ready();
         let before = epoch(&fixture);
@@ -62,7 +62,7 @@ fn another_machine_has_nothing_on_it() {
 }
 
 #[test]
-fn a_lost_machine_that_is_replaced_is_reachable_until_the_contrary_is_known() {
+fn another_machine_is_not_unreachable_because_the_previous_one_was() {
     let mut fixture = ready();
     let fact = unreachable(60, fixture.now);
     fixture.write(Executor::MonitorController, |write| write.reachability(fact)).unwrap();
@@ -72,7 +72,7 @@ fn a_lost_machine_that_is_replaced_is_reachable_until_the_contrary_is_known() {
 }
 
 #[test]
-fn a_machine_that_is_gone_stays_the_one_that_was() {
+fn removing_the_fact_of_a_machine_that_is_gone_is_no_other_machine() {
     let mut gone = Fixture::new().fact(|status| {
         status.machine = Some(MachineFact { phase: MachinePhase::Gone, ..machine("m1", "b1") });
     });
@@ -89,7 +89,7 @@ fn a_machine_that_is_gone_stays_the_one_that_was() {
 }
 
 #[test]
-fn other_packages_or_code_call_health_in_question_and_nothing_else() {
+fn changed_packages_or_application_require_a_new_proof_of_health() {
     let mut fixture = ready();
     let before = epoch(&fixture);
     let mut fact = environment(&fixture.server.spec);
@@ -106,7 +106,7 @@ fn other_packages_or_code_call_health_in_question_and_nothing_else() {
 }
 
 #[test]
-fn the_same_facts_again_call_nothing_in_question() {
+fn writing_the_same_facts_again_keeps_them_verified() {
     let mut fixture = ready();
     let before = fixture.server.clone();
     let (environment, app) = (environment(&fixture.server.spec), app(&fixture.server.spec));
@@ -116,16 +116,16 @@ fn the_same_facts_again_call_nothing_in_question() {
 }
 
 #[test]
-fn only_the_report_that_it_was_done_proves_a_fact() {
+fn only_a_report_of_success_verifies_a_fact() {
     let mut fixture = ready();
     fixture.write(Executor::ReplicasetController, |write| write.machine(Some(machine("m1", "another")))).unwrap();
     let (fact, code) = (environment(&fixture.server.spec), app(&fixture.server.spec));
-    // A fact without a report, however much it claims.
+    // A fact without a report, even if it says that it is verified.
     fixture.write(Executor::ReplicasetController, |write| write.environment(fact.clone())).unwrap();
     fixture.write(Executor::DeploymentController, |write| write.app(code.clone())).unwrap();
     assert_eq!((verified(&fixture), fixture.state()), ((false, false), State::Initializing));
     fixture.perform(TaskKind::HoldTraffic);
-    // An attempt that does not succeed.
+    // A report on an attempt that did not succeed.
     for outcome in [Outcome::Running, Outcome::Retry] {
         fixture.claim(TaskKind::InstallPackages, "a").unwrap();
         fixture.report_with(TaskKind::InstallPackages, "a", outcome, |write| write.environment(fact.clone())).unwrap();
@@ -144,14 +144,14 @@ fn only_the_report_that_it_was_done_proves_a_fact() {
 }
 
 #[test]
-fn the_success_of_another_task_proves_nothing() {
+fn the_success_of_another_task_verifies_nothing() {
     let mut fixture = Fixture::new().running().decided();
     let (fact, code) = (environment(&fixture.server.spec), app(&fixture.server.spec));
     fixture = fixture.fact(|status| {
         status.environment = Some(EnvironmentFact { verified: false, ..fact.clone() });
         status.app = code.clone().map(|code| AppFact { verified: false, ..code });
     });
-    let traffic = crate::support::traffic(&fixture.server, TrafficPhase::Held);
+    let traffic = berth_testing::traffic(&fixture.server, TrafficPhase::Held);
     fixture.report_with(TaskKind::RegisterBackend, "a", Outcome::Succeeded, |write| write.traffic(traffic)).unwrap();
     assert_eq!(verified(&fixture), (false, false));
     fixture.claim(TaskKind::InstallPackages, "a").unwrap();
@@ -160,7 +160,7 @@ fn the_success_of_another_task_proves_nothing() {
 }
 
 #[test]
-fn whoever_comes_back_is_verified_again() {
+fn a_server_that_leaves_unknown_is_verified_again() {
     let mut fixture = ready();
     let before = epoch(&fixture);
     let fact = unreachable(60, fixture.now);
@@ -182,7 +182,7 @@ fn whoever_comes_back_is_verified_again() {
 }
 
 #[test]
-fn health_of_the_epoch_before_does_not_count() {
+fn health_of_an_earlier_epoch_does_not_count() {
     let mut fixture = ready();
     let old = fixture.status().health.clone();
     fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
@@ -190,7 +190,7 @@ fn health_of_the_epoch_before_does_not_count() {
     fixture.perform(TaskKind::DeployApp);
     assert_eq!(fixture.state(), State::Deploying);
     let late = fixture.report_with(TaskKind::CheckHealth, "a", Outcome::Succeeded, |write| write.health(old.unwrap()));
-    assert_eq!(late, Err(crate::support::Denied::Stale));
+    assert_eq!(late, Err(berth_testing::Denied::Stale));
     fixture.perform(TaskKind::CheckHealth);
     assert_eq!(fixture.state(), State::Ready);
 }

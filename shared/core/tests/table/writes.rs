@@ -1,4 +1,4 @@
-//! `StatusWrite`: the patch says what was meant, for the object that was meant.
+//! `StatusWrite`: its patch changes the right fields of the right object.
 
 use berth_core::{
     api::{AppFact, HealthFact, HealthState, Outcome, TaskKind, TrafficPhase},
@@ -7,7 +7,7 @@ use berth_core::{
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
 use serde_json::{Value, json};
 
-use crate::support::{Fixture, environment, machine, report, start, traffic, unreachable};
+use berth_testing::{Fixture, environment, machine, report, start, traffic, unreachable};
 
 fn patch(write: StatusWrite) -> Value {
     serde_json::to_value(write.into_patch()).unwrap()
@@ -19,7 +19,7 @@ fn applied(to: &Fixture, write: StatusWrite) -> Result<Value, json_patch::PatchE
 }
 
 #[test]
-fn a_write_names_the_very_object() {
+fn a_write_tests_the_uid() {
     let fixture = Fixture::new().decided();
     let write = StatusWrite::new(&fixture.server).acknowledge();
     assert_eq!(
@@ -36,7 +36,7 @@ fn a_write_names_the_very_object() {
 }
 
 #[test]
-fn a_write_that_must_not_come_too_late_applies_to_what_was_read_alone() {
+fn if_unchanged_tests_the_resource_version() {
     let fixture = Fixture::new().decided();
     let write = StatusWrite::new(&fixture.server).acknowledge().if_unchanged();
     assert!(applied(&fixture, write.clone()).is_ok());
@@ -46,7 +46,7 @@ fn a_write_that_must_not_come_too_late_applies_to_what_was_read_alone() {
 }
 
 #[test]
-fn the_first_write_makes_the_status_and_none_that_is_there_already() {
+fn the_first_write_creates_the_status_but_never_overwrites_one() {
     let fixture = Fixture::new();
     let write = StatusWrite::new(&fixture.server).acknowledge();
     assert_eq!(
@@ -63,7 +63,7 @@ fn the_first_write_makes_the_status_and_none_that_is_there_already() {
 }
 
 #[test]
-fn a_write_without_content_is_empty() {
+fn a_write_without_fields_is_empty() {
     let fixture = Fixture::ready();
     let write = || StatusWrite::new(&fixture.server);
     assert!(write().is_empty());
@@ -76,7 +76,7 @@ fn a_write_without_content_is_empty() {
 }
 
 #[test]
-fn every_fact_arrives_where_it_belongs() {
+fn every_fact_is_written_to_its_field() {
     let fixture = Fixture::ready().fact(|status| status.epoch = Some(4));
     let later = Time(start() + SignedDuration::from_secs(1));
     let health = HealthFact { state: HealthState::Unhealthy, epoch: 4, since: later, message: "503".into() };
@@ -105,7 +105,7 @@ fn every_fact_arrives_where_it_belongs() {
 }
 
 #[test]
-fn health_is_bound_to_the_epoch_that_it_was_judged_in() {
+fn a_health_write_tests_the_epoch() {
     let fixture = Fixture::ready().fact(|status| status.epoch = Some(4));
     let fact = |epoch| HealthFact { state: HealthState::Healthy, epoch, since: Time(start()), message: String::new() };
     assert!(applied(&fixture, StatusWrite::new(&fixture.server).health(fact(4))).is_ok());
@@ -113,7 +113,7 @@ fn health_is_bound_to_the_epoch_that_it_was_judged_in() {
 }
 
 #[test]
-fn the_last_word_on_a_fact_counts() {
+fn the_last_value_set_for_a_fact_is_written() {
     let fixture = Fixture::ready();
     let held = traffic(&fixture.server, TrafficPhase::Held);
     let write = StatusWrite::new(&fixture.server).traffic(None).traffic(held);

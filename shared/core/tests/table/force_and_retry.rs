@@ -1,4 +1,4 @@
-//! A person's wishes: force and retry.
+//! Force and retry, which only people may set.
 
 use berth_core::api::{Executor, Force, Outcome, Request, ServerSpec, State, TaskKind, TaskPhase};
 use k8s_openapi::{
@@ -6,7 +6,7 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
-use crate::support::{Fixture, controller, created, full_spec, person, start, unreachable};
+use berth_testing::{Fixture, controller, created, full_spec, person, start, unreachable};
 
 use TaskKind::{CreateMachine, RegisterBackend};
 
@@ -32,7 +32,7 @@ fn failed() -> Fixture {
 }
 
 #[test]
-fn a_force_is_stamped_with_who_when_and_for_what() {
+fn a_force_is_stamped_with_user_time_and_declaration() {
     let mut fixture = Fixture::new();
     let forged = Force {
         by: Some("boss".into()),
@@ -45,14 +45,14 @@ fn a_force_is_stamped_with_who_when_and_for_what() {
     let stamped = fixture.server.spec.force.clone().unwrap();
     assert_eq!((stamped.by.as_deref(), stamped.at.clone()), (Some("ann"), Some(Time(start()))));
     assert_eq!(stamped.declaration.as_ref().map(String::len), Some(10));
-    // Written again by somebody else, also without its stamp, it stays the one that it was.
+    // Written again by another user, even without its stamp, it stays the same force.
     fixture.advance(60);
     fixture.update(&person("bob"), |server| server.spec.force = force(State::Ready)).unwrap();
     assert_eq!(
         fixture.server.spec.force,
         Some(Force { by: Some("ann".into()), at: Some(Time(start())), ..stamped.clone() })
     );
-    // Another state or another reason is another force.
+    // With another state or reason it is another force.
     fixture.update(&person("bob"), |server| server.spec.force = force(State::Unknown)).unwrap();
     assert_eq!(fixture.server.spec.force.as_ref().unwrap().by.as_deref(), Some("bob"));
     fixture.update(&person("eve"), |server| server.spec.force.as_mut().unwrap().reason = "because".into()).unwrap();
@@ -73,7 +73,7 @@ fn force_and_retry_are_stamped_at_creation() {
 }
 
 #[test]
-fn a_retry_is_stamped_and_stays_what_it_was() {
+fn a_retry_is_stamped_once() {
     let mut fixture = Fixture::new();
     fixture.update(&person("ann"), |server| server.spec.retry = retry("1")).unwrap();
     fixture.advance(5);
@@ -85,7 +85,7 @@ fn a_retry_is_stamped_and_stays_what_it_was() {
 }
 
 #[test]
-fn a_force_is_kept_whatever_the_facts_do() {
+fn a_force_stays_in_effect_while_the_facts_disagree() {
     let mut fixture = Fixture::ready();
     fixture.declare(|spec| spec.force = force(State::Initializing));
     assert_eq!((fixture.state(), force_status(&fixture)), (State::Initializing, Some((true, ""))));
@@ -94,7 +94,7 @@ fn a_force_is_kept_whatever_the_facts_do() {
     assert_eq!((fixture.state(), force_status(&fixture)), (State::Initializing, Some((true, ""))));
     fixture.perform(TaskKind::HoldTraffic);
     assert_eq!(fixture.steps(), "");
-    assert_eq!(fixture.waiting_for(), "a person: nothing is left to do in Initializing, which was forced");
+    assert_eq!(fixture.waiting_for(), "a person: nothing is left to do in the forced state Initializing");
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_force_ends_when_a_person_clears_it() {
 }
 
 #[test]
-fn another_force_after_one_that_ended_is_in_effect() {
+fn a_new_force_after_one_that_ended_takes_effect() {
     let mut fixture = Fixture::ready();
     fixture.declare(|spec| spec.force = force(State::Unknown));
     fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
@@ -119,7 +119,7 @@ fn another_force_after_one_that_ended_is_in_effect() {
 }
 
 #[test]
-fn a_force_ends_when_the_declaration_changes_and_stays_ended() {
+fn a_force_ends_for_good_when_the_declaration_changes() {
     let mut fixture = Fixture::ready();
     fixture.declare(|spec| spec.force = force(State::Unknown));
     assert_eq!(fixture.state(), State::Unknown);
@@ -133,7 +133,7 @@ fn a_force_ends_when_the_declaration_changes_and_stays_ended() {
 }
 
 #[test]
-fn a_retry_or_another_force_is_no_change_of_the_declaration() {
+fn a_retry_or_another_force_does_not_end_a_force() {
     let mut fixture = Fixture::ready();
     fixture.declare(|spec| spec.force = force(State::Unknown));
     fixture.declare(|spec| spec.retry = retry("1"));
@@ -143,11 +143,11 @@ fn a_retry_or_another_force_is_no_change_of_the_declaration() {
 }
 
 #[test]
-fn a_force_ends_when_the_facts_agree_and_does_not_come_back() {
+fn a_force_ends_for_good_when_the_facts_agree() {
     let mut fixture = Fixture::new().running().decided();
     fixture.declare(|spec| spec.force = force(State::Ready));
     assert_eq!((fixture.state(), force_status(&fixture)), (State::Ready, Some((true, ""))));
-    // The person has done the rest by hand; the facts follow.
+    // The person did the rest by hand, and the facts show it.
     fixture = fixture.all_right();
     fixture.acknowledge();
     assert_eq!((fixture.state(), force_status(&fixture)), (State::Ready, Some((false, "the facts agree"))));
@@ -157,7 +157,7 @@ fn a_force_ends_when_the_facts_agree_and_does_not_come_back() {
 }
 
 #[test]
-fn a_force_counts_from_the_decision_on_it() {
+fn a_force_takes_effect_with_the_next_decision() {
     let mut fixture = Fixture::ready();
     fixture.update(&person("ann"), |server| server.spec.force = force(State::Unknown)).unwrap();
     assert_eq!(fixture.state(), State::Ready, "a write of the declaration decides nothing");
@@ -166,7 +166,7 @@ fn a_force_counts_from_the_decision_on_it() {
 }
 
 #[test]
-fn forcing_the_state_that_it_is_in_tries_again() {
+fn forcing_the_current_state_retries_failed_tasks() {
     let mut fixture = failed();
     let first = fixture.task(CreateMachine).id;
     fixture.declare(|spec| spec.force = force(State::Initializing));
@@ -175,7 +175,7 @@ fn forcing_the_state_that_it_is_in_tries_again() {
         (fixture.condition("Stalled").0.as_str(), force_status(&fixture)),
         ("False", Some((false, "the facts agree")))
     );
-    // Once only.
+    // It retries only once.
     fixture.claim(CreateMachine, "a").unwrap();
     fixture.report(CreateMachine, "a", Outcome::Failed).unwrap();
     fixture.acknowledge();
@@ -183,14 +183,14 @@ fn forcing_the_state_that_it_is_in_tries_again() {
 }
 
 #[test]
-fn forcing_another_state_does_not_try_again() {
+fn forcing_another_state_retries_nothing() {
     let mut fixture = failed();
     fixture.declare(|spec| spec.force = force(State::Deploying));
     assert_eq!((fixture.state(), fixture.steps().as_str()), (State::Deploying, "DeployApp > CheckHealth"));
 }
 
 #[test]
-fn a_retry_tries_each_failed_task_again_and_only_once() {
+fn a_retry_gives_each_failed_task_one_more_chance() {
     let mut fixture = Fixture::new().running().decided();
     fixture.report(RegisterBackend, "a", Outcome::Failed).unwrap();
     let first = fixture.task(RegisterBackend).id;
@@ -216,7 +216,7 @@ fn a_retry_without_failures_does_nothing() {
 }
 
 #[test]
-fn clearing_a_retry_keeps_what_was_carried_out() {
+fn clearing_a_retry_keeps_observed_retry() {
     let mut fixture = failed();
     fixture.declare(|spec| spec.retry = retry("1"));
     fixture.declare(|spec| spec.retry = None);
@@ -228,7 +228,7 @@ fn clearing_a_retry_keeps_what_was_carried_out() {
 }
 
 #[test]
-fn a_failure_does_not_hold_up_another_declaration() {
+fn a_failure_does_not_block_another_declaration() {
     let mut fixture = Fixture::new().running().registered().decided();
     fixture.claim(TaskKind::InstallPackages, "a").unwrap();
     fixture.report(TaskKind::InstallPackages, "a", Outcome::Failed).unwrap();

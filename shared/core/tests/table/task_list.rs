@@ -1,11 +1,11 @@
-//! What a decision does to the task list: entering, recomputing, forgetting.
+//! How a decision changes the task list: entering a state, planning again, dropping old tasks.
 
 use berth_core::api::{
     Executor, GatePoint, HealthState, Outcome, Request, State, Task, TaskKind, TaskPhase, TrafficPhase,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
 
-use crate::support::{Fixture, environment, unreachable};
+use berth_testing::{Fixture, environment, unreachable};
 
 use TaskKind::{CreateMachine, DeployApp, HoldTraffic, InstallPackages, RegisterBackend};
 
@@ -33,7 +33,7 @@ fn new_tasks_are_pending_and_numbered_from_one() {
 }
 
 #[test]
-fn leaving_a_state_cancels_what_is_unfinished() {
+fn leaving_a_state_cancels_its_unfinished_tasks() {
     let mut fixture = Fixture::new().decided();
     fixture.perform(CreateMachine);
     fixture.report(RegisterBackend, "a", Outcome::Retry).unwrap();
@@ -62,7 +62,7 @@ fn deciding_again_changes_nothing() {
 }
 
 #[test]
-fn what_the_plan_no_longer_asks_for_is_cancelled() {
+fn tasks_that_are_no_longer_planned_are_cancelled() {
     let mut fixture = Fixture::new().running().decided();
     assert_eq!(fixture.steps(), "InstallPackages + RegisterBackend");
     fixture.advance(1);
@@ -73,7 +73,7 @@ fn what_the_plan_no_longer_asks_for_is_cancelled() {
 }
 
 #[test]
-fn an_untouched_task_carries_out_the_newer_declaration() {
+fn a_task_that_was_never_begun_takes_the_newer_declaration() {
     let mut fixture = Fixture::new().running().decided();
     let before = fixture.task(InstallPackages).clone();
     fixture.declare(|spec| spec.packages[0].version = "1.1".into());
@@ -83,7 +83,7 @@ fn an_untouched_task_carries_out_the_newer_declaration() {
 }
 
 #[test]
-fn a_task_that_was_tried_is_replaced_when_its_declaration_changes() {
+fn an_attempted_task_is_replaced_when_its_declaration_changes() {
     let mut fixture = Fixture::new().running().decided();
     let before = fixture.task(InstallPackages).clone();
     fixture.claim(InstallPackages, "a").unwrap();
@@ -95,7 +95,7 @@ fn a_task_that_was_tried_is_replaced_when_its_declaration_changes() {
 }
 
 #[test]
-fn a_running_task_that_has_the_machine_in_hand_goes_on() {
+fn a_task_that_runs_under_the_lock_continues() {
     let mut fixture = Fixture::new().running().decided();
     fixture.claim(InstallPackages, "a").unwrap();
     let running = fixture.task(InstallPackages).clone();
@@ -108,7 +108,7 @@ fn a_running_task_that_has_the_machine_in_hand_goes_on() {
 }
 
 #[test]
-fn a_running_task_without_the_machine_is_replaced() {
+fn a_running_task_without_a_lock_is_replaced() {
     let mut fixture = Fixture::new().running().decided();
     fixture.report(RegisterBackend, "a", Outcome::Running).unwrap();
     let running = fixture.task(RegisterBackend).id;
@@ -118,14 +118,14 @@ fn a_running_task_without_the_machine_is_replaced() {
 }
 
 #[test]
-fn steps_move_with_what_comes_before_them() {
+fn steps_are_renumbered_when_a_step_is_inserted_or_removed() {
     let mut fixture = Fixture::new().running().installed().registered().decided();
     let (step, id) = (fixture.task(DeployApp).step, fixture.task(DeployApp).id);
     assert_eq!(step, 1);
-    fixture.declare(|spec| spec.gates.push(berth_core::api::Gate { before: GatePoint::DeployApp, policy: None }));
+    fixture.declare(|spec| spec.gates.push(berth_core::api::Gate { before: GatePoint::DeployApp }));
     assert_eq!((fixture.task(DeployApp).step, fixture.task(DeployApp).id), (2, id));
     assert_eq!(fixture.steps(), "Gate(DeployApp) > DeployApp > CheckHealth");
-    // Also that of a task with a changed declaration, and of one that runs.
+    // This also holds for a task with a changed declaration, and for a running one.
     fixture.declare(|spec| {
         spec.gates.clear();
         spec.app.as_mut().unwrap().revision = Some("r2".into());
@@ -134,13 +134,13 @@ fn steps_move_with_what_comes_before_them() {
     fixture.claim(DeployApp, "a").unwrap();
     fixture.declare(|spec| {
         spec.app.as_mut().unwrap().revision = Some("r3".into());
-        spec.gates.push(berth_core::api::Gate { before: GatePoint::DeployApp, policy: None });
+        spec.gates.push(berth_core::api::Gate { before: GatePoint::DeployApp });
     });
     assert_eq!((fixture.task(DeployApp).step, fixture.phase(DeployApp)), (2, TaskPhase::Running));
 }
 
 #[test]
-fn a_change_of_state_in_the_same_kind_of_work_is_new_work() {
+fn the_same_kind_of_task_in_another_state_is_a_new_task() {
     let mut fixture = Fixture::ready();
     fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
     let hold = fixture.task(HoldTraffic).id;
@@ -150,7 +150,7 @@ fn a_change_of_state_in_the_same_kind_of_work_is_new_work() {
 }
 
 #[test]
-fn the_last_ten_changes_of_state_are_remembered() {
+fn the_last_ten_transitions_are_kept() {
     let mut fixture = Fixture::ready();
     for _ in 0..8 {
         fixture.advance(60);
@@ -165,14 +165,14 @@ fn the_last_ten_changes_of_state_are_remembered() {
     assert!(transitions[0].at.0 > fixture.now - SignedDuration::from_secs(200));
 }
 
-/// Ready, with the health check switched between right and wrong, so that CheckHealth comes again and again.
-fn toggle(fixture: &mut Fixture) {
+/// Makes the application unhealthy, and carries out the tasks that make the Server Ready again, CheckHealth among them.
+fn fail_and_recover(fixture: &mut Fixture) {
     fixture
         .write(Executor::MonitorController, |write| {
             let sick = berth_core::api::HealthFact {
                 state: HealthState::Unhealthy,
                 epoch: 0,
-                since: Time(crate::support::start()),
+                since: Time(berth_testing::start()),
                 message: String::new(),
             };
             write.health(sick)
@@ -182,19 +182,19 @@ fn toggle(fixture: &mut Fixture) {
 }
 
 #[test]
-fn the_last_ten_finished_tasks_are_remembered_and_ids_go_on() {
+fn the_last_ten_finished_tasks_are_kept_and_ids_keep_rising() {
     let mut fixture = Fixture::ready().fact(|status| status.epoch = Some(0));
     for _ in 0..10 {
-        toggle(&mut fixture);
+        fail_and_recover(&mut fixture);
     }
-    // Each time: hold, check, release.
+    // Each time HoldTraffic, CheckHealth and ReleaseTraffic.
     assert_eq!(fixture.status().last_task_id, Some(30));
     assert_eq!(ids(&fixture), (21..=30).collect::<Vec<_>>(), "the newest ten");
     assert!(fixture.status().tasks.iter().all(|task| task.phase == TaskPhase::Succeeded));
 }
 
 #[test]
-fn failures_and_gates_of_the_current_state_are_not_forgotten() {
+fn failures_and_gates_of_the_current_state_are_kept() {
     let mut fixture = Fixture::ready().fact(|status| {
         status.epoch = Some(0);
         status.traffic.as_mut().unwrap().phase = TrafficPhase::Held;
@@ -203,7 +203,7 @@ fn failures_and_gates_of_the_current_state_are_not_forgotten() {
     fixture.acknowledge();
     let gate = fixture.task(TaskKind::Gate).id;
     fixture.report(TaskKind::Gate, "a", Outcome::Succeeded).unwrap();
-    // In this state, one task after another fails and is tried again.
+    // In this state the task fails and is retried many times.
     for n in 0..14 {
         fixture.report(TaskKind::ReleaseTraffic, "a", Outcome::Failed).unwrap();
         fixture.declare(|spec| {
@@ -213,17 +213,17 @@ fn failures_and_gates_of_the_current_state_are_not_forgotten() {
     let tasks = fixture.status().tasks.clone();
     assert_eq!(by_id(&fixture, gate).phase, TaskPhase::Succeeded);
     assert_eq!(tasks.iter().filter(|task| task.phase == TaskPhase::Failed).count(), 14);
-    // Once the state is left they are a tail like any other.
+    // In the next state they are finished tasks like any other.
     fixture.declare(|spec| spec.offline = true);
     assert_eq!(fixture.status().tasks.iter().filter(|task| task.phase.is_finished()).count(), 10);
     assert!(fixture.status().tasks.iter().all(|task| task.id != gate));
 }
 
 #[test]
-fn unfinished_tasks_are_not_counted_among_the_ten() {
+fn unfinished_tasks_do_not_count_towards_the_ten() {
     let mut fixture = Fixture::ready().fact(|status| status.epoch = Some(0));
     for _ in 0..5 {
-        toggle(&mut fixture);
+        fail_and_recover(&mut fixture);
     }
     fixture.declare(|spec| spec.offline = true);
     let finished = fixture.status().tasks.iter().filter(|task| task.phase.is_finished()).count();

@@ -1,38 +1,38 @@
-//! Carrying a decision out: the change of state and the task list that follows from it.
+//! Applying a decision: the change of state, and the task list that follows from it.
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use super::{
-    decide::{Decision, decide},
-    facts, force,
+    decide::decide,
+    decision::Decision,
+    force,
     plan::{Planned, plan},
-    tasks::{current_tasks, fits},
     trust,
 };
 use crate::api::{Server, ServerStatus, State, Task, TaskKind, TaskPhase, Transition};
 
-/// Changes of state that are remembered.
+/// How many changes of state are kept: enough to follow one roll-out or failure, in an object that stays small.
 const TRANSITIONS: usize = 10;
-/// Finished tasks that are remembered, beyond those that still matter.
+/// How many finished tasks are kept beyond those that still count: about one pass through the states.
 const FINISHED: usize = 10;
 
-/// Decides, and brings state and tasks up to date. Doing it again changes nothing.
-pub(super) fn settle(server: &mut Server, author: &str, now: Timestamp) {
-    let again = force::refresh(server);
-    let retry = observe_retry(server) || again;
+/// Decides, and brings state and tasks up to date. Idempotent.
+pub(super) fn apply_decision(server: &mut Server, author: &str, now: Timestamp) {
+    let is_forced_retry = force::observe(server);
+    let retry = observe_retry(server) || is_forced_retry;
     let decision = decide(server);
-    if facts::status(server).state != Some(decision.state) {
+    if server.known_status().state != Some(decision.state) {
         enter(server, &decision, author, now);
     }
-    drop_pointless_reboot(server, decision.state);
+    drop_needless_reboot(server, decision.state);
     let plan = plan(server, decision.state);
     let status = server.status.get_or_insert_default();
-    cancel_unwanted(status, &plan, now);
+    cancel_unplanned(status, &plan, now);
     append_missing(status, &plan, retry);
-    forget_old(status);
+    drop_old_tasks(status);
 }
 
-/// Whether there is a retry that was not carried out yet; from now on it was.
+/// Whether there is a new request to retry, and records it as carried out.
 fn observe_retry(server: &mut Server) -> bool {
     let Some(id) = server.spec.retry.as_ref().map(|retry| retry.id.clone()) else {
         return false;
@@ -45,9 +45,9 @@ fn observe_retry(server: &mut Server) -> bool {
     true
 }
 
-/// A reboot is for a machine that cannot be reached. A request at another time must not wait for such a time.
-fn drop_pointless_reboot(server: &mut Server, state: State) {
-    if state == State::Unknown && facts::unreachable(server) {
+/// Drops a request for a reboot while the machine is reachable: it must not take effect at some later outage.
+fn drop_needless_reboot(server: &mut Server, state: State) {
+    if state == State::Unknown && server.machine_unreachable() {
         return;
     }
     let id = server.spec.reboot.as_ref().map(|request| request.id.clone());
@@ -56,17 +56,18 @@ fn drop_pointless_reboot(server: &mut Server, state: State) {
     }
 }
 
+/// Enters another state: cancels the tasks of the old one and records the transition.
 fn enter(server: &mut Server, decision: &Decision, author: &str, now: Timestamp) {
     let status = server.status.get_or_insert_default();
     let from = status.state;
-    let left = from.map_or_else(String::new, |state| format!("the Server left {state}"));
+    let reason = from.map_or_else(String::new, |state| format!("the Server left {state}"));
     for task in status.tasks.iter_mut().filter(|task| !task.phase.is_finished()) {
-        cancel(task, &left, now);
+        cancel(task, &reason, now);
     }
     if from == Some(State::Unknown) {
-        trust::withdraw(status);
+        trust::distrust_all(status);
     }
-    status.first_task_id = Some(status.last_task_id.unwrap_or(0) + 1);
+    status.first_task_id = Some(status.last_task_id.unwrap_or(0).saturating_add(1));
     status.state = Some(decision.state);
     status.state_since = Some(Time(now));
     status.transitions.push(Transition {
@@ -80,22 +81,22 @@ fn enter(server: &mut Server, decision: &Decision, author: &str, now: Timestamp)
     status.transitions.drain(..excess);
 }
 
-fn cancel(task: &mut Task, why: &str, now: Timestamp) {
+fn cancel(task: &mut Task, reason: &str, now: Timestamp) {
     task.phase = TaskPhase::Cancelled;
     task.finished_at = Some(Time(now));
     task.not_before = None;
-    why.clone_into(&mut task.message);
+    reason.clone_into(&mut task.message);
 }
 
-/// Cancels the unfinished tasks that the plan does not ask for. A running task that has the machine in hand goes on
-/// when the plan asks for its kind: what it leaves behind is looked at when it is done.
-fn cancel_unwanted(status: &mut ServerStatus, plan: &[Planned], now: Timestamp) {
+/// Cancels the unfinished tasks that the plan does not contain. A task that runs under the lock goes on if the plan contains its
+/// kind: its result is compared with the declaration when it is reported.
+fn cancel_unplanned(status: &mut ServerStatus, plan: &[Planned], now: Timestamp) {
     let first = status.first_task_id.unwrap_or(1);
     for task in status.tasks.iter_mut().filter(|task| task.id >= first && !task.phase.is_finished()) {
         match plan.iter().find(|planned| task.kind == planned.kind && task.gate == planned.gate) {
             Some(planned) if task.digest == planned.digest => task.step = planned.step,
             Some(planned) if task.phase == TaskPhase::Running && task.kind.needs_lock() => task.step = planned.step,
-            Some(planned) if is_untouched(task) => {
+            Some(planned) if can_be_redirected(task) => {
                 task.step = planned.step;
                 task.digest.clone_from(&planned.digest);
             }
@@ -104,18 +105,19 @@ fn cancel_unwanted(status: &mut ServerStatus, plan: &[Planned], now: Timestamp) 
     }
 }
 
-/// Whether nobody has begun the task, so that it can just as well carry out a newer declaration. A gate cannot: a
-/// person may be looking at it.
-fn is_untouched(task: &Task) -> bool {
+/// Whether the task was never begun, so that it can carry out a newer declaration instead. A gate cannot: a person may be about
+/// to decide on the declaration that it shows.
+fn can_be_redirected(task: &Task) -> bool {
     task.phase == TaskPhase::Pending && task.attempts == 0 && task.kind != TaskKind::Gate
 }
 
+/// Appends the planned tasks that the list does not cover yet.
 fn append_missing(status: &mut ServerStatus, plan: &[Planned], retry: bool) {
     for planned in plan {
-        if is_provided_for(status, planned, retry) {
+        if is_covered(status, planned, retry) {
             continue;
         }
-        let id = status.last_task_id.unwrap_or(0) + 1;
+        let id = status.last_task_id.unwrap_or(0).saturating_add(1);
         status.last_task_id = Some(id);
         status.tasks.push(Task {
             id,
@@ -134,30 +136,30 @@ fn append_missing(status: &mut ServerStatus, plan: &[Planned], retry: bool) {
     }
 }
 
-/// Whether the list has a task for this already: one that is not finished, a gate that was passed, or a failure that
-/// nobody asked to try again.
-fn is_provided_for(status: &ServerStatus, planned: &Planned, retry: bool) -> bool {
+/// Whether the list already covers the planned task: by an unfinished task, an approved gate, or a failure without a request to
+/// retry.
+fn is_covered(status: &ServerStatus, planned: &Planned, retry: bool) -> bool {
     let unfinished =
-        current_tasks(status).any(|t| t.kind == planned.kind && t.gate == planned.gate && !t.phase.is_finished());
+        status.current_tasks().any(|t| t.kind == planned.kind && t.gate == planned.gate && !t.phase.is_finished());
     unfinished
-        || current_tasks(status).rfind(|task| fits(task, planned)).is_some_and(|task| match task.phase {
+        || status.current_tasks().rfind(|task| planned.is_done_by(task)).is_some_and(|task| match task.phase {
             TaskPhase::Failed => !retry,
             TaskPhase::Succeeded => task.kind == TaskKind::Gate,
             _ => false,
         })
 }
 
-/// Forgets finished tasks, the oldest first, but for the current state's gates and failures, which still count.
-fn forget_old(status: &mut ServerStatus) {
+/// Drops the oldest finished tasks, but not gates and failures of the current state, which still count.
+fn drop_old_tasks(status: &mut ServerStatus) {
     let first = status.first_task_id.unwrap_or(1);
-    let matters = |task: &Task| {
+    let counts = |task: &Task| {
         !task.phase.is_finished()
             || (task.id >= first && (task.kind == TaskKind::Gate || task.phase == TaskPhase::Failed))
     };
-    let mut excess = status.tasks.iter().filter(|task| !matters(task)).count().saturating_sub(FINISHED);
+    let mut excess = status.tasks.iter().filter(|task| !counts(task)).count().saturating_sub(FINISHED);
     status.tasks.retain(|task| {
-        let forget = excess > 0 && !matters(task);
-        excess -= usize::from(forget);
-        !forget
+        let drop = excess > 0 && !counts(task);
+        excess -= usize::from(drop);
+        !drop
     });
 }

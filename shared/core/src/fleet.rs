@@ -1,0 +1,159 @@
+//! The Servers of a set at one moment, with the ledger and the budget: decides which Servers may be disturbed next.
+
+use std::collections::{HashMap, HashSet};
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::{
+    api::{Axis, Server, VMReplicaSet},
+    budget::Budget,
+    ledger::Ledger,
+};
+
+/// The Servers of a set at one moment, with the ledger and the budget.
+///
+/// A plan changes the ledger first. A Server is changed only after the new ledger was written, by a write that tests the set's
+/// `resourceVersion`, and the Servers must have been read after the set: then two controllers cannot spend the same headroom.
+#[derive(Clone, Debug)]
+pub struct Fleet<'a> {
+    /// All Servers that the set controls, including those that are being removed.
+    pub servers: Vec<&'a Server>,
+    /// The ledger, as it has to be written before any Server is changed.
+    pub ledger: Ledger,
+    /// The budget.
+    pub budget: Budget,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// How fast a roll-out may proceed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// No Server is changed, and Servers that were entered but not changed yet leave the ledger.
+    Hold,
+    /// As fast as the budget allows.
+    Unlimited,
+    /// At most this many more Ready Servers. Servers that are not Ready cost no headroom and are not limited.
+    ReadyServers(usize),
+}
+
+impl<'a> Fleet<'a> {
+    /// The Servers of this set, with its budget and its ledger.
+    #[must_use]
+    pub fn of_set(set: &VMReplicaSet, servers: &[&'a Server], now: Timestamp) -> Self {
+        Self { servers: servers.to_vec(), ledger: Ledger::of(set), budget: Budget::of_set(set), now }
+    }
+
+    /// The Servers that count for the set.
+    pub fn active(&self) -> impl Iterator<Item = &'a Server> {
+        self.servers.iter().copied().filter(|server| server.is_active())
+    }
+
+    /// The Servers that are Ready with their newest declaration.
+    pub fn ready(&self) -> impl Iterator<Item = &'a Server> {
+        self.servers.iter().copied().filter(|server| server.is_ready())
+    }
+
+    /// The Server of this name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&'a Server> {
+        self.servers.iter().copied().find(|server| server.name() == name)
+    }
+
+    /// Whether the Server is available now.
+    #[must_use]
+    pub fn is_available(&self, server: &Server) -> bool {
+        server.is_available(self.budget.min_ready_seconds, self.now)
+    }
+
+    /// How many Servers are available and have no entry in the ledger.
+    #[must_use]
+    pub fn undisturbed(&self) -> usize {
+        let disturbed = self.ledger.servers();
+        self.servers.iter().filter(|server| self.is_available(server) && !disturbed.contains(server.name())).count()
+    }
+
+    /// How many Servers are unavailable, through whatever cause: not created yet, not available, or in the ledger. Servers
+    /// beyond `replicas` make up for them.
+    #[must_use]
+    pub fn unavailable(&self) -> usize {
+        self.budget.replicas.saturating_sub(self.undisturbed())
+    }
+
+    /// How many more available Servers may be disturbed now.
+    #[must_use]
+    pub fn headroom(&self) -> usize {
+        self.budget.max_unavailable.saturating_sub(self.unavailable())
+    }
+
+    /// The active Servers that the ledger names on this axis, in the order of the ledger.
+    #[must_use]
+    pub fn entered(&self, axis: Axis) -> Vec<&'a Server> {
+        let position: HashMap<&str, usize> = self.ledger.on(axis).enumerate().map(|(n, name)| (name, n)).collect();
+        if position.is_empty() {
+            return Vec::new();
+        }
+        let mut found: Vec<(usize, &'a Server)> =
+            self.active().filter_map(|server| Some((*position.get(server.name())?, server))).collect();
+        found.sort_unstable_by_key(|(position, _)| *position);
+        found.into_iter().map(|(_, server)| server).collect()
+    }
+
+    /// Enters Servers on this axis.
+    pub fn enter(&mut self, servers: &[&Server], axis: Axis) {
+        for server in servers {
+            self.ledger.enter(server.name(), axis);
+        }
+    }
+
+    /// Removes the entries on this axis whose Servers are gone or do not satisfy `stays`.
+    pub fn leave(&mut self, axis: Axis, stays: impl Fn(&Server) -> bool) {
+        let staying: HashSet<&str> =
+            self.entered(axis).into_iter().filter(|server| stays(server)).map(Server::name).collect();
+        self.ledger.retain(|entry| entry.axis != axis || staying.contains(entry.server.as_str()));
+    }
+
+    /// Advances a roll-out on `axis`: Servers that are Ready again and not `outdated` leave the ledger, the next ones are
+    /// entered, and the Servers to change are returned, all of which are in the ledger.
+    ///
+    /// Servers are entered in the given `order`, but those that are not Ready come first, because they are unavailable anyway
+    /// and cost no headroom. At least `partition` Servers stay as they are.
+    pub fn roll(
+        &mut self,
+        axis: Axis,
+        order: &[&'a Server],
+        pace: Pace,
+        outdated: impl Fn(&Server) -> bool,
+    ) -> Vec<&'a Server> {
+        self.leave(axis, |server| !server.is_ready() || outdated(server) && pace != Pace::Hold);
+        let at_most = match pace {
+            Pace::Hold => return Vec::new(),
+            Pace::Unlimited => usize::MAX,
+            Pace::ReadyServers(n) => n,
+        };
+        let next = self.next(axis, order, at_most, &outdated);
+        self.enter(&next, axis);
+        self.entered(axis).into_iter().filter(|server| outdated(server)).collect()
+    }
+
+    /// The Servers to enter next: outdated, and not yet in the ledger on this axis or on one that removes them.
+    fn next(
+        &self,
+        axis: Axis,
+        order: &[&'a Server],
+        ready_at_most: usize,
+        outdated: &impl Fn(&Server) -> bool,
+    ) -> Vec<&'a Server> {
+        let is_taken = |entry_axis: Axis| entry_axis == axis || entry_axis.removes_the_server();
+        let taken: HashSet<&str> =
+            self.ledger.iter().filter(|entry| is_taken(entry.axis)).map(|entry| entry.server.as_str()).collect();
+        let active: Vec<&Server> = order.iter().copied().filter(|server| server.is_active()).collect();
+        let (old, new): (Vec<&Server>, Vec<&Server>) =
+            active.iter().partition(|server| outdated(server) && !taken.contains(server.name()));
+        let wanted = active.len().saturating_sub(self.budget.partition).saturating_sub(new.len());
+        let (ready, unready): (Vec<&Server>, Vec<&Server>) =
+            old.into_iter().partition(|server| server.is_ready() && server.receives_declared_traffic());
+        let headroom = self.headroom().min(ready_at_most);
+        unready.into_iter().chain(ready.into_iter().take(headroom)).take(wanted).collect()
+    }
+}
