@@ -1,35 +1,35 @@
-//! The arguments that every binary takes.
+//! The command-line arguments that all binaries have in common.
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use berth_core::identity::Identities;
 use clap::{Args, Parser, ValueEnum};
 
-/// The arguments of a binary.
+/// The command-line arguments of a binary.
 pub trait Arguments: Parser {
-    /// Those that every binary takes.
+    /// The arguments that all binaries have in common.
     fn common(&self) -> &CommonArgs;
 }
 
-/// How logs are written.
+/// Format of the logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// The arguments that every binary takes.
+/// The command-line arguments that all binaries have in common.
 #[derive(Args, Clone, Debug)]
 pub struct CommonArgs {
-    /// Kubeconfig file; without one, the ServiceAccount of the pod
+    /// Kubeconfig file; without it the ServiceAccount of the pod is used
     #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Namespace of Berth's ServiceAccounts
     #[arg(long, env = "BERTH_NAMESPACE", default_value = "berth-system", value_name = "NAME")]
     pub berth_namespace: String,
-    /// How logs are written
+    /// Format of the logs
     #[arg(long, env = "BERTH_LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
     /// What is logged: a level, or directives such as `info,kube=debug`
@@ -38,29 +38,29 @@ pub struct CommonArgs {
     /// Address for /metrics, /healthz and /readyz
     #[arg(long, env = "BERTH_HTTP_ADDRESS", default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
     pub http_address: SocketAddr,
-    /// Name of this instance, unique among the copies of this binary
+    /// Name of this instance, unique among the copies of this binary; random by default
     #[arg(long, env = "POD_NAME", default_value_t = random_instance(), hide_default_value = true, value_name = "NAME")]
     pub instance: String,
-    /// Objects that are worked on at the same time
+    /// How many objects are reconciled at the same time
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024), value_name = "N")]
     pub concurrency: u16,
-    /// Seconds that one call of the API server may take
+    /// Seconds after which a call to the API server has failed
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=300), value_name = "SECONDS")]
     pub call_timeout: u32,
-    /// Seconds that a Server's lock is taken for; it is renewed at half of that
+    /// Seconds for which a Server's lock is claimed; it is renewed after half of them
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(i32).range(5..=3600), value_name = "SECONDS")]
     pub lock_seconds: i32,
 }
 
 impl CommonArgs {
-    /// Which users Berth's controllers are.
+    /// Which users are Berth's controllers.
     #[must_use]
     pub fn identities(&self) -> Identities {
         Identities { namespace: self.berth_namespace.clone() }
     }
 }
 
-/// A name that another copy is not going to have.
+/// A name that no other copy has: 64 random bits.
 fn random_instance() -> String {
     format!("{:016x}", rand::random::<u64>())
 }
@@ -82,12 +82,12 @@ mod tests {
     }
 
     #[test]
-    fn the_arguments_are_consistent() {
+    fn clap_accepts_the_definitions() {
         Program::command().debug_assert();
     }
 
     #[test]
-    fn arguments_are_read() {
+    fn arguments_and_defaults_are_parsed() {
         let args = parse("--http-address 127.0.0.1:9 --log-format json --instance a --concurrency 3").unwrap();
         assert_eq!(args.http_address, "127.0.0.1:9".parse().unwrap());
         assert_eq!((args.log_format, args.instance.as_str(), args.concurrency), (LogFormat::Json, "a", 3));
@@ -96,12 +96,12 @@ mod tests {
     }
 
     #[test]
-    fn every_copy_gets_a_name_of_its_own() {
+    fn random_instance_names_differ() {
         assert_ne!(random_instance(), random_instance());
     }
 
     #[test]
-    fn bad_values_are_refused_with_the_argument_and_what_is_allowed() {
+    fn invalid_values_are_refused_with_the_argument_and_what_is_allowed() {
         for (line, argument, allowed) in [
             ("--concurrency 0", "--concurrency", "1..=1024"),
             ("--lock-seconds 1", "--lock-seconds", "5..=3600"),

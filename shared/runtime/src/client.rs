@@ -1,7 +1,7 @@
 //! The client of the API server, with a time limit on every call.
 //!
-//! kube's own client has no read timeout and retries 15 times, up to 1,000 s apart: a call could hang for minutes.
-//! Here every call fails in time, and the caller's backoff decides when to try again.
+//! Own client instead of kube 5's: `Config::read_timeout` limits the silence on a connection, which ends quiet watches and not
+//! slow answers, and kube's sockets do not set `TCP_NODELAY`. Retries are left to the callers' backoff.
 
 use std::{
     net::IpAddr,
@@ -25,10 +25,10 @@ use kube::{
 };
 use tower::{BoxError, Layer, Service, ServiceBuilder};
 
-/// The client for a kubeconfig, or for the pod's ServiceAccount when there is none.
+/// A client for a kubeconfig file, or for the pod's ServiceAccount if there is none. `call` limits the duration of each call.
 ///
 /// # Errors
-/// When the kubeconfig cannot be read, or when there is none and the process does not run in a pod.
+/// If the kubeconfig cannot be read, or there is none and the process does not run in a pod.
 pub async fn build(kubeconfig: Option<&Path>, call: Duration) -> anyhow::Result<Client> {
     let mut config = match kubeconfig {
         Some(path) => {
@@ -38,20 +38,21 @@ pub async fn build(kubeconfig: Option<&Path>, call: Duration) -> anyhow::Result<
                 .await
                 .with_context(|| format!("--kubeconfig: {} cannot be used", path.display()))?
         }
-        None => Config::incluster()
-            .context("there is no --kubeconfig, and no ServiceAccount either: outside of a pod give --kubeconfig")?,
+        None => Config::incluster().context(
+            "there is neither --kubeconfig nor a ServiceAccount: outside of a pod, --kubeconfig is required",
+        )?,
     };
     config.connect_timeout = Some(call);
     connect(config, call).context("cannot build the client of the API server")
 }
 
-/// The client for these settings, with a time limit on every call and without retries, read and write timeouts.
+/// A client for this configuration, with a time limit on every call and without retries.
 ///
-/// It is kube's own stack, but for its sockets: these send at once. Otherwise the second half of a request waits until the
-/// first half is acknowledged, which the other side may put off for 40 ms (<https://github.com/kube-rs/kube/issues/2056>).
+/// It is kube's own stack except for the sockets, which set `TCP_NODELAY`. Without it the second part of a request waits until
+/// the first is acknowledged, which the peer may delay by 40 ms (<https://github.com/kube-rs/kube/issues/2056>).
 ///
 /// # Errors
-/// When the settings cannot be used, or name a proxy: there is none on the way to a loopback address, and others are not
+/// If the configuration cannot be used, or names a proxy for an API server that is not on a loopback address: proxies are not
 /// supported.
 pub fn connect(config: Config, call: Duration) -> anyhow::Result<Client> {
     let is_loopback = config.cluster_url.host().is_some_and(is_loopback);
@@ -85,16 +86,16 @@ fn is_loopback(host: &str) -> bool {
     address.map_or(host == "localhost", |address| address.is_loopback())
 }
 
-/// A service with a time limit on every call; for clients that are not made by [`build`].
+/// Puts a time limit on the calls of a service; for clients that are not made by [`build`].
 pub fn with_timeouts<S>(service: S, call: Duration) -> TimeLimited<S> {
     Timeouts { call }.layer(service)
 }
 
-/// Puts a time limit on calls: the whole answer of an ordinary call, the beginning of the answer of a watch (whose
-/// silence kube's watcher notices).
+/// A layer that limits the duration of calls: until the end of the answer for an ordinary call, until the beginning of the answer
+/// for a watch, whose silence kube's watcher limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// How long one call may take.
+    /// Longest duration of a call.
     pub call: Duration,
 }
 
@@ -106,12 +107,12 @@ impl<S> Layer<S> for Timeouts {
     }
 }
 
-/// A call took too long.
+/// A call exceeded its time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the API server did not answer within {} s", .0.as_secs_f32())]
 pub struct CallTimeout(pub Duration);
 
-/// See [`Timeouts`].
+/// A service with a time limit on calls; see [`Timeouts`].
 #[derive(Clone, Debug)]
 pub struct TimeLimited<S> {
     inner: S,
@@ -154,7 +155,7 @@ where
     }
 }
 
-/// Whether the answer goes on until somebody ends it.
+/// Whether the answer is a stream without an end.
 fn is_stream(request: &Request<Body>) -> bool {
     let parameters = request.uri().query().unwrap_or_default().split('&');
     parameters.into_iter().any(|p| matches!(p, "watch=true" | "watch=1" | "follow=true"))
@@ -169,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    fn silent() -> Client {
+    fn client_without_answers() -> Client {
         let never = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, BoxError>>());
         Client::new(with_timeouts(never, Duration::from_secs(10)), "default")
     }
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_sent_does_not_wait_for_an_acknowledgement() {
+    async fn sockets_set_tcp_nodelay() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
         let socket = tower::ServiceExt::oneshot(connector(None), uri).await.unwrap();
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_proxy_is_refused_unless_the_api_server_is_on_this_machine() {
+    async fn a_proxy_is_refused_unless_the_api_server_is_on_loopback() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let through_a_proxy = |url: &str| {
             let mut config = Config::new(url.parse().unwrap());
@@ -202,16 +203,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_without_an_answer_fails_in_time() {
-        let (start, maps) = (tokio::time::Instant::now(), Api::<ConfigMap>::default_namespaced(silent()));
+    async fn a_call_without_an_answer_fails_after_its_limit() {
+        let (start, maps) =
+            (tokio::time::Instant::now(), Api::<ConfigMap>::default_namespaced(client_without_answers()));
         let error = maps.get("a").await.unwrap_err();
         assert!(is_timeout(&error), "{error}");
         assert_eq!(start.elapsed().as_secs(), 10);
-        assert!(maps.watch(&WatchParams::default(), "0").await.is_err(), "a watch has to begin in time, too");
+        assert!(
+            maps.watch(&WatchParams::default(), "0").await.is_err(),
+            "the limit also applies to the beginning of a watch"
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_stops_in_the_middle_fails_in_time_but_a_watch_may_be_silent() {
+    async fn an_incomplete_answer_fails_after_its_limit_but_a_watch_may_be_silent() {
         let stuck = service_fn(|_: Request<Body>| async {
             let body = axum::body::Body::from_stream(stream::pending::<Result<axum::body::Bytes, BoxError>>());
             Ok::<_, BoxError>(Response::new(body))

@@ -1,21 +1,20 @@
-//! The wall clock, as something that tests can set.
+//! The wall clock, which tests can replace.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 
-/// Says what time it is.
+/// A source of the current time.
 pub trait Clock: Send + Sync + 'static {
-    /// The time.
+    /// The current time.
     fn now(&self) -> Timestamp;
 }
 
-/// The time until then, and a little more, so that it has surely come.
+/// The delay after which to requeue an object that has something to do at this time: 50 ms longer than the time until then,
+/// because a reconcile that starts a moment early would find nothing to do.
 #[must_use]
-pub fn until(at: Timestamp, now: Timestamp) -> Duration {
+pub fn requeue_after(at: Timestamp, now: Timestamp) -> Duration {
     let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
     wait + Duration::from_millis(50)
 }
@@ -30,7 +29,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is moved.
+/// A clock that stands still until it is advanced.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<Mutex<Timestamp>>);
 
@@ -41,15 +40,15 @@ impl ManualClock {
         Self(Arc::new(Mutex::new(now)))
     }
 
-    /// Moves the clock on by this many seconds.
+    /// Advances the clock by this many seconds.
     pub fn advance(&self, seconds: i64) {
-        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = self.0.lock();
         *now = now.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(*now);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 }

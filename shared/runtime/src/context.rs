@@ -1,68 +1,65 @@
-//! What a controller works with.
+//! What every controller needs: clients, identity, clock, metrics and shutdown.
 
 use std::{sync::Arc, time::Duration};
 
-use berth_core::{
-    api::{Claim, Executor, Outcome, Report, Task},
-    identity::Identities,
-};
+use berth_core::{api::Executor, identity::Identities};
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Backoff, Clock, Events, Metrics, Process, Readiness};
+use crate::{Clock, CommonArgs, Events, Metrics, Process, Readiness, SystemClock, client};
 
-/// What a controller works with: the API, its own name, the time, and what every process has.
+/// What every controller needs. Clones share the same parts.
 #[derive(Clone)]
 pub struct Context {
-    /// The API; every call of it ends in time.
+    /// Client of the API server; each of its calls has a time limit.
     pub client: Client,
     /// Which controller this is.
     pub executor: Executor,
-    /// `<executor>/<instance>`: who holds the locks that this process takes.
+    /// Holder of the locks that this process claims, as `<executor>/<instance>`.
     pub holder: String,
-    /// Which users Berth's controllers are.
+    /// Which users are Berth's controllers.
     pub identities: Identities,
-    /// The time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Where Events go.
+    /// Publishes Events.
     pub events: Events,
     /// The metrics of the process.
     pub metrics: Arc<Metrics>,
-    /// What has to be there before the process is ready.
+    /// Conditions for the process to be ready.
     pub readiness: Readiness,
-    /// Cancelled when the process is to end.
+    /// Cancelled when the process has to end.
     pub shutdown: CancellationToken,
-    /// How long a lock is taken for; it is renewed at half of that. Whole seconds.
+    /// Duration of the locks that are claimed, in whole seconds. They are renewed after half of it.
     pub lock_duration: Duration,
-    /// Objects that are worked on at the same time.
+    /// How many objects are reconciled at the same time.
     pub concurrency: u16,
 }
 
-/// What a context is made of, beside the process.
+/// The parts of a context that do not come from the process.
 pub struct ContextParts {
-    /// The API.
+    /// Client of the API server.
     pub client: Client,
     /// Which controller this is.
     pub executor: Executor,
-    /// Name of this copy of it.
+    /// Name of this instance.
     pub instance: String,
-    /// Which users Berth's controllers are.
+    /// Which users are Berth's controllers.
     pub identities: Identities,
-    /// The time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// How long a lock is taken for. Whole seconds.
+    /// Duration of the locks that are claimed, in whole seconds.
     pub lock_duration: Duration,
-    /// Objects that are worked on at the same time.
+    /// How many objects are reconciled at the same time.
     pub concurrency: u16,
 }
 
 impl Context {
-    /// A context of this process. Starts the task that sends its Events.
+    /// A context of this process. Starts the task that writes its Events.
     #[must_use]
     pub fn new(process: &Process, parts: ContextParts) -> Self {
         let ContextParts { client, executor, instance, identities, clock, lock_duration, concurrency } = parts;
-        let (events, sender) = Events::new(client.clone(), executor, &instance, clock.clone(), process.metrics.clone());
-        process.tasks.spawn(sender.run(process.shutdown.clone()));
+        let (events, writer) = Events::new(client.clone(), executor, &instance, clock.clone(), process.metrics.clone());
+        process.tasks.spawn(writer.run(process.shutdown.clone()));
         Self {
             client,
             executor,
@@ -77,31 +74,24 @@ impl Context {
             concurrency,
         }
     }
+}
 
-    /// A claim of the task, or the renewal of its lock.
-    #[must_use]
-    pub fn claim(&self, task: &Task) -> Claim {
-        let seconds = i32::try_from(self.lock_duration.as_secs()).unwrap_or(i32::MAX);
-        Claim { task_id: task.id, holder: self.holder.clone(), duration_seconds: seconds }
-    }
-
-    /// The release of the task's lock.
-    #[must_use]
-    pub fn release(&self, task: &Task) -> Claim {
-        Claim { task_id: task.id, holder: self.holder.clone(), duration_seconds: 0 }
-    }
-
-    /// A report on the task. `Retry` waits according to the attempts so far: see [`Backoff::TASK`].
-    #[must_use]
-    pub fn report(&self, task: &Task, outcome: Outcome, message: impl Into<String>) -> Report {
-        let attempts = u32::try_from(task.attempts).unwrap_or(0).max(1);
-        let wait = || i32::try_from(Backoff::TASK.delay(attempts).as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
-        Report {
-            task_id: task.id,
-            holder: self.holder.clone(),
-            outcome,
-            message: message.into(),
-            retry_after_seconds: (outcome == Outcome::Retry).then(wait),
-        }
+impl Process {
+    /// The context of a controller. Does not connect to the API server yet.
+    ///
+    /// # Errors
+    /// If the API server is not configured, or the kubeconfig cannot be used.
+    pub async fn context(&self, executor: Executor, args: &CommonArgs) -> anyhow::Result<Context> {
+        let call = Duration::from_secs(u64::from(args.call_timeout));
+        let parts = ContextParts {
+            client: client::build(args.kubeconfig.as_deref(), call).await?,
+            executor,
+            instance: args.instance.clone(),
+            identities: args.identities(),
+            clock: Arc::new(SystemClock),
+            lock_duration: Duration::from_secs(u64::from(args.lock_seconds.unsigned_abs())),
+            concurrency: args.concurrency,
+        };
+        Ok(Context::new(self, parts))
     }
 }

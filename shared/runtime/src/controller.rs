@@ -1,47 +1,41 @@
-//! The controller loop: kube's, with backoff per object, metrics and an orderly end.
+//! The controller loop: kube's, with backoff per object, metrics and a graceful shutdown.
 
-use std::{
-    collections::HashMap,
-    error::Error,
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{collections::HashMap, error::Error, pin::pin, sync::Arc, time::Instant};
 
 use futures::{FutureExt, Stream, StreamExt, future, stream, stream::BoxStream};
-use kube::{
-    ResourceExt,
-    runtime::{
-        Config, Controller as KubeController,
-        controller::{Action, Error as LoopError},
-        reflector::ObjectRef,
-    },
+use kube::runtime::{
+    Config, Controller as KubeController,
+    controller::{Action, Error as LoopError},
+    reflector::ObjectRef,
 };
+
+use parking_lot::Mutex;
 
 use crate::{
     Backoff, Cache, Change, Context, Metrics,
     cache::Cached,
-    metrics::{Of, Result as ResultLabel},
+    metrics::{ControllerLabels, ReconcileLabels},
 };
 
-/// How a failed reconcile goes on.
+/// How many objects are reconciled at the same time by default: enough to hide the latency of calls, few enough not to crowd the
+/// API server.
+const DEFAULT_CONCURRENCY: u16 = 16;
+
+/// An error of a reconcile, which decides when the object is reconciled again.
 pub trait ReconcileError: Error + Send + Sync + 'static {
-    /// Whether only a change of the object can help; otherwise it is tried again, later each time.
+    /// Whether only a change of the object can help. After other errors it is requeued with exponential backoff.
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-type Property<K> = Box<dyn Fn(&K) -> u64 + Send>;
-
 /// Reconciles the objects of a cache.
 ///
-/// A reconcile begins when an object is new or has changed, when one of the other triggers names it, and when the
-/// last one asked for it. There is no periodic one. An object is never reconciled twice at the same time.
+/// A reconcile begins when an object is new or has changed, when one of the triggers names it, and when the last reconcile
+/// requeued it. There is no periodic resync. An object is never reconciled twice at the same time.
 pub struct Controller<K: Cached> {
     name: &'static str,
     cache: Cache<K>,
-    property: Option<Property<K>>,
     triggers: Vec<BoxStream<'static, ObjectRef<K>>>,
     concurrency: u16,
 }
@@ -50,33 +44,24 @@ impl<K: Cached> Controller<K> {
     /// A controller; `name` is its label in metrics and logs.
     #[must_use]
     pub fn new(name: &'static str, cache: &Cache<K>) -> Self {
-        Self { name, cache: cache.clone(), property: None, triggers: Vec::new(), concurrency: 16 }
+        Self { name, cache: cache.clone(), triggers: Vec::new(), concurrency: DEFAULT_CONCURRENCY }
     }
 
-    /// Only a change of this property of an object begins a reconcile: so that what the controller itself writes (as
-    /// its status) does not. Make it a hash of everything that the reconcile depends on, as generation, deletion and
-    /// finalizers.
+    /// Also reconciles the objects that this stream names.
     #[must_use]
-    pub fn when_changed(mut self, property: impl Fn(&K) -> u64 + Send + 'static) -> Self {
-        self.property = Some(Box::new(property));
-        self
-    }
-
-    /// Reconciles what this stream names, too.
-    #[must_use]
-    pub fn also_on(mut self, keys: impl Stream<Item = ObjectRef<K>> + Send + 'static) -> Self {
+    pub fn reconcile_on(mut self, keys: impl Stream<Item = ObjectRef<K>> + Send + 'static) -> Self {
         self.triggers.push(keys.boxed());
         self
     }
 
-    /// Objects that are reconciled at the same time; 16 if not said.
+    /// Sets how many objects are reconciled at the same time. The default is 16.
     #[must_use]
     pub fn concurrency(mut self, concurrency: u16) -> Self {
         self.concurrency = concurrency;
         self
     }
 
-    /// Runs until shutdown, and then until the reconciles under way have ended.
+    /// Runs until shutdown, and then until the running reconciles have ended.
     pub async fn run<C, F, Fut, E>(self, ctx: &Context, app: Arc<C>, reconcile: F)
     where
         C: Send + Sync + 'static,
@@ -84,23 +69,23 @@ impl<K: Cached> Controller<K> {
         Fut: Future<Output = Result<Action, E>> + Send + 'static,
         E: ReconcileError,
     {
-        let Self { name, cache, property, triggers, concurrency } = self;
+        let Self { name, cache, triggers, concurrency } = self;
         let failures = Arc::new(Failures::<K>::default());
-        let own = own_changes(cache.changes(), property);
+        let own = present_objects(cache.changes());
         let keys = stream::select_all(triggers.into_iter().chain([own.boxed()]));
         let shutdown = ctx.shutdown.clone();
-        let (metrics, forget, policy) = (ctx.metrics.clone(), failures.clone(), failures.clone());
+        let (metrics, succeeded, policy) = (ctx.metrics.clone(), failures.clone(), failures.clone());
         let results = KubeController::for_shared_stream(stream::pending(), cache.store())
             .reconcile_on(keys)
             .with_config(Config::default().concurrency(concurrency))
             .graceful_shutdown_on(async move { shutdown.cancelled().await })
             .run(
                 move |object, app| {
-                    let (key, forget) = (ObjectRef::from_obj(&*object), forget.clone());
+                    let (key, succeeded) = (ObjectRef::from_obj(&*object), succeeded.clone());
                     measured(name, metrics.clone(), reconcile(object, app))
                         .inspect(move |result| {
                             if result.is_ok() {
-                                forget.forget(&key);
+                                succeeded.reset(&key);
                             }
                         })
                         .boxed()
@@ -110,9 +95,9 @@ impl<K: Cached> Controller<K> {
             );
         let mut results = pin!(results);
         while let Some(result) = results.next().await {
-            // A vanished object has nothing to reconcile; failures of reconciles were logged where they were seen.
+            // An object that is gone needs no reconcile; failed reconciles are logged by the error policy.
             match result {
-                Err(LoopError::ObjectNotFound(key)) => failures.forget_erased(&key),
+                Err(LoopError::ObjectNotFound(key)) => failures.reset_erased(&key),
                 Err(LoopError::QueueError(error)) => tracing::error!(controller = name, %error, "the queue failed"),
                 Err(LoopError::RunnerError(error)) => tracing::error!(controller = name, %error, "the loop failed"),
                 Ok(_) | Err(LoopError::ReconcilerFailed(..)) => (),
@@ -121,50 +106,40 @@ impl<K: Cached> Controller<K> {
     }
 }
 
-/// The objects of a cache that are new or have changed, in the property if one is given.
-fn own_changes<K: Cached>(
+/// The objects that are new or have changed.
+fn present_objects<K: Cached>(
     changes: impl Stream<Item = Change<K>> + Send,
-    property: Option<Property<K>>,
 ) -> impl Stream<Item = ObjectRef<K>> + Send {
-    let mut known: HashMap<ObjectRef<K>, (Option<String>, u64)> = HashMap::new();
-    changes.filter_map(move |change| {
-        let key = ObjectRef::from_obj(&**change.object());
-        let wanted = match (&change, &property) {
-            (Change::Present(object), Some(property)) => {
-                let value = (object.uid(), property(object));
-                known.insert(key.clone(), value.clone()) != Some(value)
-            }
-            (Change::Present(_), None) => true,
-            (Change::Gone(_) | Change::SetAside(_), _) => {
-                known.remove(&key);
-                false
-            }
-        };
-        future::ready(wanted.then_some(key))
+    changes.filter_map(|change| {
+        future::ready(match change {
+            Change::Present(object) => Some(ObjectRef::from_obj(&*object)),
+            Change::Gone(_) | Change::Undecodable(_) => None,
+        })
     })
 }
 
+/// Runs a reconcile and counts it in the metrics.
 async fn measured<E: ReconcileError>(
     name: &'static str,
     metrics: Arc<Metrics>,
     reconcile: impl Future<Output = Result<Action, E>>,
 ) -> Result<Action, E> {
-    let label = Of { name: name.to_owned() };
+    let labels = ControllerLabels { controller: name };
     let begun = Instant::now();
-    metrics.reconciling.get_or_create(&label).inc();
+    metrics.active_reconciles.get_or_create(&labels).inc();
     let result = reconcile.await;
-    metrics.reconciling.get_or_create(&label).dec();
-    metrics.reconcile_seconds.get_or_create(&label).observe(begun.elapsed().as_secs_f64());
-    let outcome = match &result {
+    metrics.active_reconciles.get_or_create(&labels).dec();
+    metrics.reconcile_seconds.get_or_create(&labels).observe(begun.elapsed().as_secs_f64());
+    let label = match &result {
         Ok(_) => "ok",
         Err(error) if error.is_terminal() => "terminal",
         Err(_) => "retry",
     };
-    metrics.reconciles.get_or_create(&ResultLabel { name: name.to_owned(), result: outcome.to_owned() }).inc();
+    metrics.reconciles.get_or_create(&ReconcileLabels { controller: name, result: label }).inc();
     result
 }
 
-/// Failures in a row, per object.
+/// Consecutive failures of each object.
 struct Failures<K: Cached>(Mutex<HashMap<ObjectRef<K>, u32>>);
 
 impl<K: Cached> Default for Failures<K> {
@@ -174,16 +149,17 @@ impl<K: Cached> Default for Failures<K> {
 }
 
 impl<K: Cached> Failures<K> {
+    /// What follows a failed reconcile.
     fn policy<E: ReconcileError>(&self, name: &str, object: &K, error: &E) -> Action {
         let key = ObjectRef::from_obj(object);
         let chain = Chain(error);
         if error.is_terminal() {
-            self.forget(&key);
-            tracing::info!(controller = name, object = %key, error = %chain, "waiting for a change");
+            self.reset(&key);
+            tracing::info!(controller = name, object = %key, error = %chain, "reconcile failed; waiting for a change of the object");
             return Action::await_change();
         }
         let failures = {
-            let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut counts = self.0.lock();
             let count = counts.entry(key.clone()).or_default();
             *count = count.saturating_add(1);
             *count
@@ -193,13 +169,13 @@ impl<K: Cached> Failures<K> {
         Action::requeue(delay)
     }
 
-    fn forget(&self, key: &ObjectRef<K>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    fn reset(&self, key: &ObjectRef<K>) {
+        self.0.lock().remove(key);
     }
 
-    fn forget_erased(&self, key: &ObjectRef<kube::core::DynamicObject>) {
+    fn reset_erased(&self, key: &ObjectRef<kube::core::DynamicObject>) {
         let namespace = key.namespace.as_deref();
-        self.forget(&crate::cache::key_of(namespace, &key.name));
+        self.reset(&crate::cache::key_of(namespace, &key.name));
     }
 }
 
@@ -209,14 +185,14 @@ struct Chain<'a, E>(&'a E);
 impl<E: Error> std::fmt::Display for Chain<'_, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0)?;
-        let mut said = self.0.to_string();
+        let mut written = self.0.to_string();
         let mut cause = self.0.source();
         while let Some(error) = cause {
             let text = error.to_string();
-            // Many errors repeat their cause in their own text.
-            if !said.contains(&text) {
+            // Many errors contain the text of their cause already.
+            if !written.contains(&text) {
                 write!(f, ": {text}")?;
-                said.push_str(&text);
+                written.push_str(&text);
             }
             cause = error.source();
         }

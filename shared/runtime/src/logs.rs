@@ -1,11 +1,11 @@
-//! Logs.
+//! Logging.
 
 use anyhow::Context as _;
 use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::{CommonArgs, LogFormat};
 
-/// Sends logs to standard error, as the arguments say. Called once per process.
+/// Sends logs to standard error, as the arguments say. Must be called once per process.
 pub(crate) fn start(args: &CommonArgs) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&args.log_level).with_context(|| {
         format!(

@@ -1,11 +1,12 @@
 //! Metrics, in the text format of OpenMetrics.
+//!
+//! Names and labels follow Prometheus' and Kubernetes' conventions: units in the name, `_total` for counters (appended when
+//! they are exposed), and the same label for the same thing everywhere: `controller`, `kind` (of objects), `task` (kind of a
+//! task), `reason`, `result`. `docs/metrics.md` lists all of them.
 
-use std::{
-    fmt,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -17,34 +18,61 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// One label: which controller, kind of object, kind of task or result.
+/// Which controller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct Of {
-    pub(crate) name: String,
+pub(crate) struct ControllerLabels {
+    pub(crate) controller: &'static str,
 }
 
-/// What it was, and how it ended.
+/// Which controller, and how its reconcile ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct Result {
-    pub(crate) name: String,
+pub(crate) struct ReconcileLabels {
+    pub(crate) controller: &'static str,
+    pub(crate) result: &'static str,
+}
+
+/// Which kind of object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct KindLabels {
+    pub(crate) kind: String,
+}
+
+/// How something ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ResultLabels {
+    pub(crate) result: &'static str,
+}
+
+/// Which kind of task.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct TaskLabels {
+    pub(crate) task: String,
+}
+
+/// Which kind of task, and how the attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct TaskResultLabels {
+    pub(crate) task: String,
     pub(crate) result: String,
 }
 
-type Timings = Family<Of, Histogram, fn() -> Histogram>;
+/// A histogram for each set of labels.
+type Durations<L> = Family<L, Histogram, fn() -> Histogram>;
 
-/// The metrics of a process: those of this crate, and what a binary registers beside them.
+/// The metrics of a process: those of this crate, and what a program registers beside them.
 pub struct Metrics {
     registry: Mutex<Registry>,
-    pub(crate) reconciles: Family<Result, Counter>,
-    pub(crate) reconcile_seconds: Timings,
-    pub(crate) reconciling: Family<Of, Gauge>,
-    pub(crate) objects: Family<Of, Gauge>,
-    pub(crate) undecodable: Family<Of, Gauge>,
-    pub(crate) watch_errors: Family<Of, Counter>,
-    pub(crate) writes: Family<Of, Counter>,
-    pub(crate) tasks: Family<Result, Counter>,
-    pub(crate) task_seconds: Timings,
-    pub(crate) events: Family<Of, Counter>,
+    pub(crate) reconciles: Family<ReconcileLabels, Counter>,
+    pub(crate) reconcile_seconds: Durations<ControllerLabels>,
+    pub(crate) active_reconciles: Family<ControllerLabels, Gauge>,
+    pub(crate) cached_objects: Family<KindLabels, Gauge>,
+    pub(crate) undecodable_objects: Family<KindLabels, Gauge>,
+    pub(crate) watch_errors: Family<KindLabels, Counter>,
+    pub(crate) status_writes: Family<ResultLabels, Counter>,
+    pub(crate) task_attempts: Family<TaskResultLabels, Counter>,
+    pub(crate) task_attempt_seconds: Durations<TaskLabels>,
+    pub(crate) failed_tasks: Family<TaskLabels, Counter>,
+    pub(crate) events: Family<ResultLabels, Counter>,
 }
 
 impl fmt::Debug for Metrics {
@@ -55,19 +83,21 @@ impl fmt::Debug for Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
+        // A reconcile takes from 1 ms to half a minute, an attempt at a task from 50 ms to half an hour.
         let fast = || Histogram::new(exponential_buckets(0.001, 2.0, 16));
         let slow = || Histogram::new(exponential_buckets(0.05, 2.0, 16));
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix("berth")),
             reconciles: Family::default(),
             reconcile_seconds: Family::new_with_constructor(fast),
-            reconciling: Family::default(),
-            objects: Family::default(),
-            undecodable: Family::default(),
+            active_reconciles: Family::default(),
+            cached_objects: Family::default(),
+            undecodable_objects: Family::default(),
             watch_errors: Family::default(),
-            writes: Family::default(),
-            tasks: Family::default(),
-            task_seconds: Family::new_with_constructor(slow),
+            status_writes: Family::default(),
+            task_attempts: Family::default(),
+            task_attempt_seconds: Family::new_with_constructor(slow),
+            failed_tasks: Family::default(),
             events: Family::default(),
         };
         metrics.register(|r| metrics.register_own(r));
@@ -76,55 +106,71 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Registers a binary's own metrics; their names get the prefix `berth_`.
+    /// Registers a program's own metrics; their names get the prefix `berth_`.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
-        add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+        add(&mut self.registry.lock());
     }
 
     fn register_own(&self, r: &mut Registry) {
-        r.register("reconciles", "Reconciles, by controller and result", self.reconciles.clone());
+        r.register("reconciles", "Reconciles that ended, by controller and result", self.reconciles.clone());
         r.register("reconcile_seconds", "Duration of reconciles, by controller", self.reconcile_seconds.clone());
-        r.register("reconciling", "Reconciles under way, by controller", self.reconciling.clone());
-        r.register("cache_objects", "Objects in the cache, by kind", self.objects.clone());
+        r.register("active_reconciles", "Reconciles that run now, by controller", self.active_reconciles.clone());
+        r.register("cached_objects", "Objects in the cache, by kind", self.cached_objects.clone());
         r.register(
             "undecodable_objects",
-            "Objects set aside because they cannot be decoded, by kind",
-            self.undecodable.clone(),
+            "Objects that are ignored because they cannot be decoded, by kind",
+            self.undecodable_objects.clone(),
         );
-        r.register("watch_errors", "Failures of watches, by kind", self.watch_errors.clone());
-        r.register("status_writes", "Writes to Servers' status, by result", self.writes.clone());
-        r.register("tasks", "Attempts at tasks that need the lock, by kind and result", self.tasks.clone());
+        r.register("watch_errors", "Watches that failed and were started again, by kind", self.watch_errors.clone());
+        r.register("status_writes", "Writes to the status of Servers, by result", self.status_writes.clone());
         r.register(
-            "task_seconds",
-            "Duration of attempts at tasks that need the lock, by kind",
-            self.task_seconds.clone(),
+            "task_attempts",
+            "Attempts at tasks that need the lock, by task and result",
+            self.task_attempts.clone(),
         );
-        r.register("events", "Kubernetes Events, by what became of them", self.events.clone());
+        r.register(
+            "task_attempt_seconds",
+            "Duration of attempts at tasks that need the lock, by task",
+            self.task_attempt_seconds.clone(),
+        );
+        r.register(
+            "failed_tasks",
+            "Tasks that failed for good, and gates that were refused, by task",
+            self.failed_tasks.clone(),
+        );
+        r.register("events", "Kubernetes Events, by result: written, failed or dropped", self.events.clone());
     }
 
     /// All metrics as text.
     ///
     /// # Errors
     /// When a collector fails to write its values.
-    pub fn encode(&self) -> std::result::Result<String, fmt::Error> {
+    pub fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
-        encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
+        encode(&mut text, &self.registry.lock())?;
         Ok(text)
     }
 
-    pub(crate) fn count(family: &Family<Of, Counter>, name: impl Into<String>) {
-        family.get_or_create(&Of { name: name.into() }).inc();
+    pub(crate) fn count_result(family: &Family<ResultLabels, Counter>, result: &'static str) {
+        family.get_or_create(&ResultLabels { result }).inc();
     }
 
-    pub(crate) fn count_result(family: &Family<Result, Counter>, name: impl Into<String>, result: &str) {
-        family.get_or_create(&Result { name: name.into(), result: result.to_owned() }).inc();
+    pub(crate) fn count_attempt(&self, task: impl Into<String>, result: impl Into<String>) {
+        let labels = TaskResultLabels { task: task.into(), result: result.into() };
+        self.task_attempts.get_or_create(&labels).inc();
     }
 
-    pub(crate) fn time(family: &Timings, name: impl Into<String>, duration: Duration) {
-        family.get_or_create(&Of { name: name.into() }).observe(duration.as_secs_f64());
+    pub(crate) fn time_attempt(&self, task: impl Into<String>, duration: Duration) {
+        let labels = TaskLabels { task: task.into() };
+        self.task_attempt_seconds.get_or_create(&labels).observe(duration.as_secs_f64());
     }
 
-    pub(crate) fn set(family: &Family<Of, Gauge>, name: impl Into<String>, value: usize) {
-        family.get_or_create(&Of { name: name.into() }).set(i64::try_from(value).unwrap_or(i64::MAX));
+    pub(crate) fn count_failed_task(&self, task: impl Into<String>) {
+        self.failed_tasks.get_or_create(&TaskLabels { task: task.into() }).inc();
+    }
+
+    pub(crate) fn set_by_kind(family: &Family<KindLabels, Gauge>, kind: &str, value: usize) {
+        let labels = KindLabels { kind: kind.to_owned() };
+        family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
     }
 }

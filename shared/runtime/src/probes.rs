@@ -1,30 +1,31 @@
-//! `/healthz`, `/readyz` and `/metrics`.
+//! The HTTP endpoints `/healthz`, `/readyz` and `/metrics`.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc,
     atomic::{AtomicBool, Ordering},
 };
 
 use axum::{Router, http::StatusCode, http::header, response::IntoResponse, routing::get};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::Metrics;
 
-/// What has to be there before the process is ready.
+/// The conditions under which a process is ready. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Mutex<Vec<(String, Ready)>>>);
+pub struct Readiness(Arc<Mutex<Vec<(String, ReadinessFlag)>>>);
 
-/// One thing that has to be there.
+/// One condition, which its owner sets.
 #[derive(Clone, Debug, Default)]
-pub struct Ready(Arc<AtomicBool>);
+pub struct ReadinessFlag(Arc<AtomicBool>);
 
-impl Ready {
-    /// It is there, or no longer.
+impl ReadinessFlag {
+    /// Sets whether the condition is met.
     pub fn set(&self, ready: bool) {
         self.0.store(ready, Ordering::Release);
     }
 
-    /// Whether it is there.
+    /// Whether the condition is met.
     #[must_use]
     pub fn get(&self) -> bool {
         self.0.load(Ordering::Acquire)
@@ -32,27 +33,27 @@ impl Ready {
 }
 
 impl Readiness {
-    /// From now on the process is ready only when this is, too.
+    /// Adds a condition, which is not met yet. `name` is shown by `/readyz` until it is.
     #[must_use]
-    pub fn register(&self, name: impl Into<String>) -> Ready {
-        let ready = Ready::default();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((name.into(), ready.clone()));
+    pub fn register(&self, name: impl Into<String>) -> ReadinessFlag {
+        let ready = ReadinessFlag::default();
+        self.0.lock().push((name.into(), ready.clone()));
         ready
     }
 
-    /// What is still missing; a process that has registered nothing is still starting.
+    /// Names of the conditions that are not met. A process without conditions is still starting, so it is not ready.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
-        let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if parts.is_empty() {
+        let conditions = self.0.lock();
+        if conditions.is_empty() {
             return vec!["start".to_owned()];
         }
-        parts.iter().filter(|(_, ready)| !ready.get()).map(|(name, _)| name.clone()).collect()
+        conditions.iter().filter(|(_, ready)| !ready.get()).map(|(name, _)| name.clone()).collect()
     }
 }
 
-/// The pages. `/healthz` says that the process answers, `/readyz` that everything registered is there and that it is
-/// not shutting down.
+/// The router of the endpoints. `/healthz` succeeds while the process answers, `/readyz` while all conditions are met and the
+/// process is not shutting down.
 pub fn router(metrics: Arc<Metrics>, readiness: Readiness, shutdown: CancellationToken) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ready_only_when_everything_is_and_nothing_ends() {
+    async fn the_process_is_ready_while_all_conditions_are_met_and_it_is_not_shutting_down() {
         let (readiness, shutdown) = (Readiness::default(), CancellationToken::new());
         let pages = router(Arc::default(), readiness.clone(), shutdown.clone());
         assert_eq!(get(&pages, "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE, "nothing is registered yet");
@@ -117,17 +118,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn metrics_are_shown_with_those_of_the_binary() {
+    async fn metrics_include_those_that_the_binary_registered() {
         let metrics = Arc::new(Metrics::default());
         let own = prometheus_client::metrics::counter::Counter::<u64>::default();
         metrics.register(|r| r.register("pings", "Pings", own.clone()));
         own.inc();
-        Metrics::count_result(&metrics.reconciles, "servers", "ok");
+        Metrics::count_result(&metrics.events, "written");
         let pages = router(metrics, Readiness::default(), CancellationToken::new());
         let (status, body) = get(&pages, "/metrics").await;
         assert_eq!(status, StatusCode::OK);
         assert!(body.contains("berth_pings_total 1"), "{body}");
-        assert!(body.contains(r#"berth_reconciles_total{name="servers",result="ok"} 1"#), "{body}");
+        assert!(body.contains(r#"berth_events_total{result="written"} 1"#), "{body}");
         assert!(body.ends_with("# EOF\n"), "{body}");
     }
 }

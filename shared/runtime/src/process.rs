@@ -1,58 +1,37 @@
-//! The life of a process: start, run until told to end, end in order.
+//! The life of a process: start, run until a signal, orderly shutdown.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use berth_core::api::Executor;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Arguments, CommonArgs, Context, ContextParts, Metrics, Readiness, SystemClock, client, logs, probes};
+use crate::{Arguments, CommonArgs, Metrics, Readiness, logs, probes};
 
-/// How long work may take to end after a signal. Kubernetes kills after 30 s.
-const GRACE: Duration = Duration::from_secs(25);
+/// How long work may take to end after a signal: shorter than the 30 s after which Kubernetes kills a pod.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
 
-/// How long the rest may take after the work.
-const LAST: Duration = Duration::from_secs(2);
+/// How long the last Events and the runtime may take after the work: what is left of the 30 s, with a reserve.
+const CLEANUP_LIMIT: Duration = Duration::from_secs(2);
 
-/// What every process has.
+/// What every process has. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Process {
-    /// Its metrics.
+    /// Metrics of the process.
     pub metrics: Arc<Metrics>,
-    /// What has to be there before it is ready.
+    /// Conditions for the process to be ready.
     pub readiness: Readiness,
-    /// Cancelled when it is to end.
+    /// Cancelled when the process has to end.
     pub shutdown: CancellationToken,
-    /// What has to be finished before it ends, within two seconds after the rest.
+    /// Tasks that have to finish before the process ends; they get two seconds after the work has ended.
     pub tasks: TaskTracker,
 }
 
-impl Process {
-    /// What a controller works with. Connects to nothing yet.
-    ///
-    /// # Errors
-    /// When it is not said where the API server is, or the kubeconfig cannot be used.
-    pub async fn context(&self, executor: Executor, args: &CommonArgs) -> anyhow::Result<Context> {
-        let call = Duration::from_secs(u64::from(args.call_timeout));
-        let parts = ContextParts {
-            client: client::build(args.kubeconfig.as_deref(), call).await?,
-            executor,
-            instance: args.instance.clone(),
-            identities: args.identities(),
-            clock: Arc::new(SystemClock),
-            lock_duration: Duration::from_secs(u64::from(args.lock_seconds.unsigned_abs())),
-            concurrency: args.concurrency,
-        };
-        Ok(Context::new(self, parts))
-    }
-}
-
-/// The `main` of a binary: reads the arguments, starts logs and pages, and runs `body` until it ends or SIGTERM or
-/// SIGINT comes. Then `body` has 25 s to end by itself. Fails when `body` does, or when it does not end in time.
+/// The `main` of a binary: parses the arguments, starts logging and the HTTP endpoints, and runs `body` until it returns or the
+/// process receives SIGTERM or SIGINT. Then `body` has 25 s to return. Fails if `body` fails or does not return in time.
 pub fn run<A, F, Fut>(body: F) -> ExitCode
 where
     A: Arguments,
@@ -76,24 +55,24 @@ where
     Fut: Future<Output = anyhow::Result<()>>,
 {
     logs::start(args.common())?;
-    // Fails only when a provider is installed already, which is then the one that this workspace is built with.
+    // Fails only if a provider is installed already: the same one, because the workspace is built with one only.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")?;
     let result = runtime.block_on(async {
         let process = Process { shutdown: on_signal()?, ..Process::default() };
         serve(args.common(), &process).await?;
-        let result = until_shutdown(body(args, process.clone()), process.shutdown, GRACE).await;
+        let result = until_shutdown(body(args, process.clone()), process.shutdown, SHUTDOWN_LIMIT).await;
         process.tasks.close();
-        // What is left after that, as an Event that nobody takes, is given up.
-        let _ = tokio::time::timeout(LAST, process.tasks.wait()).await;
+        // Events that cannot be written in this time are given up.
+        let _ = tokio::time::timeout(CLEANUP_LIMIT, process.tasks.wait()).await;
         result
     });
-    runtime.shutdown_timeout(LAST);
+    runtime.shutdown_timeout(CLEANUP_LIMIT);
     result
 }
 
-/// Cancelled by SIGTERM and SIGINT.
+/// A token that SIGTERM and SIGINT cancel.
 fn on_signal() -> anyhow::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
@@ -110,7 +89,7 @@ fn on_signal() -> anyhow::Result<CancellationToken> {
     Ok(shutdown)
 }
 
-/// Serves the pages for as long as the process lives.
+/// Serves the HTTP endpoints as long as the process lives.
 async fn serve(args: &CommonArgs, process: &Process) -> anyhow::Result<()> {
     let address = args.http_address;
     let listener =
@@ -122,7 +101,7 @@ async fn serve(args: &CommonArgs, process: &Process) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs `body` to its end, which has to come in time after the shutdown.
+/// Runs `body` until it returns, which it must do within `grace` after the shutdown.
 async fn until_shutdown(
     body: impl Future<Output = anyhow::Result<()>>,
     shutdown: CancellationToken,
@@ -131,7 +110,7 @@ async fn until_shutdown(
     let mut body = std::pin::pin!(body);
     tokio::select! {
         result = &mut body => {
-            // Whatever else runs (as the writing of Events) ends with it.
+            // Other tasks, like the one that writes Events, end with it.
             shutdown.cancel();
             return result;
         }
@@ -139,7 +118,7 @@ async fn until_shutdown(
     }
     match tokio::time::timeout(grace, body).await {
         Ok(result) => result,
-        Err(_) => anyhow::bail!("work did not end within {} s of the signal to end", grace.as_secs()),
+        Err(_) => anyhow::bail!("the work did not end within {} s of the shutdown signal", grace.as_secs()),
     }
 }
 
@@ -148,7 +127,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_end_waits_for_the_work_but_not_for_ever() {
+    async fn shutdown_waits_for_the_work_up_to_its_limit() {
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         let orderly = async move {
@@ -157,15 +136,15 @@ mod tests {
             Ok(())
         };
         shutdown.cancel();
-        assert!(until_shutdown(orderly, shutdown.clone(), GRACE).await.is_ok());
-        let error = until_shutdown(std::future::pending(), shutdown, GRACE).await.unwrap_err();
+        assert!(until_shutdown(orderly, shutdown.clone(), SHUTDOWN_LIMIT).await.is_ok());
+        let error = until_shutdown(std::future::pending(), shutdown, SHUTDOWN_LIMIT).await.unwrap_err();
         assert!(error.to_string().contains("25 s"), "{error}");
     }
 
     #[tokio::test]
-    async fn work_that_ends_ends_the_rest() {
+    async fn shutdown_begins_when_the_work_ends() {
         let shutdown = CancellationToken::new();
-        let failed = until_shutdown(async { anyhow::bail!("no") }, shutdown.clone(), GRACE).await;
+        let failed = until_shutdown(async { anyhow::bail!("no") }, shutdown.clone(), SHUTDOWN_LIMIT).await;
         assert_eq!(failed.unwrap_err().to_string(), "no");
         assert!(shutdown.is_cancelled());
     }

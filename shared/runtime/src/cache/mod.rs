@@ -1,246 +1,209 @@
 //! A watch of one kind of objects, kept in memory.
 //!
-//! An object that cannot be decoded is set aside: it leaves the cache, is reported as an Event and a metric, and never
-//! stops the watch. `managedFields` are dropped, because nobody reads them and they are half of an object's size; of
-//! kinds whose last change matters, the newest entry's time is kept. Of Servers the history (`transitions`) is dropped.
+//! Own code instead of kube's `reflector` alone: an object that cannot be decoded must not stop the watch (it is ignored,
+//! reported as an Event and a metric, and its metadata is kept, because such an object is not gone), and several readers need
+//! changes without holding each other up, which kube 5's shared streams do not give.
 
-mod compact;
-mod feed;
+mod change;
+mod change_queue;
 mod guarded;
-mod hub;
-mod pump;
+mod shared;
+mod subscribers;
 #[cfg(test)]
 mod tests;
+mod watch_loop;
 
-use std::{
-    collections::HashMap,
-    fmt::Debug,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use berth_core::api::Server;
+use berth_core::api::{Server, ServerStatus};
 use futures::{Stream, StreamExt as _, future};
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
-    Api, Resource, ResourceExt,
+    Api, ResourceExt,
     runtime::{
         WatchStreamExt,
         reflector::{self, ObjectRef, Store},
         watcher,
     },
 };
-use serde::de::DeserializeOwned;
 use tokio::{sync::watch, time::timeout};
 
 use crate::Context;
+pub(crate) use change::key_of;
+pub use change::{Cached, CachedObject, Change, changed_at, resource_version};
 pub use guarded::Guarded;
-use hub::Hub;
-use pump::{Keep, Pump};
+use shared::Shared;
+use watch_loop::{Trim, WatchLoop};
 
-/// Objects of a page of a list.
+/// Objects of a page of a list: few enough that a page in flight is small beside the cache itself.
 const PAGE: u32 = 500;
 
-/// How long a cache may take to bring an own write back.
-const LATE: Duration = Duration::from_secs(5);
-
-/// What can be cached.
-pub trait Cached: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static {}
-impl<K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static> Cached for K {}
+/// How long to wait for the cache to show an own write. A watch that is later than this has a fault of its own.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Servers in memory.
 pub type ServerCache = Cache<Server>;
 
-/// Objects of one kind in memory, following a watch.
-pub struct Cache<K: Cached> {
-    store: Store<K>,
-    hub: Arc<Hub<K>>,
-    aside: Aside<K>,
-}
-
-/// The objects that were set aside.
-type Aside<K> = Arc<Mutex<HashMap<ObjectRef<K>, ObjectMeta>>>;
-
-/// A change of an object.
-#[derive(Clone, Debug)]
-pub enum Change<K> {
-    /// It is new or has changed; this is how it is now.
-    Present(Arc<K>),
-    /// It is gone; this is how it was last.
-    Gone(Arc<K>),
-    /// It can no longer be decoded; this is how it was last. It is **not** gone.
-    SetAside(Arc<K>),
-}
-
-impl<K> Change<K> {
-    /// The object, as it is or was last.
-    #[must_use]
-    pub fn object(&self) -> &Arc<K> {
-        match self {
-            Self::Present(object) | Self::Gone(object) | Self::SetAside(object) => object,
-        }
-    }
-}
-
-/// What the cache knows of one object.
-#[derive(Clone, Debug)]
-pub enum Seen<K> {
-    /// It is there.
-    Present(Arc<K>),
-    /// It is not there.
-    Absent,
-    /// It is there, but cannot be decoded.
-    SetAside,
-}
+/// Objects of one kind in memory, following a watch. Clones share the objects.
+pub struct Cache<K: Cached>(Shared<K>);
 
 impl<K: Cached> Clone for Cache<K> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), hub: self.hub.clone(), aside: self.aside.clone() }
+        Self(self.0.clone())
     }
 }
 
+/// Which objects a cache holds, and what it keeps of them.
+pub struct CacheOptions<K> {
+    watch: watcher::Config,
+    trim: Trim<K>,
+}
+
+impl<K> Default for CacheOptions<K> {
+    /// All objects of the kind, without their `managedFields`: nobody reads them, and they are half of an object's size.
+    fn default() -> Self {
+        Self { watch: watcher::Config::default(), trim: Trim { keeps_change_times: false, drop_unused: |_| {} } }
+    }
+}
+
+impl<K> CacheOptions<K> {
+    /// Only the objects that this watch selects.
+    #[must_use]
+    pub fn select(self, watch: watcher::Config) -> Self {
+        Self { watch, ..self }
+    }
+
+    /// Keeps when each object was last changed: see [`changed_at`].
+    #[must_use]
+    pub fn keep_change_times(mut self) -> Self {
+        self.trim.keeps_change_times = true;
+        self
+    }
+
+    /// Drops from memory what nobody reads.
+    #[must_use]
+    pub fn drop_unused(mut self, drop_unused: fn(&mut K)) -> Self {
+        self.trim.drop_unused = drop_unused;
+        self
+    }
+}
+
+impl CacheOptions<Server> {
+    /// All Servers, without their history, which only people read: there are thousands of them.
+    #[must_use]
+    pub fn servers() -> Self {
+        Self::default().drop_unused(|server| {
+            if let Some(ServerStatus { transitions, .. }) = &mut server.status {
+                *transitions = Vec::new();
+            }
+        })
+    }
+
+    /// The Servers that [`with_state`] selects.
+    #[must_use]
+    pub fn servers_with_state() -> Self {
+        Self::servers().select(with_state())
+    }
+}
+
+/// Selects the Servers that have a state. A Server without one has just been created: only replicaset-controller, which begins
+/// its life, has anything to do with it, and a large set that is being created has thousands. A Server never loses its state.
+#[must_use]
+pub fn with_state() -> watcher::Config {
+    watcher::Config::default().fields("status.state!=")
+}
+
 impl<K: Cached> Cache<K> {
-    /// Begins to watch all objects of this kind, in every namespace, until shutdown. The process is ready only when
-    /// the first list is there.
+    /// Begins to watch all objects of this kind, in every namespace, until shutdown. The process is ready only when the first
+    /// list is there.
     #[must_use]
     pub fn start(ctx: &Context) -> Self {
-        Self::start_with(ctx, Api::all(ctx.client.clone()), watcher::Config::default())
+        Self::start_with(ctx, CacheOptions::default())
     }
 
-    /// The same, and [`changed_at`] says of each object when it was last changed.
+    /// The same, with options.
     #[must_use]
-    pub fn start_with_times(ctx: &Context) -> Self {
-        Self::begin(ctx, Api::all(ctx.client.clone()), watcher::Config::default(), Keep::LastChange)
-    }
-
-    /// The same with an API of one namespace, or with selectors.
-    #[must_use]
-    pub fn start_with(ctx: &Context, api: Api<Guarded<K>>, config: watcher::Config) -> Self {
-        Self::begin(ctx, api, config, Keep::Nothing)
-    }
-
-    fn begin(ctx: &Context, api: Api<Guarded<K>>, config: watcher::Config, keep: Keep) -> Self {
+    pub fn start_with(ctx: &Context, options: CacheOptions<K>) -> Self {
+        let CacheOptions { watch, trim } = options;
         let (store, writer) = reflector::store::<K>();
-        let cache = Self { store, hub: Arc::default(), aside: Arc::default() };
+        let shared = Shared::new(store);
         let ready = ctx.readiness.register(K::plural(&()));
-        let pump = Pump::new(ctx, cache.clone(), writer, ready, keep);
-        let events = watcher(api, config.page_size(PAGE)).default_backoff();
-        tokio::spawn(pump.run(events, ctx.shutdown.clone()));
-        cache
+        let watch_loop = WatchLoop::new(ctx, shared.clone(), writer, ready, trim);
+        let api = Api::<Guarded<K>>::all(ctx.client.clone());
+        let events = watcher(api, watch.page_size(PAGE)).default_backoff();
+        tokio::spawn(watch_loop.run(events, ctx.shutdown.clone()));
+        Self(shared)
     }
 
     /// The objects themselves.
     #[must_use]
     pub fn store(&self) -> Store<K> {
-        self.store.clone()
+        self.0.store.clone()
     }
 
     /// One object.
     #[must_use]
     pub fn get(&self, namespace: Option<&str>, name: &str) -> Option<Arc<K>> {
-        self.store.get(&key_of(namespace, name))
+        self.0.store.get(&key_of(namespace, name))
     }
 
-    /// The metadata of the objects that are there but cannot be decoded. Who counts objects counts these, too.
+    /// The metadata of the objects that exist but cannot be decoded. A count of objects must include these.
     #[must_use]
-    pub fn set_aside(&self) -> Vec<ObjectMeta> {
-        self.aside.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    pub fn undecodable(&self) -> Vec<ObjectMeta> {
+        self.0.undecodable.lock().values().cloned().collect()
     }
 
     /// Returns when the first list is there.
     pub async fn ready(&self) {
         // An error means that the watch has ended, which it does only at shutdown.
-        if self.store.wait_until_ready().await.is_err() {
+        if self.0.store.wait_until_ready().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// The changes from now on, after one `Present` for every object that is there already. Many changes of an object
-    /// that nobody has taken yet become one, so that a slow reader costs no memory.
+    /// The changes from now on, after one `Present` for every object that is there already. Changes of one object that the
+    /// reader has not taken yet become one, so that a slow reader costs no memory.
     pub fn changes(&self) -> impl Stream<Item = Change<K>> + Send + use<K> {
-        self.hub.subscribe(&self.store)
+        self.0.subscribers.subscribe(&self.0.store)
     }
 
-    /// What is known of one object, now and whenever it changes.
+    /// What the cache knows of one object, now and whenever it changes.
     #[must_use]
-    pub fn follow(&self, object: &K) -> watch::Receiver<Seen<K>> {
-        self.hub.follow(&ObjectRef::from_obj(object), |key| self.seen(key))
+    pub fn follow(&self, object: &K) -> watch::Receiver<CachedObject<K>> {
+        self.0.subscribers.follow(&ObjectRef::from_obj(object), |key| self.known(key))
     }
 
-    /// Waits until the cache shows the object as it is here, or as it is later: a look at what was true before an own
-    /// write would only repeat what is done. A cache that is late is not waited for beyond a few seconds.
-    pub async fn caught_up(&self, object: &K) {
-        let mut seen = self.follow(object);
-        let caught_up = seen.wait_for(|seen| match seen {
-            Seen::Present(cached) => {
+    /// Waits until the cache shows this version of the object or a later one: reconciling an older version would only repeat
+    /// what an own write has done. A cache that is late is not waited for beyond a few seconds.
+    pub async fn catch_up_with(&self, object: &K) {
+        let mut known = self.follow(object);
+        let caught_up = known.wait_for(|known| match known {
+            CachedObject::Present(cached) => {
                 cached.uid() != object.uid() || resource_version(&**cached) >= resource_version(object)
             }
-            Seen::Absent | Seen::SetAside => true,
+            CachedObject::Absent | CachedObject::Undecodable => true,
         });
-        if timeout(LATE, caught_up).await.is_err() {
-            tracing::debug!(object = object.name_any(), "the cache is late");
+        if timeout(CATCH_UP_LIMIT, caught_up).await.is_err() {
+            tracing::debug!(object = object.name_any(), "the cache does not show an own write yet");
         }
     }
 
-    /// The objects that are gone, as they were last, until shutdown.
-    pub fn gone(&self, ctx: &Context) -> impl Stream<Item = Arc<K>> + Send + use<K> {
-        let gone = self.changes().filter_map(|change| {
+    /// The objects that are deleted from now on, in their last known version, until shutdown.
+    pub fn deleted(&self, ctx: &Context) -> impl Stream<Item = Arc<K>> + Send + use<K> {
+        let deleted = self.changes().filter_map(|change| {
             future::ready(match change {
                 Change::Gone(object) => Some(object),
-                Change::Present(_) | Change::SetAside(_) => None,
+                Change::Present(_) | Change::Undecodable(_) => None,
             })
         });
-        gone.take_until(ctx.shutdown.clone().cancelled_owned())
+        deleted.take_until(ctx.shutdown.clone().cancelled_owned())
     }
 
-    fn seen(&self, key: &ObjectRef<K>) -> Seen<K> {
-        match self.store.get(key) {
-            Some(object) => Seen::Present(object),
-            None if self.aside.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key) => Seen::SetAside,
-            None => Seen::Absent,
+    fn known(&self, key: &ObjectRef<K>) -> CachedObject<K> {
+        match self.0.store.get(key) {
+            Some(object) => CachedObject::Present(object),
+            None if self.0.undecodable.lock().contains_key(key) => CachedObject::Undecodable,
+            None => CachedObject::Absent,
         }
     }
-}
-
-impl Cache<Server> {
-    /// The same, of the Servers that [`begun`] finds.
-    #[must_use]
-    pub fn start_begun(ctx: &Context) -> Self {
-        Self::start_with(ctx, Api::all(ctx.client.clone()), begun())
-    }
-}
-
-/// The Servers that have a state. Those without one have just been created: nobody but replicaset-controller, which begins
-/// them, has to do with them yet, and a large set that is being created is thousands of them. A Server never loses its state
-/// again.
-#[must_use]
-pub fn begun() -> watcher::Config {
-    watcher::Config::default().fields("status.state!=")
-}
-
-pub(crate) fn key_of<K: Cached>(namespace: Option<&str>, name: &str) -> ObjectRef<K> {
-    let key = ObjectRef::new(name);
-    match namespace {
-        Some(namespace) => key.within(namespace),
-        None => key,
-    }
-}
-
-/// The object's `resourceVersion`. Versions of one kind of object are numbers that rise (promised since Kubernetes
-/// 1.35, and true of etcd always).
-#[must_use]
-pub fn resource_version<K: Resource>(object: &K) -> u64 {
-    object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
-}
-
-/// When the object was last changed (other than through a subresource's own managers), as far as the cache keeps it: see
-/// [`Cache::start_with_times`]. Whole seconds, by the API server's clock.
-#[must_use]
-pub fn changed_at<K: Resource>(object: &K) -> Option<Timestamp> {
-    let entries = object.meta().managed_fields.iter().flatten();
-    entries.filter_map(|entry| entry.time.as_ref()).map(|time| time.0).max()
-}
-
-fn version<K: Resource>(object: &K) -> (Option<String>, Option<String>) {
-    (object.uid(), object.resource_version())
 }

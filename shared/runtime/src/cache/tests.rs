@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
+use berth_testing::FakeApi;
 use futures::StreamExt;
 use kube::runtime::controller::Action;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
-use crate::{Controller, EventType, ReconcileError, reference, testing::FakeApi};
+use crate::{Controller, EventType, ReconcileError, reference, testing::context};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -22,9 +23,9 @@ async fn next<K>(changes: &mut (impl Stream<Item = Change<K>> + Unpin)) -> Chang
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_undecodable_object_is_set_aside_and_reported_and_does_not_stop_the_watch() {
+async fn an_undecodable_object_is_ignored_and_reported_and_does_not_stop_the_watch() {
     let api = FakeApi::new();
-    let ctx = api.context("a");
+    let ctx = context(&api, "a");
     let servers = ServerCache::start(&ctx);
     let mut changes = Box::pin(servers.changes());
     let Change::Present(first) = next(&mut changes).await else { panic!("the first list") };
@@ -35,11 +36,11 @@ async fn an_undecodable_object_is_set_aside_and_reported_and_does_not_stop_the_w
     let mut bad = good.clone();
     bad["spec"]["machine"] = "small".into();
     api.store(bad);
-    assert!(matches!(next(&mut changes).await, Change::SetAside(_)));
-    assert!(matches!(&*follower.borrow_and_update(), Seen::SetAside));
+    assert!(matches!(next(&mut changes).await, Change::Undecodable(_)));
+    assert!(matches!(&*follower.borrow_and_update(), CachedObject::Undecodable));
     assert!(servers.get(Some("default"), "web-1").is_none());
-    assert_eq!(servers.set_aside()[0].name.as_deref(), Some("web-1"));
-    assert!(ctx.metrics.encode().unwrap().contains(r#"berth_undecodable_objects{name="Server"} 1"#));
+    assert_eq!(servers.undecodable()[0].name.as_deref(), Some("web-1"));
+    assert!(ctx.metrics.encode().unwrap().contains(r#"berth_undecodable_objects{kind="Server"} 1"#));
     sleep(SOON).await;
     let events = api.state().events.clone();
     assert_eq!(events.len(), 1, "{events:?}");
@@ -48,14 +49,15 @@ async fn an_undecodable_object_is_set_aside_and_reported_and_does_not_stop_the_w
 
     api.store(good);
     assert!(matches!(next(&mut changes).await, Change::Present(_)));
-    assert!(servers.set_aside().is_empty() && servers.get(Some("default"), "web-1").is_some());
+    assert!(servers.undecodable().is_empty() && servers.get(Some("default"), "web-1").is_some());
     assert_eq!(api.state().lists, 1, "the watch went on");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_of_the_last_change_is_kept_where_it_is_read() {
+async fn keep_change_times_keeps_the_time_of_the_last_change() {
     let api = FakeApi::new();
-    let mut changes = Box::pin(ServerCache::start_with_times(&api.context("a")).changes());
+    let mut changes =
+        Box::pin(ServerCache::start_with(&context(&api, "a"), CacheOptions::servers().keep_change_times()).changes());
     let server = next(&mut changes).await.object().clone();
     assert_eq!(changed_at(&*server), Some("2026-01-01T00:00:05Z".parse().unwrap()));
     let entries = server.metadata.managed_fields.as_ref().unwrap();
@@ -63,22 +65,22 @@ async fn the_time_of_the_last_change_is_kept_where_it_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deletion_is_told_with_the_last_state() {
+async fn a_deletion_is_published_with_the_last_version() {
     let api = FakeApi::new();
-    let servers = ServerCache::start(&api.context("a"));
+    let servers = ServerCache::start(&context(&api, "a"));
     let mut changes = Box::pin(servers.changes());
     let first = next(&mut changes).await.object().clone();
     let follower = servers.follow(&first);
     let gone = api.state().server.clone();
-    api.tell("DELETED", &gone);
+    api.notify_watchers("DELETED", &gone);
     assert!(matches!(next(&mut changes).await, Change::Gone(last) if last.name_any() == "web-1"));
-    assert!(matches!(&*follower.borrow(), Seen::Absent));
+    assert!(matches!(&*follower.borrow(), CachedObject::Absent));
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_that_nobody_has_taken_become_one_and_a_new_list_tells_only_news() {
+async fn waiting_changes_of_an_object_become_one_and_a_new_list_publishes_only_changes() {
     let api = FakeApi::new();
-    let servers = ServerCache::start(&api.context("a"));
+    let servers = ServerCache::start(&context(&api, "a"));
     let mut changes = Box::pin(servers.changes());
     next(&mut changes).await;
     for attempts in 1..=5 {
@@ -90,7 +92,7 @@ async fn changes_that_nobody_has_taken_become_one_and_a_new_list_tells_only_news
     assert!(timeout(SOON, changes.next()).await.is_err(), "the others were older");
 
     // The server has forgotten where the watch was: the cache lists again.
-    api.tell("ERROR", &serde_json::json!({"kind": "Status", "apiVersion": "v1", "code": 410, "reason": "Expired", "message": "too old"}));
+    api.notify_watchers("ERROR", &serde_json::json!({"kind": "Status", "apiVersion": "v1", "code": 410, "reason": "Expired", "message": "too old"}));
     timeout(Duration::from_mins(1), changes.next()).await.expect_err("nothing has changed");
     assert_eq!(api.state().lists, 2);
 }
@@ -111,12 +113,12 @@ impl ReconcileError for Failed {
 #[derive(Default)]
 struct Counted {
     reconciles: AtomicU32,
-    at: std::sync::Mutex<Vec<Instant>>,
+    at: parking_lot::Mutex<Vec<Instant>>,
 }
 
 impl Counted {
     fn count(&self) -> u32 {
-        self.at.lock().unwrap().push(Instant::now());
+        self.at.lock().push(Instant::now());
         self.reconciles.fetch_add(1, Ordering::SeqCst) + 1
     }
 
@@ -126,14 +128,13 @@ impl Counted {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_at_rest_is_reconciled_once_and_costs_no_calls() {
+async fn an_unchanged_server_is_reconciled_once_without_calls() {
     let api = FakeApi::new();
-    let ctx = api.context("a");
+    let ctx = context(&api, "a");
     let servers = ServerCache::start(&ctx);
     let counted = Arc::new(Counted::default());
     let (app, loop_ctx) = (counted.clone(), ctx.clone());
-    let controller =
-        Controller::new("servers", &servers).when_changed(|s: &Server| s.spec.task_attempts.unsigned_abs().into());
+    let controller = Controller::new("servers", &servers);
     let run = tokio::spawn(async move {
         let reconcile = |_, app: Arc<Counted>| async move {
             app.count();
@@ -143,9 +144,6 @@ async fn a_server_at_rest_is_reconciled_once_and_costs_no_calls() {
     });
     sleep(Duration::from_hours(1)).await;
     assert_eq!(counted.get(), 1);
-    api.declare(|_| ());
-    sleep(SOON).await;
-    assert_eq!(counted.get(), 1, "the property has not changed");
     api.declare(|server| server.spec.task_attempts += 1);
     sleep(SOON).await;
     assert_eq!(counted.get(), 2);
@@ -156,9 +154,9 @@ async fn a_server_at_rest_is_reconciled_once_and_costs_no_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_wait_longer_each_time_and_a_terminal_one_waits_for_a_change() {
+async fn failed_reconciles_back_off_and_a_terminal_failure_waits_for_a_change() {
     let api = FakeApi::new();
-    let ctx = api.context("a");
+    let ctx = context(&api, "a");
     let servers = ServerCache::start(&ctx);
     let counted = Arc::new(Counted::default());
     let (app, loop_ctx) = (counted.clone(), ctx.clone());
@@ -168,7 +166,7 @@ async fn failures_wait_longer_each_time_and_a_terminal_one_waits_for_a_change() 
         controller.run(&loop_ctx, app, reconcile).await;
     });
     sleep(Duration::from_hours(1)).await;
-    let at = counted.at.lock().unwrap().clone();
+    let at = counted.at.lock().clone();
     assert_eq!(at.len(), 7, "six failures, and one that no repetition mends");
     let pauses: Vec<f64> = at.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
     for (pause, full) in pauses.iter().zip([0.5, 1.0, 2.0, 4.0, 8.0, 16.0]) {
@@ -178,14 +176,14 @@ async fn failures_wait_longer_each_time_and_a_terminal_one_waits_for_a_change() 
     sleep(SOON).await;
     assert_eq!(counted.get(), 8);
     let metrics = ctx.metrics.encode().unwrap();
-    assert!(metrics.contains(r#"berth_reconciles_total{name="servers",result="retry"} 6"#), "{metrics}");
-    assert!(metrics.contains(r#"berth_reconciles_total{name="servers",result="terminal"} 2"#), "{metrics}");
+    assert!(metrics.contains(r#"berth_reconciles_total{controller="servers",result="retry"} 6"#), "{metrics}");
+    assert!(metrics.contains(r#"berth_reconciles_total{controller="servers",result="terminal"} 2"#), "{metrics}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_waits_for_a_reconcile_under_way() {
+async fn shutdown_waits_for_a_running_reconcile() {
     let api = FakeApi::new();
-    let ctx = api.context("a");
+    let ctx = context(&api, "a");
     let servers = ServerCache::start(&ctx);
     let counted = Arc::new(Counted::default());
     let (app, loop_ctx) = (counted.clone(), ctx.clone());
@@ -205,9 +203,9 @@ async fn shutdown_waits_for_a_reconcile_under_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn repeated_events_become_one_that_is_counted() {
+async fn repeated_events_are_one_event_with_a_count() {
     let api = FakeApi::new();
-    let ctx = api.context("a");
+    let ctx = context(&api, "a");
     let about = reference(&api.server());
     for n in 0..3 {
         ctx.events.publish(&about, EventType::Warning, "Failed", format!("attempt {n}"));

@@ -1,13 +1,11 @@
-//! The run of one task.
+//! The run of one task, from claim to report.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use berth_core::{
-    api::{Lock, Outcome, Server, Task, TaskPhase},
-    lifecycle::{current_tasks, lock_expired, not_before},
-    protocol::StatusWrite,
+    api::{Lock, Outcome, Server, Task, TaskKind, TaskPhase},
+    protocol::{StatusWrite, TaskResult},
 };
-use kube::ResourceExt;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout, timeout_at},
@@ -15,35 +13,38 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Done, Ran,
-    held::{Held, Locks},
-    keeper::{Lost, keep},
+    held_lock::{HeldLock, HeldLocks},
+    keeper::{StopReason, keep},
+    run::TaskRun,
 };
-use crate::{Backoff, Context, Metrics, ServerCache, WriteError};
+use crate::{ApiError, Backoff, Context, ServerCache};
 
-/// How long cancelled work may take to stop.
-const STOP: Duration = Duration::from_secs(10);
+/// How long cancelled work may take to stop: long enough to end an SSH session, shorter than the default lock.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a claim may take to come back before its task's report is tried all the same.
-const SEEN: Duration = Duration::from_millis(250);
+/// How long to wait for the cache to show a claim before its report is written anyway: a watch takes a few milliseconds.
+const CLAIM_SHOWN_LIMIT: Duration = Duration::from_millis(250);
 
 /// Carries out tasks that need a Server's lock.
 #[derive(Clone)]
 pub struct TaskRunner {
     ctx: Context,
     servers: ServerCache,
-    locks: Arc<Locks>,
+    locks: Arc<HeldLocks>,
 }
 
 /// How the work ended.
-enum End {
-    Done(Done),
-    Stopped(Done, Lost),
-    Abandoned(Lost),
+enum WorkEnd {
+    /// It finished.
+    Finished(TaskResult),
+    /// It was cancelled, and stopped in time.
+    Stopped(TaskResult, StopReason),
+    /// It was cancelled, and did not stop in time.
+    Abandoned(StopReason),
 }
 
 impl TaskRunner {
-    /// A runner; the cache is where it sees that a task was cancelled.
+    /// A runner. The cache is where it sees that a task was cancelled.
     #[must_use]
     pub fn new(ctx: &Context, servers: &ServerCache) -> Self {
         Self { ctx: ctx.clone(), servers: servers.clone(), locks: Arc::default() }
@@ -51,178 +52,185 @@ impl TaskRunner {
 
     /// Carries out a task that needs the lock, from claim to report.
     ///
-    /// `work` gets the Server as the claim left it, and a token that is cancelled when it has to stop: because the task is
-    /// no longer wanted, the lock was lost, or the process is to end. It then has 10 s to come to a halt and to say
-    /// what is true; after that it is dropped, and the lock is left to expire.
+    /// `work` gets the Server as the claim left it, and a token that is cancelled when it has to stop: because the task was
+    /// cancelled, the lock was lost, or the process shuts down. It then has 10 s to stop and return the facts; after that it
+    /// is dropped, and the lock is left to expire.
     ///
     /// # Errors
-    /// When the API server cannot be used: the lock expires, and the next attempt looks at what is true.
-    pub async fn run<F, Fut>(&self, server: &Server, task: &Task, work: F) -> Result<Ran, WriteError>
+    /// If the API server is unavailable: the lock expires, and the next attempt starts from the facts.
+    pub async fn run<F, Fut>(&self, server: &Server, task: &Task, work: F) -> Result<TaskRun, ApiError>
     where
         F: FnOnce(Arc<Server>, CancellationToken) -> Fut,
-        Fut: Future<Output = Done>,
+        Fut: Future<Output = TaskResult>,
     {
-        if let Some(wait) = self.must_wait(server, task) {
-            return Ok(Ran::NotYet(wait));
+        if let Some(requeue_after) = self.must_wait(server, task) {
+            return Ok(TaskRun::NotYet { requeue_after });
         }
         let (server, held) = match self.take_lock(server, task).await {
             Ok(taken) => taken,
-            Err(WriteError::Refused { message } | WriteError::Stale { message }) => {
-                tracing::debug!(task = task.id, kind = %task.kind, message, "claim refused");
-                return Ok(Ran::NotYet(Backoff::CLAIM.delay(1)));
+            Err(error) if error.refusal().is_some() || error.is_stale() => {
+                tracing::debug!(task = task.id, kind = %task.kind, %error, "claim refused");
+                return Ok(TaskRun::NotYet { requeue_after: Backoff::CLAIM.delay(1) });
             }
             Err(error) => return Err(error),
         };
         // The claim has counted the attempt.
-        let task = server.status.iter().flat_map(|s| &s.tasks).find(|t| t.id == task.id).unwrap_or(task).clone();
+        let task = server.task(task.id).unwrap_or(task).clone();
         let (sender, lock) = watch::channel(held);
         let begun = Instant::now();
         let end = self.work(&server, &task, sender, work).await;
-        Metrics::time(&self.ctx.metrics.task_seconds, task.kind.to_string(), begun.elapsed());
+        self.ctx.metrics.time_attempt(task.kind.to_string(), begun.elapsed());
         let held = *lock.borrow();
         match end {
-            End::Done(done) => {
-                self.seen(&server).await;
-                self.report(&server, &task, held, done).await
+            WorkEnd::Finished(result) => {
+                self.await_claim_in_cache(&server).await;
+                self.report(&server, &task, held, result).await
             }
-            End::Stopped(done, lost) => self.stopped(&server, &task, held, done, lost).await,
-            End::Abandoned(lost) => {
+            WorkEnd::Stopped(result, reason) => self.stopped(&server, &task, held, result, reason).await,
+            WorkEnd::Abandoned(reason) => {
                 self.count(&task, "abandoned");
-                tracing::warn!(server = server.name_any(), task = task.id, kind = %task.kind, "work did not stop in time; its lock is left to expire");
-                Ok(Ran::Stopped { why: lost.why() })
+                tracing::warn!(server = server.name(), task = task.id, kind = %task.kind, "work did not stop in time; its lock is left to expire");
+                Ok(TaskRun::Stopped { message: reason.message() })
             }
         }
     }
 
-    /// Waits until the claim has come back, for a moment. The API server decides on what its own cache has, which is where
-    /// ours comes from: a report that is faster than the claim costs it a second attempt, and the webhook a refusal.
-    async fn seen(&self, claimed: &Server) {
-        let _ = timeout(SEEN, self.servers.caught_up(claimed)).await;
+    /// Waits a moment until the cache shows the claim. The API server applies patches to its own watch cache first: a report that
+    /// overtakes the claim there costs a second attempt and a refusal by the webhook.
+    async fn await_claim_in_cache(&self, claimed: &Server) {
+        let _ = timeout(CLAIM_SHOWN_LIMIT, self.servers.catch_up_with(claimed)).await;
     }
 
-    /// How long the task cannot begin: its time has not come, or somebody else has the lock.
+    /// How long the task must wait, because of its `notBefore` or because another holder has the lock.
     fn must_wait(&self, server: &Server, task: &Task) -> Option<Duration> {
         let now = self.ctx.clock.now();
-        let until = not_before(task).filter(|at| *at > now);
-        let lock = server.status.as_ref().and_then(|s| s.lock.as_ref());
-        let expiry = lock.filter(|l| l.holder != self.ctx.holder && !lock_expired(l, now)).and_then(expires_at);
-        let until = until.max(expiry)?;
-        // A second more, because the API's times are whole seconds; the jitter keeps copies apart.
+        let begin = task.earliest_begin().filter(|at| *at > now);
+        let expiry = server.lock().filter(|lock| lock.holder != self.ctx.holder && !lock.is_expired(now));
+        let until = begin.max(expiry.map(Lock::expires_at))?;
+        // One second more, because the API's times are whole seconds. The jitter keeps copies from claiming at the same time.
         let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default() + Duration::from_secs(1);
         Some(wait + Duration::from_millis(rand::random_range(0..500)))
     }
 
-    /// Claims the task, or goes on with the lock that the report before has brought.
-    async fn take_lock(&self, server: &Server, task: &Task) -> Result<(Arc<Server>, Held), WriteError> {
+    /// Claims the task, or continues with the lock that was claimed by the previous report.
+    async fn take_lock(&self, server: &Server, task: &Task) -> Result<(Arc<Server>, HeldLock), ApiError> {
         if let Some(held) = self.locks.take(server, task)
             && task.phase == TaskPhase::Running
         {
             return Ok((Arc::new(server.clone()), held));
         }
         let since = Instant::now();
-        let claimed = self.ctx.write(server, StatusWrite::new(server).claim(self.ctx.claim(task))).await?;
-        Ok((Arc::new(claimed), Held::new(task, since, self.ctx.lock_duration)))
+        let claim = StatusWrite::new(server).claim(self.ctx.claim(task));
+        let claimed = self.ctx.write_status(server, claim).await?;
+        Ok((Arc::new(claimed), HeldLock::new(task, since, self.ctx.lock_duration)))
     }
 
-    async fn work<F, Fut>(&self, server: &Arc<Server>, task: &Task, held: watch::Sender<Held>, work: F) -> End
+    async fn work<F, Fut>(&self, server: &Arc<Server>, task: &Task, held: watch::Sender<HeldLock>, work: F) -> WorkEnd
     where
         F: FnOnce(Arc<Server>, CancellationToken) -> Fut,
-        Fut: Future<Output = Done>,
+        Fut: Future<Output = TaskResult>,
     {
         let cancel = CancellationToken::new();
         let mut work = pin!(work(server.clone(), cancel.clone()));
-        let lost = tokio::select! {
-            done = &mut work => return End::Done(done),
-            lost = keep(&self.ctx, server, task, held, self.servers.follow(server)) => lost,
+        let reason = tokio::select! {
+            result = &mut work => return WorkEnd::Finished(result),
+            reason = keep(&self.ctx, server, task, held, self.servers.follow(server)) => reason,
         };
-        tracing::info!(server = server.name_any(), task = task.id, kind = %task.kind, why = lost.why(), "stopping work");
+        tracing::info!(server = server.name(), task = task.id, kind = %task.kind, reason = reason.message(), "stopping work");
         cancel.cancel();
-        match timeout(STOP, work).await {
-            Ok(done) => End::Stopped(done, lost),
-            Err(_) => End::Abandoned(lost),
+        match timeout(STOP_LIMIT, work).await {
+            Ok(result) => WorkEnd::Stopped(result, reason),
+            Err(_) => WorkEnd::Abandoned(reason),
         }
     }
 
-    /// Reports, with the facts and perhaps the next claim; the facts alone when the report is refused.
-    async fn report(&self, server: &Server, task: &Task, held: Held, done: Done) -> Result<Ran, WriteError> {
-        let report = self.ctx.report(task, done.outcome, &done.message);
-        let write = || (done.facts)(StatusWrite::new(server)).report(report.clone());
-        let next = self.next_task(server, task, &done);
-        if let Some(next) = next {
+    /// Reports the result with its facts, and claims the next task if there is one. If the report is refused, only the facts are
+    /// written.
+    async fn report(
+        &self,
+        server: &Server,
+        task: &Task,
+        held: HeldLock,
+        result: TaskResult,
+    ) -> Result<TaskRun, ApiError> {
+        let report = self.ctx.report(task, result.outcome, &result.message);
+        let write = || StatusWrite::new(server).facts(&result.facts).report(report.clone());
+        if let Some(next) = self.next_task(server, task, &result) {
             let since = Instant::now();
-            match self.until(held, || self.ctx.write_as_holder(server, write().claim(self.ctx.claim(next)))).await {
+            match self.write_while_held(held, server, || write().claim(self.ctx.claim(next))).await {
                 Ok(newer) => {
-                    self.locks.remember(&newer, Held::new(next, since, self.ctx.lock_duration));
-                    return Ok(self.reported(task, &done, newer));
+                    self.locks.remember(&newer, HeldLock::new(next, since, self.ctx.lock_duration));
+                    return Ok(self.reported(task, &result, newer));
                 }
-                Err(WriteError::Refused { message }) => tracing::debug!(task = task.id, message, "not with a claim"),
+                Err(error) if error.refusal().is_some() => {
+                    tracing::debug!(task = task.id, %error, "reporting without the next claim");
+                }
                 Err(error) => return self.not_reported(task, error),
             }
         }
-        match self.until(held, || self.ctx.write_as_holder(server, write())).await {
-            Ok(newer) => Ok(self.reported(task, &done, newer)),
-            Err(WriteError::Refused { message }) => self.facts_alone(server, task, held, &done, message).await,
-            Err(error) => self.not_reported(task, error),
+        match self.write_while_held(held, server, write).await {
+            Ok(newer) => Ok(self.reported(task, &result, newer)),
+            Err(error) => match error.refusal() {
+                Some(message) => self.facts_alone(server, task, held, &result, message.to_owned()).await,
+                None => self.not_reported(task, error),
+            },
         }
     }
 
-    /// The task to claim with the report: of the wanted kind, ours, and opened by the end of this one.
-    fn next_task<'a>(&self, server: &'a Server, task: &Task, done: &Done) -> Option<&'a Task> {
-        let kind = done.next.filter(|kind| kind.needs_lock() && done.outcome == Outcome::Succeeded)?;
-        let status = server.status.as_ref()?;
-        let now = self.ctx.clock.now();
-        let next = current_tasks(status).find(|t| t.kind == kind && t.phase == TaskPhase::Pending)?;
-        let blocked = current_tasks(status).any(|t| t.step < next.step && t.id != task.id && !t.phase.is_finished());
-        (next.executor == self.ctx.executor && !blocked && not_before(next).is_none_or(|at| at <= now)).then_some(next)
+    /// The task to claim with the report: of the kind that the result names, and opened by the report.
+    fn next_task<'a>(&self, server: &'a Server, task: &Task, result: &TaskResult) -> Option<&'a Task> {
+        let kind: TaskKind = result.next.filter(|_| result.outcome == Outcome::Succeeded)?;
+        server.claimable_with_report(task.id, kind, self.ctx.executor, self.ctx.clock.now())
     }
 
-    /// Work that had to stop: what is true is written as long as the lock is ours, and the lock released.
+    /// Writes the facts of work that had to stop, if this process still holds the lock, and releases the lock.
     async fn stopped(
         &self,
         server: &Server,
         task: &Task,
-        held: Held,
-        done: Done,
-        lost: Lost,
-    ) -> Result<Ran, WriteError> {
-        if lost == Lost::Shutdown && matches!(done.outcome, Outcome::Succeeded | Outcome::Failed) {
-            return self.report(server, task, held, Done { next: None, ..done }).await;
+        held: HeldLock,
+        result: TaskResult,
+        reason: StopReason,
+    ) -> Result<TaskRun, ApiError> {
+        if reason == StopReason::Shutdown && matches!(result.outcome, Outcome::Succeeded | Outcome::Failed) {
+            return self.report(server, task, held, TaskResult { next: None, ..result }).await;
         }
-        self.facts_alone(server, task, held, &done, lost.why()).await
+        self.facts_alone(server, task, held, &result, reason.message()).await
     }
 
-    /// Writes the facts without a report, and releases the lock. If it is not ours any more, somebody else may be at
-    /// the machine, and what was seen before says nothing: then nothing is written.
+    /// Writes the facts without a report, and releases the lock. If the lock is lost, another holder may be changing the machine,
+    /// so the facts may be out of date and are not written.
     async fn facts_alone(
         &self,
         server: &Server,
         task: &Task,
-        held: Held,
-        done: &Done,
-        why: String,
-    ) -> Result<Ran, WriteError> {
+        held: HeldLock,
+        result: &TaskResult,
+        message: String,
+    ) -> Result<TaskRun, ApiError> {
         self.count(task, "stopped");
-        let write = || (done.facts)(StatusWrite::new(server)).claim(self.ctx.release(task));
-        match self.until(held, || self.ctx.write_as_holder(server, write())).await {
-            Ok(_) => Ok(Ran::Stopped { why }),
-            Err(WriteError::Stale { message }) => {
-                tracing::debug!(task = task.id, message, "the lock was lost; the facts are not written");
-                Ok(Ran::Stopped { why })
+        let write = || StatusWrite::new(server).facts(&result.facts).claim(self.ctx.release(task));
+        match self.write_while_held(held, server, write).await {
+            Ok(_) => Ok(TaskRun::Stopped { message }),
+            Err(error) if error.is_stale() => {
+                tracing::debug!(task = task.id, %error, "the lock was lost; the facts are not written");
+                Ok(TaskRun::Stopped { message })
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Tries to write until the API server says yes or no, or the lock has ended. At least once.
-    async fn until<F, Fut>(&self, held: Held, write: F) -> Result<Server, WriteError>
-    where
-        F: Fn() -> Fut,
-        Fut: Future<Output = Result<Server, WriteError>>,
-    {
+    /// Writes as the holder of the lock. Retries until the API server accepts or refuses the write or the lock has ended.
+    async fn write_while_held(
+        &self,
+        held: HeldLock,
+        server: &Server,
+        write: impl Fn() -> StatusWrite,
+    ) -> Result<Server, ApiError> {
         let mut failures = 0;
         loop {
-            let error = match write().await {
-                Err(error @ WriteError::Unavailable { .. }) => error,
+            let error = match self.ctx.write_status_as_holder(server, write()).await {
+                Err(error) if error.is_unavailable() => error,
                 result => return result,
             };
             failures += 1;
@@ -233,27 +241,19 @@ impl TaskRunner {
         }
     }
 
-    fn reported(&self, task: &Task, done: &Done, newer: Server) -> Ran {
-        self.count(task, &format!("{:?}", done.outcome));
-        tracing::info!(server = newer.name_any(), task = task.id, kind = %task.kind, outcome = ?done.outcome, message = done.message, "task reported");
-        Ran::Reported(Arc::new(newer))
+    fn reported(&self, task: &Task, result: &TaskResult, newer: Server) -> TaskRun {
+        self.count(task, &format!("{:?}", result.outcome).to_lowercase());
+        tracing::info!(server = newer.name(), task = task.id, kind = %task.kind, outcome = ?result.outcome, message = result.message, "task reported");
+        TaskRun::Reported(Arc::new(newer))
     }
 
-    /// The report came to nothing: the Server is gone or the lock is not ours, or nobody answered.
-    fn not_reported(&self, task: &Task, error: WriteError) -> Result<Ran, WriteError> {
+    /// The report was not written: the Server is gone, the lock was lost, or the API server did not answer.
+    fn not_reported(&self, task: &Task, error: ApiError) -> Result<TaskRun, ApiError> {
         self.count(task, "unreported");
-        match error {
-            WriteError::Stale { message } => Ok(Ran::Stopped { why: message }),
-            error => Err(error),
-        }
+        if error.is_stale() { Ok(TaskRun::Stopped { message: error.to_string() }) } else { Err(error) }
     }
 
     fn count(&self, task: &Task, result: &str) {
-        Metrics::count_result(&self.ctx.metrics.tasks, task.kind.to_string(), result);
+        self.ctx.metrics.count_attempt(task.kind.to_string(), result);
     }
-}
-
-fn expires_at(lock: &Lock) -> Option<k8s_openapi::jiff::Timestamp> {
-    let duration = k8s_openapi::jiff::SignedDuration::from_secs(i64::from(lock.duration_seconds));
-    lock.renewed_at.0.checked_add(duration).ok()
 }

@@ -15,43 +15,50 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Notice,
-    series::{Book, Series},
-};
+use super::aggregator::{AggregatedEvent, Aggregator};
+use super::occurrence::Occurrence;
 use crate::{Clock, Metrics};
 
-/// Events written in one round; a round takes at least [`PAUSE`].
-const ROUND: usize = 20;
+/// Most Events written per round: 20 a second do not burden an API server.
+const BATCH: usize = 20;
+/// Pause between two rounds.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The API's limit of a note, in bytes.
-const NOTE: usize = 1024;
+/// Longest note that the API accepts, in bytes.
+const MAX_NOTE: usize = 1024;
 
 /// Writes the Events that were published.
-pub(crate) struct Sender {
+pub(crate) struct EventWriter {
     client: Client,
     source: EventSource,
     instance: String,
-    notices: mpsc::Receiver<Notice>,
+    occurrences: mpsc::Receiver<Occurrence>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    book: Book,
+    aggregator: Aggregator,
 }
 
-impl Sender {
+impl EventWriter {
     pub(super) fn new(
         client: Client,
         executor: Executor,
         instance: &str,
-        notices: mpsc::Receiver<Notice>,
+        occurrences: mpsc::Receiver<Occurrence>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let source = EventSource { component: Some(executor.name().to_owned()), host: None };
-        Self { client, source, instance: instance.to_owned(), notices, clock, metrics, book: Book::default() }
+        Self {
+            client,
+            source,
+            instance: instance.to_owned(),
+            occurrences,
+            clock,
+            metrics,
+            aggregator: Aggregator::default(),
+        }
     }
 
-    /// Runs until shutdown or until nobody can publish any more, and then writes what is left once.
+    /// Runs until shutdown, or until all publishers are gone, and then tries once to write what is left.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         while self.collect(&shutdown).await {
             self.round().await;
@@ -60,57 +67,58 @@ impl Sender {
                 () = shutdown.cancelled() => (),
             }
         }
-        while let Ok(notice) = self.notices.try_recv() {
-            self.book.enter(notice);
+        while let Ok(occurrence) = self.occurrences.try_recv() {
+            self.aggregator.add(occurrence);
         }
         self.round().await;
     }
 
-    /// Waits until there is something to write; false when it is time to end.
+    /// Waits until there is something to write. Returns false when the writer has to end.
     async fn collect(&mut self, shutdown: &CancellationToken) -> bool {
         if shutdown.is_cancelled() {
             return false;
         }
-        if !self.book.is_waiting() {
-            let notice = tokio::select! {
-                notice = self.notices.recv() => notice,
+        if !self.aggregator.is_waiting() {
+            let occurrence = tokio::select! {
+                occurrence = self.occurrences.recv() => occurrence,
                 () = shutdown.cancelled() => None,
             };
-            let Some(notice) = notice else { return false };
-            self.book.enter(notice);
+            let Some(occurrence) = occurrence else { return false };
+            self.aggregator.add(occurrence);
         }
-        while let Ok(notice) = self.notices.try_recv() {
-            self.book.enter(notice);
+        while let Ok(occurrence) = self.occurrences.try_recv() {
+            self.aggregator.add(occurrence);
         }
         true
     }
 
+    /// Writes the Events that are due.
     async fn round(&mut self) {
-        for series in self.book.due(self.clock.now(), ROUND) {
+        for series in self.aggregator.due(self.clock.now(), BATCH) {
             match self.write(&series).await {
                 Ok(name) => {
-                    Metrics::count(&self.metrics.events, "written");
-                    self.book.named(&series.notice, name);
+                    Metrics::count_result(&self.metrics.events, "written");
+                    self.aggregator.set_name(&series.occurrence, name);
                 }
                 Err(error) => {
-                    Metrics::count(&self.metrics.events, "failed");
-                    tracing::warn!(%error, reason = series.notice.reason, "cannot write an Event");
+                    Metrics::count_result(&self.metrics.events, "failed");
+                    tracing::warn!(%error, reason = series.occurrence.reason, "cannot write an Event");
                 }
             }
         }
     }
 
-    /// Writes an Event and returns its name. One that somebody has deleted is created anew.
-    async fn write(&self, series: &Series) -> Result<Option<String>, kube::Error> {
-        let namespace = series.notice.object.namespace.as_deref().unwrap_or("default");
+    /// Writes an Event and returns its name. An Event that was deleted is created again.
+    async fn write(&self, series: &AggregatedEvent) -> Result<Option<String>, kube::Error> {
+        let namespace = series.occurrence.object.namespace.as_deref().unwrap_or("default");
         let events = Api::<Event>::namespaced(self.client.clone(), namespace);
         if let Some(name) = &series.name {
-            let news = json!({
+            let changes = json!({
                 "count": series.count,
-                "message": shortened(&series.notice.note),
-                "lastTimestamp": Time(series.notice.at),
+                "message": shortened(&series.occurrence.note),
+                "lastTimestamp": Time(series.occurrence.at),
             });
-            match events.patch(name, &PatchParams::default(), &Patch::Merge(news)).await {
+            match events.patch(name, &PatchParams::default(), &Patch::Merge(changes)).await {
                 Err(kube::Error::Api(status)) if status.is_not_found() => (),
                 result => return result.map(|event| event.metadata.name),
             }
@@ -119,22 +127,22 @@ impl Sender {
         Ok(created.metadata.name)
     }
 
-    fn event(&self, series: &Series, namespace: &str) -> Event {
-        let notice = &series.notice;
-        let about = notice.object.name.as_deref().unwrap_or("unknown");
+    fn event(&self, series: &AggregatedEvent, namespace: &str) -> Event {
+        let occurrence = &series.occurrence;
+        let about = occurrence.object.name.as_deref().unwrap_or("unknown");
         Event {
             metadata: ObjectMeta {
                 name: Some(format!("{about}.{:016x}", rand::random::<u64>())),
                 namespace: Some(namespace.to_owned()),
                 ..ObjectMeta::default()
             },
-            involved_object: notice.object.clone(),
-            type_: Some(notice.kind.name().to_owned()),
-            reason: Some(notice.reason.clone()),
-            message: Some(shortened(&notice.note).to_owned()),
+            involved_object: occurrence.object.clone(),
+            type_: Some(occurrence.kind.name().to_owned()),
+            reason: Some(occurrence.reason.clone()),
+            message: Some(shortened(&occurrence.note).to_owned()),
             count: Some(series.count),
             first_timestamp: Some(Time(series.first)),
-            last_timestamp: Some(Time(notice.at)),
+            last_timestamp: Some(Time(occurrence.at)),
             source: Some(self.source.clone()),
             reporting_component: Some(format!("berth.dev/{}", self.source.component.as_deref().unwrap_or_default())),
             reporting_instance: Some(self.instance.clone()),
@@ -147,5 +155,5 @@ impl Sender {
 }
 
 fn shortened(note: &str) -> &str {
-    &note[..note.floor_char_boundary(NOTE)]
+    &note[..note.floor_char_boundary(MAX_NOTE)]
 }
