@@ -1,4 +1,4 @@
-//! A machine's folder: what it was asked to be, and what it says about itself.
+//! A machine's folder: the spec of the machine, and the machine's description of itself.
 
 use std::{
     io::Write as _,
@@ -8,23 +8,23 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// What a machine is to be. Kept as `spec.json`, so that a reboot needs nothing else.
+/// The wanted machine. Stored as `spec.json`, so that a reboot needs nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MachineSpec {
-    /// Unique for all time; marks every process of the machine (`BERTH_MACHINE_ID`).
+    /// Unique, never reused; every process of the machine carries it in its environment (`BERTH_MACHINE_ID`).
     pub id: String,
-    /// For people.
+    /// Name, for people.
     pub name: String,
     /// Loopback address (127.0.0.0/8).
     pub address: String,
     /// SSH port.
     pub port: u16,
-    /// OpenSSH public key lines that may log in.
+    /// OpenSSH public key lines of the keys that may log in.
     pub authorized_keys: Vec<String>,
 }
 
-/// What a running machine says about itself (`machine.json`). It stays behind when the machine dies.
+/// A running machine's description of itself, stored as `machine.json`. The file stays when the machine ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MachineInfo {
@@ -36,15 +36,16 @@ pub struct MachineInfo {
     pub address: String,
     /// SSH port.
     pub port: u16,
-    /// The SSH host key as an OpenSSH public key line; the same over reboots.
+    /// The SSH host key as an OpenSSH public key line; it survives reboots.
     pub host_key: String,
     /// Process id of the machine.
     pub pid: u32,
-    /// When that process started, in the kernel's clock ticks since its boot: tells a reused process id apart.
+    /// When that process started, in clock ticks since the kernel's boot: distinguishes it from a later process with the
+    /// same id.
     pub process_start: u64,
-    /// Another value after every boot.
+    /// Differs after every boot.
     pub boot_id: String,
-    /// When the machine was up, RFC 3339.
+    /// When the machine had booted (RFC 3339).
     pub started_at: String,
 }
 
@@ -53,30 +54,30 @@ pub struct MachineInfo {
 pub struct MachineDir(PathBuf);
 
 impl MachineDir {
-    /// The machine in `path`, which need not exist yet.
+    /// The folder `path`, which may not exist yet.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
 
-    /// The folder.
+    /// The path of the folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// The home and working folder of all commands.
+    /// The home and working folder of all commands on the machine.
     #[must_use]
     pub fn root(&self) -> PathBuf {
         self.0.join("root")
     }
 
-    /// What the machine was asked to be; `None` when it was never started.
+    /// The spec that the machine was last started with; `None` if it was never started.
     pub fn spec(&self) -> Result<Option<MachineSpec>> {
         read(&self.0.join("spec.json"))
     }
 
-    /// What the machine last said about itself, dead or alive; `None` when it never came up.
+    /// The machine's last description of itself, whether it still runs or not; `None` if it has never booted.
     pub fn info(&self) -> Result<Option<MachineInfo>> {
         read(&self.0.join("machine.json"))
     }
@@ -99,7 +100,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     serde_json::from_slice(&text).map(Some).with_context(|| format!("{} is damaged", path.display()))
 }
 
-/// Readers see the old content or the new, never a part.
+/// Replaces the file atomically: readers see the old content or the new, never a part.
 fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let context = || format!("cannot write {}", path.display());
     let part = path.with_extension(format!("{}.new", std::process::id()));

@@ -1,4 +1,4 @@
-//! A small server of static files, the example application's run time.
+//! A small HTTP server for static files, with which the example applications run.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -11,9 +11,9 @@ use axum::{
 use tokio::net::TcpListener;
 use tower_http::services::ServeDir;
 
-/// What to serve and where.
+/// Arguments of the HTTP server.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Options {
+pub struct HttpdOptions {
     /// IP address to listen on.
     #[arg(long)]
     pub address: IpAddr,
@@ -23,13 +23,13 @@ pub struct Options {
     /// Folder with the files.
     #[arg(long)]
     pub root: PathBuf,
-    /// Answer every request this many milliseconds late.
+    /// Delay every response by this many milliseconds.
     #[arg(long, default_value_t = 0)]
     pub delay_ms: u64,
 }
 
 /// Serves until the process ends.
-pub async fn serve(options: Options) -> Result<()> {
+pub async fn serve(options: HttpdOptions) -> Result<()> {
     let delay = Duration::from_millis(options.delay_ms);
     let late = middleware::from_fn(move |request: Request, next: Next| async move {
         tokio::time::sleep(delay).await;

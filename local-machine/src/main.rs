@@ -7,39 +7,39 @@ use std::{
 
 use anyhow::Result;
 use clap::Parser;
-use local_machine::{MachineDir, MachineSpec, boot, httpd};
+use local_machine::{MachineDir, MachineInfo, MachineSpec, boot, httpd, launch};
 
 /// A machine that is a process, with its own folder, loopback address and SSH server.
 #[derive(Parser)]
 #[command(version)]
-enum Command {
-    /// Be a machine, until SIGTERM or SIGINT.
-    Run(Spec),
+enum LocalMachineCommand {
+    /// Run a machine in this process until SIGTERM or SIGINT.
+    Run(SpecArgs),
     /// Start a machine in the background.
-    Launch(Spec),
-    /// Say whether the machine runs, and what it is.
-    Status(Dir),
-    /// Pull the plug: kill the machine and everything on it.
-    Kill(Dir),
-    /// Hang the machine: it keeps its address and does nothing more.
-    Hang(Dir),
-    /// Let a hung machine go on.
-    Resume(Dir),
-    /// Kill the machine and start it again.
-    Reboot(Dir),
-    /// Serve a folder's files over HTTP; also the program `berth-httpd` on the machine.
-    Httpd(httpd::Options),
+    Launch(SpecArgs),
+    /// Print the running machine's description.
+    Status(DirArgs),
+    /// Cut the power: kill the machine and everything on it.
+    Kill(DirArgs),
+    /// Hang the machine: it keeps its address and no longer answers.
+    Hang(DirArgs),
+    /// Resume a hung machine.
+    Resume(DirArgs),
+    /// Reboot the machine hard: kill it and start it again.
+    Reboot(DirArgs),
+    /// Serve a folder's files over HTTP, as the program `berth-httpd` on the machine does.
+    Httpd(httpd::HttpdOptions),
 }
 
 #[derive(clap::Args)]
-struct Dir {
+struct DirArgs {
     /// The machine's folder.
     #[arg(long)]
     dir: PathBuf,
 }
 
 #[derive(clap::Args)]
-struct Spec {
+struct SpecArgs {
     /// The machine's folder.
     #[arg(long)]
     dir: PathBuf,
@@ -60,20 +60,20 @@ struct Spec {
     authorized_key: Vec<String>,
 }
 
-impl Spec {
-    fn split(self) -> (MachineDir, MachineSpec) {
+impl SpecArgs {
+    fn into_parts(self) -> (MachineDir, MachineSpec) {
         let name = self.name.unwrap_or_else(|| self.id.clone());
         let (address, port, authorized_keys) = (self.address, self.port, self.authorized_key);
         (MachineDir::new(self.dir), MachineSpec { id: self.id, name, address, port, authorized_keys })
     }
 }
 
-/// `berth-httpd` under its own name.
+/// The command line of the program when it is called as `berth-httpd`.
 #[derive(Parser)]
 #[command(name = "berth-httpd", version, about = "Serves a folder's files over HTTP")]
-struct Httpd {
+struct HttpdCommand {
     #[command(flatten)]
-    options: httpd::Options,
+    options: httpd::HttpdOptions,
 }
 
 fn main() -> Result<()> {
@@ -87,28 +87,30 @@ fn main() -> Result<()> {
         .init();
     let called = env::args_os().next().unwrap_or_default();
     if Path::new(&called).file_name().is_some_and(|name| name == "berth-httpd") {
-        return wait_for(httpd::serve(Httpd::parse().options));
+        return block_on(httpd::serve(HttpdCommand::parse().options));
     }
-    match Command::parse() {
-        Command::Run(spec) => {
-            let (dir, spec) = spec.split();
+    match LocalMachineCommand::parse() {
+        LocalMachineCommand::Run(spec) => {
+            let (dir, spec) = spec.into_parts();
             boot::enter(&spec)?;
-            wait_for(boot::run(&dir, spec))
+            block_on(boot::run(&dir, spec))
         }
-        Command::Launch(spec) => {
-            let (dir, spec) = spec.split();
-            boot::launch(&dir, &spec)
+        LocalMachineCommand::Launch(spec) => {
+            let (dir, spec) = spec.into_parts();
+            launch(&dir, &spec)
         }
-        Command::Status(Dir { dir }) => print(MachineDir::new(dir).running()?.as_ref()),
-        Command::Kill(Dir { dir }) => MachineDir::new(dir).kill(),
-        Command::Hang(Dir { dir }) => MachineDir::new(dir).hang(),
-        Command::Resume(Dir { dir }) => MachineDir::new(dir).resume(),
-        Command::Reboot(Dir { dir }) => print(Some(&MachineDir::new(dir).reboot(&env::current_exe()?)?)),
-        Command::Httpd(options) => wait_for(httpd::serve(options)),
+        LocalMachineCommand::Status(DirArgs { dir }) => print(MachineDir::new(dir).running()?.as_ref()),
+        LocalMachineCommand::Kill(DirArgs { dir }) => MachineDir::new(dir).kill(),
+        LocalMachineCommand::Hang(DirArgs { dir }) => MachineDir::new(dir).hang(),
+        LocalMachineCommand::Resume(DirArgs { dir }) => MachineDir::new(dir).resume(),
+        LocalMachineCommand::Reboot(DirArgs { dir }) => {
+            print(Some(&MachineDir::new(dir).reboot(&env::current_exe()?)?))
+        }
+        LocalMachineCommand::Httpd(options) => block_on(httpd::serve(options)),
     }
 }
 
-fn print(info: Option<&local_machine::MachineInfo>) -> Result<()> {
+fn print(info: Option<&MachineInfo>) -> Result<()> {
     match info {
         Some(info) => println!("{}", serde_json::to_string_pretty(info)?),
         None => println!("the machine is not running"),
@@ -116,6 +118,6 @@ fn print(info: Option<&local_machine::MachineInfo>) -> Result<()> {
     Ok(())
 }
 
-fn wait_for(work: impl Future<Output = Result<()>>) -> Result<()> {
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(work)
 }

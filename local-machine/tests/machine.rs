@@ -1,4 +1,4 @@
-//! A machine as SSH shows it, and what can be done to it from outside.
+//! A machine as its SSH clients see it, and how it is controlled from outside.
 
 #[path = "../../shared/machine/tests/contract/mod.rs"]
 mod contract;
@@ -7,15 +7,15 @@ mod support;
 use std::time::{Duration, Instant};
 
 use berth_machine::{
-    Error, Machine as _, Phase,
+    Machine as _, MachineError, SshPhase,
     ssh::{ClientKey, PoolConfig, SshPool},
 };
 use local_machine::MachineSpec;
-use support::{BINARY, LIMIT, Lab, until};
+use support::{BINARY, LIMIT, LocalLab, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_contract_holds_and_commands_run_in_the_machines_own_home() {
-    let lab = Lab::start();
+    let lab = LocalLab::start();
     let machine = lab.machine();
     contract::holds(&machine).await;
     let output = machine.exec("pwd; echo $HOME $BERTH_MACHINE_ID", None, LIMIT).await.unwrap();
@@ -25,8 +25,8 @@ async fn the_contract_holds_and_commands_run_in_the_machines_own_home() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_connection_serves_commands_that_follow_each_other() {
-    let lab = Lab::start();
+async fn successive_commands_share_one_connection() {
+    let lab = LocalLab::start();
     for _ in 0..3 {
         lab.machine().exec("true", None, LIMIT).await.unwrap().ok().unwrap();
     }
@@ -34,40 +34,43 @@ async fn one_connection_serves_commands_that_follow_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_gives_up_ends_its_command() {
-    let lab = Lab::start();
+async fn a_timeout_of_the_client_ends_the_command_on_the_machine() {
+    let lab = LocalLab::start();
     let limit = Duration::from_millis(700);
     let error = lab.machine().exec("sleep 1000", None, limit).await.unwrap_err();
-    assert!(matches!(error, Error::Timeout { phase: Phase::Command, after, .. } if after == limit), "{error}");
-    until("the command is gone", || lab.dir.processes().unwrap() == [lab.info.pid]);
+    assert!(
+        matches!(error, MachineError::Timeout { phase: SshPhase::Command, after, .. } if after == limit),
+        "{error}"
+    );
+    until("the command has ended", || lab.dir.processes().unwrap() == [lab.info.pid]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_host_key_or_a_strange_client_key_is_refused() {
-    let lab = Lab::start();
+async fn an_unexpected_host_key_or_an_unknown_client_key_is_refused() {
+    let lab = LocalLab::start();
     let mut target = lab.target();
     target.host_key = ClientKey::generate().unwrap().public_openssh().unwrap();
     let error = lab.pool.machine(target).exec("touch was-here", None, LIMIT).await.unwrap_err();
-    let Error::HostKeyMismatch { expected, actual, .. } = &error else { panic!("{error}") };
+    let MachineError::HostKeyMismatch { expected, actual, .. } = &error else { panic!("{error}") };
     assert!(expected.starts_with("SHA256:") && actual.starts_with("SHA256:") && expected != actual);
     assert!(!lab.dir.root().join("was-here").exists());
 
     let stranger = SshPool::new(ClientKey::generate().unwrap(), PoolConfig::default());
     let error = stranger.machine(lab.target()).exec("true", None, LIMIT).await.unwrap_err();
-    assert!(matches!(error, Error::AuthRefused { .. }), "{error}");
+    assert!(matches!(error, MachineError::AuthRefused { .. }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hung_machine_is_a_timeout_and_goes_on_when_resumed() {
-    let lab = Lab::start();
+async fn a_hung_machine_is_a_timeout_until_it_is_resumed() {
+    let lab = LocalLab::start();
     lab.machine().exec("true", None, LIMIT).await.unwrap();
     lab.dir.hang().unwrap();
     assert!(lab.dir.is_running().unwrap());
-    // Over the kept connection, and then over a new one.
-    for phase in [Phase::Session, Phase::Handshake] {
+    // First over the kept connection, then over a new one.
+    for phase in [SshPhase::Session, SshPhase::Handshake] {
         let start = Instant::now();
         let error = lab.machine().exec("true", None, LIMIT).await.unwrap_err();
-        assert!(matches!(&error, Error::Timeout { phase: met, .. } if *met == phase), "{error}");
+        assert!(matches!(&error, MachineError::Timeout { phase: actual, .. } if *actual == phase), "{error}");
         assert!(error.is_unreachable() && start.elapsed() < Duration::from_secs(5));
     }
     lab.dir.resume().unwrap();
@@ -76,18 +79,18 @@ async fn a_hung_machine_is_a_timeout_and_goes_on_when_resumed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_is_down_is_unreachable_and_the_pool_recovers() {
-    let lab = Lab::start();
+    let lab = LocalLab::start();
     lab.machine().exec("true", None, LIMIT).await.unwrap();
     lab.dir.kill().unwrap();
     let error = lab.machine().exec("true", None, LIMIT).await.unwrap_err();
-    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert!(matches!(error, MachineError::Unreachable { .. }), "{error}");
     lab.dir.spawn(BINARY.as_ref(), &lab.spec).unwrap();
     lab.machine().exec("true", None, LIMIT).await.unwrap();
 }
 
 #[test]
 fn a_folder_never_has_two_running_machines() {
-    let lab = Lab::start();
+    let lab = LocalLab::start();
     lab.dir.kill().unwrap();
     let infos: Vec<_> = std::thread::scope(|scope| {
         let starts: Vec<_> =
@@ -95,7 +98,7 @@ fn a_folder_never_has_two_running_machines() {
         starts.into_iter().map(|start| start.join().unwrap()).collect()
     });
     assert!(infos.iter().all(|info| info == &infos[0]), "{infos:?}");
-    until("the losers are gone", || lab.dir.processes().unwrap() == [infos[0].pid]);
+    until("the other processes have ended", || lab.dir.processes().unwrap() == [infos[0].pid]);
 
     let other = MachineSpec { id: "another".into(), ..lab.spec.clone() };
     let error = lab.dir.spawn(BINARY.as_ref(), &other).unwrap_err();
@@ -103,8 +106,8 @@ fn a_folder_never_has_two_running_machines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unused_connections_are_few_and_end() {
-    let labs: Vec<_> = (0..3).map(|_| Lab::start()).collect();
+async fn unused_connections_are_limited_and_closed_after_a_while() {
+    let labs: Vec<_> = (0..3).map(|_| LocalLab::start()).collect();
     let key = ClientKey::generate().unwrap();
     let limits = PoolConfig { idle: Duration::from_millis(400), max_idle: 2, ..PoolConfig::default() };
     let pool = SshPool::new(key.clone(), limits);

@@ -1,9 +1,9 @@
-//! A real machine process and a real HTTP server of artifacts, both on loopback.
+//! A real machine process and a real HTTP server for artifacts, both on loopback.
 #![allow(
     dead_code,
     unreachable_pub,
     clippy::unwrap_used,
-    reason = "shared by test programs that each use a part; a test that cannot go on says where"
+    reason = "shared by test programs that each use a part; a failed precondition should panic where it is"
 )]
 
 use std::{
@@ -26,7 +26,7 @@ pub const ROOT: &str = "opt/berth";
 static NEXT: AtomicU16 = AtomicU16::new(1);
 
 /// A machine that is killed at the end of its test.
-pub struct Lab {
+pub struct LocalLab {
     pub dir: MachineDir,
     pub spec: MachineSpec,
     pub info: MachineInfo,
@@ -34,12 +34,12 @@ pub struct Lab {
     _folder: tempfile::TempDir,
 }
 
-impl Lab {
+impl LocalLab {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let pid = std::process::id();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        // Test processes that run at the same time differ in their process id.
+        // Includes the process id, because several test processes may run at the same time.
         let address = format!("127.{}.{}.{number}", 80 + (pid >> 8) % 100, pid % 256);
         let key = ClientKey::generate().unwrap();
         let spec = MachineSpec {
@@ -74,23 +74,23 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
+impl Drop for LocalLab {
     fn drop(&mut self) {
         let _ = self.dir.resume();
         self.dir.kill().unwrap();
     }
 }
 
-/// Waits for a condition, or fails the test.
+/// Waits until a condition holds, or fails the test.
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !holds() {
-        assert!(Instant::now() < deadline, "not within {LIMIT:?}: {what}");
+        assert!(Instant::now() < deadline, "{what}: not within {LIMIT:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// The body of an HTTP answer, or `None` if there is none with status 200.
+/// The body of an HTTP response with status 200, or `None`.
 pub fn get(address: &str, port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect((address, port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
@@ -126,7 +126,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex::encode(sha2::Sha256::digest(bytes))
 }
 
-/// Serves one artifact, whatever the path, until the test process ends; `/cut` breaks off in the middle.
+/// Serves one artifact under every path until the test process ends. Under `/cut` the response ends in the middle.
 pub fn serve(artifact: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

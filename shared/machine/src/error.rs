@@ -1,21 +1,24 @@
-//! What can go wrong on the way to a machine and on it.
+//! Errors of the connection to a machine and of the operations on it.
 
 use std::time::Duration;
 
-/// The part of a conversation with a machine that a time limit ended.
+/// The result of everything that happens on a machine.
+pub type Result<T, E = MachineError> = std::result::Result<T, E>;
+
+/// The part of an SSH connection's work that a time limit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// The TCP connection stands, but the SSH server did not finish its handshake.
+pub enum SshPhase {
+    /// The TCP connection is established, but the SSH server did not finish its handshake.
     Handshake,
     /// The machine did not answer the authentication.
     Authentication,
     /// The machine did not open a session for a command.
     Session,
-    /// The command ran longer than it may.
+    /// The command ran longer than its limit.
     Command,
 }
 
-impl std::fmt::Display for Phase {
+impl std::fmt::Display for SshPhase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Handshake => "the SSH handshake",
@@ -26,16 +29,16 @@ impl std::fmt::Display for Phase {
     }
 }
 
-/// Why something could not be done on a machine. The messages are for people: they end up in a Server's conditions.
+/// Why an operation failed. The messages are for people: they appear in the Server's status.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Error {
+pub enum MachineError {
     /// No TCP connection: refused, no route, or no answer within the connect timeout.
     #[error("the machine at {address} cannot be reached: {reason}")]
     Unreachable {
         /// `address:port`.
         address: String,
-        /// What the connection attempt met.
+        /// Why the connection attempt failed.
         reason: String,
     },
     /// The machine did not answer in time, although it accepted the connection.
@@ -43,12 +46,12 @@ pub enum Error {
     Timeout {
         /// `address:port`.
         address: String,
-        /// What was waited for.
-        phase: Phase,
-        /// The limit that passed.
+        /// What did not finish in time.
+        phase: SshPhase,
+        /// The limit.
         after: Duration,
     },
-    /// Somebody else answers at the machine's address. Nothing was sent to them.
+    /// Another SSH server answers at the machine's address. Nothing was sent to it.
     #[error(
         "the machine at {address} shows another host key than the one pinned at its creation \
          (expected {expected}, got {actual}); if the machine was rebuilt on purpose, replace it through its Server"
@@ -69,15 +72,15 @@ pub enum Error {
         /// Login name.
         user: String,
     },
-    /// The connection ended while a command ran: whether the command did its work is not known.
+    /// The connection broke while a command ran, so it is unknown whether the command did its work.
     #[error("the connection to the machine at {address} broke while a command was running: {reason}")]
     ConnectionLost {
         /// `address:port`.
         address: String,
-        /// What ended it.
+        /// Why it broke.
         reason: String,
     },
-    /// The SSH conversation failed in another way (no common algorithm, a refused session).
+    /// SSH failed in another way (no common algorithm, a refused session).
     #[error("SSH to the machine at {address} failed: {reason}")]
     Ssh {
         /// `address:port`.
@@ -88,17 +91,17 @@ pub enum Error {
     /// A command ended with a status other than 0.
     #[error("the command failed with {}: {stderr}", ended(*.status, .signal.as_deref()))]
     Command {
-        /// Exit status; 128 and more for a signal, as shells report it.
+        /// Exit status; 128 or more for a signal, as shells report it.
         status: u32,
         /// Name of the signal that ended the command, such as `KILL`.
         signal: Option<String>,
-        /// The end of what it wrote to standard error.
+        /// The last lines of its standard error.
         stderr: String,
     },
-    /// The artifact is not what was declared. Nothing of it was unpacked.
+    /// The artifact's digest is not the declared one. Nothing of it was unpacked.
     #[error("{url} has SHA-256 {actual}, but {expected} is declared; nothing was unpacked")]
     DigestMismatch {
-        /// Where the artifact came from.
+        /// URL of the artifact.
         url: String,
         /// The declared digest.
         expected: String,
@@ -108,17 +111,17 @@ pub enum Error {
     /// The artifact could not be downloaded completely.
     #[error("{url} could not be downloaded: {reason}")]
     Download {
-        /// Where the artifact should have come from.
+        /// URL of the artifact.
         url: String,
-        /// What the download program said.
+        /// Error of the download program.
         reason: String,
     },
-    /// The artifact is no archive that the machine can unpack.
+    /// The artifact is not an archive that the machine can unpack.
     #[error("{url} could not be unpacked (a tar archive, plain or gzip, is needed): {reason}")]
     Unpack {
-        /// Where the artifact came from.
+        /// URL of the artifact.
         url: String,
-        /// What the unpacking program said.
+        /// Error of the unpacking program.
         reason: String,
     },
     /// A package's or application's own command failed.
@@ -126,18 +129,18 @@ pub enum Error {
     Hook {
         /// `install`, `remove` or `check`.
         what: String,
-        /// The end of what the command wrote.
+        /// The last lines of the command's standard error.
         reason: String,
     },
-    /// The package manager does not know a package in the declared version, although all its sources were just read.
+    /// The package manager does not know the declared version of a package, although it has just refreshed its index.
     #[error("{package} does not exist: {reason}")]
     NoSuchVersion {
         /// Name and version.
         package: String,
-        /// The last lines of the package manager, and which versions there are.
+        /// The last lines of the package manager, and the versions that it offers.
         reason: String,
     },
-    /// The package manager failed: sources that cannot be reached, dependencies that cannot be met, a package's scripts.
+    /// The package manager failed: unreachable repositories, dependencies that cannot be met, a package's own scripts.
     #[error("{name} failed: {reason}")]
     PackageManager {
         /// `apt` or `dnf`.
@@ -145,28 +148,28 @@ pub enum Error {
         /// Its last lines.
         reason: String,
     },
-    /// The machine is not one for packages of this kind.
+    /// The machine does not support packages of this kind.
     #[error("packages of this kind cannot be installed: {0}")]
     Unsuitable(String),
-    /// The machine lacks a program that a step needs.
+    /// The machine lacks a program that an operation needs.
     #[error("the machine lacks a program that is needed: {0}")]
     MissingTool(String),
-    /// Another run of the same step holds its lock on the machine.
-    #[error("another run of this step is still at work on the machine: {0}")]
+    /// Another run of the same operation holds its lock on the machine.
+    #[error("another run of this operation is still in progress on the machine: {0}")]
     Busy(String),
-    /// Something that Berth did not put there is in the way.
-    #[error("something is in the way on the machine: {0}")]
+    /// A path that Berth would write exists already, and Berth did not create it.
+    #[error("a path on the machine is already in use: {0}")]
     Conflict(String),
     /// A parameter cannot be used.
     #[error("{field}: {reason}")]
     Invalid {
-        /// Which parameter.
+        /// Name of the parameter.
         field: String,
         /// What is wrong with it and what is allowed.
         reason: String,
     },
-    /// A step answered something that its reader does not understand.
-    #[error("the machine's answer is not understood: {0}")]
+    /// The output of an operation does not have the expected form.
+    #[error("the machine's answer cannot be parsed: {0}")]
     Answer(String),
 }
 
@@ -174,19 +177,19 @@ fn ended(status: u32, signal: Option<&str>) -> String {
     signal.map_or_else(|| format!("status {status}"), |signal| format!("signal {signal}"))
 }
 
-impl Error {
-    /// Whether this speaks about the way to the machine and not about what was asked of it: the machine is down, hung
-    /// or cut off.
+impl MachineError {
+    /// Whether the error is about the connection to the machine and not about the operation: the machine is down, hangs or
+    /// is cut off.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::ConnectionLost { .. } => true,
-            Self::Timeout { phase, .. } => *phase != Phase::Command,
+            Self::Timeout { phase, .. } => *phase != SshPhase::Command,
             _ => false,
         }
     }
 
-    /// Whether trying again without a change of the declaration or the machine is pointless.
+    /// Whether another attempt is pointless until somebody changes the declaration or the machine.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         matches!(

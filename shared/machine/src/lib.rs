@@ -1,32 +1,35 @@
-//! Access to a machine over SSH with a pinned host key, and the steps Berth runs on it.
+//! Access to a machine over SSH with a pinned host key, and the operations that Berth runs on it.
 //!
-//! [`Machine`] is the one thing the steps need: run a shell script with a time limit. [`ssh::SshMachine`] is the real
-//! one; `fake::FakeMachine` (feature `fake`) keeps its state in memory and fails on demand.
+//! [`Machine`] is all that the operations need: run a shell script with a time limit. [`ssh::SshMachine`] is the real one;
+//! `fake::FakeMachine` (feature `fake`) keeps its state in memory and fails on demand. A [`Connector`] finds the machine
+//! of a Server.
 //!
-//! The steps are [`ping`], packages ([`inventory`] reads them all; [`apt`], [`dnf`], [`archive`] and [`scripted`] change
-//! them) and [`app`] (the application's code). Each is an idempotent POSIX shell script that looks at what is true first,
-//! acts only on a difference and reports facts, which are parsed strictly.
+//! The operations are [`ping`], packages ([`inventory`] reads all of them; [`apt`], [`dnf`], [`archive`] and
+//! [`script_package`] change them) and [`app`] (the application's code). Each is an idempotent POSIX shell script: it first
+//! reads what is there, acts only on a difference and reports what is true afterwards. The report is parsed strictly.
 
 pub mod app;
 pub mod apt;
 pub mod archive;
+mod change;
+mod connect;
 pub mod dnf;
 mod error;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
-#[cfg(any(test, feature = "fake"))]
-pub mod fleet;
 pub mod inventory;
+mod limits;
 mod machine;
-pub mod managed;
+mod operation;
+pub mod package_manager;
 pub mod ping;
-mod script;
-pub mod scripted;
+pub mod script_package;
+mod shell;
 pub mod ssh;
+mod task_result;
 mod validate;
 
-pub use error::{Error, Phase};
+pub use change::{MachineChange, Removal};
+pub use connect::{Connector, MachineConnection, NotConnectable, SshConnector};
+pub use error::{MachineError, Result, SshPhase};
 pub use machine::{Machine, OUTPUT_LIMIT, Output};
-
-/// The result of everything that happens on a machine.
-pub type Result<T, E = Error> = std::result::Result<T, E>;

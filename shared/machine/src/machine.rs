@@ -1,31 +1,32 @@
-//! A machine as the steps see it: something that runs a shell script within a time limit.
+//! A machine as the operations see it: it runs a shell script within a time limit.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use crate::{Error, Result};
+use crate::error::{MachineError, Result};
 
-/// How much of each of a command's output streams is kept, in bytes: the end of it.
+/// How many bytes of each of a command's output streams are kept: the last ones. An answer is a few KiB; 64 KiB bounds what
+/// a command that writes without end costs in memory.
 pub const OUTPUT_LIMIT: usize = 64 * 1024;
 
-/// How much of standard error goes into an error message, in bytes.
+/// How many bytes of standard error go into an error message. Messages end up in a Server's status, which must stay small.
 const MESSAGE_LIMIT: usize = 1024;
 
 /// A machine that runs shell scripts.
 pub trait Machine: Send + Sync {
-    /// Runs `script` with `sh`, feeds it `stdin` and waits for its end, at most for `timeout` from the call on
-    /// (connecting included). A command that ends with another status than 0 is no error here.
+    /// Runs `script` with `sh`, writes `stdin` to its standard input and waits for its end. `timeout` covers the whole
+    /// call, connecting included. An exit status other than 0 is not an error here.
     ///
-    /// The script stands in the machine's process list while it runs: what is secret belongs into `stdin`.
+    /// Other users of the machine can read the script in the process list while it runs: pass secrets in `stdin`.
     fn exec<'a>(&'a self, script: &'a str, stdin: Option<Bytes>, timeout: Duration) -> BoxFuture<'a, Result<Output>>;
 }
 
-/// What a finished command left behind.
+/// Exit status and output of a finished command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
-    /// Exit status; 128 and more when a signal ended the command.
+    /// Exit status; 128 or more when a signal ended the command.
     pub status: u32,
     /// Name of the signal that ended the command, such as `KILL`.
     pub signal: Option<String>,
@@ -33,7 +34,7 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// The last [`OUTPUT_LIMIT`] bytes of standard error.
     pub stderr: Vec<u8>,
-    /// Whether the beginning of an output stream was dropped.
+    /// Whether an output stream was longer than that, so that its beginning is missing.
     pub truncated: bool,
 }
 
@@ -44,7 +45,7 @@ impl Output {
         self.status == 0 && self.signal.is_none()
     }
 
-    /// The end of standard error as text, short enough for a message.
+    /// The last part of standard error as text, short enough for an error message.
     #[must_use]
     pub fn stderr_tail(&self) -> String {
         let start = self.stderr.len().saturating_sub(MESSAGE_LIMIT);
@@ -53,17 +54,17 @@ impl Output {
         if tail.is_empty() { "it wrote nothing to standard error".to_owned() } else { tail.to_owned() }
     }
 
-    /// The output of a command that must succeed.
+    /// The output of a command that must succeed; an error if it did not.
     pub fn ok(self) -> Result<Self> {
         if self.success() {
             return Ok(self);
         }
         let stderr = self.stderr_tail();
-        Err(Error::Command { status: self.status, signal: self.signal, stderr })
+        Err(MachineError::Command { status: self.status, signal: self.signal, stderr })
     }
 }
 
-/// Keeps the end of a stream.
+/// Keeps the last [`OUTPUT_LIMIT`] bytes of a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
     bytes: Vec<u8>,
@@ -73,7 +74,7 @@ pub(crate) struct Tail {
 impl Tail {
     pub(crate) fn push(&mut self, more: &[u8]) {
         self.bytes.extend_from_slice(more);
-        // Cut only now and then, so that a chatty command costs no copy of the whole tail per packet.
+        // Cut only now and then: cutting moves all kept bytes, which would be slow if done for every packet.
         if self.bytes.len() > 2 * OUTPUT_LIMIT {
             self.cut();
         }
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tail_keeps_the_end_and_says_that_it_dropped_something() {
+    fn a_tail_keeps_the_last_bytes_and_is_marked_as_truncated() {
         let mut tail = Tail::default();
         for n in 0..5u8 {
             tail.push(&vec![n; OUTPUT_LIMIT / 2]);
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_command_says_what_it_wrote_last() {
+    fn the_error_of_a_failed_command_contains_its_standard_error() {
         let output = Output { status: 3, stderr: b"first\nno space left\n".to_vec(), ..Output::default() };
         let error = output.ok().unwrap_err();
         assert_eq!(error.to_string(), "the command failed with status 3: first\nno space left");

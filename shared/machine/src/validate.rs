@@ -1,6 +1,6 @@
-//! Rules for parameters that become file names, URLs or variables on a machine.
+//! Validation of parameters that become file names, URLs or variables on a machine.
 
-use crate::{Error, Result};
+use crate::error::{MachineError, Result};
 
 /// A file name made of letters, digits and `._+~-`, not beginning with a dot or a dash.
 pub(crate) fn file_name(field: &str, value: &str) -> Result<()> {
@@ -9,7 +9,7 @@ pub(crate) fn file_name(field: &str, value: &str) -> Result<()> {
     if starts_well && fits {
         return Ok(());
     }
-    Err(Error::invalid(
+    Err(MachineError::invalid(
         field,
         format!("{value:?} must be 1 to 128 letters, digits or any of . _ + ~ - and begin with a letter or digit"),
     ))
@@ -25,7 +25,7 @@ pub(crate) fn managed_name(value: &str) -> Result<()> {
     file_name("package name", value)
 }
 
-/// A version as package managers write it: as [`version`], and longer.
+/// A version as package managers write it.
 pub(crate) fn managed_version(value: &str) -> Result<()> {
     version("package version", value)
 }
@@ -35,16 +35,16 @@ pub(crate) fn sha256(field: &str, value: &str) -> Result<()> {
     if value.len() == 64 && value.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
         return Ok(());
     }
-    Err(Error::invalid(field, format!("{value:?} must be 64 hexadecimal digits in lower case")))
+    Err(MachineError::invalid(field, format!("{value:?} must be 64 hexadecimal digits in lower case")))
 }
 
-/// An absolute `http` or `https` URL without blanks.
+/// An absolute `http` or `https` URL without spaces.
 pub(crate) fn url(field: &str, value: &str) -> Result<()> {
     let rest = value.strip_prefix("http://").or_else(|| value.strip_prefix("https://"));
     if rest.is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| c.is_ascii_graphic())) {
         return Ok(());
     }
-    Err(Error::invalid(field, format!("{value:?} must be an http:// or https:// URL without blanks")))
+    Err(MachineError::invalid(field, format!("{value:?} must be an http:// or https:// URL without spaces")))
 }
 
 /// A folder or link on the machine, absolute or relative to the login's home.
@@ -54,7 +54,7 @@ pub(crate) fn path(field: &str, value: &str) -> Result<()> {
     if clean && parts().all(|part| !part.is_empty() && part != "." && part != ".." && !part.starts_with(['-', '~'])) {
         return Ok(());
     }
-    Err(Error::invalid(
+    Err(MachineError::invalid(
         field,
         format!("{value:?} must be a path of letters, digits and . _ + ~ - between single slashes, without . or .."),
     ))
@@ -64,13 +64,13 @@ pub(crate) fn path(field: &str, value: &str) -> Result<()> {
 pub(crate) fn variable(field: &str, name: &str) -> Result<()> {
     let starts_well = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     if !starts_well || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-        return Err(Error::invalid(
+        return Err(MachineError::invalid(
             field,
             format!("{name:?} must be letters, digits and _, and not begin with a digit"),
         ));
     }
     if name.starts_with("BERTH_") {
-        return Err(Error::invalid(field, format!("{name:?}: names that begin with BERTH_ are set by Berth")));
+        return Err(MachineError::invalid(field, format!("{name:?}: names that begin with BERTH_ are set by Berth")));
     }
     Ok(())
 }
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_paths_and_urls_that_could_leave_their_place_are_refused() {
+    fn names_paths_and_urls_that_could_escape_their_folder_are_refused() {
         for bad in ["", "..", ".x", "-rf", "a/b", "a b", "a\n", "ä"] {
             file_name("name", bad).unwrap_err();
         }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_values_pass() {
+    fn ordinary_values_are_accepted() {
         file_name("name", "openjdk-21.0+3~deb12").unwrap();
         version("version", "1:2.3-4").unwrap();
         path("root", "/opt/berth").unwrap();

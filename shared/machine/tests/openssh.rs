@@ -1,5 +1,5 @@
-//! The contract of a machine against a real OpenSSH server, and the steps with its login environment.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+//! The machine contract against a real OpenSSH server, and operations in its login environment.
+#![expect(clippy::unwrap_used, reason = "a failed precondition should panic where it is")]
 
 mod contract;
 
@@ -12,21 +12,21 @@ use std::{
 };
 
 use berth_machine::{
-    Error, Machine as _, archive, ping,
+    Machine as _, MachineError, inventory, ping,
     ssh::{ClientKey, PoolConfig, SshPool, SshTarget},
 };
 
 const SSHD: &str = "/usr/sbin/sshd";
 const LIMIT: Duration = Duration::from_secs(20);
 
-struct Server {
+struct Sshd {
     process: Child,
     target: SshTarget,
     pool: SshPool,
     folder: tempfile::TempDir,
 }
 
-impl Drop for Server {
+impl Drop for Sshd {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -38,14 +38,14 @@ fn write(path: &Path, content: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-fn start() -> Server {
+fn start() -> Sshd {
     assert!(Path::new(SSHD).exists(), "{SSHD} is missing: install openssh-server to run this test");
     let folder = tempfile::tempdir().unwrap();
     let (host, client) = (ClientKey::generate().unwrap(), ClientKey::generate().unwrap());
     let at = |name: &str| folder.path().join(name);
     write(&at("host_key"), &host.to_openssh().unwrap());
     write(&at("authorized"), &client.public_openssh().unwrap());
-    // Needed when it runs as root, and only makeable then.
+    // sshd needs it when it runs as root, and only root can create it.
     let _ = std::fs::create_dir_all("/run/sshd");
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let process = Command::new(SSHD)
@@ -64,7 +64,7 @@ fn start() -> Server {
         user: String::from_utf8(user).unwrap().trim().into(),
         host_key: host.public_openssh().unwrap(),
     };
-    let server = Server { process, target, pool: SshPool::new(client, PoolConfig::default()), folder };
+    let server = Sshd { process, target, pool: SshPool::new(client, PoolConfig::default()), folder };
     let deadline = Instant::now() + LIMIT;
     while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(Instant::now() < deadline, "sshd does not listen");
@@ -82,14 +82,14 @@ async fn the_contract_holds_for_openssh() {
     let mut other = server.target.clone();
     other.host_key = ClientKey::generate().unwrap().public_openssh().unwrap();
     let error = server.pool.machine(other).exec("true", None, LIMIT).await.unwrap_err();
-    assert!(matches!(error, Error::HostKeyMismatch { .. }), "{error}");
+    assert!(matches!(error, MachineError::HostKeyMismatch { .. }), "{error}");
     let stranger = SshPool::new(ClientKey::generate().unwrap(), PoolConfig::default());
     let error = stranger.machine(server.target.clone()).exec("true", None, LIMIT).await.unwrap_err();
-    assert!(matches!(error, Error::AuthRefused { .. }), "{error}");
+    assert!(matches!(error, MachineError::AuthRefused { .. }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn steps_work_in_a_plain_login() {
+async fn operations_work_in_a_plain_login() {
     let server = start();
     let machine = server.pool.machine(server.target.clone());
     let kernel = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
@@ -99,6 +99,6 @@ async fn steps_work_in_a_plain_login() {
     assert_eq!(info.boot_id, format!("{}.{began}", kernel.trim()));
     assert!(info.uptime.is_some());
     let root = server.folder.path().join("berth");
-    let packages = archive::list_packages(&machine, root.to_str().unwrap(), LIMIT).await.unwrap();
-    assert!(packages.is_empty());
+    let inventory = inventory::read(&machine, root.to_str().unwrap(), &[], LIMIT).await.unwrap();
+    assert_eq!((inventory.machine.boot_id, inventory.packages), (info.boot_id, vec![]));
 }

@@ -1,171 +1,102 @@
-//! What is installed, of every kind of package at once, in one short script that takes no lock and changes nothing.
+//! What is installed, of all kinds of packages at once, read by one short script that takes no lock and changes nothing.
 
-mod answer;
+mod package;
+mod parse;
 
-use std::{fmt, sync::LazyLock, time::Duration};
+use std::{sync::LazyLock, time::Duration};
 
+pub use self::package::{DeclaredPackage, FoundPackage, PackageKind};
 use crate::{
-    Machine, Result, archive::ArchivePackage, managed::ManagedPackage, ping::MachineInfo, script::Step,
-    scripted::ScriptPackage, validate,
+    archive::ArchivePackage,
+    error::Result,
+    machine::Machine,
+    operation::MachineOperation,
+    ping::{BOOT, BootInfo},
+    script_package::ScriptPackage,
+    validate,
 };
 
 pub(crate) static READ: LazyLock<String> = LazyLock::new(|| {
-    Step::text(&[
-        include_str!("../scripts/packages.sh"),
+    MachineOperation::script(&[
+        include_str!("../scripts/packages_common.sh"),
         include_str!("../scripts/apt_state.sh"),
         include_str!("../scripts/dnf_state.sh"),
-        crate::ping::BOOT,
+        BOOT,
         crate::archive::STATE,
         include_str!("../scripts/inventory.sh"),
     ])
 });
 
-/// How a package is installed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// See [`apt`](crate::apt).
-    Apt,
-    /// See [`dnf`](crate::dnf).
-    Dnf,
-    /// See [`archive`](crate::archive).
-    Archive,
-    /// See [`scripted`](crate::scripted).
-    Script,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Apt => "apt",
-            Self::Dnf => "dnf",
-            Self::Archive => "archive",
-            Self::Script => "script",
-        })
-    }
-}
-
-/// A package as it is declared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Declared {
-    /// See [`apt`](crate::apt).
-    Apt(ManagedPackage),
-    /// See [`dnf`](crate::dnf).
-    Dnf(ManagedPackage),
-    /// See [`archive`](crate::archive).
-    Archive(ArchivePackage),
-    /// See [`scripted`](crate::scripted).
-    Script(ScriptPackage),
-}
-
-impl Declared {
-    /// Its kind.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Apt(_) => Kind::Apt,
-            Self::Dnf(_) => Kind::Dnf,
-            Self::Archive(_) => Kind::Archive,
-            Self::Script(_) => Kind::Script,
-        }
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Apt(package) | Self::Dnf(package) => &package.name,
-            Self::Archive(package) => &package.name,
-            Self::Script(package) => &package.name,
-        }
-    }
-
-    /// Its version.
-    #[must_use]
-    pub fn version(&self) -> &str {
-        match self {
-            Self::Apt(package) | Self::Dnf(package) => &package.version,
-            Self::Archive(package) => &package.version,
-            Self::Script(package) => &package.version,
-        }
-    }
-}
-
-/// A package as found on a machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// How it is installed.
-    pub kind: Kind,
-    /// Name.
-    pub name: String,
-    /// Version; nothing for what has only left its mark, because somebody removed it.
-    pub version: Option<String>,
-    /// SHA-256 of the archive it came from.
-    pub sha256: Option<String>,
-    /// Whether Berth left its mark on the machine: what is no longer declared is then to be given up.
-    pub marked: bool,
-    /// Whether Berth installed it, and may remove it.
-    pub own: bool,
-    /// Whether everything about it is as declared, its hold, link and remove command included.
-    pub right: bool,
-}
-
 /// What is installed on a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inventory {
-    /// What the machine says about itself.
-    pub machine: MachineInfo,
-    /// The declared packages that are there, and all that Berth has left its mark on; by name and kind.
-    pub packages: Vec<Found>,
+    /// The boot that the machine is in.
+    pub machine: BootInfo,
+    /// The declared packages that are installed, and all packages that Berth has left a mark for; sorted by name and kind.
+    pub packages: Vec<FoundPackage>,
 }
 
 impl Inventory {
-    /// This package, if it is there or has left its mark.
+    /// This package, if it is installed or has left its mark.
     #[must_use]
-    pub fn get(&self, kind: Kind, name: &str) -> Option<&Found> {
+    pub fn get(&self, kind: PackageKind, name: &str) -> Option<&FoundPackage> {
         self.packages.iter().find(|found| found.kind == kind && found.name == name)
     }
 
     /// Whether everything about this package is as declared.
     #[must_use]
-    pub fn is_right(&self, declared: &Declared) -> bool {
+    pub fn is_right(&self, declared: &DeclaredPackage) -> bool {
         self.get(declared.kind(), declared.name()).is_some_and(|found| found.right)
     }
 }
 
-/// Reads what is installed. The checks of declared script packages run.
-pub async fn read(machine: &dyn Machine, root: &str, declared: &[Declared], timeout: Duration) -> Result<Inventory> {
+/// Reads what is installed. Runs the checks of the declared script packages.
+pub async fn read(
+    machine: &dyn Machine,
+    root: &str,
+    declared: &[DeclaredPackage],
+    timeout: Duration,
+) -> Result<Inventory> {
     validate::path("root", root)?;
-    let facts = step(root, declared)?.run(machine, "", timeout).await?;
-    Ok(Inventory { machine: MachineInfo::from_facts(&facts)?, packages: answer::packages(&facts, declared)? })
+    let answer = operation(root, declared)?.run(machine, "", timeout).await?;
+    Ok(Inventory { machine: BootInfo::read(&answer)?, packages: parse::packages(&answer, declared)? })
 }
 
-fn step(root: &str, declared: &[Declared]) -> Result<Step> {
+fn operation(root: &str, declared: &[DeclaredPackage]) -> Result<MachineOperation> {
     let (mut apt, mut dnf, mut archives, mut scripts) = (String::new(), String::new(), 0, 0);
-    let mut step = Step::new(&READ).set("ROOT", root)?;
+    let mut operation = MachineOperation::new(&READ).set("ROOT", root)?;
     for package in declared {
         match package {
-            Declared::Apt(package) => add_line(&mut apt, &package.name)?,
-            Declared::Dnf(package) => add_line(&mut dnf, &package.name)?,
-            Declared::Archive(package) => {
-                package.check()?;
-                step.set_numbered("ARCHIVE", archives, "NAME", &package.name)?;
-                step.set_numbered("ARCHIVE", archives, "MARKER", &package.marker())?;
-                step.set_numbered("ARCHIVE", archives, "DESTINATION", package.destination.as_deref().unwrap_or(""))?;
-                step.set_numbered("ARCHIVE", archives, "REMOVE", package.remove.as_deref().unwrap_or(""))?;
+            DeclaredPackage::Apt(package) => add_line(&mut apt, &package.name)?,
+            DeclaredPackage::Dnf(package) => add_line(&mut dnf, &package.name)?,
+            DeclaredPackage::Archive(package) => {
+                set_archive(&mut operation, archives, package)?;
                 archives += 1;
             }
-            Declared::Script(package) => {
-                package.check()?;
-                step.set_numbered("SCRIPT", scripts, "NAME", &package.name)?;
-                step.set_numbered("SCRIPT", scripts, "VERSION", &package.version)?;
-                step.set_numbered("SCRIPT", scripts, "CHECK", &package.check)?;
-                step.set_numbered("SCRIPT", scripts, "REMOVE", package.remove.as_deref().unwrap_or(""))?;
+            DeclaredPackage::Script(package) => {
+                set_script(&mut operation, scripts, package)?;
                 scripts += 1;
             }
         }
     }
     let (archives, scripts) = (archives.to_string(), scripts.to_string());
-    step.set("APT", &apt)?.set("DNF", &dnf)?.set("ARCHIVES", &archives)?.set("SCRIPTS", &scripts)
+    operation.set("APT", &apt)?.set("DNF", &dnf)?.set("ARCHIVES", &archives)?.set("SCRIPTS", &scripts)
+}
+
+fn set_archive(operation: &mut MachineOperation, number: usize, package: &ArchivePackage) -> Result<()> {
+    package.validate()?;
+    operation.set_numbered("ARCHIVE", number, "NAME", &package.name)?;
+    operation.set_numbered("ARCHIVE", number, "MARKER", &package.marker())?;
+    operation.set_numbered("ARCHIVE", number, "DESTINATION", package.destination.as_deref().unwrap_or_default())?;
+    operation.set_numbered("ARCHIVE", number, "REMOVE", package.remove.as_deref().unwrap_or_default())
+}
+
+fn set_script(operation: &mut MachineOperation, number: usize, package: &ScriptPackage) -> Result<()> {
+    package.validate()?;
+    operation.set_numbered("SCRIPT", number, "NAME", &package.name)?;
+    operation.set_numbered("SCRIPT", number, "VERSION", &package.version)?;
+    operation.set_numbered("SCRIPT", number, "CHECK", &package.check)?;
+    operation.set_numbered("SCRIPT", number, "REMOVE", package.remove.as_deref().unwrap_or_default())
 }
 
 fn add_line(list: &mut String, name: &str) -> Result<()> {

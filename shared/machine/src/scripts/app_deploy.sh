@@ -1,25 +1,25 @@
 mkdir -p "$home/releases" "$service"
-# The folder's physical path: the supervisor knows its processes by it.
+# The physical path: the supervisor identifies its processes by it.
 service=$(cd "$service" && pwd -P)
 lock "$home/.lock"
-sweep "$home/releases"
+remove_leftovers "$home/releases"
 release=$home/releases/$REVISION
 changed=no
 
 marker="revision=$REVISION
 sha256=$SHA256"
 if [ "$(cat "$release/.berth-release" 2>/dev/null || :)" != "$marker" ]; then
-    obtain "$home/releases"
+    fetch "$home/releases"
     printf '%s\n' "$marker" >"$tmp/content/.berth-release"
     if [ -d "$release" ]; then
-        # The same revision with another artifact: the old one makes way, and may still be in use until the restart.
+        # The same revision with another artifact. The old files are moved aside: they may be in use until the restart.
         mv -T "$release" "$tmp/replaced"
     fi
     mv -T "$tmp/content" "$release"
     changed=yes
 fi
 
-# Where people and other machines reach this one: what the machine says, else the address this session came in by.
+# The address under which others reach this machine: the one in the environment, else the one that this session came in on.
 address=${BERTH_MACHINE_ADDRESS:-}
 if [ -z "$address" ] && [ -n "${SSH_CONNECTION:-}" ]; then
     address=${SSH_CONNECTION% *}
@@ -37,13 +37,13 @@ exec $COMMAND" 700
 [ "$written" = no ] || changed=yes
 
 if [ "$(readlink "$home/current" 2>/dev/null || :)" != "releases/$REVISION" ]; then
-    point "releases/$REVISION" "$home/current"
+    switch_link "releases/$REVISION" "$home/current"
     changed=yes
 fi
-service_up "$changed"
-[ "$acted" = no ] || changed=yes
+start_service "$changed"
+[ "$started" = no ] || changed=yes
 
-# The newest releases stay for a way back; the current one always does.
+# Keeps the newest releases for a rollback, and always the current one.
 kept=0
 for old in $(ls -1t "$home/releases"); do
     [ "$old" != "$REVISION" ] || continue
@@ -51,4 +51,4 @@ for old in $(ls -1t "$home/releases"); do
     [ "$kept" -le "$KEEP" ] || rm -rf "$home/releases/$old"
 done
 fact changed "$changed"
-report
+report_app

@@ -1,5 +1,5 @@
-# Reports what is deployed and whether it runs. The end of every application step.
-report() {
+# Reports what is deployed and whether it runs.
+report_app() {
     revision=$(sed -n 's/^revision=//p' "$home/current/.berth-release" 2>/dev/null || :)
     if [ -n "$revision" ]; then
         fact revision "$revision"

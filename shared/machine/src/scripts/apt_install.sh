@@ -2,11 +2,13 @@ have apt-get && have dpkg-query || die 81 "apt-get and dpkg-query: packages of k
 begin apt
 printf '%s' "$PACKAGES" >"$tmp/wanted" # lines of name, version, and hold or free
 
-# What the sources offer of a package, one version a line; what is only installed is not among it.
+# Prints the versions of a package that the repositories offer, one per line. An installed version that no repository offers
+# is not among them.
 offered() { apt-cache madison "$1" 2>/dev/null | awk -F'|' '$3 !~ / Sources *$/ { gsub(/ /, "", $2); print $2 }' | sort -u; }
 state_of() { apt_state "$1" | head -n 1; }
-# Sets $todo to what differs in its version, as apt-get wants it, and $unknown to what the sources do not offer.
-look() {
+# Sets $todo to the packages whose version differs, as arguments for apt-get, $names to their names, and $unknown to those of
+# them that the repositories do not offer.
+find_differences() {
     todo= names= unknown=
     while read -r name version hold; do
         set -- $(state_of "$name")
@@ -17,7 +19,7 @@ look() {
     done <"$tmp/wanted"
 }
 updated=no
-update() { # sets $stale to yes when not all sources could be read
+update() { # refreshes the index; sets $stale to yes if not all repositories could be read
     updated=yes stale=no
     apt update || stale=yes
     if grep -qE '^(W|E): (Failed to fetch|Some index files failed|The repository)' "$tmp/log"; then stale=yes; fi
@@ -25,15 +27,15 @@ update() { # sets $stale to yes when not all sources could be read
 }
 refuse_unknown() {
     for one in $unknown; do
-        [ "$stale" = no ] || { tail -n 6 "$tmp/update" >&2; die 87 "$one is not known to the machine, and not all of its sources could be read"; }
+        [ "$stale" = no ] || { tail -n 6 "$tmp/update" >&2; die 87 "$one is not known to the machine, and not all of its repositories could be read"; }
         name=${one%%=*}
         fact package "$name" "${one#*=}"
         apt -s install "$one" || tail -n 6 "$tmp/log" >&2
-        die 86 "the machine's sources offer: $(offered "$name" | tr '\n' ' ')"
+        die 86 "the machine's repositories offer: $(offered "$name" | tr '\n' ' ')"
     done
 }
-# The holds are as declared, for what is installed in its version; the rest is as it was.
-settle() {
+# Sets the holds as declared for packages that have their declared version, and restores those of the others.
+set_holds() {
     to_hold= to_free=
     while read -r name version hold; do
         set -- $(state_of "$name")
@@ -44,35 +46,35 @@ settle() {
         free) to_free="$to_free $name" ;;
         esac
     done <"$tmp/wanted"
-    [ -z "$to_hold" ] || { manager apt-mark hold $to_hold || last_lines 87; }
-    [ -z "$to_free" ] || { manager apt-mark unhold $to_free || last_lines 87; }
+    [ -z "$to_hold" ] || { manager apt-mark hold $to_hold || fail_with_log 87; }
+    [ -z "$to_free" ] || { manager apt-mark unhold $to_free || fail_with_log 87; }
 }
 
 changed=no
-heal
-look
-[ -z "$unknown" ] || { update; look; [ -z "$unknown" ] || refuse_unknown; }
+complete_interrupted_run
+find_differences
+[ -z "$unknown" ] || { update; find_differences; [ -z "$unknown" ] || refuse_unknown; }
 fresh=
 while read -r name version hold; do
     [ ! -f "$marks/$name" ] || continue
-    # Written before it is installed: a machine that dies meanwhile must still know whose it is.
+    # Before the installation: a machine that crashes meanwhile must still know whether the package is Berth's.
     if apt_present "$name"; then mark "$name" no; else mark "$name" yes && fresh="$fresh $name"; fi
 done <"$tmp/wanted"
-fail() { # with the last lines of the package manager, and everything else as it was
+fail() { # restores holds and marks, and exits with the last lines of the package manager
     cp "$tmp/log" "$tmp/failed"
-    settle
+    set_holds
     for name in $fresh; do apt_present "$name" || rm -f "$marks/$name"; done
     cp "$tmp/failed" "$tmp/log"
-    last_lines 87
+    fail_with_log 87
 }
-# Packages that others broke make apt-get fail after it has done all that was asked for: what is installed decides.
-bring() {
+# Installs $todo. Other broken packages make apt-get fail although it has installed everything: what is installed decides.
+install_todo() {
     apt --allow-downgrades install $todo && return 0
-    cp "$tmp/log" "$tmp/said"
+    cp "$tmp/log" "$tmp/install"
     wanted=$todo
-    look
+    find_differences
     [ -n "$todo" ] || { todo=$wanted; return 0; }
-    cp "$tmp/said" "$tmp/log"
+    cp "$tmp/install" "$tmp/log"
     return 1
 }
 was_held=
@@ -80,13 +82,13 @@ if [ -n "$todo" ]; then
     changed=yes
     was_held=$(apt_state $names | sed -n 's/ [^ ]* hold$//p' | tr '\n' ' ')
     free $names
-    if ! bring; then
-        # An index that is out of date names files that are gone.
+    if ! install_todo; then
+        # An outdated index names files that are gone.
         [ "$updated" = no ] && grep -qE '^(E|W): (Failed to fetch|Unable to fetch)' "$tmp/log" || fail
         update
-        look
-        [ -z "$unknown" ] || { settle; refuse_unknown; }
-        bring || fail
+        find_differences
+        [ -z "$unknown" ] || { set_holds; refuse_unknown; }
+        install_todo || fail
     fi
     for one in $todo; do
         name=${one%%=*}
@@ -95,6 +97,6 @@ if [ -n "$todo" ]; then
         fact installed "$name"
     done
 fi
-settle
+set_holds
 [ -z "$to_hold$to_free" ] || changed=yes
 fact changed "$changed"

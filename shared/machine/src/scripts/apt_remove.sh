@@ -4,27 +4,27 @@ if [ ! -f "$marks/$NAME" ]; then
     exit 0
 fi
 have apt-get && have dpkg-query || die 81 "apt-get and dpkg-query: packages of kind apt need a Debian machine"
-heal
+complete_interrupted_run
 removed=no
 if apt_present "$NAME"; then
-    # Held packages would stand in the way of the removal, and of updates once Berth does not care any more.
+    # A hold would prevent the removal, and updates once Berth no longer manages the package.
     free "$NAME" $ALSO
     if [ "$(cat "$marks/$NAME")" = yes ]; then
-        apt -s remove "$NAME" || last_lines 87
+        apt -s remove "$NAME" || fail_with_log 87
         needed_by=
         for one in $(sed -n 's/^Remv \([^ :]*\).*/\1/p' "$tmp/log"); do
             [ "$one" = "$NAME" ] || is_one_of "$one" "$ALSO" || needed_by="$needed_by $one"
         done
         if [ -n "$needed_by" ]; then
-            # It is somebody's dependency now, and goes with them.
-            manager apt-mark auto "$NAME" || last_lines 87
+            # It is only a dependency now, and apt removes it together with the packages that need it.
+            manager apt-mark auto "$NAME" || fail_with_log 87
             fact kept "needed by$needed_by"
         else
-            apt remove "$NAME" || last_lines 87
+            apt remove "$NAME" || fail_with_log 87
             removed=yes
         fi
     else
-        fact kept "it was there before Berth"
+        fact kept "Berth did not install it"
     fi
 fi
 rm -f "$marks/$NAME"

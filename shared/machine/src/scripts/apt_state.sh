@@ -1,4 +1,4 @@
-# Prints "NAME VERSION hold|free" for those of the packages that are completely installed.
+# Prints "NAME VERSION hold|free" for each of the packages that is completely installed.
 apt_state() { # NAME...
     native=$(dpkg --print-architecture)
     dpkg-query -W -f '${Package} ${Architecture} ${db:Status-Status} ${db:Status-Eflag} ${db:Status-Want} ${Version}\n' "$@" 2>/dev/null |
@@ -9,6 +9,6 @@ apt_state() { # NAME...
             printf '%s %s %s\n' "$name" "$version" "$want"
         done
 }
-apt_present() { # NAME: whether anything of it but its configuration is there, complete or not
+apt_present() { # NAME: whether more of it than its configuration is installed, completely or not
     case $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null || :) in '' | not-installed | config-files) return 1 ;; esac
 }

@@ -1,5 +1,5 @@
-# The archives that are completely installed: the marker inside says what each is; see package_install.sh.
-archives() { # FACT
+# Reports the archives that are completely installed, by their markers (see archive_install.sh).
+report_archives() {
     for marker in "$root"/packages/*/current/.berth-package; do
         [ -f "$marker" ] || continue
         name= version= sha256=
@@ -10,6 +10,6 @@ archives() { # FACT
             sha256) sha256=$value ;;
             esac
         done <"$marker"
-        fact "$1" "$name" "$version" "$sha256"
+        fact archive "$name" "$version" "$sha256"
     done
 }

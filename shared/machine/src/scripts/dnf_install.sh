@@ -2,14 +2,16 @@ have dnf && have rpm || die 81 "dnf and rpm: packages of kind dnf need a machine
 begin dnf
 printf '%s' "$PACKAGES" >"$tmp/wanted" # lines of name, version, and hold or free
 
-offered() { # what the repositories offer of a package, one version a line
+offered() { # NAME: prints the versions that the repositories offer, one per line
     LC_ALL=C command dnf -q -C --disableplugin=versionlock --disableexcludes=all repoquery --qf 'berth %{epoch} %{version}-%{release}' "$1" 2>/dev/null 9>&- |
         sed -n 's/^berth 0 //p; s/^berth \([1-9][0-9]*\) /\1:/p' | sort -u
 }
-state_of() { # NAME VERSION: several versions of a package may be installed
+state_of() { # NAME VERSION: prints the state of this version, or else of the last of those that are installed
     dnf_state "$1" | awk -v version="$2" '{ last = $0 } $2 == version { print; found = 1; exit } END { if (!found && last != "") print last }'
 }
-look() {
+# Sets $todo to the packages whose version differs, $names to their names, and $unknown to those of them that the
+# repositories do not offer.
+find_differences() {
     todo= names= unknown=
     while read -r name version hold; do
         set -- $(state_of "$name" "$version")
@@ -28,7 +30,9 @@ refuse_unknown() {
         die 86 "the machine's repositories offer: $(offered "$name" | tr '\n' ' ')"
     done
 }
-settle() {
+# Sets the holds as declared for packages that have their declared version, and restores those of the others. $held names the
+# packages whose hold it changed.
+set_holds() {
     held=
     while read -r name version hold; do
         set -- $(state_of "$name" "$version")
@@ -44,11 +48,11 @@ settle() {
 }
 
 changed=no stale=no
-look
+find_differences
 if [ -n "$unknown" ]; then
     dnf --refresh --setopt=skip_if_unavailable=0 makecache || stale=yes
     cp "$tmp/log" "$tmp/update"
-    look
+    find_differences
     [ -z "$unknown" ] || refuse_unknown
 fi
 while read -r name version hold; do
@@ -64,9 +68,9 @@ if [ -n "$todo" ]; then
     for one in $todo; do specs="$specs ${one%%=*}-${one#*=}"; done
     if ! dnf install $specs; then
         cp "$tmp/log" "$tmp/failed"
-        settle
+        set_holds
         cp "$tmp/failed" "$tmp/log"
-        last_lines 87
+        fail_with_log 87
     fi
     for one in $todo; do
         name=${one%%=*}
@@ -75,6 +79,6 @@ if [ -n "$todo" ]; then
         fact installed "$name"
     done
 fi
-settle
+set_holds
 [ -z "$held" ] || changed=yes
 fact changed "$changed"

@@ -1,10 +1,10 @@
-# dnf's plugin versionlock keeps its list here; empty when the machine does not have the plugin.
+# Prints the path of the list of dnf's plugin versionlock; nothing if the machine does not have the plugin.
 lock_list() {
     [ -f /etc/dnf/plugins/versionlock.conf ] || return 0
     list=$(sed -n 's/^[[:space:]]*locklist[[:space:]]*=[[:space:]]*//p' /etc/dnf/plugins/versionlock.conf | tail -n 1)
     printf '%s' "${list:-/etc/dnf/plugins/versionlock.list}"
 }
-# Prints "NAME VERSION hold|free" for those of the packages that are installed. Epoch 0 is left out.
+# Prints "NAME VERSION hold|free" for each of the packages that is installed. Epoch 0 is left out.
 dnf_state() { # NAME...
     list=$(lock_list)
     locks=$([ -z "$list" ] || cat "$list" 2>/dev/null || :)

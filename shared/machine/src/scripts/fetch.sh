@@ -1,4 +1,4 @@
-# Download, verification and unpacking, shared by packages and applications.
+# Download, verification and unpacking, for archives and applications.
 download() { # URL FILE
     if have curl; then
         curl --fail --silent --show-error --location --proto '=http,https' --connect-timeout 10 \
@@ -11,15 +11,15 @@ import shutil, signal, sys, urllib.request
 signal.alarm(int(sys.argv[3]))
 with urllib.request.urlopen(sys.argv[1], timeout=30) as answer, open(sys.argv[2], "wb") as file:
     shutil.copyfileobj(answer, file)
-    want = answer.headers.get("Content-Length")
-    if want is not None and file.tell() != int(want):
-        sys.exit("the answer was cut off after %d of %s bytes" % (file.tell(), want))
+    length = answer.headers.get("Content-Length")
+    if length is not None and file.tell() != int(length):
+        sys.exit("the answer was cut off after %d of %s bytes" % (file.tell(), length))
 PY
     else
         die 81 "curl, wget or python3, to download artifacts"
     fi
 }
-digest() { # FILE
+digest() { # FILE: prints its SHA-256
     if have sha256sum; then
         sum=$(sha256sum <"$1")
     elif have shasum; then
@@ -30,14 +30,15 @@ digest() { # FILE
     printf '%s' "${sum%% *}"
 }
 unpack() { # FILE FOLDER
-    # -o: the files belong to whoever unpacks them, not to the numbers in the archive.
+    # -o: the files belong to the user who unpacks them, not to the user ids in the archive.
     case $(od -An -tx1 -N2 "$1" | tr -d ' \n') in
     1f8b) tar -xzof "$1" -C "$2" >&2 ;;
     *) tar -xof "$1" -C "$2" >&2 ;;
     esac
 }
-# Leaves the unpacked, verified artifact in $tmp/content, with $tmp inside the given folder so that a rename suffices.
-obtain() { # FOLDER
+# Downloads, verifies and unpacks the artifact into $tmp/content. $tmp is inside the given folder, so that the content can be
+# moved into place by a rename.
+fetch() { # FOLDER
     tmp=$(mktemp -d "$1/.tmp.XXXXXX")
     trap 'rm -rf "$tmp"' EXIT
     trap 'exit 143' HUP INT TERM
@@ -53,15 +54,15 @@ obtain() { # FOLDER
     unpack "$tmp/artifact" "$tmp/content" || die 84 "tar ended with status $?"
     rm "$tmp/artifact"
 }
-# A symbolic link that changes in one step: readers see the old or the new target, never none.
-point() { # TARGET LINK
+# Creates or changes a symbolic link atomically: readers see the old target or the new one, never none.
+switch_link() { # TARGET LINK
     if [ "$(readlink "$2" 2>/dev/null || :)" = "$1" ]; then return 0; fi
     rm -f "$2.new.$$"
     ln -s "$1" "$2.new.$$"
     mv -T "$2.new.$$" "$2"
 }
-# Removes what broken-off runs left behind; only called under the lock.
-sweep() { # FOLDER
+# Removes what interrupted runs left behind. The caller must hold the lock.
+remove_leftovers() { # FOLDER
     for left in "$1"/.tmp.*; do
         [ ! -d "$left" ] || rm -rf "$left"
     done

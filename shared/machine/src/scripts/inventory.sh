@@ -1,9 +1,9 @@
-# What is installed, of all kinds at once: what is declared, and what Berth has left its mark on.
+# Reports what is installed, of all kinds at once: declared packages, and packages that Berth has left a mark for.
 root=$(in_home "$ROOT")
 managed=$root/managed
-say_boot
+report_boot
 
-archives archive
+report_archives
 i=0
 while [ "$i" -lt "$ARCHIVES" ]; do
     eval "name=\$ARCHIVE_${i}_NAME marker=\$ARCHIVE_${i}_MARKER destination=\$ARCHIVE_${i}_DESTINATION remove=\$ARCHIVE_${i}_REMOVE"
@@ -16,13 +16,13 @@ while [ "$i" -lt "$ARCHIVES" ]; do
     i=$((i + 1))
 done
 
-# Packages of a package manager: declared ones and those with a mark.
-marked() { # KIND
+# Packages of a package manager: declared ones, and those with a mark.
+marked() { # KIND: prints the names of packages with a mark
     for mark in "$managed/$1"/*; do
         [ ! -f "$mark" ] || printf '%s\n' "${mark##*/}"
     done
 }
-own() { # KIND NAME
+own() { # KIND NAME: prints the mark, or - without one
     if [ -f "$managed/$1/$2" ]; then cat "$managed/$1/$2"; else echo -; fi
 }
 names=$({ printf '%s' "$APT"; marked apt; } | sort -u)
@@ -42,7 +42,7 @@ if [ -n "$names" ]; then
     for name in $(marked dnf); do fact mark dnf "$name" "$(own dnf "$name")"; done
 fi
 
-# Packages with commands of their own: the check is the truth, and the mark says what was installed last.
+# Script packages: the check decides whether a version is installed; the mark says which one was installed last.
 for mark in "$managed"/script/*; do
     [ -f "$mark/version" ] || continue
     fact mark script "${mark##*/}" "$(cat "$mark/version")"

@@ -1,1 +1,1 @@
-say_boot
+report_boot

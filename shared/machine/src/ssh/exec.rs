@@ -1,32 +1,39 @@
-//! One command in one session.
+//! Runs one command in one SSH session.
 
 use bytes::Bytes;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, client::Msg};
 
-use crate::{Error, Output, Result, machine::Tail, script::quote};
+use crate::{
+    error::{MachineError, Result},
+    machine::{Output, Tail},
+    shell::quote,
+};
 
-/// Standard error's number in SSH's extended data (RFC 4254, 5.2).
+/// The type of extended data that is standard error (RFC 4254, 5.2).
 const STDERR: u32 = 1;
+/// Shells add a signal's number to this for the exit status of a command that it ended.
+const SIGNAL_STATUS: u32 = 128;
 
 /// Runs `script` with `sh` in `channel` and waits for its end.
 pub(super) async fn run(channel: Channel<Msg>, address: &str, script: &str, stdin: Option<Bytes>) -> Result<Output> {
-    let lost = |error: russh::Error| Error::ConnectionLost { address: address.to_owned(), reason: error.to_string() };
-    // The login shell, whichever it is, only has to understand single quotes.
-    channel.exec(true, format!("exec sh -c {}", quote(script))).await.map_err(lost)?;
+    let broken =
+        |error: russh::Error| MachineError::ConnectionLost { address: address.to_owned(), reason: error.to_string() };
+    // The login shell may be any shell: it only has to understand single quotes.
+    channel.exec(true, format!("exec sh -c {}", quote(script))).await.map_err(broken)?;
     let (mut read, write) = channel.split();
-    // Both directions at once: a command that writes much before it reads would block us both otherwise. One that
-    // does not read its input at all closes the channel under the writer, and that is no failure of the command.
-    let feed = async {
+    // Both directions at the same time: otherwise a command that writes much before it reads would block forever. A
+    // command that does not read its input closes the channel while we write, which is not a failure of the command.
+    let send = async {
         if let Some(stdin) = stdin {
             let _ = write.data_bytes(stdin).await;
         }
         let _ = write.eof().await;
     };
     let collect = collect(&mut read, address);
-    tokio::pin!(collect, feed);
+    tokio::pin!(collect, send);
     tokio::select! {
         output = &mut collect => output,
-        () = &mut feed => collect.await,
+        () = &mut send => collect.await,
     }
 }
 
@@ -39,32 +46,32 @@ async fn collect(read: &mut ChannelReadHalf, address: &str) -> Result<Output> {
             ChannelMsg::ExtendedData { data, ext: STDERR } => stderr.push(&data),
             ChannelMsg::ExitStatus { exit_status } => end = Some((exit_status, None)),
             ChannelMsg::ExitSignal { signal_name, .. } => {
-                let name = signal_name_of(&signal_name);
-                end = Some((128 + signal_number(&name), Some(name)));
+                let name = name_of(&signal_name);
+                end = Some((SIGNAL_STATUS + signal_number(&name), Some(name)));
             }
             ChannelMsg::Failure => {
                 let reason = "the server refused to run a command".to_owned();
-                return Err(Error::Ssh { address: address.to_owned(), reason });
+                return Err(MachineError::Ssh { address: address.to_owned(), reason });
             }
             _ => {}
         }
     }
     let Some((status, signal)) = end else {
-        let reason = "it ended before the command's status arrived".to_owned();
-        return Err(Error::ConnectionLost { address: address.to_owned(), reason });
+        let reason = "it ended before the command's exit status arrived".to_owned();
+        return Err(MachineError::ConnectionLost { address: address.to_owned(), reason });
     };
     let ((stdout, cut_out), (stderr, cut_err)) = (stdout.finish(), stderr.finish());
     Ok(Output { status, signal, stdout, stderr, truncated: cut_out || cut_err })
 }
 
-fn signal_name_of(signal: &russh::Sig) -> String {
+fn name_of(signal: &russh::Sig) -> String {
     match signal {
         russh::Sig::Custom(name) => name.clone(),
         known => format!("{known:?}"),
     }
 }
 
-/// The numbers on Linux of the signals that SSH names (RFC 4254, 6.10); 0 for others.
+/// Linux's numbers of the signals that SSH names (RFC 4254, 6.10); 0 for others.
 fn signal_number(name: &str) -> u32 {
     match name {
         "HUP" => 1,

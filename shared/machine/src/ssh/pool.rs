@@ -2,57 +2,44 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
-use russh::{Channel, client::Handle, client::Msg};
+use parking_lot::Mutex;
+use russh::{
+    Channel,
+    client::{Handle, Msg},
+};
 use tokio::time::{self, Instant};
 
-use super::{ClientKey, SshMachine, SshTarget, connect};
-use crate::{Error, Phase, Result};
+use super::{
+    config::PoolConfig,
+    key::ClientKey,
+    login::{self, PinnedKey},
+    target::SshTarget,
+};
+use crate::error::{MachineError, Result, SshPhase};
 
-/// A connection that is logged in.
-pub(super) type Connection = Handle<connect::PinnedKey>;
-
-/// Limits of a pool.
-#[derive(Clone, Debug)]
-pub struct PoolConfig {
-    /// Limit for the TCP connection, for the handshake, and for opening a session, each.
-    pub connect_timeout: Duration,
-    /// Limit for the authentication.
-    pub auth_timeout: Duration,
-    /// An unused connection is closed after this.
-    pub idle: Duration,
-    /// Never more unused connections than this, over all machines; the longest unused ones are closed first.
-    pub max_idle: usize,
-}
-
-impl Default for PoolConfig {
-    fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(5),
-            auth_timeout: Duration::from_secs(10),
-            idle: Duration::from_mins(1),
-            max_idle: 64,
-        }
-    }
-}
+/// An authenticated connection.
+pub(super) type SshConnection = Handle<PinnedKey>;
 
 /// Opens connections to machines and keeps unused ones for a while. Clones share the connections.
 #[derive(Clone)]
-pub struct SshPool(Arc<Inner>);
+pub struct SshPool(Arc<PoolInner>);
 
-struct Inner {
+struct PoolInner {
     key: ClientKey,
     config: PoolConfig,
-    idle: Mutex<Idle>,
+    idle: Mutex<IdleConnections>,
 }
 
 #[derive(Default)]
-struct Idle {
-    connections: HashMap<SshTarget, Vec<(Instant, Connection)>>,
-    swept: bool,
+struct IdleConnections {
+    /// The unused connections of each target with the time since when they are unused, oldest first.
+    by_target: HashMap<SshTarget, Vec<(Instant, SshConnection)>>,
+    /// Whether a task runs that closes connections which stay unused.
+    has_cleaner: bool,
 }
 
 impl std::fmt::Debug for SshPool {
@@ -65,106 +52,103 @@ impl SshPool {
     /// A pool that logs in with `key`.
     #[must_use]
     pub fn new(key: ClientKey, config: PoolConfig) -> Self {
-        Self(Arc::new(Inner { key, config, idle: Mutex::default() }))
-    }
-
-    /// The machine at `target`, over this pool.
-    #[must_use]
-    pub fn machine(&self, target: SshTarget) -> SshMachine {
-        SshMachine::new(self, target)
+        Self(Arc::new(PoolInner { key, config, idle: Mutex::default() }))
     }
 
     /// How many unused connections are open.
     #[must_use]
     pub fn idle_connections(&self) -> usize {
-        self.0.lock().connections.values().map(Vec::len).sum()
+        self.0.idle.lock().count()
     }
 
-    /// Closes the unused connections to `target`, for a machine that is gone.
+    /// Closes the unused connections to `target`, for a machine that hangs or is gone.
     pub fn forget(&self, target: &SshTarget) {
-        self.0.lock().connections.remove(target);
+        self.0.idle.lock().by_target.remove(target);
     }
 
     /// A session for one command: over a kept connection if one still works, else over a new one.
-    pub(super) async fn session(&self, target: &SshTarget) -> Result<(Connection, Channel<Msg>)> {
+    pub(super) async fn session(&self, target: &SshTarget) -> Result<(SshConnection, Channel<Msg>)> {
         if let Some(connection) = self.0.take(target) {
-            // No command has been sent yet, so that trying anew is safe. Only a machine that hangs is not tried again.
+            // No command was sent yet, so a second attempt over a new connection is safe. After a timeout there is none:
+            // the machine hangs, and the caller should not wait twice.
             match self.open(&connection, target).await {
                 Ok(channel) => return Ok((connection, channel)),
-                Err(error @ Error::Timeout { .. }) => return Err(error),
-                Err(error) => tracing::debug!(%error, "a kept connection is of no use any more"),
+                Err(error @ MachineError::Timeout { .. }) => return Err(error),
+                Err(error) => tracing::debug!(%error, "a kept connection no longer works"),
             }
         }
-        let connection = connect::connect(target, &self.0.key, &self.0.config).await?;
+        let connection = login::login(target, &self.0.key, &self.0.config).await?;
         let channel = self.open(&connection, target).await?;
         Ok((connection, channel))
     }
 
-    async fn open(&self, connection: &Connection, target: &SshTarget) -> Result<Channel<Msg>> {
+    async fn open(&self, connection: &SshConnection, target: &SshTarget) -> Result<Channel<Msg>> {
         let (address, limit) = (target.endpoint(), self.0.config.connect_timeout);
         match time::timeout(limit, connection.channel_open_session()).await {
             Ok(Ok(channel)) => Ok(channel),
-            Ok(Err(error)) => Err(Error::Ssh { address, reason: format!("no session was opened: {error}") }),
-            Err(_) => Err(Error::Timeout { address, phase: Phase::Session, after: limit }),
+            Ok(Err(error)) => Err(MachineError::Ssh { address, reason: format!("no session was opened: {error}") }),
+            Err(_) => Err(MachineError::Timeout { address, phase: SshPhase::Session, after: limit }),
         }
     }
 
     /// Keeps a connection for the next command.
-    pub(super) fn give_back(&self, target: &SshTarget, connection: Connection) {
-        let mut idle = self.0.lock();
-        idle.connections.entry(target.clone()).or_default().push((Instant::now(), connection));
+    pub(super) fn give_back(&self, target: &SshTarget, connection: SshConnection) {
+        let mut idle = self.0.idle.lock();
+        idle.by_target.entry(target.clone()).or_default().push((Instant::now(), connection));
         idle.shrink_to(self.0.config.max_idle);
-        if !std::mem::replace(&mut idle.swept, true) {
-            tokio::spawn(sweep(Arc::downgrade(&self.0), self.0.config.idle));
+        if !std::mem::replace(&mut idle.has_cleaner, true) {
+            tokio::spawn(close_unused(Arc::downgrade(&self.0), self.0.config.idle));
         }
     }
 }
 
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Idle> {
-        // Nothing under the lock can leave it half-changed.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self, target: &SshTarget) -> Option<Connection> {
-        let mut idle = self.lock();
-        let kept = idle.connections.get_mut(target)?;
+impl PoolInner {
+    fn take(&self, target: &SshTarget) -> Option<SshConnection> {
+        let mut idle = self.idle.lock();
+        let kept = idle.by_target.get_mut(target)?;
         let found = std::iter::from_fn(|| kept.pop()).find(|(_, connection)| !connection.is_closed());
         if kept.is_empty() {
-            idle.connections.remove(target);
+            idle.by_target.remove(target);
         }
         found.map(|(_, connection)| connection)
     }
 }
 
-impl Idle {
+impl IdleConnections {
+    fn count(&self) -> usize {
+        self.by_target.values().map(Vec::len).sum()
+    }
+
+    /// Closes the connections that were unused the longest until at most `most` are left.
     fn shrink_to(&mut self, most: usize) {
-        while self.connections.values().map(Vec::len).sum::<usize>() > most {
-            let since = |kept: &Vec<(Instant, Connection)>| kept.first().map(|(since, _)| *since);
-            let oldest = self.connections.iter().min_by_key(|(_, kept)| since(kept)).map(|(target, _)| target.clone());
-            let Some(kept) = oldest.as_ref().and_then(|target| self.connections.get_mut(target)) else { return };
+        while self.count() > most {
+            let since = |kept: &Vec<(Instant, SshConnection)>| kept.first().map(|(since, _)| *since);
+            let oldest = self.by_target.iter().min_by_key(|(_, kept)| since(kept)).map(|(target, _)| target.clone());
+            let Some(kept) = oldest.as_ref().and_then(|target| self.by_target.get_mut(target)) else { return };
             kept.remove(0);
-            self.connections.retain(|_, kept| !kept.is_empty());
+            self.by_target.retain(|_, kept| !kept.is_empty());
         }
     }
 
+    /// Closes the connections that were unused for longer than `limit`.
     fn expire(&mut self, limit: Duration) {
-        self.connections.retain(|_, kept| {
+        self.by_target.retain(|_, kept| {
             kept.retain(|(since, connection)| since.elapsed() < limit && !connection.is_closed());
             !kept.is_empty()
         });
     }
 }
 
-/// Closes what stays unused, and ends with the pool or with its last unused connection.
-async fn sweep(pool: Weak<Inner>, limit: Duration) {
+/// Closes connections that stay unused. Ends when the pool is dropped or has no unused connection left.
+async fn close_unused(pool: Weak<PoolInner>, limit: Duration) {
     loop {
+        // So a connection outlives its limit by at most a quarter.
         time::sleep(limit / 4).await;
         let Some(pool) = pool.upgrade() else { return };
-        let mut idle = pool.lock();
+        let mut idle = pool.idle.lock();
         idle.expire(limit);
-        if idle.connections.is_empty() {
-            idle.swept = false;
+        if idle.by_target.is_empty() {
+            idle.has_cleaner = false;
             return;
         }
     }

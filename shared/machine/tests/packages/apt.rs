@@ -1,16 +1,15 @@
 //! Packages of kind apt, on a Debian machine with a repository of its own.
 
-use crate::debian::{Debian, Files, LIMIT, Mirror};
+use crate::debian::{Debian, LIMIT, Mirror, MirrorFiles};
 use berth_machine::{
-    Error, apt,
-    archive::Change,
-    inventory::{self, Declared, Found, Kind},
-    managed::{ManagedPackage, Removal},
+    MachineChange, MachineError, Removal, apt,
+    inventory::{self, DeclaredPackage, FoundPackage, PackageKind},
+    package_manager::ManagedPackage,
 };
 
 const ROOT: &str = "opt/berth";
 
-/// Builds a package; `script` is its postinst.
+/// Builds the packages of the repository.
 const BUILD: &str = r#"
 set -eu
 build() { # NAME VERSION DEPENDS POSTINST
@@ -45,17 +44,17 @@ done >Packages
 ls
 "#;
 
-struct Lab {
+struct AptLab {
     debian: Debian,
     mirror: Mirror,
-    files: Files,
+    files: MirrorFiles,
 }
 
-impl Lab {
-    /// A machine that knows where the repository is and has never read it.
+impl AptLab {
+    /// A machine that is configured with the repository and has not read it yet.
     async fn start() -> Self {
         let (debian, mirror) = (Debian::start().await, Mirror::start());
-        let mut files = Files::new();
+        let mut files = MirrorFiles::new();
         for name in debian.run(BUILD).await.lines() {
             files.insert(name.to_owned(), debian.bytes(&format!("cat /srv/repo/{name}")).await);
         }
@@ -65,7 +64,7 @@ impl Lab {
         Self { debian, mirror, files }
     }
 
-    async fn install(&self, packages: &[ManagedPackage]) -> Result<Change, Error> {
+    async fn install(&self, packages: &[ManagedPackage]) -> Result<MachineChange, MachineError> {
         apt::MANAGER.install(&self.debian.machine, ROOT, packages, LIMIT).await
     }
 
@@ -73,14 +72,14 @@ impl Lab {
         apt::MANAGER.remove(&self.debian.machine, ROOT, name, also, LIMIT).await.unwrap()
     }
 
-    /// What the inventory says about a declared package.
-    async fn found(&self, package: &ManagedPackage) -> Option<Found> {
-        let declared = [Declared::Apt(package.clone())];
+    /// The entry of a declared package in the inventory.
+    async fn found(&self, package: &ManagedPackage) -> Option<FoundPackage> {
+        let declared = [DeclaredPackage::Apt(package.clone())];
         let inventory = inventory::read(&self.debian.machine, ROOT, &declared, LIMIT).await.unwrap();
-        inventory.get(Kind::Apt, &package.name).cloned()
+        inventory.get(PackageKind::Apt, &package.name).cloned()
     }
 
-    /// `hold 1.0`, as dpkg says; empty when it is not installed.
+    /// Status and version as dpkg reports them, such as `hi 1.0`; empty if the package is not installed.
     async fn dpkg(&self, name: &str) -> String {
         let query = format!("dpkg-query -W -f '${{db:Status-Abbrev}}${{Version}}' {name} 2>/dev/null || :");
         self.debian.run(&query).await.trim().to_owned()
@@ -96,38 +95,38 @@ fn free(name: &str, version: &str) -> ManagedPackage {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_package_is_installed_held_upgraded_downgraded_freed_and_pruned() {
-    let lab = Lab::start().await;
+async fn a_package_is_installed_held_upgraded_downgraded_unheld_and_removed() {
+    let lab = AptLab::start().await;
     let (one, two) = (held("berth-one", "1.0"), held("berth-one", "1:2.0-1"));
     assert_eq!(lab.found(&one).await, None);
-    assert_eq!(lab.install(std::slice::from_ref(&one)).await, Ok(Change::Done));
+    assert_eq!(lab.install(std::slice::from_ref(&one)).await, Ok(MachineChange::Done));
     assert_eq!(lab.dpkg("berth-one").await, "hi 1.0");
     let found = lab.found(&one).await.unwrap();
     assert!(found.own && found.right && found.version.as_deref() == Some("1.0"), "{found:?}");
     assert!(!lab.mirror.requests().is_empty());
 
-    // Nothing to do: neither the repository nor dpkg is touched.
+    // Nothing to do: neither the repository nor dpkg is used.
     let log = lab.debian.run("sha256sum /var/log/dpkg.log").await;
-    assert_eq!(lab.install(std::slice::from_ref(&one)).await, Ok(Change::None));
+    assert_eq!(lab.install(std::slice::from_ref(&one)).await, Ok(MachineChange::None));
     assert_eq!((lab.mirror.requests(), lab.debian.run("sha256sum /var/log/dpkg.log").await), (vec![], log));
 
-    // Up and down, against the hold, without reading the sources again, with a changed configuration file kept.
+    // Upgrade and downgrade in spite of the hold, without another read of the index, with a changed configuration file kept.
     lab.debian.run("echo mine >/etc/berth-one.conf").await;
-    assert_eq!(lab.install(std::slice::from_ref(&two)).await, Ok(Change::Done));
+    assert_eq!(lab.install(std::slice::from_ref(&two)).await, Ok(MachineChange::Done));
     assert_eq!(lab.dpkg("berth-one").await, "hi 1:2.0-1");
-    assert_eq!(lab.install(std::slice::from_ref(&one)).await, Ok(Change::Done));
+    assert_eq!(lab.install(std::slice::from_ref(&one)).await, Ok(MachineChange::Done));
     assert_eq!(lab.dpkg("berth-one").await, "hi 1.0");
     assert!(!lab.mirror.requests().iter().any(|path| path.contains("Packages") || path.contains("Release")));
     assert_eq!(lab.debian.run("cat /etc/berth-one.conf").await, "mine\n");
 
-    // Only the hold changes; a person who took it off has changed nothing for long.
+    // Only the hold changes. A hold that a person removed is set again.
     let unheld = free("berth-one", "1.0");
     assert!(!lab.found(&unheld).await.unwrap().right);
-    assert_eq!(lab.install(std::slice::from_ref(&unheld)).await, Ok(Change::Done));
+    assert_eq!(lab.install(std::slice::from_ref(&unheld)).await, Ok(MachineChange::Done));
     assert_eq!(lab.dpkg("berth-one").await, "ii 1.0");
-    assert_eq!(lab.install(std::slice::from_ref(&unheld)).await, Ok(Change::None));
+    assert_eq!(lab.install(std::slice::from_ref(&unheld)).await, Ok(MachineChange::None));
     assert!(!lab.found(&one).await.unwrap().right);
-    assert_eq!(lab.install(std::slice::from_ref(&one)).await, Ok(Change::Done));
+    assert_eq!(lab.install(std::slice::from_ref(&one)).await, Ok(MachineChange::Done));
     assert_eq!(lab.dpkg("berth-one").await, "hi 1.0");
 
     assert_eq!(lab.remove("berth-one", &[]).await, Removal::Removed);
@@ -137,18 +136,18 @@ async fn a_package_is_installed_held_upgraded_downgraded_freed_and_pruned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_berth_did_not_install_or_others_need_is_never_removed() {
-    let lab = Lab::start().await;
+async fn packages_that_berth_did_not_install_or_that_others_need_are_not_removed() {
+    let lab = AptLab::start().await;
     lab.debian.run("apt-get -qq update && apt-get -qq install berth-one=1.0 >/dev/null 2>&1").await;
-    // There before Berth, and changed by Berth.
-    assert_eq!(lab.install(&[held("berth-one", "1:2.0-1")]).await, Ok(Change::Done));
+    // Installed before Berth, and changed by Berth.
+    assert_eq!(lab.install(&[held("berth-one", "1:2.0-1")]).await, Ok(MachineChange::Done));
     let found = lab.found(&held("berth-one", "1:2.0-1")).await.unwrap();
     assert!(found.marked && !found.own, "{found:?}");
     assert!(matches!(lab.remove("berth-one", &[]).await, Removal::Kept(_)));
     assert_eq!(lab.dpkg("berth-one").await, "ii 1:2.0-1");
 
-    // Berth's, but needed by what a person has installed since then.
-    assert_eq!(lab.install(&[held("berth-lib", "1.0")]).await, Ok(Change::Done));
+    // Installed by Berth, but needed by a package that a person installed later.
+    assert_eq!(lab.install(&[held("berth-lib", "1.0")]).await, Ok(MachineChange::Done));
     lab.debian.run("apt-get -qq install berth-user=1.0 >/dev/null 2>&1").await;
     let Removal::Kept(reason) = lab.remove("berth-lib", &[]).await else { panic!("it was removed") };
     assert_eq!(reason, "needed by berth-user");
@@ -157,12 +156,12 @@ async fn what_berth_did_not_install_or_others_need_is_never_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn packages_that_need_each_other_change_and_go_together() {
-    let lab = Lab::start().await;
+async fn packages_that_depend_on_each_other_are_changed_and_removed_together() {
+    let lab = AptLab::start().await;
     for version in ["1.0", "2.0"] {
-        // In the order that would fail one by one.
+        // In an order in which they could not be installed one by one.
         let both = [held("berth-user", version), held("berth-lib", version)];
-        assert_eq!(lab.install(&both).await, Ok(Change::Done));
+        assert_eq!(lab.install(&both).await, Ok(MachineChange::Done));
         assert_eq!(lab.dpkg("berth-user").await, format!("hi {version}"));
         assert_eq!(lab.dpkg("berth-lib").await, format!("hi {version}"));
     }
@@ -172,18 +171,18 @@ async fn packages_that_need_each_other_change_and_go_together() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn errors_tell_what_will_never_work_from_what_may_later() {
-    let lab = Lab::start().await;
+async fn permanent_errors_are_distinguished_from_temporary_ones() {
+    let lab = AptLab::start().await;
     lab.mirror.publish(None);
     let error = lab.install(&[held("berth-one", "1.0")]).await.unwrap_err();
     assert!(
-        matches!(&error, Error::PackageManager { name, reason } if name == "apt" && reason.contains("Failed to fetch")),
+        matches!(&error, MachineError::PackageManager { name, reason } if name == "apt" && reason.contains("Failed to fetch")),
         "{error}"
     );
     assert!(!error.is_permanent());
     lab.mirror.publish(Some(lab.files.clone()));
 
-    assert_eq!(lab.install(&[held("berth-one", "1.0")]).await, Ok(Change::Done));
+    assert_eq!(lab.install(&[held("berth-one", "1.0")]).await, Ok(MachineChange::Done));
     let error = lab.install(&[held("berth-one", "9.9")]).await.unwrap_err();
     assert!(error.is_permanent(), "{error}");
     let text = error.to_string();
@@ -196,7 +195,7 @@ async fn errors_tell_what_will_never_work_from_what_may_later() {
     assert!(error.is_permanent() && error.to_string().contains("Unable to locate package berth-nothing"), "{error}");
     assert_eq!(lab.dpkg("berth-one").await, "hi 1.0", "a failure leaves version and hold as they were");
 
-    // The index knows a version whose file is gone, and a newer index does not.
+    // The machine's index names a version whose file is gone and that the newer index lacks.
     let mut newer = lab.files.clone();
     let index = String::from_utf8(newer["Packages"].clone()).unwrap();
     let kept = index.split("\n\n").filter(|entry| !entry.contains("Version: 1:2.0-1")).collect::<Vec<_>>().join("\n\n");
@@ -209,44 +208,44 @@ async fn errors_tell_what_will_never_work_from_what_may_later() {
 
     let error = lab.install(&[held("berth-broken", "1.0")]).await.unwrap_err();
     assert!(!error.is_permanent() && error.to_string().contains("no licence found"), "{error}");
-    // What is only half there is not there, is in nobody's way, and can be pruned.
+    // A half-installed package counts as not installed, does not prevent other changes, and can be removed.
     assert_eq!(lab.found(&held("berth-broken", "1.0")).await.unwrap().version, None);
-    assert_eq!(lab.install(&[held("berth-lib", "1.0")]).await, Ok(Change::Done));
+    assert_eq!(lab.install(&[held("berth-lib", "1.0")]).await, Ok(MachineChange::Done));
     assert_eq!(lab.remove("berth-broken", &[]).await, Removal::Removed);
-    assert_eq!(lab.dpkg("berth-broken").await, "rc 1.0", "its configuration stays");
+    assert_eq!(lab.dpkg("berth-broken").await, "rc 1.0", "its configuration files stay");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_held_lock_is_waited_for_and_a_broken_off_run_is_healed() {
-    let lab = Lab::start().await;
-    assert_eq!(lab.install(&[held("berth-slow", "1.0")]).await, Ok(Change::Done));
-    // Somebody's run that takes its time.
+async fn an_operation_waits_for_locks_and_completes_an_interrupted_run() {
+    let lab = AptLab::start().await;
+    assert_eq!(lab.install(&[held("berth-slow", "1.0")]).await, Ok(MachineChange::Done));
+    // Another process runs apt-get and holds its locks.
     lab.debian
         .run("touch /run/block; (apt-get -qq --allow-change-held-packages install berth-slow=2.0 >/dev/null 2>&1 &)")
         .await;
     lab.debian.until("test -e /run/slow").await;
     let other = [held("berth-one", "1.0")];
-    let (patient, ()) = tokio::join!(lab.install(&other), async {
-        // Berth's run is under way.
+    let (installed, ()) = tokio::join!(lab.install(&other), async {
+        // Wait until Berth's operation has begun.
         lab.debian.until("test -e opt/berth/managed/.lock && ! flock -n opt/berth/managed/.lock true").await;
         assert_eq!(lab.dpkg("berth-one").await, "");
         lab.debian.run("rm /run/block").await;
     });
-    assert_eq!(patient, Ok(Change::Done));
+    assert_eq!(installed, Ok(MachineChange::Done));
     assert_eq!(lab.dpkg("berth-slow").await, "ii 2.0");
 
-    // Berth's own run, and the power fails in the middle of it.
-    assert_eq!(lab.install(&[held("berth-slow", "1.0")]).await, Ok(Change::Done));
+    // The power fails in the middle of Berth's own run.
+    assert_eq!(lab.install(&[held("berth-slow", "1.0")]).await, Ok(MachineChange::Done));
     lab.debian.run("rm -f /run/slow; touch /run/block").await;
     let wanted = [held("berth-slow", "2.0")];
     let (broken, ()) = tokio::join!(lab.install(&wanted), async {
         lab.debian.until("test -e /run/slow").await;
-        lab.debian.pull_the_plug().await;
+        lab.debian.cut_power().await;
     });
-    assert!(matches!(broken, Err(Error::ConnectionLost { .. })), "{broken:?}");
+    assert!(matches!(broken, Err(MachineError::ConnectionLost { .. })), "{broken:?}");
     assert!(!lab.dpkg("berth-slow").await.ends_with("i 2.0"));
     assert_eq!(lab.found(&wanted[0]).await.unwrap().version, None);
     lab.debian.run("rm /run/block").await;
-    assert_eq!(lab.install(&[held("berth-one", "1:2.0-1"), wanted[0].clone()]).await, Ok(Change::Done));
+    assert_eq!(lab.install(&[held("berth-one", "1:2.0-1"), wanted[0].clone()]).await, Ok(MachineChange::Done));
     assert_eq!((lab.dpkg("berth-slow").await.as_str(), lab.debian.run("dpkg --audit").await.as_str()), ("hi 2.0", ""));
 }

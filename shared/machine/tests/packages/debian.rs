@@ -1,4 +1,4 @@
-//! A Debian machine for tests, made of the host that they run on, and a web server for its packages.
+//! A Debian machine for tests, built from the host that they run on, and a web server for its packages.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,11 +15,12 @@ use berth_machine::{
     Machine as _,
     ssh::{ClientKey, PoolConfig, SshMachine, SshPool, SshTarget},
 };
+use parking_lot::Mutex;
 
-/// For whatever one command on the machine may take, on a host with much to do.
+/// Limit for one command on the machine: generous, because the host may be busy with other tests.
 pub(crate) const LIMIT: Duration = Duration::from_mins(2);
 
-/// The machine. It ends with this, and with the test's process.
+/// The machine. It ends when this is dropped, and with the test's process.
 pub(crate) struct Debian {
     process: Child,
     pub(crate) machine: SshMachine,
@@ -33,7 +34,7 @@ impl Drop for Debian {
 }
 
 impl Debian {
-    /// Starts it, and waits until it answers.
+    /// Starts it and waits until its SSH server answers.
     pub(crate) async fn start() -> Self {
         for (program, package) in
             [("/usr/sbin/sshd", "openssh-server"), ("/usr/bin/apt-get", "apt"), ("/usr/bin/setpriv", "util-linux")]
@@ -45,7 +46,7 @@ impl Debian {
         let (host, client) = (ClientKey::generate().unwrap(), ClientKey::generate().unwrap());
         let address = Ipv4Addr::new(127, 0, 1, 7);
         let port = TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port();
-        // The machine dies with unshare, and unshare with this process: also when that is killed.
+        // The machine ends with unshare, and unshare ends with this process, even if this process is killed.
         let process = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--uts", "--ipc", "--fork"])
             .args(["--kill-child=KILL", "--propagation", "private", "sh", "-c", include_str!("machine.sh"), "machine"])
@@ -72,9 +73,9 @@ impl Debian {
         let deadline = Instant::now() + LIMIT;
         while TcpStream::connect(address).is_err() {
             if let Some(status) = self.process.try_wait().unwrap() {
-                let mut said = String::new();
-                std::io::Read::read_to_string(&mut self.process.stderr.take().unwrap(), &mut said).unwrap();
-                panic!("the machine did not start ({status}): {said}");
+                let mut errors = String::new();
+                std::io::Read::read_to_string(&mut self.process.stderr.take().unwrap(), &mut errors).unwrap();
+                panic!("the machine did not start ({status}): {errors}");
             }
             assert!(Instant::now() < deadline, "the machine's SSH server does not listen");
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -86,11 +87,11 @@ impl Debian {
         String::from_utf8(self.bytes(script).await).unwrap()
     }
 
-    /// The same for output that is no text.
+    /// As `run`, for output that is not text.
     pub(crate) async fn bytes(&self, script: &str) -> Vec<u8> {
         let output = self.machine.exec(script, None, LIMIT).await.unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.success() && !output.truncated, "{script}: status {}: {said}", output.status);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.success() && !output.truncated, "{script}: status {}: {errors}", output.status);
         output.stdout
     }
 
@@ -103,20 +104,20 @@ impl Debian {
         }
     }
 
-    /// All processes of the machine but its first die at once, as in a power failure: nothing gets to clean up.
-    pub(crate) async fn pull_the_plug(&self) {
-        // The command dies as well, and its connection with it.
+    /// Kills all processes of the machine but its first at once, as a power failure would: none can clean up.
+    pub(crate) async fn cut_power(&self) {
+        // This command is killed as well, and its connection breaks.
         let _ = self.machine.exec("kill -KILL -1", None, LIMIT).await;
     }
 }
 
 /// Contents by path.
-pub(crate) type Files = BTreeMap<String, Vec<u8>>;
+pub(crate) type MirrorFiles = BTreeMap<String, Vec<u8>>;
 
 /// A web server on the loopback that serves files from memory.
 #[derive(Clone)]
 pub(crate) struct Mirror {
-    files: Arc<Mutex<Option<Files>>>,
+    files: Arc<Mutex<Option<MirrorFiles>>>,
     requests: Arc<Mutex<Vec<String>>>,
     pub(crate) address: SocketAddr,
 }
@@ -125,7 +126,7 @@ impl Mirror {
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mirror = Self {
-            files: Arc::new(Mutex::new(Some(Files::new()))),
+            files: Arc::new(Mutex::new(Some(MirrorFiles::new()))),
             requests: Arc::default(),
             address: listener.local_addr().unwrap(),
         };
@@ -139,14 +140,14 @@ impl Mirror {
         mirror
     }
 
-    /// Serves this from now on; without files every request ends with a closed connection.
-    pub(crate) fn publish(&self, files: Option<Files>) {
-        *self.files.lock().unwrap() = files;
+    /// Serves these files from now on; with `None` it closes the connection of every request.
+    pub(crate) fn publish(&self, files: Option<MirrorFiles>) {
+        *self.files.lock() = files;
     }
 
-    /// What was asked for since this was last called.
+    /// The paths that were requested since the last call.
     pub(crate) fn requests(&self) -> Vec<String> {
-        std::mem::take(&mut self.requests.lock().unwrap())
+        std::mem::take(&mut self.requests.lock())
     }
 
     fn serve(&self, stream: &TcpStream) {
@@ -158,13 +159,13 @@ impl Mirror {
             }
         }
         let path = first.split(' ').nth(1).unwrap_or_default().trim_start_matches(['.', '/']).to_owned();
-        let Some(files) = self.files.lock().unwrap().clone() else { return };
+        let Some(files) = self.files.lock().clone() else { return };
         let mut head = String::new();
         let body = files.get(&path);
         let status = if body.is_some() { "200 OK" } else { "404 Not Found" };
         let length = body.map_or(0, Vec::len);
         write!(head, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n").unwrap();
-        self.requests.lock().unwrap().push(path);
+        self.requests.lock().push(path);
         let mut stream = stream;
         let _ = stream.write_all(head.as_bytes());
         let _ = stream.write_all(body.map_or(&[], Vec::as_slice));

@@ -1,14 +1,12 @@
-//! Packages of kind dnf, by Debian's dnf and rpm on a machine with an empty rpm database and a repository of its own.
+//! Packages of kind dnf, with Debian's dnf and rpm on a machine with an empty rpm database and a repository of its own.
 
 use std::path::Path;
 
-use crate::debian::{Debian, Files, LIMIT, Mirror};
+use crate::debian::{Debian, LIMIT, Mirror, MirrorFiles};
 use berth_machine::{
-    Error,
-    archive::Change,
-    dnf,
-    inventory::{self, Declared, Found, Kind},
-    managed::{ManagedPackage, Removal},
+    MachineChange, MachineError, Removal, dnf,
+    inventory::{self, DeclaredPackage, FoundPackage, PackageKind},
+    package_manager::ManagedPackage,
 };
 
 const ROOT: &str = "opt/berth";
@@ -32,31 +30,31 @@ createrepo_c --quiet --no-database .
 find . -type f -printf '%P\n'
 "#;
 
-struct Lab {
+struct DnfLab {
     debian: Debian,
     mirror: Mirror,
-    files: Files,
+    files: MirrorFiles,
 }
 
-impl Lab {
+impl DnfLab {
     async fn start() -> Self {
         for (program, package) in [("dnf", "dnf"), ("rpmbuild", "rpm"), ("createrepo_c", "createrepo-c")] {
             assert!(Path::new("/usr/bin").join(program).exists(), "{program} is missing: install Debian's {package}");
         }
         let (debian, mirror) = (Debian::start().await, Mirror::start());
-        let mut files = Files::new();
+        let mut files = MirrorFiles::new();
         for name in debian.run(BUILD).await.lines() {
             files.insert(name.to_owned(), debian.bytes(&format!("cat /srv/repo/{name}")).await);
         }
         mirror.publish(Some(files.clone()));
         let repo = format!("[test]\nname=test\nbaseurl=http://{}/\ngpgcheck=0\nretries=1\n", mirror.address);
         debian.run(&format!("printf '{repo}' >/etc/yum.repos.d/test.repo")).await;
-        // Debian's plugin that serves local files demands signatures, and there is no Fedora to read a release from.
+        // Debian's plugin for local files requires signatures, and there is no Fedora whose release could be detected.
         debian.run("rm -f /etc/dnf/plugins/local.conf; printf '[main]\n' >/etc/dnf/dnf.conf; echo 1 >/etc/dnf/vars/releasever").await;
         Self { debian, mirror, files }
     }
 
-    async fn install(&self, packages: &[ManagedPackage]) -> Result<Change, Error> {
+    async fn install(&self, packages: &[ManagedPackage]) -> Result<MachineChange, MachineError> {
         dnf::MANAGER.install(&self.debian.machine, ROOT, packages, LIMIT).await
     }
 
@@ -64,17 +62,17 @@ impl Lab {
         dnf::MANAGER.remove(&self.debian.machine, ROOT, name, also, LIMIT).await.unwrap()
     }
 
-    async fn found(&self, package: &ManagedPackage) -> Option<Found> {
-        let declared = [Declared::Dnf(package.clone())];
+    async fn found(&self, package: &ManagedPackage) -> Option<FoundPackage> {
+        let declared = [DeclaredPackage::Dnf(package.clone())];
         let inventory = inventory::read(&self.debian.machine, ROOT, &declared, LIMIT).await.unwrap();
-        inventory.get(Kind::Dnf, &package.name).cloned()
+        inventory.get(PackageKind::Dnf, &package.name).cloned()
     }
 
     async fn is_right(&self, package: &ManagedPackage) -> bool {
         self.found(package).await.is_some_and(|found| found.right)
     }
 
-    /// What an update of everything would bring a package to, as a person's `dnf upgrade` sees it.
+    /// The packages that a person's `dnf upgrade` would change.
     async fn upgradable(&self) -> String {
         self.debian.run("dnf -q check-update 2>/dev/null | sed -n 's/ .*//p'").await
     }
@@ -85,35 +83,35 @@ fn held(name: &str, version: &str) -> ManagedPackage {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_package_is_installed_locked_upgraded_downgraded_freed_and_pruned() {
-    let lab = Lab::start().await;
+async fn a_package_is_installed_locked_upgraded_downgraded_unlocked_and_removed() {
+    let lab = DnfLab::start().await;
     let (one, two) = (held("berth-one", "1.0-1"), held("berth-one", "1:0.9-1"));
     let unheld = ManagedPackage { hold: false, ..one.clone() };
     assert_eq!(lab.found(&one).await, None);
-    assert_eq!(lab.install(std::slice::from_ref(&one)).await, Ok(Change::Done));
+    assert_eq!(lab.install(std::slice::from_ref(&one)).await, Ok(MachineChange::Done));
     let found = lab.found(&one).await.unwrap();
     assert!(found.own && found.right && found.version.as_deref() == Some("1.0-1"), "{found:?}");
-    assert_eq!(lab.upgradable().await, "", "the lock keeps a person's update away");
+    assert_eq!(lab.upgradable().await, "", "the lock prevents an upgrade");
 
     lab.mirror.requests();
-    assert_eq!(lab.install(std::slice::from_ref(&one)).await, Ok(Change::None));
+    assert_eq!(lab.install(std::slice::from_ref(&one)).await, Ok(MachineChange::None));
     assert_eq!(lab.mirror.requests(), Vec::<String>::new());
 
-    assert_eq!(lab.install(std::slice::from_ref(&two)).await, Ok(Change::Done));
+    assert_eq!(lab.install(std::slice::from_ref(&two)).await, Ok(MachineChange::Done));
     assert!(lab.is_right(&two).await && !lab.is_right(&one).await);
-    assert_eq!(lab.install(std::slice::from_ref(&one)).await, Ok(Change::Done));
+    assert_eq!(lab.install(std::slice::from_ref(&one)).await, Ok(MachineChange::Done));
     assert!(lab.is_right(&one).await);
 
-    assert_eq!(lab.install(std::slice::from_ref(&unheld)).await, Ok(Change::Done));
+    assert_eq!(lab.install(std::slice::from_ref(&unheld)).await, Ok(MachineChange::Done));
     assert!(lab.is_right(&unheld).await);
     assert_eq!(lab.upgradable().await, "berth-one.noarch\n");
 
     // On a machine without the plugin the package is excluded instead.
     lab.debian.run("rm /etc/dnf/plugins/versionlock.* /usr/lib/python3/dist-packages/dnf-plugins/versionlock.py").await;
-    assert_eq!(lab.install(std::slice::from_ref(&one)).await, Ok(Change::Done));
+    assert_eq!(lab.install(std::slice::from_ref(&one)).await, Ok(MachineChange::Done));
     assert!(lab.is_right(&one).await);
     assert_eq!(lab.upgradable().await, "");
-    assert_eq!(lab.install(std::slice::from_ref(&two)).await, Ok(Change::Done));
+    assert_eq!(lab.install(std::slice::from_ref(&two)).await, Ok(MachineChange::Done));
     assert!(lab.is_right(&two).await);
 
     assert_eq!(lab.remove("berth-one", &[]).await, Removal::Removed);
@@ -124,10 +122,10 @@ async fn a_package_is_installed_locked_upgraded_downgraded_freed_and_pruned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_what_berth_installed_and_nobody_needs_is_removed() {
-    let lab = Lab::start().await;
+async fn packages_that_berth_did_not_install_or_that_others_need_are_not_removed() {
+    let lab = DnfLab::start().await;
     lab.debian.run("dnf -yq install berth-one-1.0-1").await;
-    assert_eq!(lab.install(&[held("berth-one", "1:0.9-1"), held("berth-lib", "1.0-1")]).await, Ok(Change::Done));
+    assert_eq!(lab.install(&[held("berth-one", "1:0.9-1"), held("berth-lib", "1.0-1")]).await, Ok(MachineChange::Done));
     assert!(matches!(lab.remove("berth-one", &[]).await, Removal::Kept(_)));
     assert!(lab.found(&held("berth-one", "1:0.9-1")).await.unwrap().version.is_some());
 
@@ -138,16 +136,19 @@ async fn only_what_berth_installed_and_nobody_needs_is_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn errors_tell_what_will_never_work_from_what_may_later() {
-    let lab = Lab::start().await;
+async fn permanent_errors_are_distinguished_from_temporary_ones() {
+    let lab = DnfLab::start().await;
     lab.mirror.publish(None);
     let error = lab.install(&[held("berth-one", "1.0-1")]).await.unwrap_err();
-    assert!(matches!(&error, Error::PackageManager { name, .. } if name == "dnf") && !error.is_permanent(), "{error}");
+    assert!(
+        matches!(&error, MachineError::PackageManager { name, .. } if name == "dnf") && !error.is_permanent(),
+        "{error}"
+    );
     lab.mirror.publish(Some(lab.files.clone()));
-    assert_eq!(lab.install(&[held("berth-one", "1.0-1")]).await, Ok(Change::Done));
+    assert_eq!(lab.install(&[held("berth-one", "1.0-1")]).await, Ok(MachineChange::Done));
     let error = lab.install(&[held("berth-one", "9.9-1")]).await.unwrap_err();
     let text = error.to_string();
     assert!(error.is_permanent() && text.contains("berth-one 9.9-1 does not exist"), "{text}");
     assert!(text.contains("Unable to find a match") && text.contains("1.0-1 1:0.9-1"), "{text}");
-    assert!(lab.is_right(&held("berth-one", "1.0-1")).await, "a failure leaves version and lock as they were");
+    assert!(lab.is_right(&held("berth-one", "1.0-1")).await, "a failure leaves version and lock unchanged");
 }

@@ -1,6 +1,6 @@
-# A Debian machine made of this very host: its files under an overlay whose changes live in memory, with processes,
-# mounts and host name of its own. The network is the host's. Everything ends with the process that started it: the
-# mounts are private to a namespace, and nothing is written outside of it.
+# A Debian machine built from this host: the host's files under an overlay in memory, with its own processes, mounts and
+# host name. It shares the host's network. Everything ends with the process that started it: the mounts are private to a
+# namespace, and nothing is written outside of it.
 # $1: the SSH server's address, $2: its port. Variables: HOST_KEY, AUTHORIZED_KEY.
 set -eu
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
@@ -24,7 +24,8 @@ pivot_root . .host
 cd /
 umount -l /.host
 rmdir /.host
-# The host's sources, and what it may be in the middle of, are not this machine's.
+# This machine must not use the host's package sources and caches. The last line completes an installation that the host was
+# in the middle of.
 rm -rf /etc/apt/sources.list /etc/apt/sources.list.d /etc/apt/preferences.d /var/lib/apt/lists /var/cache/apt
 mkdir -p /etc/apt/sources.list.d /var/lib/apt/lists/partial /var/cache/apt/archives/partial
 rm -rf /etc/yum.repos.d /var/lib/rpm /var/cache/dnf /var/lib/dnf

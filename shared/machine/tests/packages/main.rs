@@ -1,5 +1,5 @@
 //! Packages of package managers, on Debian machines with repositories of their own.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says where")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed precondition should panic where it is")]
 
 mod apt;
 mod debian;

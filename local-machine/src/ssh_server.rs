@@ -1,4 +1,4 @@
-//! The machine's SSH server: public keys only, commands only.
+//! The machine's SSH server. It offers public key authentication and commands, nothing else.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,43 +13,47 @@ use russh::{
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::session::{self, Environment};
+use crate::command::{self, CommandEnvironment};
+
+/// How often a silent client is asked for a sign of life, so that the commands of one that crashed end.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Serves until the listener fails.
 pub(crate) async fn serve(
     key: PrivateKey,
     authorized: Vec<PublicKey>,
-    environment: Arc<Environment>,
+    environment: Arc<CommandEnvironment>,
     listener: &TcpListener,
 ) -> Result<()> {
     let config = Config {
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+        // Short: on a loopback address there is no password guessing to slow down.
         auth_rejection_time: Duration::from_millis(100),
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys: vec![key],
-        keepalive_interval: Some(Duration::from_secs(15)),
+        keepalive_interval: Some(KEEPALIVE),
         nodelay: true,
         ..Config::default()
     };
-    let mut server = Machine { authorized: authorized.into(), environment };
+    let mut server = SshServer { authorized: authorized.into(), environment };
     server.run_on_socket(Arc::new(config), listener).await.context("the SSH server ended")
 }
 
-struct Machine {
+struct SshServer {
     authorized: Arc<[PublicKey]>,
-    environment: Arc<Environment>,
+    environment: Arc<CommandEnvironment>,
 }
 
-impl server::Server for Machine {
-    type Handler = Connection;
+impl server::Server for SshServer {
+    type Handler = ClientConnection;
 
-    fn new_client(&mut self, _: Option<SocketAddr>) -> Connection {
-        let open = CancellationToken::new();
-        Connection {
+    fn new_client(&mut self, _: Option<SocketAddr>) -> ClientConnection {
+        let gone = CancellationToken::new();
+        ClientConnection {
             authorized: Arc::clone(&self.authorized),
             environment: Arc::clone(&self.environment),
-            _end: open.clone().drop_guard(),
-            open,
+            _cancels_gone: gone.clone().drop_guard(),
+            gone,
             waiting: HashMap::new(),
             running: HashMap::new(),
         }
@@ -60,32 +64,34 @@ impl server::Server for Machine {
     }
 }
 
-/// One client. When it is dropped, the client is gone and its commands end.
-struct Connection {
+/// One client's connection. It is dropped when the client disconnects, and then the client's commands are killed.
+struct ClientConnection {
     authorized: Arc<[PublicKey]>,
-    environment: Arc<Environment>,
-    open: CancellationToken,
-    _end: DropGuard,
+    environment: Arc<CommandEnvironment>,
+    gone: CancellationToken,
+    _cancels_gone: DropGuard,
+    /// Channels that have not asked for a command yet.
     waiting: HashMap<ChannelId, Channel<Msg>>,
+    /// Cancels the command of each channel.
     running: HashMap<ChannelId, CancellationToken>,
 }
 
-impl Connection {
-    fn judge(&self, key: &PublicKey) -> Auth {
+impl ClientConnection {
+    fn authenticate(&self, key: &PublicKey) -> Auth {
         let known = self.authorized.iter().any(|authorized| authorized.key_data() == key.key_data());
         if known { Auth::Accept } else { Auth::reject() }
     }
 }
 
-impl Handler for Connection {
+impl Handler for ClientConnection {
     type Error = russh::Error;
 
     async fn auth_publickey_offered(&mut self, _: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
-        Ok(self.judge(offer.public_key))
+        Ok(self.authenticate(offer.public_key))
     }
 
     async fn auth_publickey(&mut self, _: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
-        Ok(self.judge(key.public_key))
+        Ok(self.authenticate(key.public_key))
     }
 
     async fn channel_open_session(
@@ -104,10 +110,10 @@ impl Handler for Connection {
             return session.channel_failure(id);
         };
         session.channel_success(id)?;
-        let gone = self.open.child_token();
+        let gone = self.gone.child_token();
         self.running.insert(id, gone.clone());
         let environment = Arc::clone(&self.environment);
-        tokio::spawn(session::run(environment, script.to_owned(), channel, session.handle(), gone));
+        tokio::spawn(command::run(environment, script.to_owned(), channel, session.handle(), gone));
         Ok(())
     }
 

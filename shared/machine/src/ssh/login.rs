@@ -1,4 +1,4 @@
-//! One connection: TCP, handshake with the pinned key, authentication.
+//! Opening a connection: TCP, handshake with the pinned host key, authentication.
 
 use std::{borrow::Cow, future::Future, sync::Arc, time::Duration};
 
@@ -9,11 +9,14 @@ use russh::{
 };
 use tokio::{net::TcpStream, time};
 
-use super::{ClientKey, SshTarget, pool::PoolConfig};
-use crate::{Error, Phase, Result};
+use super::{config::PoolConfig, key::ClientKey, target::SshTarget};
+use crate::error::{MachineError, Result, SshPhase};
 
-/// How long the kernel and the peer may be silent on an idle or working connection before it counts as dead.
+/// How often an SSH server that is silent is asked for a sign of life. The connection counts as dead after three unanswered
+/// requests: a long command on a machine that crashed then fails after 45 s instead of at its own limit.
 const KEEPALIVE: Duration = Duration::from_secs(15);
+/// How many requests in a row may stay unanswered, so that a short network failure does not break a deployment.
+const KEEPALIVE_MAX: usize = 2;
 
 /// Accepts the pinned host key and nothing else.
 pub(super) struct PinnedKey {
@@ -37,7 +40,8 @@ impl client::Handler for PinnedKey {
 
     async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
         let key = shown.public_key();
-        // A certificate proves another thing than the pinned key, even over the same key pair.
+        // Only the plain key is accepted: a certificate is signed by an authority that Berth does not know, even if it is
+        // for the same key pair.
         if shown.certificate().is_none() && key.key_data() == self.expected.key_data() {
             return Ok(true);
         }
@@ -51,29 +55,29 @@ fn fingerprint(key: &PublicKey) -> String {
 
 async fn within<T>(
     limit: Duration,
-    phase: Phase,
+    phase: SshPhase,
     address: &str,
     work: impl Future<Output = Result<T>> + Send,
 ) -> Result<T> {
     time::timeout(limit, work)
         .await
-        .unwrap_or_else(|_| Err(Error::Timeout { address: address.to_owned(), phase, after: limit }))
+        .unwrap_or_else(|_| Err(MachineError::Timeout { address: address.to_owned(), phase, after: limit }))
 }
 
-/// Connects and logs in, or says what kept it from that.
-pub(super) async fn connect(target: &SshTarget, key: &ClientKey, limits: &PoolConfig) -> Result<Handle<PinnedKey>> {
+/// Connects and authenticates.
+pub(super) async fn login(target: &SshTarget, key: &ClientKey, limits: &PoolConfig) -> Result<Handle<PinnedKey>> {
     let address = target.endpoint();
     let expected = target.pinned()?;
     let stream = tcp(target, &address, limits.connect_timeout).await?;
     let mut handle =
-        within(limits.connect_timeout, Phase::Handshake, &address, handshake(&address, expected, stream)).await?;
-    within(limits.auth_timeout, Phase::Authentication, &address, authenticate(&mut handle, target, key, &address))
+        within(limits.connect_timeout, SshPhase::Handshake, &address, handshake(&address, expected, stream)).await?;
+    within(limits.auth_timeout, SshPhase::Authentication, &address, authenticate(&mut handle, target, key, &address))
         .await?;
     Ok(handle)
 }
 
 async fn tcp(target: &SshTarget, address: &str, limit: Duration) -> Result<TcpStream> {
-    let unreachable = |reason: String| Error::Unreachable { address: address.to_owned(), reason };
+    let unreachable = |reason: String| MachineError::Unreachable { address: address.to_owned(), reason };
     let stream = time::timeout(limit, TcpStream::connect((target.address.as_str(), target.port)))
         .await
         .map_err(|_| unreachable(format!("no answer within {limit:?}")))?
@@ -87,26 +91,30 @@ async fn handshake(address: &str, expected: PublicKey, stream: TcpStream) -> Res
     let pinned = fingerprint(&expected);
     client::connect_stream(client_config(&expected), stream, PinnedKey { expected }).await.map_err(
         |error| match error {
-            HandlerError::Mismatch { actual } => Error::HostKeyMismatch { address, expected: pinned, actual },
-            // A server that goes away before the session stands is a machine that is going down or coming up.
+            HandlerError::Mismatch { actual } => MachineError::HostKeyMismatch { address, expected: pinned, actual },
+            // An SSH server that closes the connection during the handshake belongs to a machine that is booting or shutting
+            // down.
             HandlerError::Ssh(error @ (russh::Error::HUP | russh::Error::Disconnect | russh::Error::IO(_))) => {
-                Error::Unreachable { address, reason: format!("the handshake broke off: {error}") }
+                MachineError::Unreachable {
+                    address,
+                    reason: format!("the connection ended during the handshake: {error}"),
+                }
             }
-            HandlerError::Ssh(error) => Error::Ssh { address, reason: error.to_string() },
+            HandlerError::Ssh(error) => MachineError::Ssh { address, reason: error.to_string() },
         },
     )
 }
 
 fn client_config(expected: &PublicKey) -> Arc<client::Config> {
     let mut preferred = Preferred::DEFAULT;
-    // The pinned key's kind first: a server with several keys then shows the one that was pinned.
+    // The pinned key's algorithm first, so that an SSH server with several host keys shows the pinned one.
     let wanted = expected.algorithm();
     let others = preferred.key.iter().filter(|kind| **kind != wanted).cloned();
     preferred.key = Cow::Owned(std::iter::once(wanted.clone()).chain(others).collect());
     Arc::new(client::Config {
         preferred,
         keepalive_interval: Some(KEEPALIVE),
-        keepalive_max: 2,
+        keepalive_max: KEEPALIVE_MAX,
         nodelay: true,
         ..client::Config::default()
     })
@@ -118,13 +126,13 @@ async fn authenticate(
     key: &ClientKey,
     address: &str,
 ) -> Result<()> {
-    let key = PrivateKeyWithHashAlg::new(Arc::clone(&key.0), None);
+    let key = PrivateKeyWithHashAlg::new(key.private(), None);
     let answer = handle
         .authenticate_publickey(target.user.as_str(), key)
         .await
-        .map_err(|error| Error::Ssh { address: address.to_owned(), reason: error.to_string() })?;
+        .map_err(|error| MachineError::Ssh { address: address.to_owned(), reason: error.to_string() })?;
     if answer.success() {
         return Ok(());
     }
-    Err(Error::AuthRefused { address: address.to_owned(), user: target.user.clone() })
+    Err(MachineError::AuthRefused { address: address.to_owned(), user: target.user.clone() })
 }

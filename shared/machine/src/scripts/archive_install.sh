@@ -3,14 +3,13 @@ home=$root/packages/$NAME
 here=$home/$SHA256
 mkdir -p "$home"
 lock "$home/.lock"
-sweep "$home"
+remove_leftovers "$home"
 
-marker=$MARKER
 old_link=$(sed -n 's/^destination=//p' "$home/current/.berth-package" 2>/dev/null || :)
 
-placed() { [ -z "$DESTINATION" ] || [ "$(readlink "$(in_home "$DESTINATION")" 2>/dev/null || :)" = "$home/current" ]; }
-if [ "$(cat "$home/current/.berth-package" 2>/dev/null || :)" = "$marker" ] &&
-    [ "$(readlink "$home/current")" = "$SHA256" ] && placed; then
+is_linked() { [ -z "$DESTINATION" ] || [ "$(readlink "$(in_home "$DESTINATION")" 2>/dev/null || :)" = "$home/current" ]; }
+if [ "$(cat "$home/current/.berth-package" 2>/dev/null || :)" = "$MARKER" ] &&
+    [ "$(readlink "$home/current")" = "$SHA256" ] && is_linked; then
     if [ "$(cat "$here/.berth-remove" 2>/dev/null || :)" = "$REMOVE" ]; then
         fact changed no
     else
@@ -23,15 +22,15 @@ fi
 
 if [ -n "$DESTINATION" ]; then
     link=$(in_home "$DESTINATION")
-    if [ -e "$link" ] && [ ! -L "$link" ]; then die 73 "$link exists and is no link of package $NAME"; fi
-    if [ -L "$link" ] && ! placed; then die 73 "$link points to $(readlink "$link"), not to package $NAME"; fi
+    if [ -e "$link" ] && [ ! -L "$link" ]; then die 73 "$link exists and is not a link of package $NAME; remove it, or declare another destination"; fi
+    if [ -L "$link" ] && ! is_linked; then die 73 "$link points to $(readlink "$link"), not to package $NAME; remove it, or declare another destination"; fi
 fi
 
-# The marker is written last: a folder without one is a broken-off installation and is done again.
-if [ "$(cat "$here/.berth-package" 2>/dev/null || :)" != "$marker" ]; then
+# The marker is written last: a folder without it is an interrupted installation and is installed again.
+if [ "$(cat "$here/.berth-package" 2>/dev/null || :)" != "$MARKER" ]; then
     if [ ! -f "$here/.berth-package" ]; then
         rm -rf "$here"
-        obtain "$home"
+        fetch "$home"
         mv -T "$tmp/content" "$here"
         if [ -n "$INSTALL" ]; then
             fact hook install
@@ -39,13 +38,13 @@ if [ "$(cat "$here/.berth-package" 2>/dev/null || :)" != "$marker" ]; then
         fi
     fi
     printf '%s' "$REMOVE" >"$here/.berth-remove"
-    printf '%s\n' "$marker" >"$here/.berth-package.new"
+    printf '%s\n' "$MARKER" >"$here/.berth-package.new"
     mv "$here/.berth-package.new" "$here/.berth-package"
 fi
-point "$SHA256" "$home/current"
+switch_link "$SHA256" "$home/current"
 if [ -n "$DESTINATION" ]; then
     mkdir -p "$(dirname "$link")"
-    point "$home/current" "$link"
+    switch_link "$home/current" "$link"
 fi
 if [ -n "$old_link" ] && [ "$old_link" != "$DESTINATION" ]; then
     old_link=$(in_home "$old_link")

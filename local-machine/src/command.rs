@@ -1,4 +1,4 @@
-//! One command on the machine.
+//! Runs one command on the machine for an SSH client.
 
 use std::{
     os::unix::process::ExitStatusExt as _,
@@ -23,15 +23,22 @@ use crate::{
     process::ID_VARIABLE,
 };
 
+/// The search path of a login on Debian.
 const STANDARD_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The type of extended data that is standard error (RFC 4254, 5.2).
+const STDERR: u32 = 1;
+/// Bytes read at a time. Less than an SSH packet (32 KiB), so that each read is sent as one packet.
+const BUFFER: usize = 16 * 1024;
+/// The exit status with which shells report a program that cannot be started.
+const NOT_FOUND: u32 = 127;
 
 /// The environment that every command on the machine gets.
-pub(crate) struct Environment {
+pub(crate) struct CommandEnvironment {
     root: PathBuf,
     variables: Vec<(&'static str, String)>,
 }
 
-impl Environment {
+impl CommandEnvironment {
     pub(crate) fn new(dir: &MachineDir, info: &MachineInfo) -> Self {
         let root = dir.root();
         let variables = vec![
@@ -42,7 +49,7 @@ impl Environment {
             (ID_VARIABLE, info.id.clone()),
             ("BERTH_MACHINE_ADDRESS", info.address.clone()),
             ("BERTH_BOOT_ID", info.boot_id.clone()),
-            // The host's own systemd is not this machine's.
+            // The host's systemd must not run this machine's services.
             ("BERTH_SERVICES", "portable".to_owned()),
         ];
         Self { root, variables }
@@ -52,7 +59,7 @@ impl Environment {
         &self.root
     }
 
-    /// `sh -c SCRIPT` in the machine's home, in a process group of its own.
+    /// `sh -c SCRIPT` in the machine's home, in its own process group.
     pub(crate) fn command(&self, script: &str) -> Command {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]).env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
@@ -61,9 +68,9 @@ impl Environment {
     }
 }
 
-/// Runs `script` for the client of `channel`, and ends it when `gone` says that the client went away.
+/// Runs `script` for the client of `channel`. Cancelling `gone` (the client disconnected) kills it.
 pub(crate) async fn run(
-    environment: Arc<Environment>,
+    environment: Arc<CommandEnvironment>,
     script: String,
     channel: Channel<Msg>,
     handle: Handle,
@@ -76,8 +83,8 @@ pub(crate) async fn run(
     let mut child = match child {
         Ok(child) => child,
         Err(error) => {
-            let _ = write.extended_data_bytes(1, format!("cannot start /bin/sh: {error}\n")).await;
-            let _ = write.exit_status(127).await;
+            let _ = write.extended_data_bytes(STDERR, format!("cannot start /bin/sh: {error}\n")).await;
+            let _ = write.exit_status(NOT_FOUND).await;
             let _ = write.close().await;
             return;
         }
@@ -85,7 +92,7 @@ pub(crate) async fn run(
     let group = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
     let signal = |signal| {
         if let Some(group) = group {
-            // The group may have ended by itself.
+            // The group may have ended already.
             let _ = kill_process_group(group, signal);
         }
     };
@@ -93,7 +100,7 @@ pub(crate) async fn run(
     let input = async {
         while let Some(message) = read.wait().await {
             match message {
-                ChannelMsg::Data { data } => feed(&mut stdin, &data).await,
+                ChannelMsg::Data { data } => write_stdin(&mut stdin, &data).await,
                 ChannelMsg::Eof => stdin = None,
                 ChannelMsg::Signal { signal: name } => {
                     if let Some(known) = known_signal(&name) {
@@ -118,8 +125,8 @@ pub(crate) async fn run(
     }
 }
 
-/// A command that does not read is no error of ours: what cannot be written is dropped.
-async fn feed(stdin: &mut Option<ChildStdin>, data: &[u8]) {
+/// Writes to the command's standard input. What the command does not read is dropped, and that is not an error.
+async fn write_stdin(stdin: &mut Option<ChildStdin>, data: &[u8]) {
     if let Some(pipe) = stdin.as_mut()
         && pipe.write_all(data).await.is_err()
     {
@@ -127,15 +134,17 @@ async fn feed(stdin: &mut Option<ChildStdin>, data: &[u8]) {
     }
 }
 
+/// Forwards all output and waits for the command's end.
 async fn wait(child: &mut Child, write: &ChannelWriteHalf<Msg>) -> Option<ExitStatus> {
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    tokio::join!(pump(stdout, write, None), pump(stderr, write, Some(1)));
+    tokio::join!(forward(stdout, write, None), forward(stderr, write, Some(STDERR)));
     child.wait().await.ok()
 }
 
-async fn pump(source: Option<impl AsyncRead + Unpin>, write: &ChannelWriteHalf<Msg>, ext: Option<u32>) {
+/// Forwards an output stream of the command to the client.
+async fn forward(source: Option<impl AsyncRead + Unpin>, write: &ChannelWriteHalf<Msg>, ext: Option<u32>) {
     let Some(mut source) = source else { return };
-    let mut buffer = vec![0; 16 * 1024];
+    let mut buffer = vec![0; BUFFER];
     while let Ok(length @ 1..) = source.read(&mut buffer).await {
         let data = buffer[..length].to_vec();
         let sent = match ext {
@@ -148,6 +157,7 @@ async fn pump(source: Option<impl AsyncRead + Unpin>, write: &ChannelWriteHalf<M
     }
 }
 
+/// Reports the exit status or signal to the client and closes the channel.
 async fn report(status: ExitStatus, id: russh::ChannelId, write: &ChannelWriteHalf<Msg>, handle: &Handle) {
     let core = status.core_dumped();
     if let Some(signal) = status.signal() {
@@ -172,7 +182,7 @@ fn known_signal(name: &Sig) -> Option<Signal> {
     }
 }
 
-/// The names of RFC 4254, 6.10 for Linux's numbers.
+/// The names in RFC 4254, 6.10 of Linux's signal numbers.
 fn signal_name(number: i32) -> Sig {
     match number {
         1 => Sig::HUP,

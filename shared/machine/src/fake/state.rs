@@ -1,0 +1,132 @@
+//! What is true on a machine in memory, and how the operations change it.
+
+use std::collections::BTreeMap;
+
+use super::parameters::FakeParameters;
+use crate::{
+    app::{self, AppStatus},
+    apt, archive, dnf, inventory,
+    machine::Output,
+    ping, script_package,
+};
+
+/// The exit status of a shell that does not find a command.
+const NOT_FOUND: u32 = 127;
+
+/// What is true on a machine in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FakeState {
+    /// Installed archives by name. Boxed, because simulations keep thousands of machines and a map's first node has space
+    /// for eleven values.
+    pub archives: BTreeMap<String, Box<FakeArchive>>,
+    /// Packages of the package manager, by kind (`apt` or `dnf`) and name. Every version can be installed.
+    pub managed: BTreeMap<(String, String), FakePackage>,
+    /// The versions, by name, for which the checks of script packages succeed.
+    pub script_packages: BTreeMap<String, String>,
+    /// The marks of script packages: the version that Berth installed last, by name.
+    pub script_marks: BTreeMap<String, String>,
+    /// Deployed applications by name.
+    pub apps: BTreeMap<String, AppStatus>,
+    /// The number of the current boot.
+    pub boot: u32,
+    /// How many operations changed something.
+    pub changes: u32,
+}
+
+/// An installed archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FakeArchive {
+    /// Version.
+    pub version: String,
+    /// SHA-256 of the archive that it came from.
+    pub sha256: String,
+}
+
+/// A package of the package manager.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FakePackage {
+    /// Its version; `None` when only Berth's mark is left.
+    pub version: Option<String>,
+    /// Whether it is held at its version.
+    pub held: bool,
+    /// Berth's mark: whether Berth installed it; `None` without a mark.
+    pub mark: Option<bool>,
+}
+
+/// The output of a script that exited with `status`.
+pub(super) fn output(status: u32, stdout: &str, stderr: &str) -> Output {
+    Output { status, stdout: stdout.into(), stderr: stderr.into(), ..Output::default() }
+}
+
+/// The word for a fact that is true or false.
+pub(super) fn yes(yes: bool) -> &'static str {
+    if yes { "yes" } else { "no" }
+}
+
+impl FakeState {
+    /// Does what this script does on a real machine.
+    pub(super) fn run(&mut self, script: &str, parameters: &FakeParameters) -> Output {
+        let answer = if script == ping::SCRIPT.as_str() {
+            Some(format!("fact boot fake-{}\n", self.boot))
+        } else if script == inventory::READ.as_str() {
+            Some(self.inventory(parameters))
+        } else if script == app::DEPLOY.as_str() {
+            Some(self.deploy(parameters))
+        } else {
+            self.change_packages(script, parameters)
+        };
+        match answer {
+            Some(answer) => output(0, &answer, ""),
+            None => output(NOT_FOUND, "", "the fake machine understands only the operations of berth-machine"),
+        }
+    }
+
+    fn change_packages(&mut self, script: &str, parameters: &FakeParameters) -> Option<String> {
+        if script == archive::INSTALL.as_str() {
+            Some(self.install_archive(parameters))
+        } else if script == archive::REMOVE.as_str() {
+            Some(self.remove_archive(parameters))
+        } else if script == apt::INSTALL.as_str() {
+            Some(self.install_managed("apt", parameters))
+        } else if script == dnf::INSTALL.as_str() {
+            Some(self.install_managed("dnf", parameters))
+        } else if script == apt::REMOVE.as_str() {
+            Some(self.remove_managed("apt", parameters))
+        } else if script == dnf::REMOVE.as_str() {
+            Some(self.remove_managed("dnf", parameters))
+        } else if script == script_package::INSTALL.as_str() {
+            Some(self.install_script(parameters))
+        } else if script == script_package::REMOVE.as_str() {
+            Some(self.remove_script(parameters))
+        } else {
+            None
+        }
+    }
+
+    /// The fact `changed`, which is also counted.
+    pub(super) fn changed(&mut self, changed: bool) -> String {
+        self.changes += u32::from(changed);
+        format!("fact changed {}\n", yes(changed))
+    }
+
+    fn deploy(&mut self, parameters: &FakeParameters) -> String {
+        let app = self.apps.entry(parameters.get("NAME").to_owned()).or_default();
+        let revision = Some(parameters.get("REVISION").to_owned());
+        let sha256 = Some(parameters.get("SHA256").to_owned());
+        let changed = !app.running || (&app.revision, &app.sha256) != (&revision, &sha256);
+        if changed {
+            *app = AppStatus { revision, sha256, running: true, pid: Some(100 + self.changes) };
+        }
+        let status = app_facts(app);
+        self.changed(changed) + &status
+    }
+}
+
+fn app_facts(app: &AppStatus) -> String {
+    let fact = |name: &str, value: Option<&str>| value.map_or(String::new(), |v| format!("fact {name} {v}\n"));
+    let pid = app.pid.map(|pid| pid.to_string());
+    fact("revision", app.revision.as_deref())
+        + &fact("sha256", app.sha256.as_deref())
+        + &fact("running", Some(yes(app.running)))
+        + &fact("pid", pid.as_deref())
+}

@@ -1,2 +1,0 @@
-[ ! -d "$home" ] || { lock "$home/.lock"; [ ! -d "$service" ] || service=$(cd "$service" && pwd -P); service_down; }
-report

@@ -1,2 +1,0 @@
-root=$(in_home "$ROOT")
-archives package
