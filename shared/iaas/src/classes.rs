@@ -1,0 +1,193 @@
+//! The MachineClasses of a cluster: whether machines of a class can be created, and by which provider.
+
+use std::{sync::Arc, time::Duration};
+
+use berth_core::api::{MachineClass, MachineClassSpec, Server, TaskKind};
+use berth_runtime::{Backoff, Cache, Context};
+use futures::Stream;
+use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
+
+use crate::{
+    bulkhead::Slot,
+    bulkheads::{BulkheadKind, Bulkheads},
+    class_status::ClassStatus,
+    connections::{ProviderConnection, ProviderConnections},
+    drivers::Drivers,
+    error::{ProviderError, Result as ProviderResult},
+    metered::{CallLimits, CallMetrics},
+    secrets::Secrets,
+    unusable::UnusableClass,
+};
+
+/// How long a set waits for the first answer of a provider: most providers answer by then, and the set shows no false
+/// blocker when the process has just started.
+const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// Until a class that has to be corrected is tried again: changed Secrets are not watched.
+const UNUSABLE: Backoff = Backoff::new(Duration::from_mins(1), Duration::from_mins(1));
+/// Until a provider that cannot be reached is tried again.
+const UNAVAILABLE: Backoff = Backoff::new(Duration::from_secs(8), Duration::from_secs(8));
+
+/// The MachineClasses of this cluster, and the connections to their providers. Clones share them.
+#[derive(Clone)]
+pub struct Classes(Arc<Inner>);
+
+struct Inner {
+    cache: Cache<MachineClass>,
+    drivers: Drivers,
+    secrets: Secrets,
+    connections: ProviderConnections,
+    bulkheads: Bulkheads,
+    status: ClassStatus,
+}
+
+impl std::fmt::Debug for Classes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Classes").field(&self.0.drivers).finish()
+    }
+}
+
+impl Classes {
+    /// The classes in this cache. Each has `slots` for Servers that are worked on at once, at the provider and on the
+    /// machines separately.
+    #[must_use]
+    pub fn new(ctx: &Context, cache: &Cache<MachineClass>, drivers: Drivers, limits: CallLimits, slots: usize) -> Self {
+        Self(Arc::new(Inner {
+            cache: cache.clone(),
+            secrets: Secrets::new(ctx.client.clone()),
+            connections: ProviderConnections::new(drivers.clone(), limits, CallMetrics::register(&ctx.metrics)),
+            drivers,
+            bulkheads: Bulkheads::new(slots),
+            status: ClassStatus::new(ctx),
+        }))
+    }
+
+    /// The Servers to reconcile because there is a slot for them, or because their class is usable now. Only the first
+    /// caller gets them.
+    pub fn notifications(&self) -> impl Stream<Item = ObjectRef<Server>> + Send + use<> {
+        self.0.bulkheads.notifications()
+    }
+
+    /// All classes.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<MachineClass>> {
+        self.0.cache.store().state()
+    }
+
+    /// The class of this name, as it is now.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Arc<MachineClass>> {
+        self.0.cache.get(None, name)
+    }
+
+    /// Whether machines of the class can be created, by the last answer of its provider. Only the first answer is waited
+    /// for, and not for long: an unresponsive provider does not hold up the caller.
+    ///
+    /// # Errors
+    /// When they cannot, with the reason.
+    pub async fn usable(&self, name: &str) -> Result<(), UnusableClass> {
+        let (class, connection) = self.connection(name).await?;
+        let mut answer = self.last_answer(&class, &connection);
+        if answer.is_none() {
+            answer = tokio::time::timeout(FIRST_ANSWER_LIMIT, connection.check.first_answer()).await.ok().flatten();
+        }
+        judge(name, answer)
+    }
+
+    /// The class and its provider, if the provider's last check succeeded.
+    ///
+    /// # Errors
+    /// When it failed, or has not ended yet.
+    pub async fn usable_connection(
+        &self,
+        name: &str,
+    ) -> Result<(Arc<MachineClass>, ProviderConnection), UnusableClass> {
+        let (class, connection) = self.connection(name).await?;
+        let answer = self.last_answer(&class, &connection);
+        judge(name, answer)?;
+        Ok((class, connection))
+    }
+
+    /// The class of this name and the connection to its provider, whatever the provider's last check said.
+    ///
+    /// # Errors
+    /// When the class does not exist, or it or its Secret is wrong.
+    pub async fn connection(&self, name: &str) -> Result<(Arc<MachineClass>, ProviderConnection), UnusableClass> {
+        let Some(class) = self.get(name) else {
+            self.0.connections.forget(name);
+            self.0.status.forget(name);
+            let message = format!("there is no MachineClass {name:?}: create it, or declare another class");
+            return Err(UnusableClass { reason: "ClassNotFound", message, is_temporary: false });
+        };
+        match self.connect(name, &class.spec).await {
+            Ok(connection) => Ok((class, connection)),
+            Err(problem) => {
+                self.0.status.publish(&class, Some(&problem));
+                Err(problem)
+            }
+        }
+    }
+
+    async fn connect(&self, name: &str, spec: &MachineClassSpec) -> Result<ProviderConnection, UnusableClass> {
+        let unusable = |reason| move |error: ProviderError| UnusableClass::new(name, reason, &error);
+        self.0.drivers.get(&spec.provider).map_err(unusable("UnknownProvider"))?;
+        let credentials = match &spec.credentials {
+            Some(of) => Some(self.0.secrets.get(of).await.map_err(unusable("CredentialsNotFound"))?),
+            None => None,
+        };
+        let connection = self.0.connections.connect(name, spec, credentials.as_deref());
+        connection.map_err(|error| UnusableClass::from_provider(name, &error))
+    }
+
+    /// The last answer of the provider's check. A new answer is published, and a success notifies the Servers that wait.
+    fn last_answer(&self, class: &Arc<MachineClass>, connection: &ProviderConnection) -> Option<ProviderResult<()>> {
+        let (this, class) = (self.clone(), class.clone());
+        connection.check.last_answer(&connection.provider, move |answer| {
+            let name = class.name_any();
+            let problem = answer.as_ref().err().map(|error| UnusableClass::from_provider(&name, error));
+            this.0.status.publish(&class, problem.as_ref());
+            if problem.is_none() {
+                this.0.bulkheads.notify_all(&name);
+            }
+        })
+    }
+
+    /// The provider of this name, for machines whose class is gone or names another provider by now.
+    ///
+    /// # Errors
+    /// When there is no such provider, or it cannot be used without the class.
+    pub fn without_class(&self, class: &str, provider: &str) -> Result<ProviderConnection, UnusableClass> {
+        let connection = self.0.connections.without_class(provider);
+        connection.map_err(|error| UnusableClass::new(class, "UnknownProvider", &error))?.ok_or_else(|| UnusableClass {
+            reason: "ClassNotFound",
+            message: format!(
+                "MachineClass {class}: the machine is of the provider {provider}, which cannot be used without the class: \
+                 create the class again as it was"
+            ),
+            is_temporary: false,
+        })
+    }
+
+    /// A slot for a task of this Server.
+    ///
+    /// # Errors
+    /// When all slots of its class are in use: after how long to requeue the Server. [`Self::notifications`] names it as
+    /// soon as a slot is free.
+    pub fn acquire_slot(&self, server: &Server, task: TaskKind) -> Result<Slot, Duration> {
+        let bulkhead = self.0.bulkheads.get(&server.spec.machine.class_name, BulkheadKind::of(task));
+        bulkhead.try_acquire(&ObjectRef::from_obj(server), task == TaskKind::CreateMachine)
+    }
+
+    /// After how long to requeue a Server whose class is unusable. [`Self::notifications`] names it as soon as the class
+    /// is usable.
+    #[must_use]
+    pub fn notify_when_usable(&self, server: &Server, problem: &UnusableClass) -> Duration {
+        let bulkhead = self.0.bulkheads.get(&server.spec.machine.class_name, BulkheadKind::Provider);
+        bulkhead.enqueue(&ObjectRef::from_obj(server));
+        if problem.is_temporary { UNAVAILABLE.delay(1) } else { UNUSABLE.delay(1) }
+    }
+}
+
+fn judge(class: &str, answer: Option<ProviderResult<()>>) -> Result<(), UnusableClass> {
+    let unanswered = || ProviderError::Retryable("the provider has not answered yet".into());
+    answer.unwrap_or_else(|| Err(unanswered())).map_err(|error| UnusableClass::from_provider(class, &error))
+}

@@ -1,0 +1,95 @@
+//! The way to simulated machines, which have no SSH server.
+
+use std::sync::Arc;
+
+use berth_core::api::Server;
+use berth_machine::{Connector, MachineConnection, NotConnectable};
+
+use super::machines::{PROVIDER, SimulatedMachines};
+
+/// Connects to simulated machines in memory, and to all others through another connector.
+#[derive(Clone)]
+pub struct SimulatedConnector {
+    machines: SimulatedMachines,
+    others: Arc<dyn Connector>,
+}
+
+impl SimulatedConnector {
+    /// Connects to `machines`, and through `others` to machines of other providers.
+    #[must_use]
+    pub fn new(machines: SimulatedMachines, others: Arc<dyn Connector>) -> Self {
+        Self { machines, others }
+    }
+}
+
+impl Connector for SimulatedConnector {
+    fn connect(&self, server: &Server) -> Result<MachineConnection, NotConnectable> {
+        // Simulated machines have an SSH access on paper, too: the other connector checks that it is complete.
+        let connection = self.others.connect(server)?;
+        Ok(match simulated_id(server) {
+            Some(id) => MachineConnection { machine: Arc::new(self.machines.with_id(id)), ..connection },
+            None => connection,
+        })
+    }
+
+    fn forget(&self, server: &Server) {
+        self.others.forget(server);
+    }
+}
+
+/// The id of the Server's machine, if it is a simulated one.
+fn simulated_id(server: &Server) -> Option<&str> {
+    let id = server.status.as_ref()?.machine.as_ref()?.id.as_deref()?;
+    id.split_once('/').is_some_and(|(provider, _)| provider == PROVIDER).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use berth_machine::{
+        SshConnector,
+        ping::ping,
+        ssh::{ClientKey, PoolConfig, SshPool},
+    };
+    use serde_json::json;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    fn server(id: Option<&str>) -> Server {
+        let host_key = ClientKey::generate().unwrap().public_openssh().unwrap();
+        let ssh = json!({"port": 1, "user": "berth", "hostKey": host_key, "root": "/opt/berth"});
+        serde_json::from_value(json!({
+            "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "web-0"},
+            "spec": {"machine": {"className": "c"}},
+            "status": {"machine": {"phase": "Running", "id": id, "address": "127.0.0.1", "ssh": ssh}},
+        }))
+        .unwrap()
+    }
+
+    fn ssh() -> SshConnector {
+        SshConnector::new(SshPool::new(ClientKey::generate().unwrap(), PoolConfig::default()))
+    }
+
+    #[tokio::test]
+    async fn only_a_simulated_id_leads_to_a_machine_in_memory() {
+        let machines = SimulatedMachines::default();
+        let connector = SimulatedConnector::new(machines.clone(), Arc::new(ssh()));
+        for (id, simulated) in [(Some("simulated/u"), true), (Some("local/u"), false), (None, false)] {
+            let connection = connector.connect(&server(id)).unwrap();
+            assert_eq!(ping(connection.machine.as_ref(), LIMIT).await.is_ok(), simulated, "{id:?}");
+            assert_eq!(connection.root, "/opt/berth");
+        }
+        machines.of_server("u").reboot();
+        let rebooted = connector.connect(&server(Some("simulated/u"))).unwrap();
+        assert_eq!(ping(rebooted.machine.as_ref(), LIMIT).await.unwrap().boot_id, "fake-1");
+    }
+
+    #[tokio::test]
+    async fn without_a_simulated_connector_no_id_leads_to_a_machine_in_memory() {
+        let connection = ssh().connect(&server(Some("simulated/u"))).unwrap();
+        assert!(ping(connection.machine.as_ref(), LIMIT).await.is_err());
+    }
+}
