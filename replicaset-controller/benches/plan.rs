@@ -1,11 +1,11 @@
-//! One look at a set of 5,000 Servers against one of 500: plan and status. Every change of a Server brings such a look
-//! about, so that it must cost the same per Server however many there are.
+//! Plan and status of a set of 5,000 Servers against a set of 500. Every change of a Server leads to a reconcile of its set, so
+//! that it must cost the same per Server however many there are.
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 #![expect(clippy::cast_precision_loss, reason = "counts are small")]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     hint::black_box,
     time::{Duration, Instant},
 };
@@ -13,10 +13,10 @@ use std::{
 use berth_core::api::{Server, VMReplicaSet};
 use k8s_openapi::jiff::Timestamp;
 use replicaset_controller::set::{
-    drifted::Known,
-    members::new_server,
-    plan::{Facts, Limits, plan},
+    drift_repair::DriftView,
+    plan::{PlanInput, SetLimits, UnresponsiveProviders, plan},
     status::status,
+    template::new_server,
 };
 use serde_json::json;
 
@@ -65,23 +65,23 @@ fn fleet(set: &VMReplicaSet, count: usize) -> Vec<Server> {
     (0..count).map(like).collect()
 }
 
-fn look(set: &VMReplicaSet, servers: &[Server]) {
+fn reconcile_once(set: &VMReplicaSet, servers: &[Server]) {
     let servers: Vec<&Server> = servers.iter().collect();
-    let limits = Limits { creating: 50, replicas: 10_000 };
-    let facts = Facts {
+    let plan = plan(PlanInput {
+        set,
+        servers: &servers,
         now: now(),
-        taken: &BTreeSet::new(),
-        limits,
+        limits: SetLimits { creating: 50, replicas: 10_000 },
+        foreign_names: &BTreeSet::new(),
         no_machines: None,
-        drift: &Known::default(),
-        silent: &BTreeMap::new(),
-    };
-    let plan = plan(set, &servers, facts);
+        drift: &DriftView::default(),
+        unresponsive: &UnresponsiveProviders::new(),
+    });
     black_box(status(set, &servers, &plan, now()));
 }
 
 fn main() {
-    println!("one look at a set: plan and status, time per Server, median of {ROUNDS}");
+    println!("plan and status of a set, time per Server, median of {ROUNDS}");
     println!("figure | {LARGE} Servers | {SMALL} Servers (reference) | ratio | target");
     // Whether the Servers have an older template, how many of a hundred are there, and whether the ledger is full.
     for (figure, outdated, present, entered) in [
@@ -94,7 +94,8 @@ fn main() {
             let mut set = set(size, "2");
             let old = self::set(size, if outdated { "1" } else { "2" });
             if entered {
-                let disturbed: Vec<_> = (0..size / 4).map(|n| format!("web-{n}/environment")).collect();
+                let disturbed: Vec<_> =
+                    (0..size / 4).map(|n| json!({"server": format!("web-{n}"), "axis": "Environment"})).collect();
                 set.status = Some(serde_json::from_value(json!({"disturbed": disturbed})).unwrap());
             }
             let servers = fleet(&old, size * present / 100);
@@ -104,10 +105,10 @@ fn main() {
         let (mut short, mut long) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             let begun = Instant::now();
-            (0..LARGE / SMALL).for_each(|_| look(&small.0, &small.1));
+            (0..LARGE / SMALL).for_each(|_| reconcile_once(&small.0, &small.1));
             short.push(begun.elapsed());
             let begun = Instant::now();
-            look(&large.0, &large.1);
+            reconcile_once(&large.0, &large.1);
             long.push(begun.elapsed());
         }
         let per_server = |times: &mut Vec<Duration>| {

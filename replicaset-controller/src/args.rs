@@ -9,7 +9,7 @@ use clap::Parser;
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
-    /// What every controller takes.
+    /// The arguments that every controller has.
     #[command(flatten)]
     pub common: CommonArgs,
     /// Private key with which Berth logs in to machines: OpenSSH format, ed25519, without a passphrase
@@ -18,27 +18,30 @@ pub struct Args {
     /// Name of this cluster, unique among those that share an IaaS provider
     #[arg(long, env = "BERTH_CLUSTER_NAME", default_value = "default", value_name = "NAME")]
     pub cluster_name: String,
-    /// Servers of one VMReplicaSet that are being created at once
+    /// Servers of one VMReplicaSet whose creation may be under way at once
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "N")]
     pub max_creating: u16,
-    /// Servers of one VMReplicaSet beyond which none is created, whatever its `replicas` says
+    /// Servers that one VMReplicaSet may have at most; a larger `replicas` creates no more
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     pub max_replicas: usize,
-    /// Folder of the machines of provider `local`, which are processes; without it there is no such provider
+    #[cfg(feature = "local")]
+    /// Folder of the machines of provider `local`, which are processes; without it that provider is off
     #[arg(long, env = "BERTH_LOCAL_DIR", value_name = "DIR")]
     pub local_dir: Option<PathBuf>,
-    /// Program that is a machine of provider `local`; by default what BERTH_LOCAL_MACHINE names, else
+    #[cfg(feature = "local")]
+    /// Program that is a machine of provider `local`; by default the one that BERTH_LOCAL_MACHINE names, else
     /// berth-local-machine beside this program
     #[arg(long, value_name = "FILE", requires = "local_dir")]
     pub local_machine_binary: Option<PathBuf>,
-    /// Seconds between two comparisons of the providers' machines with the Servers; 0 for never
+    /// Seconds between two comparisons of the providers' machines with the Servers; 0 turns them off
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     pub orphan_period: u32,
-    /// Seconds between two looks at what is installed on a Ready Server's machine; 0 for never
+    /// Seconds between two checks of a Ready Server's machine for drift; 0 turns them off
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     pub drift_interval: u32,
-    /// For tests of scale and of faults: the provider `simulated`, whose machines exist in the memory of this process
-    /// alone and end with it
+    #[cfg(feature = "simulated")]
+    /// Turns on the provider `simulated`, for tests of scale and of faults: its machines exist only in the memory of this
+    /// process and end with it
     #[arg(long, env = "BERTH_SIMULATED")]
     pub simulated: bool,
 }
@@ -60,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn the_arguments_are_consistent() {
+    fn arguments_are_consistent() {
         Args::command().debug_assert();
     }
 
@@ -69,14 +72,18 @@ mod tests {
         let args = parse("--ssh-key k").unwrap();
         assert_eq!(args.drift_interval, 600);
         assert_eq!(args.max_replicas, 10_000);
-        assert_eq!((args.cluster_name.as_str(), args.max_creating, args.local_dir), ("default", 50, None));
-        for (line, argument) in [
-            ("", "--ssh-key"),
-            ("--ssh-key k --max-creating 0", "--max-creating"),
-            ("--ssh-key k --local-machine-binary x", "--local-dir"),
-        ] {
+        assert_eq!((args.cluster_name.as_str(), args.max_creating), ("default", 50));
+        for (line, argument) in [("", "--ssh-key"), ("--ssh-key k --max-creating 0", "--max-creating")] {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains(argument), "{error}");
         }
+    }
+
+    #[cfg(feature = "local")]
+    #[test]
+    fn local_machine_binary_requires_local_dir() {
+        assert_eq!(parse("--ssh-key k").unwrap().local_dir, None);
+        let error = parse("--ssh-key k --local-machine-binary x").unwrap_err().to_string();
+        assert!(error.contains("--local-dir"), "{error}");
     }
 }

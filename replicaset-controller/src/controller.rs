@@ -1,164 +1,125 @@
-//! Watches, and what a change of one object means for others.
+//! Starts the caches and controllers, and says what makes each of them reconcile.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
-use berth_core::api::{Approval, Executor, MachineClass, Server, TargetKind, VMReplicaSet};
-use berth_runtime::{Cache, Cached, Context, Controller, Pace, Process};
-use futures::{Stream, StreamExt as _, future, stream};
-use kube::runtime::reflector::{ObjectRef, Store};
+use berth_core::api::{Approval, Executor, MachineClass, Server, VMReplicaSet};
+use berth_iaas::{CallLimits, Classes};
+use berth_runtime::{Cache, CacheOptions, Context, Controller, Process, Throttle};
+use futures::future;
+use kube::runtime::controller::Action;
 
 use crate::{
     args::Args,
-    drift::Drift,
-    iaas::{Classes, Limits},
-    orphans::Sweeper,
-    server::Servers,
-    set::{index::Index, members, plan, reconcile::Sets},
-    setup,
+    drift::DriftDetector,
+    orphans::OrphanCollector,
+    server::ServerReconciler,
+    set::{plan::SetLimits, reconcile::SetReconciler, server_index::ServerIndex},
+    setup, triggers,
 };
 
-/// How many times as many tasks of one class as looks at objects run at once: tasks mostly wait for machines.
-const TASKS: u16 = 4;
-/// For how many classes that take up all the room that they may have there is room in this process, before one that is
-/// well has to wait for them. Whoever waits takes up none.
-const CLASSES: u16 = 16;
-/// A set is looked at this often at most while its Servers change.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Slots of each bulkhead, as a multiple of `--concurrency`: tasks mostly wait for machines, so that many more of them than of
+/// reconciles may run at once.
+const SLOTS: u16 = 4;
+/// How many bulkheads may be full before tasks of another class have to wait for this process. Tasks that wait for a slot
+/// occupy nothing.
+const FULL_BULKHEADS: u16 = 16;
+/// A set is reconciled at most this often while its Servers change: a thousand changes a second become five reconciles, and
+/// people still see progress at once.
+const SET_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Runs until shutdown.
+///
+/// # Errors
+/// When the arguments name something that cannot be used, or the API server's address is not known.
 pub async fn run(args: Args, process: Process) -> Result<()> {
-    let (tools, providers) = setup::machines(&args)?;
+    let (tasks, drivers) = setup::machines(&args)?;
     let ctx = process.context(Executor::ReplicasetController, &args.common).await?;
-    let servers: Cache<Server> = Cache::start(&ctx);
-    let sets: Cache<VMReplicaSet> = Cache::start(&ctx);
-    let classes: Cache<MachineClass> = Cache::start_with_times(&ctx);
-    let approvals: Cache<Approval> = Cache::start(&ctx);
+    let caches = Caches::start(&ctx);
     tokio::select! {
-        _ = future::join4(servers.ready(), sets.ready(), classes.ready(), approvals.ready()) => {}
+        () = caches.ready() => {}
         () = ctx.shutdown.cancelled() => return Ok(()),
     }
-    let limit = usize::from(ctx.concurrency.saturating_mul(TASKS));
-    let usable = Classes::new(&ctx, &classes, providers, Limits::default(), limit);
-    let orphans = Sweeper::new(&ctx, &usable, &args.cluster_name);
-    let drift = Drift::new(&ctx, tools.clone(), &servers, Duration::from_secs(u64::from(args.drift_interval)));
-    let of_sets = plan::Limits { creating: usize::from(args.max_creating), replicas: args.max_replicas };
-    let by_set = Arc::new(Sets::new(ctx.clone(), of_sets, Arc::new(usable.clone()), Arc::new(drift.clone())));
-    let by_server = Arc::new(Servers::new(&ctx, tools, &servers, &usable, &approvals, by_set.births()));
+    let slots = usize::from(ctx.concurrency.saturating_mul(SLOTS));
+    let classes = Classes::new(&ctx, &caches.classes, drivers, CallLimits::default(), slots);
+    let orphans = OrphanCollector::new(&ctx, &classes, &args.cluster_name);
+    let drift_interval = Duration::from_secs(u64::from(args.drift_interval));
+    let drift = DriftDetector::new(&ctx, tasks.clone(), &caches.servers, drift_interval);
+    let limits = SetLimits { creating: usize::from(args.max_creating), replicas: args.max_replicas };
+    let sets = SetReconciler::new(ctx.clone(), limits, Arc::new(classes.clone()), Arc::new(drift.clone()));
+    let batches = sets.batches();
+    let servers = ServerReconciler::new(&ctx, tasks, &caches.servers, &classes, &caches.approvals, batches);
+    let servers = Arc::new(servers);
     tokio::join!(
         orphans.run(Duration::from_secs(u64::from(args.orphan_period))),
-        steps(&ctx, &servers, &approvals, of_class(&classes, servers.store(), class_of_server), by_server.clone()),
-        tasks(&ctx, &servers, &usable, of_class(&classes, servers.store(), class_of_server), by_server),
-        scale(&ctx, &servers, &sets, &classes, &drift, by_set),
+        reconcile_servers(&ctx, &caches, servers.clone()),
+        run_tasks(&ctx, &caches, &classes, servers),
+        reconcile_sets(&ctx, &caches, &drift, Arc::new(sets)),
         drift.run(),
     );
     Ok(())
 }
 
-async fn steps(
-    ctx: &Context,
-    servers: &Cache<Server>,
-    approvals: &Cache<Approval>,
-    of_class: impl Stream<Item = ObjectRef<Server>> + Send + 'static,
-    app: Arc<Servers>,
-) {
-    Controller::new("servers", servers)
-        .also_on(of_class)
-        .also_on(app.ready_to_begin())
-        .also_on(approved(approvals, servers.store()))
+struct Caches {
+    servers: Cache<Server>,
+    sets: Cache<VMReplicaSet>,
+    classes: Cache<MachineClass>,
+    approvals: Cache<Approval>,
+}
+
+impl Caches {
+    fn start(ctx: &Context) -> Self {
+        Self {
+            servers: Cache::start_with(ctx, CacheOptions::servers()),
+            sets: Cache::start(ctx),
+            classes: Cache::start_with(ctx, CacheOptions::default().keep_change_times()),
+            approvals: Cache::start(ctx),
+        }
+    }
+
+    async fn ready(&self) {
+        future::join4(self.servers.ready(), self.sets.ready(), self.classes.ready(), self.approvals.ready()).await;
+    }
+}
+
+/// Everything about Servers that takes one short write.
+async fn reconcile_servers(ctx: &Context, caches: &Caches, servers: Arc<ServerReconciler>) {
+    Controller::new("servers", &caches.servers)
+        .reconcile_on(triggers::servers_of_class(&caches.classes, caches.servers.store()))
+        .reconcile_on(servers.finished_batches())
+        .reconcile_on(triggers::servers_of_approval(&caches.approvals, caches.servers.store()))
         .concurrency(ctx.concurrency)
-        .run(ctx, app, |server, app| async move { app.reconcile(&server).await })
+        .run(ctx, servers, |server, servers| async move { servers.reconcile(&server).await })
         .await;
 }
 
-async fn tasks(
-    ctx: &Context,
-    servers: &Cache<Server>,
-    classes: &Classes,
-    of_class: impl Stream<Item = ObjectRef<Server>> + Send + 'static,
-    app: Arc<Servers>,
-) {
-    Controller::new("tasks", servers)
-        .also_on(of_class)
-        .also_on(app.ready_to_begin())
-        .also_on(classes.woken())
-        .concurrency(ctx.concurrency.saturating_mul(TASKS).saturating_mul(CLASSES))
-        .run(ctx, app, |server, app| async move { app.work(server).await })
+/// The tasks of Servers, in a controller of their own, because they take minutes.
+async fn run_tasks(ctx: &Context, caches: &Caches, classes: &Classes, servers: Arc<ServerReconciler>) {
+    Controller::new("tasks", &caches.servers)
+        .reconcile_on(triggers::servers_of_class(&caches.classes, caches.servers.store()))
+        .reconcile_on(servers.finished_batches())
+        .reconcile_on(classes.notifications())
+        .concurrency(ctx.concurrency.saturating_mul(SLOTS).saturating_mul(FULL_BULKHEADS))
+        .run(ctx, servers, |server, servers| async move { servers.run_tasks(server).await })
         .await;
 }
 
-async fn scale(
-    ctx: &Context,
-    servers: &Cache<Server>,
-    sets: &Cache<VMReplicaSet>,
-    classes: &Cache<MachineClass>,
-    drift: &Drift,
-    app: Arc<Sets>,
-) {
-    let (index, pace) = (Arc::new(Index::default()), Arc::new(Pace::new(LOOK_INTERVAL)));
-    Controller::new("vmreplicasets", sets)
-        .also_on(owners(servers, index.clone()))
-        .also_on(of_class(classes, sets.store(), class_of_set))
-        .also_on(drift.changes())
+async fn reconcile_sets(ctx: &Context, caches: &Caches, drift: &DriftDetector, sets: Arc<SetReconciler>) {
+    let (index, throttle) = (Arc::new(ServerIndex::default()), Arc::new(Throttle::new(SET_INTERVAL)));
+    Controller::new("vmreplicasets", &caches.sets)
+        .reconcile_on(triggers::sets_of_servers(&caches.servers, index.clone()))
+        .reconcile_on(triggers::sets_of_class(&caches.classes, caches.sets.store()))
+        .reconcile_on(drift.notifications())
         .concurrency(ctx.concurrency)
-        .run(ctx, app, move |set, app| {
-            let (index, pace) = (index.clone(), pace.clone());
+        .run(ctx, sets, move |set, sets| {
+            let (index, throttle) = (index.clone(), throttle.clone());
             async move {
-                if let Some(later) = pace.too_soon(&*set) {
-                    return Ok(later);
+                if let Some(wait) = throttle.requeue_after(&*set) {
+                    return Ok(Action::requeue(wait));
                 }
-                let own = index.of(&set);
-                app.reconcile(&set, &own.iter().map(AsRef::as_ref).collect::<Vec<_>>()).await
+                let servers = index.of(&set);
+                sets.reconcile(&set, &servers.iter().map(AsRef::as_ref).collect::<Vec<_>>()).await
             }
         })
         .await;
-}
-
-/// What is of changed classes, by the class's name: what waits for the class is looked at again.
-fn of_class<K: Cached>(
-    classes: &Cache<MachineClass>,
-    store: Store<K>,
-    class: fn(&K) -> &str,
-) -> impl Stream<Item = ObjectRef<K>> + Send + use<K> {
-    classes.changes().flat_map(move |change| {
-        let name = change.object().metadata.name.clone().unwrap_or_default();
-        let all = store.state();
-        let own = all.iter().filter(|object| class(object) == name);
-        stream::iter(own.map(|object| ObjectRef::from_obj(&**object)).collect::<Vec<_>>())
-    })
-}
-
-fn class_of_server(server: &Server) -> &str {
-    &server.spec.machine.class_name
-}
-
-fn class_of_set(set: &VMReplicaSet) -> &str {
-    &set.spec.template.spec.machine.class_name
-}
-
-/// The Servers that Approvals are about.
-fn approved(
-    approvals: &Cache<Approval>,
-    servers: Store<Server>,
-) -> impl Stream<Item = ObjectRef<Server>> + Send + use<> {
-    approvals.changes().flat_map(move |change| {
-        let approval = change.object();
-        let (target, namespace) = (&approval.spec.target, approval.metadata.namespace.as_deref().unwrap_or_default());
-        let keys = match target.kind {
-            TargetKind::Server => vec![ObjectRef::new(&target.name).within(namespace)],
-            TargetKind::VMReplicaSet => servers
-                .state()
-                .iter()
-                .filter(|s| s.metadata.namespace.as_deref() == Some(namespace))
-                .filter(|s| members::owner(s).is_some_and(|owner| owner.name == target.name))
-                .map(|s| ObjectRef::from_obj(&**s))
-                .collect(),
-        };
-        stream::iter(keys)
-    })
-}
-
-/// The sets that changed Servers belong to.
-fn owners(servers: &Cache<Server>, index: Arc<Index>) -> impl Stream<Item = ObjectRef<VMReplicaSet>> + Send + use<> {
-    servers.changes().filter_map(move |change| future::ready(index.follow(&change)))
 }

@@ -1,17 +1,18 @@
 //! Reconciles VMReplicaSets and carries out machine and package tasks.
 //!
-//! [`run`] watches; [`set`] decides about the Servers of a VMReplicaSet, [`server`] about the next step of each Server,
-//! [`work`] carries tasks out on machines, which come from [`iaas`].
+//! [`run`] starts the caches and controllers. [`set`] decides about the Servers of a VMReplicaSet, [`server`] about the next
+//! action of each Server, whose tasks run on machines from the providers of [`berth_iaas`]. [`drift`] checks those machines for
+//! changes, and [`orphans`] finds machines without a Server.
 
 mod args;
 mod controller;
 pub mod drift;
-pub mod iaas;
+mod in_progress;
 pub mod orphans;
 pub mod server;
 pub mod set;
 mod setup;
-pub mod work;
+mod triggers;
 
 pub use args::Args;
 pub use controller::run;

@@ -1,17 +1,18 @@
-//! Drift, with a real kube-apiserver and simulated machines. There is no webhook: what a Server's state is, the test says.
+//! Drift, with a real kube-apiserver and simulated machines. There is no webhook: the test sets the state of Servers.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use berth_control_plane::{ControlPlane, Options};
+use berth_control_plane::{ControlPlane, ControlPlaneOptions};
 use berth_core::{
     api::{Executor, Server, State, VMReplicaSet},
     identity::{Author, Identities},
     lifecycle::admit_status,
 };
+use berth_iaas::simulated::{SimulatedConnector, SimulatedMachines};
 use berth_machine::{
-    fake::{FakeMachine, FakePackage, Fault},
-    fleet::Fleet,
+    SshConnector,
+    fake::{FakeMachine, FakePackage, MachineFault},
     ssh::{ClientKey, PoolConfig, SshPool},
 };
 use berth_runtime::{Cache, Context, ContextParts, Process, ServerCache, SystemClock};
@@ -22,8 +23,8 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use replicaset_controller::{
-    drift::{Drift, Reported},
-    work::Tools,
+    drift::{DriftDetector, DriftReport},
+    server::tasks::TaskContext,
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
@@ -37,12 +38,12 @@ struct Lab {
     ctx: Context,
     servers: Api<Server>,
     cache: ServerCache,
-    fleet: Fleet,
+    machines: SimulatedMachines,
 }
 
 impl Lab {
     async fn start() -> Self {
-        let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+        let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
         control_plane.install(&deploy, None).await.unwrap();
         let servers = Api::default_namespaced(control_plane.admin_client());
@@ -61,15 +62,16 @@ impl Lab {
         let ctx = Context::new(&process, parts);
         let cache = Cache::start(&ctx);
         cache.ready().await;
-        Self { _control_plane: control_plane, process, ctx, servers, cache, fleet: Fleet::default() }
+        Self { _control_plane: control_plane, process, ctx, servers, cache, machines: SimulatedMachines::default() }
     }
 
-    fn drift(&self) -> Drift {
+    fn drift(&self) -> DriftDetector {
         let key = ClientKey::generate().unwrap();
         let authorized_key = key.public_openssh().unwrap();
-        let pool = SshPool::new(key, PoolConfig::default());
-        let tools = Tools { pool, fleet: Some(self.fleet.clone()), authorized_key, cluster: "test".into() };
-        let drift = Drift::new(&self.ctx, tools, &self.cache, INTERVAL);
+        let ssh = Arc::new(SshConnector::new(SshPool::new(key, PoolConfig::default())));
+        let connector = Arc::new(SimulatedConnector::new(self.machines.clone(), ssh));
+        let tasks = TaskContext { connector, authorized_key, cluster: "test".into() };
+        let drift = DriftDetector::new(&self.ctx, tasks, &self.cache, INTERVAL);
         tokio::spawn({
             let drift = drift.clone();
             async move { drift.run().await }
@@ -97,13 +99,13 @@ impl Lab {
                         "ssh": {"port": 22, "user": "root", "hostKey": host_key, "root": "/opt/berth"}},
             "environment": {"verified": true, "packages": [{"name": "nginx", "version": "1"}]},
         });
-        let machine = self.fleet.machine(&format!("simulated/{name}"));
+        let machine = self.machines.of_server(name);
         install(&machine);
         self.write(name, json!({"status": status})).await;
         machine
     }
 
-    /// A set of which nobody takes care, as an owner.
+    /// A set that no controller reconciles, as an owner reference.
     async fn create_set(&self, name: &str) -> Value {
         let labels = json!({"set": name});
         let set = json!({
@@ -120,7 +122,7 @@ impl Lab {
 
     async fn write(&self, name: &str, patch: Value) {
         let patched = self.servers.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-        self.cache.caught_up(&patched).await;
+        self.cache.catch_up_with(&patched).await;
     }
 
     async fn get(&self, name: &str) -> Server {
@@ -137,7 +139,7 @@ impl Lab {
         text.lines().find_map(|l| l.strip_prefix(&line)).map_or(0, |count| count.parse().unwrap())
     }
 
-    /// Waits until another check has come to this result.
+    /// Waits until another check has ended with this result.
     async fn checked(&self, result: &str) {
         let before = self.count(result);
         until(result, || self.count(result) > before).await;
@@ -161,43 +163,43 @@ fn remove(machine: &FakeMachine) {
     machine.change(|state| state.managed.clear());
 }
 
-async fn next(changes: &mut BoxStream<'static, kube::runtime::reflector::ObjectRef<VMReplicaSet>>) {
-    let set = timeout(LIMIT, changes.next()).await.unwrap().unwrap();
+async fn next(notifications: &mut BoxStream<'static, kube::runtime::reflector::ObjectRef<VMReplicaSet>>) {
+    let set = timeout(LIMIT, notifications.next()).await.unwrap().unwrap();
     assert_eq!((set.name.as_str(), set.namespace.as_deref()), ("web", Some("default")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn drift_is_found_remembered_reported_when_told_to_and_forgotten_when_it_has_gone() {
+async fn drift_is_remembered_without_a_write_until_it_is_reported_or_gone() {
     let lab = Lab::start().await;
     let machine = lab.create("web-1", Some("web")).await;
     let before = lab.get("web-1").await;
     let drift = lab.drift();
-    let mut changes = drift.changes().boxed();
-    lab.checked("right").await;
-    assert_eq!(drift.drifted(&before), None);
+    let mut notifications = drift.notifications().boxed();
+    lab.checked("matches").await;
+    assert_eq!(drift.difference(&before), None);
 
     remove(&machine);
-    next(&mut changes).await;
-    assert_eq!(drift.drifted(&before).as_deref(), Some("nginx 1 is missing"));
+    next(&mut notifications).await;
+    assert_eq!(drift.difference(&before).as_deref(), Some("nginx 1 is missing"));
     // A machine that cannot be read proves nothing.
-    machine.fail_always(Some(Fault::Unreachable));
+    machine.fail_always(Some(MachineFault::Unreachable));
     lab.checked("failed").await;
-    assert!(drift.drifted(&before).is_some());
+    assert!(drift.difference(&before).is_some());
     machine.fail_always(None);
     install(&machine);
-    until("the drift is forgotten", || drift.drifted(&before).is_none()).await;
-    assert_eq!(lab.get("web-1").await.resource_version(), before.resource_version(), "nothing of that was written");
+    until("the drift is forgotten", || drift.difference(&before).is_none()).await;
+    assert_eq!(lab.get("web-1").await.resource_version(), before.resource_version(), "nothing was written");
 
     remove(&machine);
-    until("it is found again", || drift.drifted(&before).is_some()).await;
-    // It has gone before it was reported.
+    until("it is found again", || drift.difference(&before).is_some()).await;
+    // The drift is gone before it was reported.
     install(&machine);
-    assert_eq!(drift.report(&before).await.unwrap(), Reported::Gone);
+    assert_eq!(drift.report_now(&before).await.unwrap(), DriftReport::NoDrift);
     remove(&machine);
-    assert_eq!(drift.report(&before).await.unwrap(), Reported::Written);
+    assert_eq!(drift.report_now(&before).await.unwrap(), DriftReport::Written);
     assert_eq!(lab.packages("web-1").await, 0);
 
-    // What the webhook makes of it.
+    // The webhook's decision on that write.
     let after = lab.get("web-1").await;
     let (ids, now) = (Identities::default(), Timestamp::now());
     let author = Author::new(ids.username(Executor::ReplicasetController));
@@ -210,7 +212,7 @@ async fn the_drift_of_a_server_without_a_set_is_reported_at_once() {
     let lab = Lab::start().await;
     let machine = lab.create("lonely", None).await;
     let _drift = lab.drift();
-    lab.checked("right").await;
+    lab.checked("matches").await;
     assert_eq!(lab.packages("lonely").await, 1);
     remove(&machine);
     let deadline = Instant::now() + LIMIT;
@@ -221,7 +223,7 @@ async fn the_drift_of_a_server_without_a_set_is_reported_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_that_somebody_began_to_work_on_is_not_reported_and_not_looked_at() {
+async fn a_machine_that_a_task_changes_is_neither_checked_nor_reported() {
     let lab = Lab::start().await;
     let machine = lab.create("web-1", Some("web")).await;
     remove(&machine);
@@ -238,10 +240,10 @@ async fn a_machine_that_somebody_began_to_work_on_is_not_reported_and_not_looked
         }
         .boxed()
     });
-    let drift = Drift::with(&lab.ctx, reads, &lab.cache, Duration::ZERO);
-    assert_eq!(drift.report(&before).await.unwrap(), Reported::Unknown);
+    let drift = DriftDetector::with_reader(&lab.ctx, reads, &lab.cache, Duration::ZERO);
+    assert_eq!(drift.report_now(&before).await.unwrap(), DriftReport::NotWritten);
     assert_eq!(lab.packages("web-1").await, 1);
     let locked = lab.get("web-1").await;
-    lab.cache.caught_up(&locked).await;
-    assert_eq!(drift.report(&locked).await.unwrap(), Reported::Gone, "it is not to be looked at");
+    lab.cache.catch_up_with(&locked).await;
+    assert_eq!(drift.report_now(&locked).await.unwrap(), DriftReport::NoDrift, "its machine is not checked");
 }

@@ -3,24 +3,22 @@
 
 use std::{collections::BTreeMap, future::Future, path::Path, sync::Arc, time::Duration};
 
-use berth_control_plane::{ControlPlane, Options};
+use berth_control_plane::{ControlPlane, ControlPlaneOptions};
 use berth_core::{
     api::{Executor, MachineClass, Server},
     identity::Identities,
 };
-use berth_machine::fleet::Fleet;
-use berth_runtime::{Cache, Context, ContextParts, Process, SystemClock};
+use berth_iaas::{
+    CallLimits, Classes, Driver, Drivers, MachineOwner, MachineRequest, Provider, Result, SecretData,
+    simulated::{SimulatedMachines, Simulation},
+};
+use berth_runtime::{Cache, CacheOptions, Context, ContextParts, Process, SystemClock};
 use k8s_openapi::api::core::v1::{Event, Secret};
 use kube::{
-    Api, Client, Resource, ResourceExt as _,
+    Api, Client, Resource,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use replicaset_controller::{
-    iaas::{
-        Classes, Driver, Limits, MachineRequest, Owner, Provider, Providers, Result, SecretData, simulated::Simulation,
-    },
-    orphans::Sweeper,
-};
+use replicaset_controller::orphans::OrphanCollector;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -51,12 +49,12 @@ struct Lab {
     admin: Client,
     simulation: Simulation,
     classes: Classes,
-    sweeper: Sweeper,
+    orphans: OrphanCollector,
 }
 
 impl Lab {
     async fn start() -> Self {
-        let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+        let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
         control_plane.install(&deploy, None).await.unwrap();
         let account = control_plane.service_account_client("berth-system", "replicaset-controller");
@@ -70,19 +68,19 @@ impl Lab {
             lock_duration: Duration::from_secs(30),
         };
         let ctx = Context::new(&Process::default(), parts);
-        let cache: Cache<MachineClass> = Cache::start_with_times(&ctx);
+        let cache: Cache<MachineClass> = Cache::start_with(&ctx, CacheOptions::default().keep_change_times());
         cache.ready().await;
-        let simulation = Simulation::new(Fleet::default());
-        let providers = Providers::default()
+        let simulation = Simulation::new(SimulatedMachines::default());
+        let providers = Drivers::default()
             .with("simulated", Arc::new(simulation.clone()))
             .with("guarded", Arc::new(Guarded(simulation.clone())));
-        let classes = Classes::new(&ctx, &cache, providers, Limits::default(), 8);
-        let sweeper = Sweeper::new(&ctx, &classes, CLUSTER);
+        let classes = Classes::new(&ctx, &cache, providers, CallLimits::default(), 8);
+        let orphans = OrphanCollector::new(&ctx, &classes, CLUSTER);
         let admin = control_plane.admin_client();
-        Self { control_plane, admin, simulation, classes, sweeper }
+        Self { control_plane, admin, simulation, classes, orphans }
     }
 
-    /// Makes it known, and waits until the controller's cache shows it.
+    /// Creates or changes the class, and waits until the controller's cache shows it.
     async fn class(&self, name: &str, spec: Value) {
         let api: Api<MachineClass> = Api::all(self.admin.clone());
         let class = object("MachineClass", name, &spec);
@@ -102,18 +100,19 @@ impl Lab {
     async fn server(&self, name: &str, class: &str) -> String {
         let api: Api<Server> = Api::default_namespaced(self.admin.clone());
         let server: Server = object("Server", name, &json!({"machine": {"className": class}}));
-        api.create(&PostParams::default(), &server).await.unwrap().uid().unwrap()
+        api.create(&PostParams::default(), &server).await.unwrap().uid().to_owned()
     }
 
     /// A machine in the account of the class.
     async fn machine(&self, class: &str, cluster: &str, uid: &str) {
-        let owner = Owner { cluster: cluster.into(), namespace: "default".into(), name: "s".into(), uid: uid.into() };
+        let owner =
+            MachineOwner { cluster: cluster.into(), namespace: "default".into(), name: "s".into(), uid: uid.into() };
         let request = MachineRequest { owner, image: None, flavor: None, ssh_port: 22, authorized_key: String::new() };
         let (_, connection) = self.classes.connection(class).await.unwrap();
         connection.provider.create(&request).await.unwrap();
     }
 
-    /// The UIDs of the machines that there are, as the class's provider sees them.
+    /// The UIDs of the Servers whose machines the class's provider lists.
     async fn machines(&self, class: &str, cluster: &str) -> Vec<String> {
         let (_, connection) = self.classes.connection(class).await.unwrap();
         let mut uids: Vec<String> =
@@ -161,13 +160,13 @@ async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
 #[tokio::test(flavor = "multi_thread")]
 async fn classes_and_orphans() {
     let lab = Lab::start().await;
-    an_orphan_is_destroyed_after_its_grace_and_nothing_else(&lab).await;
-    report_only_reports(&lab).await;
-    what_is_wrong_with_a_class_is_said_until_it_is_repaired(&lab).await;
+    only_orphans_are_destroyed_and_only_after_their_grace(&lab).await;
+    orphans_are_only_reported_if_a_class_that_lists_them_says_so(&lab).await;
+    a_class_is_unusable_with_a_reason_until_it_is_corrected(&lab).await;
     lab.control_plane.stop().await.unwrap();
 }
 
-async fn an_orphan_is_destroyed_after_its_grace_and_nothing_else(lab: &Lab) {
+async fn only_orphans_are_destroyed_and_only_after_their_grace(lab: &Lab) {
     let spec =
         |grace: i32| json!({"provider": "simulated", "orphanGraceSeconds": grace, "parameters": {"account": "delete"}});
     lab.class("delete", spec(3600)).await;
@@ -181,36 +180,32 @@ async fn an_orphan_is_destroyed_after_its_grace_and_nothing_else(lab: &Lab) {
     servers.delete("gone", &DeleteParams::default()).await.unwrap();
     until("the Server is gone", || async { servers.get_opt("gone").await.unwrap().is_none() }).await;
 
-    lab.sweeper.sweep().await;
+    lab.orphans.collect().await;
     assert_eq!(lab.machines("delete", CLUSTER).await.len(), 3, "all are younger than the grace");
     lab.class("delete", spec(1)).await;
     sleep(Duration::from_millis(1100)).await;
-    // Two controllers at once do no harm.
-    tokio::join!(lab.sweeper.sweep(), lab.sweeper.sweep());
+    // Several controllers may collect at once.
+    tokio::join!(lab.orphans.collect(), lab.orphans.collect());
     assert_eq!(lab.machines("delete", CLUSTER).await, std::slice::from_ref(&uid));
     assert_eq!(lab.machines("delete", "elsewhere").await, ["foreign"]);
     let note = lab.event("delete", "OrphanDestroyed").await;
     assert!(note.starts_with("destroyed the machine ") && note.contains("default/s"), "{note}");
-    lab.sweeper.sweep().await;
-    assert_eq!(
-        lab.machines("delete", CLUSTER).await,
-        [uid],
-        "the Server's machine stays however often it is looked at"
-    );
+    lab.orphans.collect().await;
+    assert_eq!(lab.machines("delete", CLUSTER).await, [uid], "the machine of a Server is no orphan");
 }
 
-async fn report_only_reports(lab: &Lab) {
+async fn orphans_are_only_reported_if_a_class_that_lists_them_says_so(lab: &Lab) {
     let parameters = json!({"account": "report"});
     let spec =
         json!({"provider": "simulated", "orphanGraceSeconds": 0, "orphanPolicy": "Report", "parameters": parameters});
     lab.class("report", spec).await;
     lab.machine("report", CLUSTER, "lost").await;
-    // Another class that sees the same machines and would destroy them.
+    // Another class that lists the same machines and would destroy them.
     let bolder = json!({"provider": "simulated", "orphanGraceSeconds": 0, "parameters": parameters});
     lab.class("bolder", bolder).await;
-    lab.sweeper.sweep().await;
+    lab.orphans.collect().await;
     assert_eq!(lab.machines("report", CLUSTER).await, ["lost"]);
-    until("the orphan is told", || async {
+    until("the orphan is reported", || async {
         let (one, other) = (lab.events("report").await, lab.events("bolder").await);
         let notes: Vec<_> = one.get("Orphan").into_iter().chain(other.get("Orphan")).collect();
         notes.len() == 1 && notes[0].contains("orphanPolicy")
@@ -218,7 +213,7 @@ async fn report_only_reports(lab: &Lab) {
     .await;
 }
 
-async fn what_is_wrong_with_a_class_is_said_until_it_is_repaired(lab: &Lab) {
+async fn a_class_is_unusable_with_a_reason_until_it_is_corrected(lab: &Lab) {
     assert!(lab.problem("none", "ClassNotFound").await.contains("\"none\""));
     lab.class("wrong", json!({"provider": "moon"})).await;
     let known = lab.problem("wrong", "UnknownProvider").await;

@@ -1,67 +1,54 @@
-//! Writes to a Server's object beside its status: its end, and requests.
+//! Writes to a Server's object beside its status: its end, and the request for another attempt.
 
 use berth_core::{
     FINALIZER,
     api::{Request, Server},
+    protocol::GuardedPatch,
 };
-use berth_runtime::{CallError as Error, Context, written};
-use json_patch::{
-    AddOperation, Patch as JsonPatch, PatchOperation, RemoveOperation, TestOperation, jsonptr::PointerBuf,
-};
+use berth_runtime::{ApiError, Context, written};
 use kube::{
-    Api, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    Api,
+    api::{DeleteParams, Patch, Preconditions},
 };
 
 /// Deletes this very object.
-pub(super) async fn delete(ctx: &Context, server: &Server) -> Result<(), Error> {
-    let preconditions = Some(Preconditions { uid: server.uid(), resource_version: None });
+pub(super) async fn delete(ctx: &Context, server: &Server) -> Result<(), ApiError> {
+    let preconditions = Some(Preconditions { uid: server.metadata.uid.clone(), resource_version: None });
     let params = DeleteParams { preconditions, ..DeleteParams::default() };
-    let result = api(ctx, server).delete(&server.name_any(), &params).await;
-    written(result.map_err(Error::call("delete the retired Server"))).map(drop)
+    let result = api(ctx, server).delete(server.name(), &params).await;
+    written(result.map_err(ApiError::doing(format!("delete the retired Server {}", server.name())))).map(drop)
 }
 
-/// Removes Berth's finalizer from this very object, wherever in the list it stands.
-pub(super) async fn release(ctx: &Context, server: &Server) -> Result<(), Error> {
-    let Some(patch) = release_patch(server) else { return Ok(()) };
-    let params = PatchParams { field_manager: Some(ctx.executor.name().to_owned()), ..PatchParams::default() };
-    let result = api(ctx, server).patch(&server.name_any(), &params, &Patch::Json::<()>(patch)).await;
-    written(result.map_err(Error::call("remove the finalizer of the retired Server"))).map(drop)
+/// Removes Berth's finalizer from this very object.
+pub(super) async fn remove_finalizer(ctx: &Context, server: &Server) -> Result<(), ApiError> {
+    match without_finalizer(server) {
+        Some(patch) => write(ctx, server, patch, "remove the finalizer of the retired Server").await,
+        None => Ok(()),
+    }
 }
 
-/// Asks for another try of what has failed. It is not written to a Server that has changed in the meantime: perhaps a
-/// person has asked for something.
-pub(super) async fn retry(ctx: &Context, server: &Server, request: &Request) -> Result<(), Error> {
-    let at = |tokens: [&'static str; 2]| PointerBuf::from_tokens(tokens);
-    let (metadata, value) = (&server.metadata, serde_json::to_value(request).unwrap_or_default());
-    let patch = JsonPatch(vec![
-        PatchOperation::Test(TestOperation { path: at(["metadata", "uid"]), value: metadata.uid.clone().into() }),
-        PatchOperation::Test(TestOperation {
-            path: at(["metadata", "resourceVersion"]),
-            value: metadata.resource_version.clone().into(),
-        }),
-        PatchOperation::Add(AddOperation { path: at(["spec", "retry"]), value }),
-    ]);
-    let params = PatchParams { field_manager: Some(ctx.executor.name().to_owned()), ..PatchParams::default() };
-    let result = api(ctx, server).patch(&server.name_any(), &params, &Patch::Json::<()>(patch)).await;
-    written(result.map_err(Error::call("ask for another try of the Server's failed task"))).map(drop)
+/// Requests another attempt at failed tasks. Nothing is written to a Server that has changed in the meantime: a person may
+/// have requested something.
+pub(super) async fn request_retry(ctx: &Context, server: &Server, request: &Request) -> Result<(), ApiError> {
+    let patch = GuardedPatch::of_version(&server.metadata).add(&["spec", "retry"], request);
+    write(ctx, server, patch, "request another attempt at the failed task of Server").await
+}
+
+async fn write(ctx: &Context, server: &Server, patch: GuardedPatch, action: &str) -> Result<(), ApiError> {
+    let patch = Patch::Json::<()>(patch.build());
+    let result = api(ctx, server).patch(server.name(), &ctx.patch_params(), &patch).await;
+    written(result.map_err(ApiError::doing(format!("{action} {}", server.name())))).map(drop)
 }
 
 fn api(ctx: &Context, server: &Server) -> Api<Server> {
-    Api::namespaced(ctx.client.clone(), &server.namespace().unwrap_or_default())
+    Api::namespaced(ctx.client.clone(), server.namespace())
 }
 
-fn release_patch(server: &Server) -> Option<JsonPatch> {
-    let index = server.metadata.finalizers.as_ref()?.iter().position(|f| f == FINALIZER)?;
-    let path = || PointerBuf::from_tokens(["metadata".to_owned(), "finalizers".to_owned(), index.to_string()]);
-    Some(JsonPatch(vec![
-        PatchOperation::Test(TestOperation {
-            path: PointerBuf::from_tokens(["metadata", "uid"]),
-            value: server.metadata.uid.clone().into(),
-        }),
-        PatchOperation::Test(TestOperation { path: path(), value: FINALIZER.into() }),
-        PatchOperation::Remove(RemoveOperation { path: path() }),
-    ]))
+/// Tests the finalizer at its index: it may have moved in the list.
+fn without_finalizer(server: &Server) -> Option<GuardedPatch> {
+    let index = server.metadata.finalizers.as_ref()?.iter().position(|f| f == FINALIZER)?.to_string();
+    let path = ["metadata", "finalizers", &index];
+    Some(GuardedPatch::of(&server.metadata).test(&path, FINALIZER).remove(&path))
 }
 
 #[cfg(test)]
@@ -71,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_berths_finalizer_goes_and_only_from_where_it_was_seen() {
+    fn only_berths_finalizer_is_removed_and_only_from_where_it_was_read() {
         let with = |finalizers: serde_json::Value| {
             json!({
                 "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
@@ -81,7 +68,7 @@ mod tests {
         };
         let mut value = with(json!(["a", FINALIZER, "b"]));
         let server: Server = serde_json::from_value(value.clone()).unwrap();
-        let patch = release_patch(&server).unwrap();
+        let patch = without_finalizer(&server).unwrap().build();
         json_patch::patch(&mut value, &patch).unwrap();
         assert_eq!(value["metadata"]["finalizers"], json!(["a", "b"]));
         let mut moved = with(json!([FINALIZER, "a"]));

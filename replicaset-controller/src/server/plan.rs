@@ -1,119 +1,95 @@
-//! What replicaset-controller does next about one Server.
+//! What replicaset-controller does next about one Server. Pure.
 
 use berth_core::{
     FINALIZER,
-    api::{Approval, Executor, GatePoint, Server, State, Task, TaskPhase},
-    lifecycle::{current_tasks, is_retired, lock_expired, not_before, open_tasks},
+    api::{Approval, Executor, Server, Task},
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::gates::{self, Verdict};
+use super::gates::{self, GateSettlement};
 
 /// The id of a Server's first task.
-pub const FIRST_TASK: i64 = 1;
+pub(super) const FIRST_TASK: i64 = 1;
 
-/// The next step about a Server.
+/// What to do next about a Server.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// Nothing is left of it: delete the object.
-    Delete,
-    /// Nothing is left of it and its deletion was requested: let the object go.
-    Release,
-    /// Claim the first task of a new Server. The decision that brings the task about comes with the same write.
-    Begin,
+pub(super) enum NextAction {
+    /// The Server is retired: delete its object.
+    DeleteObject,
+    /// The Server is retired and its deletion was requested: remove Berth's finalizer.
+    RemoveFinalizer,
+    /// Claim the first task of a new Server by the write that asks for the first decision, which creates the task.
+    ClaimFirstTask,
     /// Ask for a decision on the newest declaration.
     Acknowledge,
-    /// Pass a person's decision on.
-    Gate(Verdict),
-    /// Approvals of the Server's set may decide a gate: ask the set what it is now.
-    AskSet,
-    /// Carry this task out.
-    Work(Task),
+    /// Report what a person has decided about a gate.
+    SettleGate(GateSettlement),
+    /// Approvals of the Server's set may settle a gate: read the set.
+    ReadSet,
+    /// Carry out this task.
+    RunTask(Task),
     /// Nothing before this time, unless the Server changes.
-    Wait(Timestamp),
-    /// Nothing, unless the Server changes.
-    Rest,
+    RequeueAt(Timestamp),
+    /// Nothing until the Server changes.
+    AwaitChange,
 }
 
-/// What this process knows besides the Server.
+/// What this controller instance knows besides the Server.
 #[derive(Clone, Copy, Debug)]
-pub struct Own<'a> {
-    /// `<executor>/<instance>`.
-    pub holder: &'a str,
-    /// Whether this process carries out a task of this Server at the moment.
-    pub at_work: bool,
+pub(super) struct ThisInstance<'a> {
+    /// The holder of its locks: `<executor>/<instance>`.
+    pub(super) holder: &'a str,
+    /// Whether it carries out a task of the Server now.
+    pub(super) runs_task: bool,
 }
 
-/// The next step.
-#[must_use]
-pub fn next<'a>(
+/// What to do next.
+pub(super) fn next_action<'a>(
     server: &Server,
     approvals: impl Iterator<Item = &'a Approval> + Clone,
-    own: Own<'_>,
+    instance: ThisInstance<'_>,
     now: Timestamp,
-) -> Step {
-    if is_done(server) {
-        let deleted = server.metadata.deletion_timestamp.is_some();
-        let held = server.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER);
-        return match (deleted, held) {
-            (false, _) => Step::Delete,
-            (true, true) => Step::Release,
-            (true, false) => Step::Rest,
-        };
+) -> NextAction {
+    if server.is_done() {
+        return end(server);
     }
-    if needs_decision(server) && (!own.at_work || must_retire(server)) {
-        return if may_begin(server) { Step::Begin } else { Step::Acknowledge };
+    // The report of a running task acknowledges the declaration as well; only a retirement does not wait for it.
+    if server.needs_decision() && (!instance.runs_task || server.must_retire()) {
+        return if server.may_begin() { NextAction::ClaimFirstTask } else { NextAction::Acknowledge };
     }
-    if let Some(verdict) = gates::verdict(server, approvals.clone()) {
-        return Step::Gate(verdict);
+    if let Some(settlement) = gates::settlement(server, approvals.clone()) {
+        return NextAction::SettleGate(settlement);
     }
-    match if own.at_work { Step::Rest } else { work(server, own.holder, now) } {
-        Step::Rest if gates::may_be_decided_by_set(server, approvals) => Step::AskSet,
-        step => step,
+    let task = if instance.runs_task { NextAction::AwaitChange } else { next_task(server, instance.holder, now) };
+    match task {
+        NextAction::AwaitChange if gates::may_be_settled_by_set(server, approvals) => NextAction::ReadSet,
+        action => action,
     }
 }
 
-/// Whether the Server is retired and nothing is left to do.
-fn is_done(server: &Server) -> bool {
-    let Some(status) = &server.status else { return false };
-    status.state == Some(State::Offline)
-        && must_retire(server)
-        && is_retired(server)
-        && current_tasks(status).all(|t| matches!(t.phase, TaskPhase::Succeeded | TaskPhase::Cancelled))
+/// What to do about a Server of which only the object is left.
+fn end(server: &Server) -> NextAction {
+    let has_finalizer = server.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
+    match (server.is_being_deleted(), has_finalizer) {
+        (false, _) => NextAction::DeleteObject,
+        (true, true) => NextAction::RemoveFinalizer,
+        (true, false) => NextAction::AwaitChange,
+    }
 }
 
-fn must_retire(server: &Server) -> bool {
-    server.metadata.deletion_timestamp.is_some() || server.spec.offline
-}
-
-/// Whether the webhook has not decided on the newest declaration yet, or on the request for deletion, which comes
-/// without a write of its own.
-fn needs_decision(server: &Server) -> bool {
-    let Some(status) = &server.status else { return true };
-    status.observed_generation != server.metadata.generation
-        || server.metadata.deletion_timestamp.is_some() && status.state != Some(State::Offline)
-}
-
-/// Whether the first decision is going to be that the machine has to be created now.
-fn may_begin(server: &Server) -> bool {
-    let gated = server.spec.gates.iter().any(|gate| gate.before == GatePoint::CreateMachine);
-    server.status.is_none() && !must_retire(server) && server.spec.force.is_none() && !gated
-}
-
-fn work(server: &Server, holder: &str, now: Timestamp) -> Step {
-    let lock = server.status.as_ref().and_then(|s| s.lock.as_ref());
-    let locked = lock.filter(|lock| lock.holder != holder && !lock_expired(lock, now));
-    let Some(task) = open_tasks(server, Executor::ReplicasetController).min_by_key(|task| task.id) else {
-        return Step::Rest;
+fn next_task(server: &Server, holder: &str, now: Timestamp) -> NextAction {
+    let Some(task) = server.open_tasks(Executor::ReplicasetController).min_by_key(|task| task.id) else {
+        return NextAction::AwaitChange;
     };
-    let free_at = locked.and_then(|lock| {
-        // One second more, because expiry is judged in whole seconds.
-        let seconds = i64::from(lock.duration_seconds) + 1;
-        lock.renewed_at.0.checked_add(SignedDuration::from_secs(seconds)).ok()
-    });
-    let begin = not_before(task).into_iter().chain(free_at).max();
-    match begin.filter(|at| *at > now) {
-        Some(at) => Step::Wait(at),
-        None => Step::Work(task.clone()),
+    match task.earliest_begin().max(locked_until(server, holder, now)).filter(|at| *at > now) {
+        Some(at) => NextAction::RequeueAt(at),
+        None => NextAction::RunTask(task.clone()),
     }
+}
+
+/// When the lock of another holder has expired for certain.
+fn locked_until(server: &Server, holder: &str, now: Timestamp) -> Option<Timestamp> {
+    let lock = server.lock().filter(|lock| lock.holder != holder && !lock.is_expired(now))?;
+    // One second more, because the API's times are whole seconds.
+    lock.expires_at().checked_add(SignedDuration::from_secs(1)).ok()
 }

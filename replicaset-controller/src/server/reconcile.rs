@@ -1,4 +1,4 @@
-//! One look at a Server for everything that is a short write: acknowledgements, gates, and the object's end.
+//! The reconcile of a Server for everything that takes one short write: acknowledgements, gates, and the object's end.
 
 use std::time::Duration;
 
@@ -6,79 +6,89 @@ use berth_core::{
     api::{Report, Server},
     protocol::StatusWrite,
 };
-use berth_runtime::{CallError as Error, WriteError, until};
-use kube::{ResourceExt as _, runtime::controller::Action};
+use berth_runtime::{ApiError, requeue_after};
+use kube::runtime::controller::Action;
 
 use super::{
-    Servers,
-    gates::{self, Verdict},
+    gates::{self, GateSettlement},
     object,
-    plan::Step,
+    plan::NextAction,
+    reconciler::ServerReconciler,
     retry,
 };
 
-/// How soon a write that met an outdated Server is tried again, should the cache not learn of anything newer.
-const STALE: Duration = Duration::from_secs(1);
-/// How soon to look again at a Server whose task will acknowledge its declaration.
-const AT_WORK: Duration = Duration::from_secs(5);
-/// How soon to look again at a Server's set that is not (yet) what Approvals were given for.
-const SET: Duration = Duration::from_secs(30);
+/// After a write that met a changed Server: usually the cache shows the change before, and the Server is reconciled then.
+const AFTER_STALE_WRITE: Duration = Duration::from_secs(1);
+/// While a task of the Server runs: its report normally acknowledges the declaration, but may be refused or never come.
+const WHILE_TASK_RUNS: Duration = Duration::from_secs(5);
+/// While the Server's set is not, or not yet, in the generation that an Approval names: Servers are not reconciled when
+/// their set changes.
+const WHILE_SET_DIFFERS: Duration = Duration::from_secs(30);
 
-impl Servers {
-    /// Looks at a Server.
-    pub async fn reconcile(&self, server: &Server) -> Result<Action, Error> {
-        let at_work = self.is_at_work(server);
-        match self.next(server, at_work) {
-            Step::Delete => object::delete(&self.ctx, server).await.map(|()| Action::await_change()),
-            Step::Release => object::release(&self.ctx, server).await.map(|()| Action::await_change()),
-            Step::Acknowledge => self.write(server, StatusWrite::new(server).acknowledge()).await,
-            Step::Gate(verdict) => self.pass_on(server, verdict).await,
-            Step::AskSet => self.ask_set(server, if at_work { AT_WORK } else { SET }).await,
-            Step::Wait(at) => Ok(Action::requeue(until(at, self.ctx.clock.now()))),
-            Step::Rest if at_work => Ok(Action::requeue(AT_WORK)),
-            Step::Rest => self.retry_for_class(server).await,
-            Step::Begin | Step::Work(_) => Ok(Action::await_change()),
+impl ServerReconciler {
+    /// Reconciles a Server.
+    ///
+    /// # Errors
+    /// When a call of the API server fails.
+    pub async fn reconcile(&self, server: &Server) -> Result<Action, ApiError> {
+        let runs_task = self.running.contains(server);
+        match self.next_action(server, runs_task) {
+            NextAction::DeleteObject => object::delete(&self.ctx, server).await.map(|()| Action::await_change()),
+            NextAction::RemoveFinalizer => {
+                object::remove_finalizer(&self.ctx, server).await.map(|()| Action::await_change())
+            }
+            NextAction::Acknowledge => {
+                let write = StatusWrite::new(server).acknowledge();
+                requeue_if_stale(self.ctx.write_status(server, write).await.map(drop))
+            }
+            NextAction::SettleGate(settlement) => self.settle_gate(server, settlement).await,
+            NextAction::ReadSet => self.settle_gate_by_set(server, runs_task).await,
+            NextAction::RequeueAt(at) => Ok(Action::requeue(requeue_after(at, self.ctx.clock.now()))),
+            NextAction::AwaitChange if runs_task => Ok(Action::requeue(WHILE_TASK_RUNS)),
+            NextAction::AwaitChange => self.retry_for_changed_class(server).await,
+            // The controller of tasks does these: see `run_tasks`.
+            NextAction::ClaimFirstTask | NextAction::RunTask(_) => Ok(Action::await_change()),
         }
     }
 
-    async fn ask_set(&self, server: &Server, again: Duration) -> Result<Action, Error> {
-        let approvals = self.approvals.store().state();
-        match gates::verdict_of_set(&self.ctx.client, server, approvals.iter().map(AsRef::as_ref)).await? {
-            Some(verdict) => self.pass_on(server, verdict).await,
-            // What was decided may be about what the set is going to be, and nobody tells a Server of its set.
-            None => Ok(Action::requeue(again)),
+    async fn settle_gate_by_set(&self, server: &Server, runs_task: bool) -> Result<Action, ApiError> {
+        let approvals = self.approvals();
+        let approvals = approvals.iter().map(AsRef::as_ref);
+        match gates::settlement_by_current_set(&self.ctx.client, server, approvals).await? {
+            Some(settlement) => self.settle_gate(server, settlement).await,
+            None if runs_task => Ok(Action::requeue(WHILE_TASK_RUNS)),
+            None => Ok(Action::requeue(WHILE_SET_DIFFERS)),
         }
     }
 
-    async fn pass_on(&self, server: &Server, verdict: Verdict) -> Result<Action, Error> {
+    async fn settle_gate(&self, server: &Server, settlement: GateSettlement) -> Result<Action, ApiError> {
+        let task_id = settlement.task_id;
         let report = Report {
-            task_id: verdict.task_id,
+            task_id,
             holder: self.ctx.holder.clone(),
-            outcome: verdict.outcome,
-            message: verdict.message,
+            outcome: settlement.outcome,
+            message: settlement.message,
             retry_after_seconds: None,
         };
-        self.write(server, StatusWrite::new(server).report(report)).await
+        let written = self.ctx.write_status(server, StatusWrite::new(server).report(report)).await;
+        requeue_if_stale(written.map(|newer| self.ctx.publish_if_failed(&newer, task_id)))
     }
 
-    /// Tries again what failed, if the Server's class has changed since then.
-    async fn retry_for_class(&self, server: &Server) -> Result<Action, Error> {
+    /// Requests another attempt at a failed task if the Server's class has changed since the task began.
+    async fn retry_for_changed_class(&self, server: &Server) -> Result<Action, ApiError> {
         let class = self.classes.get(&server.spec.machine.class_name);
-        if let Some(request) = class.and_then(|class| retry::wanted(server, &class)) {
-            tracing::info!(server = server.name_any(), reason = request.reason, "trying again");
-            object::retry(&self.ctx, server, &request).await?;
+        if let Some(request) = class.and_then(|class| retry::after_class_change(server, &class)) {
+            tracing::info!(server = server.name(), reason = request.reason, "requesting another attempt");
+            object::request_retry(&self.ctx, server, &request).await?;
         }
         Ok(Action::await_change())
     }
+}
 
-    pub(super) async fn write(&self, server: &Server, write: StatusWrite) -> Result<Action, Error> {
-        match self.ctx.write(server, write).await {
-            Ok(after) => {
-                self.report_failures(server, &after);
-                Ok(Action::await_change())
-            }
-            Err(WriteError::Stale { .. }) => Ok(Action::requeue(STALE)),
-            Err(error) => Err(error.into()),
-        }
+fn requeue_if_stale(written: Result<(), ApiError>) -> Result<Action, ApiError> {
+    match written {
+        Ok(()) => Ok(Action::await_change()),
+        Err(error) if error.is_stale() => Ok(Action::requeue(AFTER_STALE_WRITE)),
+        Err(error) => Err(error),
     }
 }

@@ -1,30 +1,25 @@
-//! Another try of what failed, once its cause may be repaired: the Server's class has changed.
+//! Another attempt at a failed task when its cause may have been repaired: the Server's class has changed.
 
-use berth_core::{
-    api::{MachineClass, Request, Server, TaskKind},
-    lifecycle::blocking_failures,
-};
+use berth_core::api::{MachineClass, Request, Server, TaskKind};
 use berth_runtime::changed_at;
 
-/// A request to try the Server's failed task again, if its class has changed since the task was begun. At most one for
-/// each generation of the class, and none after a person has refused a gate.
+/// A request for another attempt at the Server's failed task, if its class has changed since the task began. At most one
+/// for each generation of the class, and none after a person has refused a gate.
 ///
-/// Compared is with the begin of the first attempt, not with the end of the last: a class that is repaired during an
-/// attempt, which then still fails, would be overlooked.
-#[must_use]
-pub fn wanted(server: &Server, class: &MachineClass) -> Option<Request> {
-    let failures = blocking_failures(server);
+/// The change is compared with the begin of the first attempt and not with the end of the last one: otherwise a class that
+/// is repaired during an attempt that still fails would bring no other attempt.
+pub(super) fn after_class_change(server: &Server, class: &MachineClass) -> Option<Request> {
+    let failures = server.blocking_failures();
     if failures.iter().any(|task| task.kind == TaskKind::Gate) {
         return None;
     }
-    let failed = failures.into_iter().find(|task| is_about_the_class(task.kind))?;
+    let failed = failures.into_iter().find(|task| depends_on_class(task.kind))?;
     let begun = failed.started_at.as_ref().or(failed.finished_at.as_ref())?.0;
     if changed_at(class)? < begun {
         return None;
     }
-    let metadata = &class.metadata;
-    let (name, generation) = (metadata.name.as_deref()?, metadata.generation?);
-    let id = format!("class-{}-{generation}", metadata.uid.as_deref()?);
+    let generation = class.metadata.generation?;
+    let id = format!("class-{}-{generation}", class.uid());
     let used = [
         server.spec.retry.as_ref().map(|retry| &retry.id),
         server.status.as_ref().and_then(|status| status.observed_retry.as_ref()),
@@ -32,12 +27,13 @@ pub fn wanted(server: &Server, class: &MachineClass) -> Option<Request> {
     if used.contains(&Some(&id)) {
         return None;
     }
-    let reason = format!("MachineClass {name} has changed (generation {generation}) since {} failed", failed.kind);
+    let (name, kind) = (class.name(), failed.kind);
+    let reason = format!("MachineClass {name} has changed (generation {generation}) since {kind} failed");
     Some(Request { id, reason, by: None, at: None })
 }
 
-/// Whether what the class says can make the task fail.
-fn is_about_the_class(kind: TaskKind) -> bool {
+/// Whether the task can fail because of what the class says.
+fn depends_on_class(kind: TaskKind) -> bool {
     matches!(kind, TaskKind::CreateMachine | TaskKind::RebootMachine | TaskKind::DestroyMachine)
 }
 
@@ -58,7 +54,7 @@ mod tests {
         .unwrap()
     }
 
-    /// Stalled: CreateMachine was begun at 12:00:00 and failed at 12:00:30.
+    /// Stalled: CreateMachine began at 12:00:00 and failed at 12:00:30.
     fn server(change: impl FnOnce(&mut Value)) -> Server {
         let mut value = json!({
             "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
@@ -78,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_that_changed_after_the_begin_brings_one_more_try() {
+    fn a_class_that_changed_after_the_task_began_brings_another_attempt() {
         let stalled = server(|_| {});
         for (changed, expected) in [
             ("2026-01-01T11:59:59Z", false),
@@ -86,32 +82,32 @@ mod tests {
             ("2026-01-01T12:00:10Z", true),
             ("2026-01-01T13:00:00Z", true),
         ] {
-            assert_eq!(wanted(&stalled, &class(changed, 2)).is_some(), expected, "{changed}");
+            assert_eq!(after_class_change(&stalled, &class(changed, 2)).is_some(), expected, "{changed}");
         }
-        let request = wanted(&stalled, &class("2026-01-01T13:00:00Z", 2)).unwrap();
+        let request = after_class_change(&stalled, &class("2026-01-01T13:00:00Z", 2)).unwrap();
         assert_eq!(request.reason, "MachineClass small has changed (generation 2) since CreateMachine failed");
         assert!(request.id.len() <= 63 && request.id.ends_with("-2"), "{}", request.id);
     }
 
     #[test]
-    fn one_generation_brings_one_try() {
+    fn one_generation_of_a_class_brings_one_attempt() {
         let changed = class("2026-01-01T13:00:00Z", 2);
-        let id = wanted(&server(|_| {}), &changed).unwrap().id;
+        let id = after_class_change(&server(|_| {}), &changed).unwrap().id;
         let asked = server(|v| v["spec"]["retry"] = json!({"id": id}));
-        assert_eq!(wanted(&asked, &changed), None);
+        assert_eq!(after_class_change(&asked, &changed), None);
         let tried = server(|v| {
             v["spec"]["retry"] = json!({"id": "by-ann"});
             v["status"]["observedRetry"] = id.clone().into();
         });
-        assert_eq!(wanted(&tried, &changed), None);
-        assert!(wanted(&tried, &class("2026-01-01T13:00:00Z", 3)).is_some());
+        assert_eq!(after_class_change(&tried, &changed), None);
+        assert!(after_class_change(&tried, &class("2026-01-01T13:00:00Z", 3)).is_some());
     }
 
     #[test]
-    fn what_the_class_has_no_part_in_stays_as_it_is() {
+    fn nothing_is_retried_that_does_not_depend_on_the_class() {
         let changed = class("2026-01-01T13:00:00Z", 2);
         let running = server(|v| v["status"]["tasks"][0]["phase"] = "Running".into());
-        assert_eq!(wanted(&running, &changed), None);
+        assert_eq!(after_class_change(&running, &changed), None);
         let gate = server(|v| {
             v["spec"]["gates"] = json!([{"before": "CreateMachine"}]);
             let task = &mut v["status"]["tasks"][0];
@@ -120,7 +116,7 @@ mod tests {
             let planned = berth_core::lifecycle::plan(&plain, berth_core::api::State::Initializing);
             v["status"]["tasks"][0]["digest"] = planned[0].digest.clone().into();
         });
-        assert_eq!(blocking_failures(&gate).len(), 1, "the gate was refused");
-        assert_eq!(wanted(&gate, &changed), None);
+        assert_eq!(gate.blocking_failures().len(), 1, "the gate was refused");
+        assert_eq!(after_class_change(&gate, &changed), None);
     }
 }

@@ -1,20 +1,15 @@
-//! VMReplicaSets: [`reconcile`] looks at one, [`plan`] says what is to be done about it, and [`status`] what is true of it.
+//! VMReplicaSets. [`reconcile`] leads through it: what is known (`observe`) and the objects give a [`plan`], whose ledgers are
+//! written with the [`status`], and which is then carried out (`apply`).
 
-mod approvals;
-pub mod births;
-pub mod drifted;
-pub mod environment;
-pub mod failover;
-pub mod index;
-mod live;
+mod apply;
+pub mod creation_batch;
+pub mod drift_repair;
 pub mod machines;
-pub mod members;
-pub mod pace;
+mod observe;
 pub mod plan;
 pub mod reconcile;
-pub mod replace;
-pub mod roll;
-pub mod room;
-pub mod scale;
+pub mod server_index;
 pub mod status;
-pub mod victims;
+pub mod template;
+mod template_patch;
+mod writes;

@@ -1,128 +1,92 @@
-//! One look at a VMReplicaSet.
+//! The reconcile of a VMReplicaSet: observe, plan, write what is going to be done, do it.
 //!
-//! What the cache shows decides whether there may be anything to do. What is done is decided on the set and its Servers
-//! as read from the API server, in this order, and guarded by the set's `resourceVersion`.
+//! The cache decides only whether there may be anything to do. What is done is planned on the set and its Servers as read from
+//! the API server, in this order, and guarded by the set's `resourceVersion`.
 
-mod fail_over;
+use std::{sync::Arc, time::Duration};
 
-use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
-
-use berth_core::{
-    api::{Server, VMReplicaSet, VMReplicaSetStatus},
-    budget,
-};
-use berth_runtime::{CallError as Error, Context, EventType, reference, until};
-use futures::{StreamExt as _, TryStreamExt as _, stream, stream::FuturesUnordered};
+use berth_core::api::{Server, VMReplicaSet, VMReplicaSetStatus};
+use berth_runtime::{ApiError, Context, EventType, ListedServer, reference, requeue_after};
 use k8s_openapi::jiff::Timestamp;
-use kube::{ResourceExt as _, runtime::controller::Action};
+use kube::runtime::controller::Action;
 use tokio::time::Instant;
 
 use super::{
-    births::Births,
-    drifted::{self, Drifts},
-    failover,
-    live::{Created, Listed, Live},
-    machines::{Machines, NoMachines},
-    plan::{self, Facts, Ledgers, Limits, Plan},
-    status,
+    apply::Applier,
+    creation_batch::CreationBatches,
+    drift_repair::DriftReports,
+    machines::{MachineSource, NoMachines},
+    observe::{Observed, SetMemories},
+    plan::{Plan, PlanInput, SetLedgers, SetLimits, plan},
+    status::{news, next_change, status},
+    writes::SetWrites,
 };
 
-/// The status, which has the ledgers, is written at most this often while things change. The first change is written at
-/// once.
+/// The status, which holds the ledgers, is written at most this often while things change: often enough for people to watch.
+/// The first change is written at once.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// How soon a write is tried again that met a set which somebody else has written.
+/// How soon a write is tried again after somebody else has written the set: the cache needs a moment to show it.
 const CONFLICT: Duration = Duration::from_millis(100);
-/// How old a look at the set may be when a Server is created because of it.
-const FRESH: Duration = Duration::from_millis(250);
-/// How many calls of one kind run at once, other than creations.
-const CALLS: usize = 16;
 
 /// Reconciles VMReplicaSets.
-pub struct Sets {
+pub struct SetReconciler {
     ctx: Context,
-    limits: Limits,
-    machines: Arc<dyn Machines>,
-    drifts: Arc<dyn Drifts>,
-    memory: Mutex<HashMap<String, Memory>>,
-    births: Births,
+    limits: SetLimits,
+    machines: Arc<dyn MachineSource>,
+    drifts: Arc<dyn DriftReports>,
+    memories: SetMemories,
+    batches: CreationBatches,
 }
 
-/// What is remembered of a set; nothing is lost with it.
-#[derive(Default)]
-struct Memory {
-    /// Before this, nothing is written.
-    next_write: Option<Instant>,
-    /// Names that belong to somebody else's Servers.
-    taken: BTreeSet<String>,
-    drift: drifted::Seen,
-    /// Servers of which the provider did not say what became of their machines: why not, and until when that counts.
-    silent: HashMap<String, (String, Timestamp)>,
-}
-
-/// What is known before the set and its Servers are read.
-struct Known {
-    taken: BTreeSet<String>,
-    drift: drifted::Known,
-    silent: failover::Silent,
-    /// When there is something to look at again because of drift, or of a provider that did not answer.
-    wake: Option<Timestamp>,
-}
-
-impl Sets {
-    /// Keeps to these limits, asks `machines` whether machines can be had, and has repaired what `drifts` has found.
+impl SetReconciler {
+    /// Keeps to these limits, asks `machines` whether machines can be created, and has the drift repaired that `drifts` found.
     #[must_use]
-    pub fn new(ctx: Context, limits: Limits, machines: Arc<dyn Machines>, drifts: Arc<dyn Drifts>) -> Self {
-        Self { ctx, limits, machines, drifts, memory: Mutex::default(), births: Births::default() }
+    pub fn new(
+        ctx: Context,
+        limits: SetLimits,
+        machines: Arc<dyn MachineSource>,
+        drifts: Arc<dyn DriftReports>,
+    ) -> Self {
+        let (memories, batches) = (SetMemories::default(), CreationBatches::default());
+        Self { ctx, limits, machines, drifts, memories, batches }
     }
 
-    /// Of which sets Servers are being created.
+    /// The batches of Servers that this process creates.
     #[must_use]
-    pub fn births(&self) -> Births {
-        self.births.clone()
+    pub fn batches(&self) -> CreationBatches {
+        self.batches.clone()
     }
 
-    /// Looks at a set, whose Servers the cache shows to be these.
-    pub async fn reconcile(&self, set: &VMReplicaSet, servers: &[&Server]) -> Result<Action, Error> {
+    /// Reconciles a set whose Servers, by the cache, are these.
+    ///
+    /// # Errors
+    /// When a call to the API server fails.
+    pub async fn reconcile(&self, set: &VMReplicaSet, servers: &[&Server]) -> Result<Action, ApiError> {
         if set.metadata.deletion_timestamp.is_some() {
-            self.memory().remove(&uid(set));
+            self.memories.forget(set);
             return Ok(Action::await_change());
         }
         let now = self.ctx.clock.now();
-        let known = self.known(set, servers, now);
-        let (plan, no_machines) = self.plan(set, servers, &known, now).await;
-        let wanted = status::status(set, servers, &plan, now);
-        let is_written = set.status.as_ref() == Some(&wanted);
-        if plan.is_done() && is_written {
-            let look_again = no_machines.map(|problem| problem.look_again());
-            let changes = status::next_change(set, servers, now).into_iter().chain(plan.wake).chain(known.wake).min();
-            let wait = look_again.into_iter().chain(changes.map(|at| until(at, now))).min();
-            return Ok(wait.map_or_else(Action::await_change, Action::requeue));
+        let observed = self.memories.observe(set, servers, &*self.drifts, now);
+        let (plan, no_machines) = self.plan(set, servers, &observed, now).await;
+        let wanted = status(set, servers, &plan, now);
+        if plan.has_no_action() && set.status.as_ref() == Some(&wanted) {
+            let changes = next_change(set, servers, now).into_iter().chain(plan.requeue_at).chain(observed.requeue_at);
+            let changes = changes.min().map(|at| requeue_after(at, now));
+            let class = no_machines.map(|problem| problem.requeue_after());
+            return Ok(class.into_iter().chain(changes).min().map_or_else(Action::await_change, Action::requeue));
         }
-        if let Some(wait) = self.wait(set) {
+        if let Some(wait) = self.memories.write_allowed_in(set) {
             return Ok(Action::requeue(wait));
         }
-        let live = Live::new(&self.ctx, &set.namespace().unwrap_or_default());
-        // Ledgers are never written because of what a cache shows, not even what has left them.
-        let wait = if plan.is_done() && plan.ledgers == Ledgers::of(set) {
-            self.write(&live, set, &wanted).await?
+        let writes = SetWrites::new(&self.ctx, set.namespace());
+        // Ledgers are never written because of what a cache shows, not even what leaves them.
+        let requeue_after = if plan.has_no_action() && plan.ledgers == SetLedgers::of(set) {
+            self.write_status(&writes, set, &wanted).await?
         } else {
-            self.act(&live, set, servers, &known).await?
+            self.act(&writes, set, servers, &observed).await?
         };
-        Ok(wait.map_or_else(Action::await_change, Action::requeue))
-    }
-
-    fn known(&self, set: &VMReplicaSet, servers: &[&Server], now: Timestamp) -> Known {
-        let mut memory = self.memory();
-        let memory = memory.entry(uid(set)).or_default();
-        let drift = memory.drift.look(set, servers, now, |server| self.drifts.is_drifted(server));
-        memory.silent.retain(|_, (_, until)| *until > now);
-        let silent = memory.silent.iter().map(|(name, (why, _))| (name.clone(), why.clone())).collect();
-        let wake = memory.drift.wake(&drift).into_iter().chain(memory.silent.values().map(|(_, until)| *until)).min();
-        Known { taken: memory.taken.clone(), wake, drift, silent }
+        Ok(requeue_after.map_or_else(Action::await_change, Action::requeue))
     }
 
     /// The plan, and why it does without machines, if it would need some.
@@ -130,167 +94,99 @@ impl Sets {
         &self,
         set: &VMReplicaSet,
         servers: &[&'a Server],
-        known: &Known,
+        observed: &Observed,
         now: Timestamp,
     ) -> (Plan<'a>, Option<NoMachines>) {
-        let Known { taken, drift, silent, .. } = known;
-        let facts = Facts { now, taken, limits: self.limits, no_machines: None, drift, silent };
-        let plan = plan::plan(set, servers, facts);
-        if !plan.needs_machines() {
-            return (plan, None);
+        let input = PlanInput {
+            set,
+            servers,
+            now,
+            limits: self.limits,
+            foreign_names: &observed.foreign_names,
+            no_machines: None,
+            drift: &observed.drift,
+            unresponsive: &observed.unresponsive,
+        };
+        let with_machines = plan(input);
+        if !with_machines.needs_machines() {
+            return (with_machines, None);
         }
-        match self.machines.usable(&set.spec.template.spec.machine.class_name).await {
-            Ok(()) => (plan, None),
-            Err(problem) => {
-                let plan = plan::plan(set, servers, Facts { no_machines: Some(&problem), ..facts });
-                (plan, Some(problem))
-            }
+        match self.machines.check(set).await {
+            Ok(()) => (with_machines, None),
+            Err(problem) => (plan(PlanInput { no_machines: Some(&problem), ..input }), Some(problem)),
         }
     }
 
-    /// Decides anew on what the API server has, enters it, and does it. Says when to look again.
+    /// Plans again on what the API server has, writes the ledgers, and acts. Says when to reconcile again.
     async fn act(
         &self,
-        live: &Live<'_>,
-        known_set: &VMReplicaSet,
+        writes: &SetWrites<'_>,
+        cached_set: &VMReplicaSet,
         cached: &[&Server],
-        known: &Known,
-    ) -> Result<Option<Duration>, Error> {
-        let Some(set) = live.set(known_set).await? else { return Ok(None) };
-        let seen = Instant::now();
-        let servers = live.servers(&set, cached).await?;
-        let servers: Vec<&Server> = servers.iter().map(Listed::server).collect();
+        observed: &Observed,
+    ) -> Result<Option<Duration>, ApiError> {
+        let Some(set) = writes.api.get_again(cached_set).await? else { return Ok(None) };
+        let read_at = Instant::now();
+        let servers = writes.api.list_servers(&set, cached).await?;
+        let servers: Vec<&Server> = servers.iter().map(ListedServer::server).collect();
         let now = self.ctx.clock.now();
-        let (plan, _) = self.plan(&set, &servers, known, now).await;
-        let wanted = status::status(&set, &servers, &plan, now);
-        if plan.ledgers == Ledgers::of(&set) {
-            // Without a write nothing has shown yet that the ledger was still this one when the Servers were listed: a name
-            // of it may have been given to another Server since.
-            let still = live.set(&set).await?;
-            if still.is_none_or(|newer| newer.metadata.resource_version != set.metadata.resource_version) {
-                self.pause_writes(&set, CONFLICT);
-                return Ok(Some(CONFLICT));
-            }
-            self.pause_writes(&set, STATUS_INTERVAL);
-        } else if let Some(again) = self.write(live, &set, &wanted).await? {
-            return Ok(Some(again));
+        let (plan, _) = self.plan(&set, &servers, observed, now).await;
+        if let Some(requeue_after) = self.enter(writes, &set, &servers, &plan, now).await? {
+            return Ok(Some(requeue_after));
         }
-        self.fail_over(live, &set, &servers, &plan.failover).await?;
-        self.carry_out(live, &set, &plan, seen).await?;
-        // The status follows when the cache has seen what was done; asked for all the same, should it have been nothing
-        // that a cache could see.
+        let applier = Applier {
+            ctx: &self.ctx,
+            writes,
+            set: &set,
+            memories: &self.memories,
+            machines: &*self.machines,
+            drifts: &*self.drifts,
+            batches: &self.batches,
+            max_creating: self.limits.creating,
+        };
+        applier.apply(&servers, &plan, read_at).await?;
+        // The status follows when the cache has seen what was done; asked for anyway, in case the cache can see nothing of it.
         Ok(Some(STATUS_INTERVAL))
     }
 
-    async fn carry_out(
+    /// Writes the ledgers of the plan, or makes sure that they are what the set already holds. Says when to try again if
+    /// somebody else has written the set in the meantime.
+    async fn enter(
         &self,
-        live: &Live<'_>,
+        writes: &SetWrites<'_>,
         set: &VMReplicaSet,
+        servers: &[&Server],
         plan: &Plan<'_>,
-        seen: Instant,
-    ) -> Result<(), Error> {
-        let is_early = |server: &Server| plan.is_slow && !budget::is_ready(server);
-        all(plan.retire.iter().map(|server| live.delete(server, false)).collect()).await?;
-        all(plan.replace.iter().map(|server| live.delete(server, is_early(server))).collect()).await?;
-        all(plan.touch.iter().map(|server| live.touch(set, server, is_early(server))).collect()).await?;
-        for server in &plan.repair {
-            let now = self.ctx.clock.now();
-            self.memory().entry(uid(set)).or_default().drift.ask(&server.name_any(), now);
-            self.drifts.report(server);
+        now: Timestamp,
+    ) -> Result<Option<Duration>, ApiError> {
+        if plan.ledgers != SetLedgers::of(set) {
+            return self.write_status(writes, set, &status(set, servers, plan, now)).await;
         }
-        self.create(live, set, &plan.create, seen).await
-    }
-
-    /// Creates the Servers: first one, and with every one that goes well one more at once, so that what is wrong with one
-    /// is not tried with all. A look at the set that becomes old is taken anew meanwhile, so that a name that has been
-    /// given up since then is not used.
-    async fn create(
-        &self,
-        live: &Live<'_>,
-        set: &VMReplicaSet,
-        names: &[String],
-        mut seen: Instant,
-    ) -> Result<(), Error> {
-        let mut left: VecDeque<&String> = names.iter().collect();
-        let _under_way = self.births.of(set);
-        let (mut window, mut calls, mut looks) = (1, FuturesUnordered::new(), FuturesUnordered::new());
-        loop {
-            if !left.is_empty() && looks.is_empty() && seen.elapsed() > FRESH / 2 {
-                looks.push(async { (Instant::now(), live.creating(set).await) });
-            }
-            while calls.len() < window
-                && seen.elapsed() <= FRESH
-                && let Some(name) = left.pop_front()
-            {
-                calls.push(async move { (name, live.create(set, name).await) });
-            }
-            tokio::select! {
-                biased;
-                Some((asked, creating)) = looks.next(), if !left.is_empty() => {
-                    let creating = creating?;
-                    left.retain(|name| creating.contains(*name));
-                    seen = asked;
-                }
-                Some((name, created)) = calls.next() => match created {
-                    Ok(Created::Ours) => window = (window + 1).min(self.limits.creating),
-                    Ok(Created::Taken) => self.remember_taken(set, name),
-                    Err(error) => {
-                        let note = error.to_string();
-                        self.ctx.events.publish(&reference(set), EventType::Warning, "CreationFailed", note);
-                        // Those that are under way may still become Servers; their names are entered.
-                        calls.collect::<Vec<_>>().await;
-                        return Err(error);
-                    }
-                },
-                else => return Ok(()),
-            }
-        }
-    }
-
-    fn remember_taken(&self, set: &VMReplicaSet, name: &str) {
-        let note = format!("the name {name} belongs to a Server that is not this set's: another ordinal is used");
-        self.ctx.events.publish(&reference(set), EventType::Warning, "NameTaken", note);
-        self.memory().entry(uid(set)).or_default().taken.insert(name.to_owned());
-    }
-
-    /// Writes the status. Says when to try again if somebody else has written it in the meantime.
-    async fn write(
-        &self,
-        live: &Live<'_>,
-        set: &VMReplicaSet,
-        wanted: &VMReplicaSetStatus,
-    ) -> Result<Option<Duration>, Error> {
-        self.pause_writes(set, STATUS_INTERVAL);
-        if !live.write_status(set, wanted).await? {
-            self.pause_writes(set, CONFLICT);
+        // Without a write nothing has shown yet that the ledger was still this one when the Servers were listed: a name of it
+        // may have been given to another Server since.
+        if !writes.api.is_unchanged(set).await? {
+            self.memories.pause_writes(set, CONFLICT);
             return Ok(Some(CONFLICT));
         }
-        for (reason, note) in status::news(set.status.as_ref(), wanted) {
+        self.memories.pause_writes(set, STATUS_INTERVAL);
+        Ok(None)
+    }
+
+    /// Writes the status. Says when to try again if somebody else has written the set in the meantime.
+    async fn write_status(
+        &self,
+        writes: &SetWrites<'_>,
+        set: &VMReplicaSet,
+        wanted: &VMReplicaSetStatus,
+    ) -> Result<Option<Duration>, ApiError> {
+        self.memories.pause_writes(set, STATUS_INTERVAL);
+        if !writes.api.swap_status(set, wanted).await? {
+            self.memories.pause_writes(set, CONFLICT);
+            return Ok(Some(CONFLICT));
+        }
+        for (reason, note) in news(set.status.as_ref(), wanted) {
             self.ctx.events.publish(&reference(set), EventType::Warning, &reason, note);
         }
         Ok(None)
     }
-
-    /// How long nothing may be written yet.
-    fn wait(&self, set: &VMReplicaSet) -> Option<Duration> {
-        let next = self.memory().get(&uid(set)).and_then(|m| m.next_write)?;
-        Some(next.saturating_duration_since(Instant::now())).filter(|wait| !wait.is_zero())
-    }
-
-    fn pause_writes(&self, set: &VMReplicaSet, pause: Duration) {
-        self.memory().entry(uid(set)).or_default().next_write = Some(Instant::now() + pause);
-    }
-
-    fn memory(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn uid(set: &VMReplicaSet) -> String {
-    set.uid().unwrap_or_default()
-}
-
-/// Waits for the calls, a few of them at once; after the first failure no more are begun.
-async fn all(calls: Vec<impl Future<Output = Result<(), Error>>>) -> Result<(), Error> {
-    stream::iter(calls).buffer_unordered(CALLS).try_collect::<()>().await
 }

@@ -1,8 +1,8 @@
-//! One person's decision for all Servers of a set.
+//! One Approval for all Servers of a set.
 
 use berth_core::api::{Approval, Outcome, Server};
-use kube::{Api, ResourceExt as _, api::PostParams};
-use replicaset_controller::server::gates::verdict_of_set;
+use kube::{Api, api::PostParams};
+use replicaset_controller::server::gates::settlement_by_current_set;
 use serde_json::{Value, json};
 
 use super::lab::Lab;
@@ -42,7 +42,7 @@ pub(crate) async fn one_approval_settles_the_gates_of_a_whole_scale_out(lab: &La
     lab.until(&controller, "gated", |_, servers| servers.len() == 2).await;
     lab.change("gated", json!({"replicas": 4})).await;
     lab.until(&controller, "gated", |_, servers| servers.len() == 4).await;
-    let (set, servers) = lab.look("gated").await;
+    let (set, servers) = lab.read("gated").await;
     let generation = set.metadata.generation.unwrap();
     let target = json!({"kind": "VMReplicaSet", "name": "gated", "generation": generation});
     let create = approve(lab, approval("scale-out", &target, Some("CreateMachine"))).await.unwrap();
@@ -50,22 +50,22 @@ pub(crate) async fn one_approval_settles_the_gates_of_a_whole_scale_out(lab: &La
 
     let client = lab.control_plane.service_account_client("berth-system", "replicaset-controller").await.unwrap();
     let decide = async |server: &Server, gate: &str| {
-        verdict_of_set(&client, &at_gate(server, gate), [&create, &release].into_iter()).await.unwrap()
+        settlement_by_current_set(&client, &at_gate(server, gate), [&create, &release].into_iter()).await.unwrap()
     };
     for server in &servers {
-        let verdict = decide(server, "CreateMachine").await;
-        let is_younger = ["gated-2", "gated-3"].contains(&server.name_any().as_str());
-        assert_eq!(verdict.is_some(), is_younger, "the first two were created for another generation");
-        if let Some(verdict) = verdict {
-            assert_eq!((verdict.task_id, verdict.outcome), (1, Outcome::Succeeded));
+        let settlement = decide(server, "CreateMachine").await;
+        let is_younger = ["gated-2", "gated-3"].contains(&server.name());
+        assert_eq!(settlement.is_some(), is_younger, "the first two were created for another generation");
+        if let Some(settlement) = settlement {
+            assert_eq!((settlement.task_id, settlement.outcome), (1, Outcome::Succeeded));
             let said = format!("approved by ann for VMReplicaSet gated, generation {generation}: budget granted");
-            assert_eq!(verdict.message, said);
+            assert_eq!(settlement.message, said);
         }
         assert!(decide(server, "ReleaseTraffic").await.is_some(), "the set is at this generation");
-        assert!(decide(server, "DeployApp").await.is_none(), "nobody has decided about that");
+        assert!(decide(server, "DeployApp").await.is_none(), "no Approval names that gate");
     }
 
-    // Whatever a cache still shows: the set is another one now, but for what was created before.
+    // The set has another generation now, whatever a cache still shows; Servers that were created before keep theirs.
     lab.change("gated", json!({"minReadySeconds": 5})).await;
     for server in &servers[2..] {
         assert!(decide(server, "ReleaseTraffic").await.is_none());

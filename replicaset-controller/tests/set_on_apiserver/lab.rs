@@ -1,12 +1,8 @@
 //! A real kube-apiserver with Berth's types, and copies of the controller.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use berth_control_plane::{ControlPlane, Options};
+use berth_control_plane::{ControlPlane, ControlPlaneOptions};
 use berth_core::{
     api::{Executor, Server, VMReplicaSet},
     identity::Identities,
@@ -17,30 +13,30 @@ use futures::{
     future::{self, BoxFuture},
 };
 use kube::{
-    Api, ResourceExt as _,
+    Api,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
+use parking_lot::Mutex;
 use replicaset_controller::set::{
-    drifted::NoDrifts,
-    machines::{Found, Machines, NoMachines},
-    members::is_own,
-    plan::Limits,
-    reconcile::Sets,
+    drift_repair::NoDriftReports,
+    machines::{MachineAtProvider, MachineSource, NoMachines},
+    plan::SetLimits,
+    reconcile::SetReconciler,
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-/// Where machines come from: nowhere while there is a problem.
+/// A source of machines that has none while there is a problem.
 #[derive(Default)]
 pub(crate) struct Source(pub(crate) Mutex<Option<NoMachines>>);
 
-impl Machines for Source {
-    fn usable<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), NoMachines>> {
-        future::ready(self.0.lock().unwrap().clone().map_or(Ok(()), Err)).boxed()
+impl MachineSource for Source {
+    fn check<'a>(&'a self, _: &'a VMReplicaSet) -> BoxFuture<'a, Result<(), NoMachines>> {
+        future::ready(self.0.lock().clone().map_or(Ok(()), Err)).boxed()
     }
 
-    fn find<'a>(&'a self, _: &'a Server) -> BoxFuture<'a, Result<Found, String>> {
-        future::ready(Ok(Found::Gone)).boxed()
+    fn find<'a>(&'a self, _: &'a Server) -> BoxFuture<'a, Result<MachineAtProvider, String>> {
+        future::ready(Ok(MachineAtProvider::Gone)).boxed()
     }
 }
 
@@ -54,7 +50,7 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) async fn start() -> Self {
-        let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+        let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
         control_plane.install(&deploy, None).await.unwrap();
         let client = control_plane.admin_client();
@@ -63,11 +59,11 @@ impl Lab {
     }
 
     /// A copy of the controller, with the rights that are shipped.
-    pub(crate) async fn controller(&self, instance: &str) -> Sets {
+    pub(crate) async fn controller(&self, instance: &str) -> SetReconciler {
         self.controller_with(instance, Arc::default()).await
     }
 
-    pub(crate) async fn controller_with(&self, instance: &str, machines: Arc<Source>) -> Sets {
+    pub(crate) async fn controller_with(&self, instance: &str, machines: Arc<Source>) -> SetReconciler {
         let account = self.control_plane.service_account_client("berth-system", "replicaset-controller");
         let process = Process::default();
         let context = Context::new(
@@ -82,7 +78,7 @@ impl Lab {
                 lock_duration: Duration::from_secs(30),
             },
         );
-        Sets::new(context, Limits { creating: 50, replicas: 10_000 }, machines, Arc::new(NoDrifts))
+        SetReconciler::new(context, SetLimits { creating: 50, replicas: 10_000 }, machines, Arc::new(NoDriftReports))
     }
 
     pub(crate) async fn create(&self, name: &str, spec: Value) {
@@ -105,26 +101,31 @@ impl Lab {
         self.sets.patch(name, &PatchParams::default(), &patch).await.unwrap();
     }
 
-    /// What a cache that is up to date shows, once the others have cleared away what was to be retired.
-    pub(crate) async fn look(&self, name: &str) -> (VMReplicaSet, Vec<Server>) {
+    /// The set and its Servers, as an up-to-date cache shows them after retired Servers were cleaned up.
+    pub(crate) async fn read(&self, name: &str) -> (VMReplicaSet, Vec<Server>) {
         let set = self.sets.get(name).await.unwrap();
         let all = self.servers.list(&ListParams::default()).await.unwrap().items;
-        let own = all.into_iter().filter(|server| is_own(&set, server));
+        let own = all.into_iter().filter(|server| set.owns(server));
         let (gone, own): (Vec<_>, Vec<_>) = own.partition(|server| server.metadata.deletion_timestamp.is_some());
         for server in gone {
             let finalizers = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-            let released = self.servers.patch(&server.name_any(), &PatchParams::default(), &finalizers).await;
-            // Somebody else may look at the same time.
-            assert!(released.is_ok() || self.servers.get_opt(&server.name_any()).await.unwrap().is_none());
+            let released = self.servers.patch(server.name(), &PatchParams::default(), &finalizers).await;
+            // Another read may run at the same time.
+            assert!(released.is_ok() || self.servers.get_opt(server.name()).await.unwrap().is_none());
         }
         (set, own)
     }
 
     /// Reconciles, with a fresh cache each time, until the condition holds.
-    pub(crate) async fn until(&self, controller: &Sets, name: &str, holds: impl Fn(&VMReplicaSet, &[Server]) -> bool) {
+    pub(crate) async fn until(
+        &self,
+        controller: &SetReconciler,
+        name: &str,
+        holds: impl Fn(&VMReplicaSet, &[Server]) -> bool,
+    ) {
         let deadline = Instant::now() + LIMIT;
         loop {
-            let (set, servers) = self.look(name).await;
+            let (set, servers) = self.read(name).await;
             if holds(&set, &servers) {
                 return;
             }
@@ -139,7 +140,7 @@ impl Lab {
         let status = json!({"status": {
             "state": "Ready", "stateSince": "2026-01-01T00:00:00Z", "observedGeneration": server.metadata.generation,
         }});
-        self.servers.patch_status(&server.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+        self.servers.patch_status(server.name(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     }
 }
 

@@ -1,22 +1,22 @@
-//! Machines that are to be others, and machines that cannot be had.
+//! Machines that have to be replaced, and machines that cannot be created.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use berth_core::{api::Server, conditions};
 use k8s_openapi::api::core::v1::Event;
-use kube::{Api, ResourceExt as _, api::ListParams};
+use kube::{Api, api::ListParams};
 use replicaset_controller::set::machines::NoMachines;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::lab::{LIMIT, Lab, Source};
 
-pub(crate) async fn changed_ones_are_replaced_with_a_surge(lab: &Lab) {
+pub(crate) async fn changed_machines_are_replaced_with_a_surge(lab: &Lab) {
     let (one, other) = (lab.controller("a").await, lab.controller("b").await);
     let strategy = json!({"type": "Replace", "maxSurge": 1, "maxUnavailable": 0});
     lab.create("moved", json!({"replicas": 3, "updateStrategy": strategy})).await;
     lab.until(&one, "moved", |_, servers| servers.len() == 3).await;
-    for server in lab.look("moved").await.1 {
+    for server in lab.read("moved").await.1 {
         lab.make_ready(&server).await;
     }
     lab.change("moved", json!({"template": {"spec": {"machine": {"className": "other"}}}})).await;
@@ -24,7 +24,7 @@ pub(crate) async fn changed_ones_are_replaced_with_a_surge(lab: &Lab) {
     let deadline = Instant::now() + LIMIT;
     let mut seen = BTreeSet::new();
     loop {
-        let (set, servers) = lab.look("moved").await;
+        let (set, servers) = lab.read("moved").await;
         let counts = (servers.iter().filter(|s| !is_new(s)).count(), servers.iter().filter(|s| is_new(s)).count());
         seen.insert(counts);
         assert!(servers.len() <= 4, "one may be there beyond the three: {counts:?}");
@@ -47,7 +47,7 @@ pub(crate) async fn changed_ones_are_replaced_with_a_surge(lab: &Lab) {
     assert!(seen.is_superset(&BTreeSet::from([(3, 0), (3, 1), (2, 1), (2, 2), (1, 3), (0, 3)])), "{seen:?}");
 }
 
-pub(crate) async fn a_strategy_without_room_is_refused(lab: &Lab) {
+pub(crate) async fn a_strategy_without_headroom_is_refused(lab: &Lab) {
     for (strategy, is_allowed) in [
         (json!({"type": "Replace", "maxSurge": 0, "maxUnavailable": 0}), false),
         (json!({"type": "Replace", "maxSurge": "0%", "maxUnavailable": "0%"}), false),
@@ -63,17 +63,20 @@ pub(crate) async fn a_strategy_without_room_is_refused(lab: &Lab) {
                 lab.sets.delete("narrow", &kube::api::DeleteParams::default()).await.unwrap();
             }
             Err(error) => {
-                assert!(!is_allowed && error.to_string().contains("Replace needs room"), "{strategy}: {error}");
+                assert!(
+                    !is_allowed && error.to_string().contains("maxSurge must be at least 1"),
+                    "{strategy}: {error}"
+                );
             }
         }
     }
 }
 
-pub(crate) async fn without_them_a_set_says_so_once(lab: &Lab) {
+pub(crate) async fn a_set_without_machines_reports_it_once(lab: &Lab) {
     let source = Arc::new(Source::default());
     let problem =
-        NoMachines { reason: "ClassNotFound".into(), message: "no MachineClass \"local\"".into(), is_temporary: false };
-    *source.0.lock().unwrap() = Some(problem);
+        NoMachines { reason: "ClassNotFound", message: "no MachineClass \"local\"".into(), is_temporary: false };
+    *source.0.lock() = Some(problem);
     let controller = lab.controller_with("a", source.clone()).await;
     lab.create("barren", json!({"replicas": 2})).await;
     let stalled = |set: &berth_core::api::VMReplicaSet| {
@@ -82,28 +85,28 @@ pub(crate) async fn without_them_a_set_says_so_once(lab: &Lab) {
     };
     lab.until(&controller, "barren", |set, _| stalled(set) == Some(("True".into(), "ClassNotFound".into()))).await;
     for _ in 0..3 {
-        let (set, servers) = lab.look("barren").await;
+        let (set, servers) = lab.read("barren").await;
         assert!(servers.is_empty());
         lab.controller_with("b", source.clone()).await.reconcile(&set, &[]).await.unwrap();
     }
-    assert!(lab.look("barren").await.1.is_empty());
+    assert!(lab.read("barren").await.1.is_empty());
     let events: Api<Event> = Api::default_namespaced(lab.control_plane.admin_client());
     let about = ListParams::default().fields("involvedObject.name=barren,reason=ClassNotFound");
     let deadline = Instant::now() + LIMIT;
-    let told = loop {
-        let told = events.list(&about).await.unwrap().items;
-        if !told.is_empty() {
-            break told;
+    let published = loop {
+        let found = events.list(&about).await.unwrap().items;
+        if !found.is_empty() {
+            break found;
         }
-        assert!(Instant::now() < deadline, "nobody was told");
+        assert!(Instant::now() < deadline, "no Event was published");
         sleep(Duration::from_millis(50)).await;
     };
-    assert_eq!((told.len(), told[0].count), (1, Some(1)), "{told:?}");
-    *source.0.lock().unwrap() = None;
+    assert_eq!((published.len(), published[0].count), (1, Some(1)), "{published:?}");
+    *source.0.lock() = None;
     lab.until(&controller, "barren", |set, servers| {
         servers.len() == 2 && stalled(set).is_some_and(|(status, _)| status == "False")
     })
     .await;
-    let names: Vec<String> = lab.look("barren").await.1.iter().map(Server::name_any).collect();
+    let names: Vec<String> = lab.read("barren").await.1.iter().map(|server| server.name().to_owned()).collect();
     assert_eq!(names, ["barren-0", "barren-1"]);
 }

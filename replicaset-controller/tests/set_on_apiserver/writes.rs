@@ -29,21 +29,21 @@ pub(crate) async fn a_thousand_changing_servers_cost_a_write_per_second(lab: &La
     let before = status_writes(lab).await;
     lab.create("many", json!({"replicas": SERVERS})).await;
     let begun = Instant::now();
-    // The first look creates them all: their names are one entry.
-    let (set, none) = lab.look("many").await;
+    // The first reconcile creates them all: their names are entered by one write.
+    let (set, none) = lab.read("many").await;
     controller.reconcile(&set, &none.iter().collect::<Vec<_>>()).await.unwrap();
     let created = begun.elapsed();
-    let servers = lab.look("many").await.1;
+    let servers = lab.read("many").await.1;
     assert_eq!(servers.len(), SERVERS);
     assert_eq!(status_writes(lab).await - before, 1, "the names of all of them are entered at once");
     println!("{SERVERS} Servers created in {created:?}: {}/s", SERVERS as u128 * 1000 / created.as_millis());
 
     // All become Ready, one by one, and the set is looked at again and again.
     let ready = stream::iter(servers.iter().map(|server| lab.make_ready(server))).buffer_unordered(16).count();
-    let looks = lab.until(&controller, "many", |set, _| {
+    let reconciles = lab.until(&controller, "many", |set, _| {
         set.status.as_ref().is_some_and(|s| s.available_replicas == 1000 && s.creating.is_empty())
     });
-    tokio::join!(ready, looks);
+    tokio::join!(ready, reconciles);
     let seconds = begun.elapsed().as_secs();
     let writes = status_writes(lab).await - before;
     assert!(writes <= seconds + 2, "{writes} writes in {seconds} s");

@@ -1,0 +1,11 @@
+//! Orphans: machines of this cluster that have no Server.
+//!
+//! They are rare, because a Server's object stays until its machine is gone. But a person can abandon a Server, and a provider
+//! can carry out a creation long after its call has timed out and the Server is gone. So the machines of each MachineClass are
+//! compared with the Servers from time to time. Several controllers may do that at once: destroying a machine that is gone
+//! already succeeds.
+
+mod collector;
+mod find;
+
+pub use collector::OrphanCollector;

@@ -1,0 +1,169 @@
+//! What replicaset-controller does next about a Server, on objects that the real life cycle has produced.
+
+use berth_core::{
+    api::{Approval, Claim, EnvironmentFact, MachineFact, MachinePhase, Outcome, Report, Server, State, TaskKind},
+    identity::{Author, Identities},
+    lifecycle::{admit_create, admit_status},
+};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::plan::{FIRST_TASK, NextAction, ThisInstance, next_action};
+
+const ME: &str = "replicaset-controller/a";
+const OTHER: &str = "replicaset-controller/b";
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_000_000).unwrap()
+}
+
+fn later(seconds: i64) -> Timestamp {
+    now().checked_add(SignedDuration::from_secs(seconds)).unwrap()
+}
+
+fn server(spec: impl Into<Value>) -> Server {
+    let mut declared = json!({"machine": {"className": "local"}});
+    declared.as_object_mut().unwrap().extend(spec.into().as_object().unwrap().clone());
+    let server = serde_json::from_value(json!({
+        "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
+        "metadata": {"name": "web-0", "namespace": "n", "uid": "u", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": declared,
+    }))
+    .unwrap();
+    admit_create(server, &Author::new("ann"), now()).unwrap()
+}
+
+/// A status write of replicaset-controller, as the webhook admits it.
+fn write(server: &Server, at: Timestamp, change: impl FnOnce(&mut Value)) -> Server {
+    let mut value = serde_json::to_value(server).unwrap();
+    if value.get("status").is_none() {
+        value["status"] = json!({});
+    }
+    value["status"]["observedGeneration"] = server.metadata.generation.into();
+    change(&mut value["status"]);
+    let (ids, new) = (Identities::default(), serde_json::from_value(value).unwrap());
+    let author = Author::new(ids.username(berth_core::api::Executor::ReplicasetController));
+    admit_status(server, new, &author, &ids, at).unwrap()
+}
+
+fn claim(server: &Server, id: i64, holder: &str) -> Server {
+    let claim = Claim { task_id: id, holder: holder.into(), duration_seconds: 30 };
+    write(server, now(), |status| status["claim"] = serde_json::to_value(claim).unwrap())
+}
+
+fn report(server: &Server, id: i64, outcome: Outcome, facts: impl FnOnce(&mut Value)) -> Server {
+    let report =
+        Report { task_id: id, holder: ME.into(), outcome, message: String::new(), retry_after_seconds: Some(20) };
+    write(server, now(), |status| {
+        status["report"] = serde_json::to_value(report).unwrap();
+        facts(status);
+    })
+}
+
+fn action(server: &Server, runs_task: bool, at: Timestamp) -> NextAction {
+    next_action(server, std::iter::empty(), ThisInstance { holder: ME, runs_task }, at)
+}
+
+fn kind(action: &NextAction) -> TaskKind {
+    let NextAction::RunTask(task) = action else { panic!("{action:?}") };
+    task.kind
+}
+
+fn machine(phase: MachinePhase) -> Value {
+    let fact =
+        MachineFact { phase, id: Some("local/u".into()), address: None, ssh: None, boot_id: None, created_at: None };
+    serde_json::to_value(fact).unwrap()
+}
+
+#[test]
+fn a_new_server_gets_a_machine_and_then_its_packages() {
+    let server = server(json!({}));
+    assert_eq!(action(&server, false, now()), NextAction::ClaimFirstTask);
+    let server = claim(&server, FIRST_TASK, ME);
+    assert_eq!(action(&server, true, now()), NextAction::AwaitChange);
+    assert_eq!(kind(&action(&server, false, now())), TaskKind::CreateMachine, "a restarted controller continues");
+    let server = report(&server, 1, Outcome::Succeeded, |status| status["machine"] = machine(MachinePhase::Running));
+    assert_eq!(kind(&action(&server, false, now())), TaskKind::InstallPackages);
+    let server = claim(&server, 2, ME);
+    let environment = EnvironmentFact { verified: true, packages: Vec::new() };
+    let server =
+        report(&server, 2, Outcome::Succeeded, |s| s["environment"] = serde_json::to_value(environment).unwrap());
+    assert_eq!(action(&server, false, now()), NextAction::AwaitChange);
+}
+
+#[test]
+fn nothing_is_claimed_before_the_gate_of_the_machine_is_settled() {
+    let server = server(json!({"gates": [{"before": "CreateMachine"}]}));
+    assert_eq!(action(&server, false, now()), NextAction::Acknowledge);
+    let server = write(&server, now(), |_| {});
+    assert_eq!(action(&server, false, now()), NextAction::AwaitChange);
+    let approval: Approval = serde_json::from_value(json!({
+        "apiVersion": "berth.dev/v1alpha1", "kind": "Approval",
+        "metadata": {"name": "yes", "namespace": "n", "creationTimestamp": "2026-01-02T00:00:00Z"},
+        "spec": {"target": {"kind": "Server", "name": "web-0"}, "taskID": 1, "decision": "Approve",
+                 "approver": {"username": "ann", "at": "2026-01-02T00:00:00Z"}},
+    }))
+    .unwrap();
+    let NextAction::SettleGate(settlement) =
+        next_action(&server, std::iter::once(&approval), ThisInstance { holder: ME, runs_task: false }, now())
+    else {
+        panic!("the gate is settled");
+    };
+    assert_eq!((settlement.task_id, settlement.message.as_str()), (1, "approved by ann"));
+    let server = report(&server, 1, Outcome::Succeeded, |_| {});
+    assert_eq!(kind(&action(&server, false, now())), TaskKind::CreateMachine);
+}
+
+#[test]
+fn a_task_waits_for_the_lock_of_another_holder_and_for_its_pause_after_a_failure() {
+    let locked = claim(&server(json!({})), 1, OTHER);
+    assert_eq!(action(&locked, false, now()), NextAction::RequeueAt(later(31)));
+    assert_eq!(kind(&action(&locked, false, later(31))), TaskKind::CreateMachine, "the lock has expired");
+    let failed = report(&claim(&server(json!({})), 1, ME), 1, Outcome::Retry, |_| {});
+    assert_eq!(action(&failed, false, now()), NextAction::RequeueAt(later(20)));
+    assert_eq!(kind(&action(&failed, false, later(20))), TaskKind::CreateMachine);
+}
+
+#[test]
+fn a_new_declaration_is_acknowledged_unless_the_report_of_a_running_task_does_it() {
+    let mut server = claim(&server(json!({})), 1, ME);
+    server.metadata.generation = Some(2);
+    assert_eq!(action(&server, true, now()), NextAction::AwaitChange);
+    assert_eq!(action(&server, false, now()), NextAction::Acknowledge);
+    server.spec.offline = true;
+    assert_eq!(action(&server, true, now()), NextAction::Acknowledge, "a retirement does not wait");
+}
+
+#[test]
+fn the_object_is_deleted_last() {
+    let running = report(&claim(&server(json!({})), 1, ME), 1, Outcome::Succeeded, |status| {
+        status["machine"] = machine(MachinePhase::Running);
+        status["environment"] = json!({"verified": false});
+    });
+    let mut server = running;
+    server.spec.offline = true;
+    server.metadata.generation = Some(2);
+    let server = write(&server, now(), |_| {});
+    assert_eq!(server.status.as_ref().unwrap().state, Some(State::Offline));
+    let NextAction::RunTask(task) = action(&server, false, now()) else {
+        panic!("{:?}", action(&server, false, now()))
+    };
+    assert_eq!(task.kind, TaskKind::DestroyMachine);
+    let server = claim(&server, task.id, ME);
+    let mut server =
+        report(&server, task.id, Outcome::Succeeded, |status| status["machine"] = machine(MachinePhase::Gone));
+    assert_eq!(action(&server, false, now()), NextAction::DeleteObject);
+    server.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
+    assert_eq!(action(&server, false, now()), NextAction::RemoveFinalizer);
+    server.metadata.finalizers = None;
+    assert_eq!(action(&server, false, now()), NextAction::AwaitChange);
+}
+
+#[test]
+fn a_server_deleted_before_its_first_decision_gets_no_machine() {
+    let mut server = server(json!({}));
+    server.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
+    assert_eq!(action(&server, false, now()), NextAction::Acknowledge);
+    let server = write(&server, now(), |_| {});
+    assert_eq!(action(&server, false, now()), NextAction::RemoveFinalizer);
+}

@@ -1,0 +1,50 @@
+//! The tasks that replicaset-controller carries out on machines. Each looks first, acts only on a difference, and reports
+//! what is true afterwards.
+
+mod attempt;
+mod context;
+mod create_machine;
+mod destroy_machine;
+pub(crate) mod install_packages;
+mod provider;
+mod reachable;
+mod reboot_machine;
+mod resources;
+
+use berth_core::{
+    api::{Server, TaskKind},
+    protocol::TaskResult,
+};
+use tokio_util::sync::CancellationToken;
+
+use attempt::{Attempt, unless_cancelled};
+pub use context::TaskContext;
+pub use resources::{TaskResources, acquire};
+
+/// Carries out a task of this kind with the resources that were acquired for it.
+///
+/// On `cancel` it stops, but still waits for the provider's answer: a creation that goes on after the machine's destruction
+/// has begun would leave a machine behind.
+pub async fn carry_out(
+    context: &TaskContext,
+    server: &Server,
+    kind: TaskKind,
+    resources: &TaskResources,
+    cancel: &CancellationToken,
+) -> TaskResult {
+    let attempt = resources.provider.as_ref().map(|provider| Attempt {
+        context,
+        server,
+        provider,
+        slot: &resources.slot,
+        cancel,
+    });
+    let result = match (kind, attempt) {
+        (TaskKind::InstallPackages, _) => unless_cancelled(cancel, install_packages::install(context, server)).await,
+        (TaskKind::CreateMachine, Some(attempt)) => create_machine::create(&attempt).await,
+        (TaskKind::RebootMachine, Some(attempt)) => reboot_machine::reboot(&attempt).await,
+        (TaskKind::DestroyMachine, Some(attempt)) => destroy_machine::destroy(&attempt).await,
+        (other, _) => Err(TaskResult::failed(format!("replicaset-controller cannot carry out {other}"))),
+    };
+    result.unwrap_or_else(|failed| failed)
+}

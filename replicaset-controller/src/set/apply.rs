@@ -1,0 +1,160 @@
+//! Carrying out a plan whose ledgers are written.
+
+use std::{collections::VecDeque, time::Duration};
+
+use berth_core::api::{Server, VMReplicaSet};
+use berth_runtime::{ApiError, Context, EventType, reference};
+use futures::{StreamExt as _, TryStreamExt as _, stream, stream::FuturesUnordered};
+use k8s_openapi::jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{
+    creation_batch::CreationBatches,
+    drift_repair::DriftReports,
+    machines::{MachineAtProvider, MachineSource},
+    observe::SetMemories,
+    plan::{FailoverPlan, Plan},
+    writes::{Creation, SetWrites},
+};
+
+/// How old a read of the set may be when a Server is created because of it. A name that was given up later than this may be
+/// created for a moment all the same; the next reconcile removes the surplus Server.
+const FRESH: Duration = Duration::from_millis(250);
+/// How many calls of one kind run at once, other than creations: enough to hide their latency.
+const CALLS: usize = 16;
+
+/// Carries out the plan of one set.
+pub(super) struct Applier<'a> {
+    pub(super) ctx: &'a Context,
+    pub(super) writes: &'a SetWrites<'a>,
+    pub(super) set: &'a VMReplicaSet,
+    pub(super) memories: &'a SetMemories,
+    pub(super) machines: &'a dyn MachineSource,
+    pub(super) drifts: &'a dyn DriftReports,
+    pub(super) batches: &'a CreationBatches,
+    /// Creation calls in flight at once.
+    pub(super) max_creating: usize,
+}
+
+impl Applier<'_> {
+    /// Does what the plan asks for. The set was read at `read_at`.
+    pub(super) async fn apply(&self, servers: &[&Server], plan: &Plan<'_>, read_at: Instant) -> Result<(), ApiError> {
+        self.fail_over(servers, &plan.failover).await?;
+        let (set, writes) = (self.set, self.writes);
+        // A Server that was not Ready costs nothing; if it is Ready by now, its turn has not come.
+        let in_state = |server: &Server| plan.is_paced && !server.is_ready();
+        all(plan.retire.iter().map(|server| writes.delete(server, false)).collect()).await?;
+        all(plan.replace.iter().map(|server| writes.delete(server, in_state(server))).collect()).await?;
+        all(plan.update.iter().map(|server| writes.update(set, server, in_state(server))).collect()).await?;
+        for server in &plan.repair {
+            self.memories.note_repair_request(set, server, self.ctx.clock.now());
+            self.drifts.report(server);
+        }
+        self.create(&plan.create, read_at).await
+    }
+
+    /// Creates the Servers: first one, and after each success one more at once, so that a fault that concerns all of them is
+    /// met by few calls. The set is read again meanwhile, so that a name that was given up is not created.
+    async fn create(&self, names: &[String], mut read_at: Instant) -> Result<(), ApiError> {
+        let mut left: VecDeque<&String> = names.iter().collect();
+        let _batch = self.batches.begin(self.set);
+        let (mut window, mut calls, mut reads) = (1, FuturesUnordered::new(), FuturesUnordered::new());
+        loop {
+            if !left.is_empty() && reads.is_empty() && read_at.elapsed() > FRESH / 2 {
+                reads.push(async { (Instant::now(), self.writes.pending(self.set).await) });
+            }
+            while calls.len() < window
+                && read_at.elapsed() <= FRESH
+                && let Some(name) = left.pop_front()
+            {
+                calls.push(async move { (name, self.writes.create(self.set, name).await) });
+            }
+            tokio::select! {
+                biased;
+                Some((began_at, pending)) = reads.next(), if !left.is_empty() => {
+                    let pending = pending?;
+                    left.retain(|name| pending.contains(*name));
+                    read_at = began_at;
+                }
+                Some((name, created)) = calls.next() => match created {
+                    Ok(Creation::Created) => window = (window + 1).min(self.max_creating),
+                    Ok(Creation::NameTaken) => self.report_taken_name(name),
+                    Err(error) => {
+                        self.warn("CreationFailed", error.to_string());
+                        // Calls in flight may still create Servers; their names are entered.
+                        calls.collect::<Vec<_>>().await;
+                        return Err(error);
+                    }
+                },
+                else => return Ok(()),
+            }
+        }
+    }
+
+    fn report_taken_name(&self, name: &str) {
+        let note = format!("the name {name} belongs to a Server that is not this set's: another ordinal is used");
+        self.warn("NameTaken", note);
+        self.memories.note_foreign_name(self.set, name);
+    }
+
+    /// Carries out failover. Servers that have changed since they were read are left alone: they may be back.
+    async fn fail_over(&self, servers: &[&Server], plan: &FailoverPlan) -> Result<(), ApiError> {
+        let find = |name: &str| servers.iter().copied().find(|server| server.name() == name);
+        for (name, id) in &plan.reboot {
+            let Some(server) = find(name) else { continue };
+            if self.writes.request_reboot(server, id).await? {
+                self.report_failover(format!("{name} cannot be reached: its machine is rebooted"));
+            }
+        }
+        for (server, until) in plan.retain.iter().filter_map(|(name, until)| Some((find(name)?, *until))) {
+            self.retain(server, until).await?;
+        }
+        for server in plan.replace.iter().filter_map(|name| find(name)) {
+            let Some(machine) = self.ask_provider(server).await else { continue };
+            self.writes.delete(server, true).await?;
+            let name = server.name();
+            self.report_failover(format!(
+                "{name} cannot be reached (its machine {machine}): retired, another one is created"
+            ));
+        }
+        for server in plan.expired.iter().filter_map(|name| find(name)) {
+            self.writes.delete(server, false).await?;
+        }
+        if plan.shrink > 0 && self.writes.lower_replicas(self.set, plan.shrink).await? {
+            let count = plan.shrink;
+            self.report_failover(format!("Servers cannot be reached: replicas lowered by {count}; they are retired"));
+        }
+        Ok(())
+    }
+
+    async fn retain(&self, server: &Server, until: Timestamp) -> Result<(), ApiError> {
+        let Some(machine) = self.ask_provider(server).await else { return Ok(()) };
+        let reason = format!("it could not be reached; its machine {machine}");
+        if self.writes.retain(server, until, &reason).await? {
+            let name = server.name();
+            self.report_failover(format!(
+                "{name} cannot be reached (its machine {machine}): kept until {until}, another one is created"
+            ));
+        }
+        Ok(())
+    }
+
+    /// What the provider says about the Server's machine. A provider that does not say is remembered.
+    async fn ask_provider(&self, server: &Server) -> Option<MachineAtProvider> {
+        let answer = self.machines.find(server).await;
+        answer.map_err(|error| self.memories.note_unresponsive(self.set, server, error, self.ctx.clock.now())).ok()
+    }
+
+    fn report_failover(&self, note: String) {
+        self.warn("Failover", note);
+    }
+
+    fn warn(&self, reason: &str, note: String) {
+        self.ctx.events.publish(&reference(self.set), EventType::Warning, reason, note);
+    }
+}
+
+/// Waits for the calls, a few of them at once; after the first failure no more are begun.
+async fn all(calls: Vec<impl Future<Output = Result<(), ApiError>>>) -> Result<(), ApiError> {
+    stream::iter(calls).buffer_unordered(CALLS).try_collect::<()>().await
+}

@@ -1,0 +1,42 @@
+//! What a plan is made from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use berth_core::api::{Server, VMReplicaSet};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::set::{drift_repair::DriftView, machines::NoMachines};
+
+/// Everything that a plan depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanInput<'i, 'a> {
+    /// The set.
+    pub set: &'i VMReplicaSet,
+    /// All Servers that it controls, also those that are being removed.
+    pub servers: &'i [&'a Server],
+    /// The time.
+    pub now: Timestamp,
+    /// Limits that hold for every set.
+    pub limits: SetLimits,
+    /// Names that look like the set's own and belong to Servers of somebody else.
+    pub foreign_names: &'i BTreeSet<String>,
+    /// Why no machines can be created, if so.
+    pub no_machines: Option<&'i NoMachines>,
+    /// Which Servers have drifted.
+    pub drift: &'i DriftView,
+    /// Providers that do not say what became of a machine.
+    pub unresponsive: &'i UnresponsiveProviders,
+}
+
+/// Limits of the controller that hold for every set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetLimits {
+    /// Creation calls in flight for one set.
+    pub creating: usize,
+    /// Servers beyond which none is created, whatever `replicas` says.
+    pub replicas: usize,
+}
+
+/// Unreachable Servers whose provider has lately not said what became of their machine, and its error, by name of the Server.
+/// Nothing is destroyed before the provider has answered.
+pub type UnresponsiveProviders = BTreeMap<String, String>;

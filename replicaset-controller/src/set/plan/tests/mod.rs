@@ -1,0 +1,5 @@
+//! Tests of the plan: each phase by itself, failover, and random worlds with several copies of the controllers.
+
+mod failover;
+mod phases;
+mod rollouts;

@@ -1,0 +1,72 @@
+//! New Servers of a set, and their names.
+
+use std::collections::BTreeMap;
+
+use berth_core::{
+    FINALIZER,
+    api::{GatePoint, Server, VMReplicaSet},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Resource as _;
+
+/// Annotation of a Server: the generation of its set that it was created for.
+const SET_GENERATION: &str = "berth.dev/set-generation";
+
+/// The generation of its set that the Server was created for.
+#[must_use]
+pub fn set_generation(server: &Server) -> Option<i64> {
+    server.annotation(SET_GENERATION)?.parse().ok()
+}
+
+/// The generation of the set that an Approval must name to settle this gate of the Server. A machine is created for the
+/// declaration that asked for it; everything else is done for the declaration that holds now.
+#[must_use]
+pub fn generation_of_gate(set: &VMReplicaSet, server: &Server, gate: GatePoint) -> Option<i64> {
+    match gate {
+        GatePoint::CreateMachine => set_generation(server),
+        _ => set.metadata.generation,
+    }
+}
+
+/// A new Server of the set.
+#[must_use]
+pub fn new_server(set: &VMReplicaSet, name: &str) -> Server {
+    let template = &set.spec.template;
+    let mut annotations = template.metadata.annotations.clone();
+    annotations.extend(set.metadata.generation.map(|n| (SET_GENERATION.to_owned(), n.to_string())));
+    Server {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: set.metadata.namespace.clone(),
+            labels: not_empty(&template.metadata.labels),
+            annotations: not_empty(&annotations),
+            owner_references: set.controller_owner_ref(&()).map(blocking),
+            // With the finalizer there is nothing for the webhook to add, and so it is not called.
+            finalizers: Some(vec![FINALIZER.to_owned()]),
+            ..ObjectMeta::default()
+        },
+        spec: template.spec.clone(),
+        status: None,
+    }
+}
+
+/// Deleting the set in the foreground waits for its Servers.
+fn blocking(reference: OwnerReference) -> Vec<OwnerReference> {
+    vec![OwnerReference { block_owner_deletion: Some(true), ..reference }]
+}
+
+fn not_empty(map: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+    (!map.is_empty()).then(|| map.clone())
+}
+
+/// Name of the Server with this ordinal.
+#[must_use]
+pub fn server_name(set: &str, ordinal: usize) -> String {
+    format!("{set}-{ordinal}")
+}
+
+/// The ordinal in a Server's name.
+#[must_use]
+pub fn ordinal(set: &str, server: &str) -> Option<usize> {
+    server.strip_prefix(set)?.strip_prefix('-')?.parse().ok()
+}

@@ -1,0 +1,63 @@
+//! The patch that gives an existing Server the template's environment.
+//!
+//! A JSON Patch replaces whole fields. Server-side apply would not do: the fields that a Server was created with belong to the
+//! manager of an Update, and an Apply by the same name removes none of them, so that a package that left the template would
+//! stay.
+
+use std::collections::BTreeMap;
+
+use berth_core::{
+    api::{Server, ServerSpec, VMReplicaSet},
+    protocol::GuardedPatch,
+};
+use json_patch::Patch;
+use serde_json::Value;
+
+/// The fields of a Server's spec that follow the template. The machine does not: another machine needs another Server. Neither
+/// does the application, which deployment-controller rolls out.
+const FIELDS: [&str; 8] =
+    ["packages", "prunePackages", "healthCheck", "reachability", "traffic", "monitoring", "gates", "taskAttempts"];
+
+/// The patch that gives this very Server the template's environment, and leaves everything else to its owners. With `in_state`
+/// it is refused if the Server's state has changed since it was read.
+#[must_use]
+pub(super) fn patch(set: &VMReplicaSet, server: &Server, in_state: bool) -> Patch {
+    let template = &set.spec.template;
+    let mut patch = GuardedPatch::of(&server.metadata);
+    if let Some(state) = server.state().filter(|_| in_state) {
+        patch = patch.test(&["status", "state"], &state);
+    }
+    patch = replace_fields(patch, &template.spec, &server.spec);
+    patch = add_missing(patch, "labels", &template.metadata.labels, server.metadata.labels.as_ref());
+    patch = add_missing(patch, "annotations", &template.metadata.annotations, server.metadata.annotations.as_ref());
+    patch.build()
+}
+
+fn replace_fields(patch: GuardedPatch, template: &ServerSpec, present: &ServerSpec) -> GuardedPatch {
+    // The API types always serialise: their maps have string keys and no value can fail.
+    let to_value = |spec: &ServerSpec| serde_json::to_value(spec).unwrap_or_default();
+    let (wanted, present): (Value, Value) = (to_value(template), to_value(present));
+    FIELDS.into_iter().filter(|field| wanted.get(field) != present.get(field)).fold(patch, |patch, field| match wanted
+        .get(field)
+    {
+        Some(value) => patch.add(&["spec", field], value),
+        None => patch.remove(&["spec", field]),
+    })
+}
+
+/// Adds what the template has. What others have added, and what an earlier template had, stays.
+fn add_missing(
+    patch: GuardedPatch,
+    kind: &str,
+    wanted: &BTreeMap<String, String>,
+    present: Option<&BTreeMap<String, String>>,
+) -> GuardedPatch {
+    match present {
+        None if wanted.is_empty() => patch,
+        None => patch.add(&["metadata", kind], wanted),
+        Some(present) => {
+            let missing = wanted.iter().filter(|(key, value)| present.get(*key) != Some(value));
+            missing.fold(patch, |patch, (key, value)| patch.add(&["metadata", kind, key], value))
+        }
+    }
+}
