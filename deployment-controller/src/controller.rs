@@ -1,107 +1,135 @@
-//! Watches, and what a change of one object means for others.
+//! Caches, the two controllers, and which changes make a VMDeployment reconcile.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use berth_core::api::{Executor, Server, VMDeployment, VMReplicaSet};
 use berth_machine::{
-    fleet::Fleet,
+    Connector, SshConnector,
     ssh::{ClientKey, PoolConfig, SshPool},
 };
-use berth_runtime::{Cache, Context, Controller, Pace, Process};
+use berth_runtime::{ApiError, Cache, CacheOptions, Context, Controller, Process, Throttle};
 use futures::{Stream, StreamExt as _, future};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{
-    Resource,
-    runtime::reflector::{ObjectRef, Store},
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::runtime::{
+    controller::Action,
+    reflector::{ObjectRef, Store},
 };
 
-use crate::{args::Args, desired, reconcile::Deployments, server::Servers};
+use crate::{args::Args, reconcile::Deployments, tasks::DeployTasks};
 
-/// How many times as many tasks as looks at objects run at once: tasks mostly wait for machines.
-const TASKS: u16 = 4;
-/// A VMDeployment is looked at this often at most while its Servers change.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Tasks that run at the same time, for each unit of `--concurrency`: a task mostly waits for its machine and costs little.
+const TASKS_PER_RECONCILE: u16 = 4;
+
+/// A VMDeployment is reconciled at most this often: while many of its Servers change, one reconcile sees many changes.
+const RECONCILE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Runs until shutdown.
 pub async fn run(args: Args, process: Process) -> Result<()> {
-    let pool = SshPool::new(ClientKey::from_file(&args.ssh_key).context("--ssh-key")?, PoolConfig::default());
+    let connector = connector(&args)?;
     let ctx = process.context(Executor::DeploymentController, &args.common).await?;
-    let servers: Cache<Server> = Cache::start_begun(&ctx);
+    let servers: Cache<Server> = Cache::start_with(&ctx, CacheOptions::servers_with_state());
     let sets: Cache<VMReplicaSet> = Cache::start(&ctx);
     let deployments: Cache<VMDeployment> = Cache::start(&ctx);
     tokio::select! {
         _ = future::join3(servers.ready(), sets.ready(), deployments.ready()) => {}
         () = ctx.shutdown.cancelled() => return Ok(()),
     }
-    let by_server = Arc::new(Servers::new(&ctx, pool, args.simulated.then(Fleet::default), &servers));
-    let by_deployment = Arc::new(Deployments::new(ctx.clone()));
-    tokio::join!(tasks(&ctx, &servers, by_server), roll_outs(&ctx, &servers, &sets, &deployments, by_deployment));
+    tokio::join!(
+        run_tasks(&ctx, &servers, DeployTasks::new(&ctx, connector, &servers)),
+        run_deployments(&ctx, &servers, &sets, &deployments),
+    );
     Ok(())
 }
 
-async fn tasks(ctx: &Context, servers: &Cache<Server>, app: Arc<Servers>) {
+/// The way to machines.
+fn connector(args: &Args) -> Result<Arc<dyn Connector>> {
+    let key = ClientKey::from_file(&args.ssh_key).context("--ssh-key")?;
+    let connector: Arc<dyn Connector> = Arc::new(SshConnector::new(SshPool::new(key, PoolConfig::default())));
+    #[cfg(feature = "simulated")]
+    let connector = with_simulated(args, connector);
+    Ok(connector)
+}
+
+#[cfg(feature = "simulated")]
+fn with_simulated(args: &Args, others: Arc<dyn Connector>) -> Arc<dyn Connector> {
+    use berth_iaas::simulated::{SimulatedConnector, SimulatedMachines};
+
+    if args.simulated { Arc::new(SimulatedConnector::new(SimulatedMachines::default(), others)) } else { others }
+}
+
+/// Carries out the tasks of Servers.
+async fn run_tasks(ctx: &Context, servers: &Cache<Server>, tasks: DeployTasks) {
     Controller::new("tasks", servers)
-        .concurrency(ctx.concurrency.saturating_mul(TASKS))
-        .run(ctx, app, |server, app| async move { app.reconcile(&server).await })
+        .concurrency(ctx.concurrency.saturating_mul(TASKS_PER_RECONCILE))
+        .run(ctx, Arc::new(tasks), |server, tasks| async move { tasks.reconcile(&server).await })
         .await;
 }
 
-async fn roll_outs(
+/// Reconciles VMDeployments.
+async fn run_deployments(
     ctx: &Context,
     servers: &Cache<Server>,
     sets: &Cache<VMReplicaSet>,
     deployments: &Cache<VMDeployment>,
-    app: Arc<Deployments>,
 ) {
-    let (all_servers, all_sets, pace) = (servers.store(), sets.clone(), Arc::new(Pace::new(LOOK_INTERVAL)));
+    let cached = CachedDeployments {
+        deployments: Deployments::new(ctx.clone()),
+        servers: servers.store(),
+        sets: sets.clone(),
+        throttle: Throttle::new(RECONCILE_INTERVAL),
+    };
     Controller::new("vmdeployments", deployments)
-        .also_on(owners_of_sets(sets))
-        .also_on(owners_of_servers(servers, sets.store()))
+        .reconcile_on(deployments_of_sets(sets))
+        .reconcile_on(deployments_of_servers(servers, sets.store()))
         .concurrency(ctx.concurrency)
-        .run(ctx, app, move |deployment, app| {
-            let (all_servers, all_sets, pace) = (all_servers.clone(), all_sets.clone(), pace.clone());
-            async move {
-                if let Some(later) = pace.too_soon(&*deployment) {
-                    return Ok(later);
-                }
-                let set = all_sets.get(deployment.metadata.namespace.as_deref(), name(&deployment.metadata));
-                let all = all_servers.state();
-                let own = |server: &&Server| set.as_ref().is_some_and(|set| desired::has(set, server));
-                let own: Vec<&Server> = all.iter().map(AsRef::as_ref).filter(own).collect();
-                app.reconcile(&deployment, set.as_deref(), &own).await
-            }
-        })
+        .run(ctx, Arc::new(cached), |deployment, cached| async move { cached.reconcile(&deployment).await })
         .await;
 }
 
-fn name(metadata: &ObjectMeta) -> &str {
-    metadata.name.as_deref().unwrap_or_default()
+/// Reconciles VMDeployments with what the caches show of their sets and Servers.
+struct CachedDeployments {
+    deployments: Deployments,
+    servers: Store<Server>,
+    sets: Cache<VMReplicaSet>,
+    throttle: Throttle,
 }
 
-/// The object of kind `K` that controls another.
-fn owner<K: Resource<DynamicType = ()>>(of: &ObjectMeta) -> Option<ObjectRef<K>> {
-    let mut owners = of.owner_references.iter().flatten();
-    let owner = owners.find(|owner| owner.kind == K::kind(&()) && owner.controller == Some(true))?;
-    Some(ObjectRef::new(&owner.name).within(of.namespace.as_deref().unwrap_or_default()))
+impl CachedDeployments {
+    async fn reconcile(&self, deployment: &VMDeployment) -> Result<Action, ApiError> {
+        if let Some(wait) = self.throttle.requeue_after(deployment) {
+            return Ok(Action::requeue(wait));
+        }
+        let set = self.sets.get(Some(deployment.namespace()), deployment.name());
+        let servers = self.servers.state();
+        let is_owned = |server: &&Server| set.as_ref().is_some_and(|set| set.owns(server));
+        let servers: Vec<&Server> = servers.iter().map(AsRef::as_ref).filter(is_owned).collect();
+        self.deployments.reconcile(deployment, set.as_deref(), &servers).await
+    }
 }
 
-/// The VMDeployments of changed sets. A set of somebody else's may stand in the way of the VMDeployment of its name.
-fn owners_of_sets(sets: &Cache<VMReplicaSet>) -> impl Stream<Item = ObjectRef<VMDeployment>> + Send + use<> {
+/// The VMDeployments of changed sets. For a set that no VMDeployment controls it is the VMDeployment of the same name: the set
+/// keeps it from creating its own.
+fn deployments_of_sets(sets: &Cache<VMReplicaSet>) -> impl Stream<Item = ObjectRef<VMDeployment>> + Send + use<> {
     sets.changes().map(|change| {
-        let metadata = &change.object().metadata;
-        let namesake = || ObjectRef::new(name(metadata)).within(metadata.namespace.as_deref().unwrap_or_default());
-        owner(metadata).unwrap_or_else(namesake)
+        let set = change.object();
+        deployment_of(set).unwrap_or_else(|| ObjectRef::new(set.name()).within(set.namespace()))
     })
 }
 
-/// The VMDeployments that changed Servers belong to, through their sets.
-fn owners_of_servers(
+/// The VMDeployments of changed Servers, through their sets.
+fn deployments_of_servers(
     servers: &Cache<Server>,
     sets: Store<VMReplicaSet>,
 ) -> impl Stream<Item = ObjectRef<VMDeployment>> + Send + use<> {
     servers.changes().filter_map(move |change| {
-        let set = owner::<VMReplicaSet>(&change.object().metadata).and_then(|set| sets.get(&set));
-        future::ready(set.and_then(|set| owner(&set.metadata)))
+        let server = change.object();
+        let set_key = |owner: &OwnerReference| ObjectRef::new(&owner.name).within(server.namespace());
+        let set = server.owner().and_then(|owner| sets.get(&set_key(owner)));
+        future::ready(set.and_then(|set| deployment_of(&set)))
     })
+}
+
+fn deployment_of(set: &VMReplicaSet) -> Option<ObjectRef<VMDeployment>> {
+    Some(ObjectRef::new(&set.deployment()?.name).within(set.namespace()))
 }

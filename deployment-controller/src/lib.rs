@@ -1,18 +1,22 @@
-//! Reconciles VMDeployments and carries out code tasks.
+//! Reconciles VMDeployments and carries out DeployApp tasks.
 //!
-//! [`run`] watches; [`reconcile`] maintains the VMReplicaSet and moves the roll-out on, [`server`] and [`work`] deploy.
+//! [`run`] starts two controllers on the same cache of Servers. [`Deployments`] maintains the VMReplicaSet of each
+//! VMDeployment, rolls its application out and writes its status; `tasks` deploys the application on machines.
 
 mod args;
 mod controller;
-pub mod desired;
-mod live;
-pub mod reconcile;
-pub mod rollout;
-pub mod server;
-pub mod status;
+mod deploy_app;
+mod deployment_api;
+mod observed;
+mod reconcile;
+mod replica_set;
+mod rollout;
+mod stall;
+mod status;
+mod tasks;
 #[cfg(test)]
 mod testing;
-pub mod work;
 
 pub use args::Args;
 pub use controller::run;
+pub use reconcile::Deployments;

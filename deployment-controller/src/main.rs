@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Watching is decoding, and decoding is mostly allocation.
+/// A watch mostly decodes objects, and decoding mostly allocates.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,123 +1,113 @@
-//! One look at a VMDeployment: its set, its roll-out, its status.
+//! One reconcile of a VMDeployment: its set, its roll-out, its status.
 
 use std::time::Duration;
 
 use berth_core::api::{Server, VMDeployment, VMReplicaSet};
-use berth_runtime::{CallError as Error, Context, Pace, until};
+use berth_runtime::{ApiError, Context, ListedServer, Throttle, requeue_after};
 use futures::future::join_all;
-use k8s_openapi::jiff::Timestamp;
-use kube::{ResourceExt as _, runtime::controller::Action};
+use kube::runtime::controller::Action;
 
-use crate::{desired, live::Live, rollout, status};
+use crate::{
+    deployment_api::DeploymentApi, observed::ObservedDeployment, replica_set, rollout, rollout::AppUpdates, status,
+};
 
-/// The status is written at most this often while things change.
+/// The status of a VMDeployment is written at most this often: while many Servers change, one write shows many changes.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// How many Servers are changed at once.
-const CALLS: usize = 16;
+
+/// Servers that are patched at the same time: enough to be quick, few enough to leave the API server to other clients.
+const CONCURRENT_PATCHES: usize = 16;
 
 /// Reconciles VMDeployments.
 pub struct Deployments {
     ctx: Context,
-    writes: Pace,
+    status_writes: Throttle,
 }
 
 impl Deployments {
-    /// With this context.
+    /// Works with this context.
     #[must_use]
     pub fn new(ctx: Context) -> Self {
-        Self { ctx, writes: Pace::new(STATUS_INTERVAL) }
+        Self { ctx, status_writes: Throttle::new(STATUS_INTERVAL) }
     }
 
-    /// Looks at a VMDeployment, whose set and Servers the cache shows to be these.
+    /// Reconciles a VMDeployment; `set` is the VMReplicaSet of its name, and `servers` are the Servers that the set controls,
+    /// both from a cache.
+    ///
+    /// A set of this name that something else controls is left alone; the status says so. The set of a VMDeployment that is
+    /// being deleted is removed by Kubernetes' garbage collection.
     pub async fn reconcile(
         &self,
         deployment: &VMDeployment,
         set: Option<&VMReplicaSet>,
         servers: &[&Server],
-    ) -> Result<Action, Error> {
+    ) -> Result<Action, ApiError> {
         if deployment.metadata.deletion_timestamp.is_some() {
             return Ok(Action::await_change());
         }
-        let live = Live::new(&self.ctx, &deployment.namespace().unwrap_or_default());
-        let now = self.ctx.clock.now();
-        if set.is_none_or(|set| desired::is_own(deployment, set)) {
-            self.bring_set(&live, deployment, set, servers, now).await?;
-            if let Some(set) = set {
-                self.roll_out(&live, deployment, set, servers, now).await?;
-            }
+        let observed = &ObservedDeployment { deployment, set, servers, now: self.ctx.clock.now() };
+        let api = &DeploymentApi::new(&self.ctx, deployment.namespace());
+        if observed.foreign_set().is_none() {
+            Self::sync_replica_set(api, observed).await?;
+            self.roll_out(api, observed).await?;
         }
-        self.report(&live, deployment, set, servers, now).await
+        self.update_status(api, observed).await
     }
 
-    async fn bring_set(
-        &self,
-        live: &Live<'_>,
-        deployment: &VMDeployment,
-        set: Option<&VMReplicaSet>,
-        servers: &[&Server],
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        let rolled_out = rollout::is_complete(deployment, servers, now);
-        let desired = desired::replica_set(deployment, set, rolled_out);
-        if desired::differs(set, &desired) { live.apply(&desired).await } else { Ok(()) }
+    /// Creates the set, or brings it up to date.
+    async fn sync_replica_set(api: &DeploymentApi<'_>, observed: &ObservedDeployment<'_>) -> Result<(), ApiError> {
+        let ObservedDeployment { deployment, set, servers, now } = *observed;
+        let desired = replica_set::desired(deployment, set, rollout::is_complete(deployment, servers, now));
+        if replica_set::differs(set, &desired) { api.apply_set(&desired).await } else { Ok(()) }
     }
 
-    /// Moves the roll-out on. That there is something to do is seen in the cache; what is done is decided on the set
-    /// and then its Servers as read from the API server, and entered before it is done.
-    async fn roll_out(
-        &self,
-        live: &Live<'_>,
-        deployment: &VMDeployment,
-        set: &VMReplicaSet,
-        servers: &[&Server],
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        let ledger = |set: &VMReplicaSet| set.status.clone().unwrap_or_default().disturbed;
-        let seen = rollout::next(deployment, servers, &ledger(set), now);
-        if seen.touch.is_empty() && seen.ledger == ledger(set) {
+    /// Makes the next move of the roll-out. The cache shows whether there is one. What it is must be decided on the set as
+    /// the API server has it now and on its Servers as read after that, and be entered into the ledger before it is done:
+    /// see [`SetApi`](berth_runtime::SetApi).
+    async fn roll_out(&self, api: &DeploymentApi<'_>, observed: &ObservedDeployment<'_>) -> Result<(), ApiError> {
+        let ObservedDeployment { deployment, set, servers, now } = *observed;
+        let has_next = |set| !rollout::next_updates(deployment, set, servers, now).is_empty(set);
+        if !set.is_some_and(has_next) {
             return Ok(());
         }
-        let Some(set) = live.set(deployment).await? else { return Ok(()) };
-        let servers = live.servers(&set).await?;
-        let servers: Vec<&Server> = servers.iter().collect();
-        let roll = rollout::next(deployment, &servers, &ledger(&set), self.ctx.clock.now());
-        if roll.ledger == ledger(&set) {
-            // Without a write nothing has shown yet that the ledger was still this one when the Servers were listed.
-            let still = live.set(deployment).await?;
-            if still.is_none_or(|newer| newer.metadata.resource_version != set.metadata.resource_version) {
-                return Ok(());
-            }
-        } else if !live.swap(&set, &roll.ledger).await? {
-            return Ok(());
-        }
-        let app = desired::newest(deployment);
-        for batch in roll.touch.chunks(CALLS) {
-            join_all(batch.iter().map(|server| live.touch(server, &app)))
-                .await
-                .into_iter()
-                .collect::<Result<(), _>>()?;
+        let Some(set) = api.own_set(deployment).await? else { return Ok(()) };
+        let listed = api.sets.list_servers(&set, servers).await?;
+        let servers: Vec<&Server> = listed.iter().map(ListedServer::server).collect();
+        let updates = rollout::next_updates(deployment, &set, &servers, self.ctx.clock.now());
+        if api.commit_ledger(&set, &updates.ledger).await? {
+            declare_newest_app(api, deployment, &updates).await?;
         }
         Ok(())
     }
 
-    /// Writes the status if it differs, and says when to look again.
-    async fn report(
+    /// Writes the status if it differs, and requeues the VMDeployment for the time at which its status changes by itself.
+    async fn update_status(
         &self,
-        live: &Live<'_>,
-        deployment: &VMDeployment,
-        set: Option<&VMReplicaSet>,
-        servers: &[&Server],
-        now: Timestamp,
-    ) -> Result<Action, Error> {
-        let (wanted, next) = status::status(deployment, set, servers, now);
-        if deployment.status.as_ref() != Some(&wanted) {
-            if let Some(later) = self.writes.too_soon(deployment) {
-                return Ok(later);
+        api: &DeploymentApi<'_>,
+        observed: &ObservedDeployment<'_>,
+    ) -> Result<Action, ApiError> {
+        let deployment = observed.deployment;
+        let (status, requeue_at) = status::compute(observed);
+        if deployment.status.as_ref() != Some(&status) {
+            if let Some(wait) = self.status_writes.requeue_after(deployment) {
+                return Ok(Action::requeue(wait));
             }
-            if !live.write_status(deployment, &wanted).await? {
+            if !api.write_status(deployment, &status).await? {
                 return Ok(Action::requeue(STATUS_INTERVAL));
             }
         }
-        Ok(next.map_or_else(Action::await_change, |at| Action::requeue(until(at, now))))
+        Ok(requeue_at.map_or_else(Action::await_change, |at| Action::requeue(requeue_after(at, observed.now))))
     }
+}
+
+async fn declare_newest_app(
+    api: &DeploymentApi<'_>,
+    deployment: &VMDeployment,
+    updates: &AppUpdates<'_>,
+) -> Result<(), ApiError> {
+    let app = replica_set::newest_app(deployment);
+    for batch in updates.servers.chunks(CONCURRENT_PATCHES) {
+        let results = join_all(batch.iter().map(|server| api.declare_app(server, &app))).await;
+        results.into_iter().collect::<Result<(), _>>()?;
+    }
+    Ok(())
 }

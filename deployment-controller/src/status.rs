@@ -1,67 +1,58 @@
-//! What a VMDeployment's status says.
+//! The status of a VMDeployment.
 
 use berth_core::{
-    api::{Server, VMDeployment, VMDeploymentStatus, VMReplicaSet},
-    budget, conditions,
+    api::{Server, VMDeploymentStatus},
+    budget::Budget,
+    conditions::{self, AVAILABLE, PROGRESSING, STALLED},
 };
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 
-use crate::{desired, rollout};
+use crate::{
+    observed::ObservedDeployment,
+    replica_set, rollout,
+    stall::{self, DeploymentStall},
+};
 
-/// Condition: as many Servers are available as the budget demands.
-pub const AVAILABLE: &str = "Available";
-/// Condition: a roll-out or a change of scale is under way.
-pub const PROGRESSING: &str = "Progressing";
-/// Condition: a person is needed.
-pub const STALLED: &str = "Stalled";
-
-/// The status as it is to be, and when it changes although nothing happens. Computing it again from the same changes
-/// nothing.
-#[must_use]
-pub fn status(
-    deployment: &VMDeployment,
-    set: Option<&VMReplicaSet>,
-    servers: &[&Server],
-    now: Timestamp,
-) -> (VMDeploymentStatus, Option<Timestamp>) {
-    let spec = &deployment.spec;
-    let app = desired::newest(deployment);
-    let active: Vec<&Server> = servers.iter().copied().filter(|s| budget::is_active(s)).collect();
-    let count = |holds: &dyn Fn(&Server) -> bool| to_i32(active.iter().filter(|s| holds(s)).count());
-    let known = deployment.status.clone().unwrap_or_default();
-    let revision = app.effective_revision();
-    let complete = rollout::is_complete(deployment, servers, now) && to_i32(active.len()) >= spec.replicas;
-    // The set counts those that have not begun, too, of which this controller knows nothing.
-    let own = set.filter(|set| desired::is_own(deployment, set));
-    let counted = own.and_then(|set| set.status.as_ref()).map(|status| status.replicas);
-    let stable_revision = if complete { Some(revision.clone()) } else { known.stable_revision.clone() };
-    let mut status = VMDeploymentStatus {
-        observed_generation: deployment.metadata.generation,
-        replicas: counted.unwrap_or(to_i32(active.len())),
-        ready_replicas: count(&|s| budget::is_ready(s)),
-        available_replicas: count(&|s| budget::is_available(s, spec.min_ready_seconds, now)),
-        updated_replicas: count(&|s| runs(s, &revision)),
-        revision: Some(revision),
-        stable_revision,
-        current_step: None,
-        selector: Some(selector(deployment)),
-        waiting_for: None,
-        conditions: known.conditions.clone(),
-    };
-    let deadline =
-        (!complete && rollout::held(deployment).is_none()).then(|| deadline(deployment, &known, &active)).flatten();
-    let stall = stall(deployment, set, deadline.filter(|at| *at <= now));
-    set_conditions(deployment, &mut status, complete, stall.as_ref(), now);
-    status.waiting_for = waiting_for(deployment, set, &status, complete, stall.as_ref());
-    let available = active.iter().filter(|s| budget::is_ready(s));
-    let available = available.filter_map(|s| budget::available_at(s, spec.min_ready_seconds));
-    let next = available.chain(deadline).filter(|at| *at > now).min();
-    (status, next)
+/// The status, and the time at which it changes although no object does. Computing it twice from the same objects gives the
+/// same status.
+pub(crate) fn compute(observed: &ObservedDeployment<'_>) -> (VMDeploymentStatus, Option<Timestamp>) {
+    let ObservedDeployment { deployment, servers, now, .. } = *observed;
+    let replicas = deployment.spec.replicas;
+    let is_rolled_out = rollout::is_complete(deployment, servers, now) && to_i32(observed.active().count()) >= replicas;
+    let mut status = counts(observed, is_rolled_out);
+    let is_done = is_rolled_out && status.replicas == replicas;
+    let deadline = if is_rolled_out { None } else { stall::deadline(observed) };
+    let stall = stall::find(observed, deadline);
+    status.waiting_for = if is_done && stall.is_none() { None } else { waiting_for(observed, &status, stall.as_ref()) };
+    set_conditions(observed, &mut status, is_done, stall.as_ref());
+    (status, next_change(observed, deadline))
 }
 
-/// Whether the Server runs this revision, as was read back from its machine.
+/// The status without `waitingFor`; its conditions are those that the VMDeployment has.
+fn counts(observed: &ObservedDeployment<'_>, is_rolled_out: bool) -> VMDeploymentStatus {
+    let ObservedDeployment { deployment, now, .. } = *observed;
+    let count = |holds: &dyn Fn(&Server) -> bool| to_i32(observed.active().filter(|server| holds(server)).count());
+    let known = deployment.status.clone().unwrap_or_default();
+    let revision = replica_set::newest_app(deployment).effective_revision();
+    // The set also counts the Servers that have no state yet, which the cache of this controller does not hold.
+    let counted_by_set = observed.own_set().and_then(|set| set.status.as_ref()).map(|status| status.replicas);
+    VMDeploymentStatus {
+        observed_generation: deployment.metadata.generation,
+        replicas: counted_by_set.unwrap_or_else(|| count(&|_| true)),
+        ready_replicas: count(&Server::is_ready),
+        available_replicas: count(&|server| server.is_available(deployment.spec.min_ready_seconds, now)),
+        updated_replicas: count(&|server| runs(server, &revision)),
+        stable_revision: if is_rolled_out { Some(revision.clone()) } else { known.stable_revision },
+        revision: Some(revision),
+        selector: Some(deployment.selector_text()),
+        waiting_for: None,
+        conditions: known.conditions,
+    }
+}
+
+/// Whether the Server runs this revision, as read back from its machine.
 fn runs(server: &Server, revision: &str) -> bool {
-    let fact = server.status.as_ref().and_then(|s| s.app.as_ref());
+    let fact = server.status.as_ref().and_then(|status| status.app.as_ref());
     fact.is_some_and(|fact| fact.revision == revision)
 }
 
@@ -69,145 +60,115 @@ fn to_i32(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }
 
-fn selector(deployment: &VMDeployment) -> String {
-    let labels = deployment.spec.selector.match_labels.iter().flatten();
-    labels.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
-}
-
-/// When the roll-out has failed for lack of progress. Progress is what begins it and every change of a Server's state.
-fn deadline(deployment: &VMDeployment, known: &VMDeploymentStatus, active: &[&Server]) -> Option<Timestamp> {
-    let began = conditions::get(&known.conditions, PROGRESSING).filter(|c| c.status == "True");
-    let states = active.iter().filter_map(|s| s.status.as_ref()?.state_since.as_ref());
-    let last = states.map(|time| time.0).chain(began.map(|c| c.last_transition_time.0)).max()?;
-    let seconds = i64::from(deployment.spec.rollout.progress_deadline_seconds);
-    last.checked_add(SignedDuration::from_secs(seconds)).ok()
-}
-
-struct Stall {
-    reason: &'static str,
-    message: String,
-}
-
-fn stall(deployment: &VMDeployment, set: Option<&VMReplicaSet>, passed: Option<Timestamp>) -> Option<Stall> {
-    if let Some(set) = set.filter(|set| !desired::is_own(deployment, set)) {
-        let name = set.metadata.name.as_deref().unwrap_or_default();
-        let message =
-            format!("the VMReplicaSet {name} exists and belongs to somebody else: delete or rename one of the two");
-        return Some(Stall { reason: "NotOwned", message });
-    }
-    if !deployment.spec.rollout.steps.is_empty() {
-        let message = rollout::held(deployment).unwrap_or_default().to_owned();
-        return Some(Stall { reason: "NotSupported", message });
-    }
-    if passed.is_some() {
-        let seconds = deployment.spec.rollout.progress_deadline_seconds;
-        let message = format!("no progress for {seconds} s (spec.rollout.progressDeadlineSeconds)");
-        return Some(Stall { reason: "ProgressDeadlineExceeded", message: with_set(&message, set) });
-    }
-    let stalled = conditions::get(&set?.status.as_ref()?.conditions, STALLED).filter(|c| c.status == "True")?;
-    Some(Stall { reason: "ReplicaSetStalled", message: stalled.message.clone() })
-}
-
-fn with_set(message: &str, set: Option<&VMReplicaSet>) -> String {
-    let detail = set.and_then(|s| s.status.as_ref()).and_then(|s| s.waiting_for.as_deref());
-    detail.map_or(message.to_owned(), |detail| format!("{message}; the VMReplicaSet waits for {detail}"))
-}
-
+/// What a VMDeployment waits for that is stalled or not done.
 fn waiting_for(
-    deployment: &VMDeployment,
-    set: Option<&VMReplicaSet>,
+    observed: &ObservedDeployment<'_>,
     status: &VMDeploymentStatus,
-    complete: bool,
-    stall: Option<&Stall>,
+    stall: Option<&DeploymentStall>,
 ) -> Option<String> {
     if let Some(stall) = stall {
         return Some(format!("a person: {}", stall.message));
     }
-    if complete && status.replicas == deployment.spec.replicas {
-        return None;
+    if observed.set.is_none() {
+        return Some("its VMReplicaSet to be created".to_owned());
     }
-    let Some(set) = set else { return Some("its VMReplicaSet to be created".to_owned()) };
-    match rollout::held(deployment).filter(|_| status.updated_replicas < status.replicas) {
-        Some(held) => Some(format!("a person: {held}")),
-        None => set.status.as_ref().and_then(|s| s.waiting_for.clone()),
+    match rollout::hold_reason(observed.deployment).filter(|_| status.updated_replicas < status.replicas) {
+        Some(reason) => Some(format!("a person: {reason}")),
+        None => observed.set_waiting_for().map(str::to_owned),
     }
 }
 
 fn set_conditions(
-    deployment: &VMDeployment,
+    observed: &ObservedDeployment<'_>,
     status: &mut VMDeploymentStatus,
-    complete: bool,
-    stall: Option<&Stall>,
-    now: Timestamp,
+    is_done: bool,
+    stall: Option<&DeploymentStall>,
 ) {
-    let (replicas, generation) = (deployment.spec.replicas, deployment.metadata.generation);
-    let budget = rollout::budget(deployment);
+    let deployment = observed.deployment;
     let available = usize::try_from(status.available_replicas).unwrap_or(0);
-    let enough = available + budget.max_unavailable >= budget.replicas;
-    let reason = if enough { "EnoughAvailable" } else { "TooFewAvailable" };
-    let message = format!("{available} of {replicas} Servers are available");
-    conditions::set(&mut status.conditions, AVAILABLE, enough, reason, &message, generation, now);
-    let done = complete && status.replicas == replicas;
-    let reason = if done { "Complete" } else { "RollingOut" };
-    conditions::set(&mut status.conditions, PROGRESSING, !done, reason, "", generation, now);
-    let (reason, message) = stall.map_or(("Progressing", ""), |s| (s.reason, s.message.as_str()));
-    conditions::set(&mut status.conditions, STALLED, stall.is_some(), reason, message, generation, now);
+    let enough = Budget::of_deployment(deployment).is_met_by(available);
+    let mut set = |condition, is_true, reason, message: &str| {
+        let generation = deployment.metadata.generation;
+        conditions::set(&mut status.conditions, condition, is_true, reason, message, generation, observed.now);
+    };
+    let message = format!("{available} of {} Servers are available", deployment.spec.replicas);
+    set(AVAILABLE, enough, if enough { "EnoughAvailable" } else { "TooFewAvailable" }, &message);
+    set(PROGRESSING, !is_done, if is_done { "Complete" } else { "RollingOut" }, "");
+    let (reason, message) = stall.map_or(("Progressing", ""), |stall| (stall.reason, stall.message.as_str()));
+    set(STALLED, stall.is_some(), reason, message);
+}
+
+/// When the next Ready Server becomes available, or the roll-out's deadline passes.
+fn next_change(observed: &ObservedDeployment<'_>, deadline: Option<Timestamp>) -> Option<Timestamp> {
+    let seconds = observed.deployment.spec.min_ready_seconds;
+    let ready = observed.active().filter(|server| server.is_ready());
+    let available = ready.filter_map(|server| server.available_at(seconds));
+    available.chain(deadline).filter(|at| *at > observed.now).min()
 }
 
 #[cfg(test)]
 mod tests {
+    use berth_core::api::{VMDeployment, VMReplicaSet, VMReplicaSetStatus};
+    use k8s_openapi::jiff::SignedDuration;
+
     use super::*;
     use crate::testing::{deployment, now, server};
-    use berth_core::api::VMReplicaSetStatus;
 
-    fn of(deployment: &VMDeployment, servers: &[Server]) -> (VMDeploymentStatus, Option<Timestamp>) {
-        let set = desired::replica_set(deployment, None, false);
-        status(deployment, Some(&set), &servers.iter().collect::<Vec<_>>(), now())
+    fn compute_with(
+        deployment: &VMDeployment,
+        set: &VMReplicaSet,
+        servers: &[Server],
+    ) -> (VMDeploymentStatus, Option<Timestamp>) {
+        let servers: Vec<&Server> = servers.iter().collect();
+        compute(&ObservedDeployment { deployment, set: Some(set), servers: &servers, now: now() })
     }
 
-    fn reason(status: &VMDeploymentStatus, kind: &str) -> String {
-        conditions::get(&status.conditions, kind).unwrap().reason.clone()
+    fn compute_for(deployment: &VMDeployment, servers: &[Server]) -> (VMDeploymentStatus, Option<Timestamp>) {
+        compute_with(deployment, &replica_set::desired(deployment, None, false), servers)
     }
 
-    fn fleet(revision: &str, age: i64) -> [Server; 3] {
+    fn reason<'a>(status: &'a VMDeploymentStatus, condition: &str) -> &'a str {
+        &conditions::get(&status.conditions, condition).unwrap().reason
+    }
+
+    fn is_true(status: &VMDeploymentStatus, condition: &str) -> bool {
+        conditions::get_true(&status.conditions, condition).is_some()
+    }
+
+    fn three_ready(revision: &str, age: i64) -> [Server; 3] {
         ["web-0", "web-1", "web-2"].map(|name| server(name, revision, "Ready", age))
     }
 
     #[test]
-    fn servers_that_have_not_begun_are_counted_by_the_set() {
+    fn servers_without_a_state_are_counted_by_the_set_if_it_is_the_deployments_own() {
         let deployment = deployment("v1", |_| {});
-        let mut set = desired::replica_set(&deployment, None, false);
+        let mut set = replica_set::desired(&deployment, None, false);
         set.status = Some(VMReplicaSetStatus { replicas: 3, ..VMReplicaSetStatus::default() });
-        let begun = server("web-0", "v1", "Ready", 20);
-        let (begins, _) = status(&deployment, Some(&set), &[&begun], now());
-        assert_eq!((begins.replicas, begins.ready_replicas, begins.updated_replicas), (3, 1, 0));
-        assert!(conditions::is_true(&begins.conditions, PROGRESSING));
+        let (status, _) = compute_with(&deployment, &set, &[server("web-0", "v1", "Ready", 20)]);
+        assert_eq!((status.replicas, status.ready_replicas, status.updated_replicas), (3, 1, 0));
+        assert!(is_true(&status, PROGRESSING));
         set.metadata.owner_references = None;
-        let (without, _) = status(&deployment, Some(&set), &[], now());
-        assert_eq!(without.replicas, 0, "somebody else's set counts nothing of it");
+        assert_eq!(compute_with(&deployment, &set, &[]).0.replicas, 0);
     }
 
     #[test]
     fn a_complete_roll_out_is_stable_and_waits_for_nothing() {
         let mut deployment = deployment("v2", |_| {});
-        let (done, next) = of(&deployment, &fleet("v2", 20));
-        assert_eq!((done.stable_revision.as_deref(), done.waiting_for.as_deref(), next), (Some("v2"), None, None));
-        assert_eq!((done.replicas, done.available_replicas), (3, 3));
-        assert_eq!(
-            [AVAILABLE, PROGRESSING, STALLED].map(|k| conditions::is_true(&done.conditions, k)),
-            [true, false, false]
-        );
-        deployment.status = Some(done.clone());
-        assert_eq!(of(&deployment, &fleet("v2", 20)).0, done, "the same again changes nothing");
+        let (status, requeue_at) = compute_for(&deployment, &three_ready("v2", 20));
+        assert_eq!((status.stable_revision.as_deref(), status.waiting_for.as_deref()), (Some("v2"), None));
+        assert_eq!((status.replicas, status.available_replicas, requeue_at), (3, 3, None));
+        assert_eq!([AVAILABLE, PROGRESSING, STALLED].map(|c| is_true(&status, c)), [true, false, false]);
+        deployment.status = Some(status.clone());
+        assert_eq!(compute_for(&deployment, &three_ready("v2", 20)).0, status, "computed again, nothing changes");
     }
 
     #[test]
     fn a_roll_out_without_progress_stalls_when_its_deadline_passes() {
         let deployment = deployment("v2", |spec| spec["rollout"] = serde_json::json!({"progressDeadlineSeconds": 60}));
-        let (running, next) = of(&deployment, &fleet("v1", 50));
+        let (running, requeue_at) = compute_for(&deployment, &three_ready("v1", 50));
         assert_eq!(reason(&running, STALLED), "Progressing");
-        assert_eq!(next, Some(now() + SignedDuration::from_secs(10)));
-        let (late, _) = of(&deployment, &fleet("v1", 60));
+        assert_eq!(requeue_at, Some(now() + SignedDuration::from_secs(10)));
+        let (late, _) = compute_for(&deployment, &three_ready("v1", 60));
         assert_eq!(reason(&late, STALLED), "ProgressDeadlineExceeded");
         assert!(late.waiting_for.unwrap().starts_with("a person: no progress for 60 s"));
         assert_eq!(late.stable_revision, None);
@@ -216,16 +177,24 @@ mod tests {
     #[test]
     fn a_paused_roll_out_waits_for_a_person_and_never_stalls() {
         let paused = deployment("v2", |spec| spec["paused"] = true.into());
-        let (status, next) = of(&paused, &fleet("v1", 1_000_000));
-        assert_eq!((reason(&status, STALLED).as_str(), next), ("Progressing", None));
+        let (status, requeue_at) = compute_for(&paused, &three_ready("v1", 1_000_000));
+        assert_eq!((reason(&status, STALLED), requeue_at), ("Progressing", None));
         assert_eq!(status.waiting_for.unwrap(), "a person: the roll-out is paused (spec.paused)");
     }
 
     #[test]
-    fn a_set_of_somebody_else_and_steps_are_named() {
+    fn a_set_that_something_else_controls_stalls_the_deployment() {
         let deployment = deployment("v2", |_| {});
-        let mut set = desired::replica_set(&deployment, None, false);
+        let mut set = replica_set::desired(&deployment, None, false);
         set.metadata.owner_references = None;
-        assert_eq!(reason(&status(&deployment, Some(&set), &[], now()).0, STALLED), "NotOwned");
+        assert_eq!(reason(&compute_with(&deployment, &set, &[]).0, STALLED), "NotOwned");
+    }
+
+    #[test]
+    fn roll_out_steps_stall_the_deployment() {
+        let steps = serde_json::json!({"steps": [{"servers": 1}]});
+        let (status, _) = compute_for(&deployment("v2", |spec| spec["rollout"] = steps), &three_ready("v1", 20));
+        assert_eq!(reason(&status, STALLED), "NotSupported");
+        assert!(status.waiting_for.unwrap().starts_with("a person: spec.rollout.steps are not supported"));
     }
 }

@@ -1,41 +1,35 @@
 //! Objects for tests.
 
 use berth_core::api::{Server, VMDeployment};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-fn app(revision: &str) -> Value {
-    let artifact = json!({"url": "http://127.0.0.1/app.tar.gz", "sha256": "a".repeat(64)});
-    json!({"name": "web", "revision": revision, "artifact": artifact, "command": "./run"})
+/// The time of the tests, in seconds since the epoch.
+const NOW: i64 = 1_000_000;
+
+/// The time of the tests.
+pub(crate) fn now() -> Timestamp {
+    seconds_ago(0)
 }
 
+fn seconds_ago(seconds: i64) -> Timestamp {
+    Timestamp::from_second(NOW - seconds).unwrap()
+}
+
+/// A VMDeployment of three Servers with this revision of the application, and with a changed spec.
 pub(crate) fn deployment(revision: &str, change: impl FnOnce(&mut Value)) -> VMDeployment {
-    let labels = json!({"app": "web"});
-    let mut spec = json!({
-        "replicas": 3, "selector": {"matchLabels": labels}, "app": app(revision),
-        "template": {"metadata": {"labels": labels}, "spec": {"machine": {"className": "local"}}},
-    });
+    let mut spec = json!({"replicas": 3, "app": {"revision": revision}});
     change(&mut spec);
-    serde_json::from_value(json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "VMDeployment",
-        "metadata": {"name": "web", "namespace": "n", "uid": "d", "generation": 4}, "spec": spec,
-    }))
-    .unwrap()
+    berth_testing::deployment(json!({"metadata": {"generation": 4}, "spec": spec}))
 }
 
-/// A Server that is in this state with this revision declared, `age` seconds old.
+/// A Server that declares this revision, and was created and entered its state `age` seconds ago.
 pub(crate) fn server(name: &str, revision: &str, state: &str, age: i64) -> Server {
-    let at = |seconds: i64| k8s_openapi::jiff::Timestamp::from_second(NOW - seconds).unwrap().to_string();
-    serde_json::from_value(json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
-        "metadata": {"name": name, "namespace": "n", "uid": name, "generation": 1, "creationTimestamp": at(age)},
-        "spec": {"machine": {"className": "local"}, "app": app(revision)},
-        "status": {"state": state, "stateSince": at(age), "observedGeneration": 1},
-    }))
-    .unwrap()
-}
-
-pub(crate) const NOW: i64 = 1_000_000;
-
-pub(crate) fn now() -> k8s_openapi::jiff::Timestamp {
-    k8s_openapi::jiff::Timestamp::from_second(NOW).unwrap()
+    let created = seconds_ago(age).to_string();
+    let mut server = berth_testing::server(json!({
+        "metadata": {"name": name, "creationTimestamp": created},
+        "status": {"state": state, "stateSince": created, "observedGeneration": 1},
+    }));
+    server.spec.app = Some(deployment(revision, |_| {}).spec.app);
+    server
 }

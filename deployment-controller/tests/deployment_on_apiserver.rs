@@ -1,18 +1,18 @@
-//! VMDeployments against a real kube-apiserver. There is no webhook and no replicaset-controller: what they do, the
-//! test does.
+//! VMDeployments against a real kube-apiserver. Neither the webhook nor replicaset-controller runs: the test does what they
+//! would do.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use berth_control_plane::{ControlPlane, Options};
+use berth_control_plane::{ControlPlane, ControlPlaneOptions};
 use berth_core::{
     api::{Executor, Server, VMDeployment, VMReplicaSet},
     identity::Identities,
 };
 use berth_runtime::{Context, ContextParts, Process, SystemClock};
-use deployment_controller::{desired, reconcile::Deployments};
+use deployment_controller::Deployments;
 use kube::{
-    Api, Resource as _, ResourceExt as _,
+    Api, Resource as _,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep};
 
 const LIMIT: Duration = Duration::from_mins(1);
 
-struct Lab {
+/// A control plane with Berth's kinds, and the objects of one namespace.
+struct Cluster {
     control_plane: ControlPlane,
     deployments: Api<VMDeployment>,
     sets: Api<VMReplicaSet>,
@@ -28,15 +29,37 @@ struct Lab {
 }
 
 /// What a cache that is up to date shows.
-struct Seen {
+struct Snapshot {
     deployment: VMDeployment,
     set: Option<VMReplicaSet>,
     servers: Vec<Server>,
 }
 
-impl Lab {
+impl Snapshot {
+    /// The revision that new Servers get.
+    fn template_revision(&self) -> Option<&str> {
+        self.set.as_ref()?.spec.template.spec.app.as_ref()?.revision.as_deref()
+    }
+
+    /// The Servers that declare this revision.
+    fn with_revision(&self, wanted: &str) -> Vec<&Server> {
+        self.servers.iter().filter(|server| revision(server) == wanted).collect()
+    }
+
+    fn is_stable(&self, revision: &str) -> bool {
+        let status = self.deployment.status.as_ref();
+        status.is_some_and(|status| status.stable_revision.as_deref() == Some(revision))
+    }
+
+    fn nothing_is_disturbed(&self) -> bool {
+        let status = self.set.as_ref().and_then(|set| set.status.as_ref());
+        status.is_none_or(|status| status.disturbed.is_empty())
+    }
+}
+
+impl Cluster {
     async fn start() -> Self {
-        let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+        let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
         control_plane.install(&deploy, None).await.unwrap();
         let client = control_plane.admin_client();
@@ -65,35 +88,44 @@ impl Lab {
         ))
     }
 
-    async fn look(&self) -> Seen {
+    async fn snapshot(&self) -> Snapshot {
         let deployment = self.deployments.get("web").await.unwrap();
         let set = self.sets.get_opt("web").await.unwrap();
-        let all = self.servers.list(&ListParams::default()).await.unwrap().items;
-        let own = |server: &Server| set.as_ref().is_some_and(|set| desired::has(set, server));
-        Seen { servers: all.into_iter().filter(own).collect(), deployment, set }
+        let servers = self.servers.list(&ListParams::default()).await.unwrap().items;
+        let is_owned = |server: &Server| set.as_ref().is_some_and(|set| set.owns(server));
+        Snapshot { servers: servers.into_iter().filter(is_owned).collect(), deployment, set }
     }
 
-    async fn turn(&self, controller: &Deployments, seen: &Seen) {
-        let servers: Vec<&Server> = seen.servers.iter().collect();
-        controller.reconcile(&seen.deployment, seen.set.as_ref(), &servers).await.unwrap();
-    }
-
-    /// Reconciles, with a fresh cache each time, until the condition holds.
-    async fn until(&self, controller: &Deployments, holds: impl Fn(&Seen) -> bool) -> Seen {
+    /// Reconciles, with a new snapshot each time, until the condition holds.
+    async fn reconcile_until(&self, controller: &Deployments, holds: impl Fn(&Snapshot) -> bool) -> Snapshot {
         let deadline = Instant::now() + LIMIT;
         loop {
-            let seen = self.look().await;
-            if holds(&seen) {
-                return seen;
+            let snapshot = self.snapshot().await;
+            if holds(&snapshot) {
+                return snapshot;
             }
-            assert!(Instant::now() < deadline, "{:?}\n{:?}\n{:?}", seen.deployment, seen.set, seen.servers);
-            self.turn(controller, &seen).await;
+            let Snapshot { deployment, set, servers } = &snapshot;
+            assert!(Instant::now() < deadline, "{deployment:?}\n{set:?}\n{servers:?}");
+            reconcile(controller, &snapshot).await;
             sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// replicaset-controller's part: a Server as the set's template has it.
-    async fn born(&self, set: &VMReplicaSet, name: &str) {
+    async fn create_deployment(&self) {
+        let labels = json!({"app": "web"});
+        let deployment = json!({
+            "apiVersion": "berth.dev/v1alpha1", "kind": "VMDeployment", "metadata": {"name": "web"},
+            "spec": {
+                "replicas": 3, "selector": {"matchLabels": labels}, "app": app("v1", &["OLD", "KEPT"]),
+                "updateStrategy": {"maxUnavailable": 1},
+                "template": {"metadata": {"labels": labels}, "spec": {"machine": {"className": "local"}}},
+            },
+        });
+        self.deployments.create(&PostParams::default(), &serde_json::from_value(deployment).unwrap()).await.unwrap();
+    }
+
+    /// As replicaset-controller does it: a Server of the set's template.
+    async fn create_server(&self, set: &VMReplicaSet, name: &str) {
         let template = &set.spec.template;
         let server = json!({
             "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
@@ -105,14 +137,19 @@ impl Lab {
         self.make_ready(&server).await;
     }
 
-    /// The webhook's part: the Server is Ready with its newest declaration, which runs.
+    /// As the webhook does it: the Server is Ready with its newest declaration, which is deployed.
     async fn make_ready(&self, server: &Server) {
         let status = json!({"status": {
             "state": "Ready", "stateSince": "2026-01-01T00:00:00Z", "observedGeneration": server.metadata.generation,
             "app": {"revision": revision(server), "verified": true},
         }});
-        self.servers.patch_status(&server.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+        self.servers.patch_status(server.name(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     }
+}
+
+async fn reconcile(controller: &Deployments, snapshot: &Snapshot) {
+    let servers: Vec<&Server> = snapshot.servers.iter().collect();
+    controller.reconcile(&snapshot.deployment, snapshot.set.as_ref(), &servers).await.unwrap();
 }
 
 fn revision(server: &Server) -> &str {
@@ -125,75 +162,63 @@ fn app(revision: &str, env: &[&str]) -> Value {
     json!({"name": "web", "revision": revision, "artifact": artifact, "command": "./run", "env": env})
 }
 
-fn template_revision(seen: &Seen) -> Option<&str> {
-    seen.set.as_ref()?.spec.template.spec.app.as_ref()?.revision.as_deref()
-}
-
-fn with(seen: &Seen, wanted: &str) -> usize {
-    seen.servers.iter().filter(|server| revision(server) == wanted).count()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_application_is_rolled_out_within_the_budget() {
-    let lab = Lab::start().await;
-    let (one, other) = (lab.controller("a").await, lab.controller("b").await);
-    let labels = json!({"app": "web"});
-    let deployment = json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "VMDeployment", "metadata": {"name": "web"},
-        "spec": {
-            "replicas": 3, "selector": {"matchLabels": labels}, "app": app("v1", &["OLD", "KEPT"]),
-            "updateStrategy": {"maxUnavailable": 1},
-            "template": {"metadata": {"labels": labels}, "spec": {"machine": {"className": "local"}}},
-        },
-    });
-    lab.deployments.create(&PostParams::default(), &serde_json::from_value(deployment).unwrap()).await.unwrap();
-    let seen = lab.until(&one, |seen| seen.set.is_some()).await;
-    assert_eq!(template_revision(&seen), Some("v1"));
+    let cluster = Cluster::start().await;
+    let (one, other) = (cluster.controller("a").await, cluster.controller("b").await);
+    cluster.create_deployment().await;
+    let snapshot = cluster.reconcile_until(&one, |snapshot| snapshot.set.is_some()).await;
+    assert_eq!(snapshot.template_revision(), Some("v1"));
     for name in ["web-0", "web-1", "web-2"] {
-        lab.born(seen.set.as_ref().unwrap(), name).await;
+        cluster.create_server(snapshot.set.as_ref().unwrap(), name).await;
     }
-    let stable = |wanted: &'static str| {
-        move |seen: &Seen| seen.deployment.status.as_ref().is_some_and(|s| s.stable_revision.as_deref() == Some(wanted))
-    };
-    lab.until(&one, stable("v1")).await;
+    cluster.reconcile_until(&one, |snapshot| snapshot.is_stable("v1")).await;
 
     let change = Patch::Merge(json!({"spec": {"app": app("v2", &["KEPT", "NEW"])}}));
-    lab.deployments.patch("web", &PatchParams::default(), &change).await.unwrap();
-    for done in 1..=3 {
-        let seen = lab.until(&one, |seen| with(seen, "v2") == done).await;
-        // Two copies, one of which still sees what was there before: nothing more is touched.
-        for _ in 0..3 {
-            let newer = lab.look().await;
-            tokio::join!(lab.turn(&one, &newer), lab.turn(&other, &seen));
-        }
-        let seen = lab.look().await;
-        assert_eq!(with(&seen, "v2"), done);
-        if done < 3 {
-            assert_eq!(template_revision(&seen), Some("v1"), "new Servers get what is stable");
-        }
-        for server in seen.servers.iter().filter(|server| revision(server) == "v2") {
-            let env: Vec<&str> = server.spec.app.as_ref().unwrap().env.iter().map(|e| e.name.as_str()).collect();
-            assert_eq!(env, ["KEPT", "NEW"], "what left the application leaves the Server");
-            lab.make_ready(server).await;
-        }
+    cluster.deployments.patch("web", &PatchParams::default(), &change).await.unwrap();
+    for updated in 1..=3 {
+        // In a box, because a future that holds several snapshots is large.
+        Box::pin(update_one_more(&cluster, &one, &other, updated)).await;
     }
-    lab.until(&one, stable("v2")).await;
-    let at_rest = |seen: &Seen| {
-        let status = seen.set.as_ref().and_then(|set| set.status.as_ref());
-        template_revision(seen) == Some("v2") && status.is_none_or(|s| s.disturbed.is_empty())
-    };
-    lab.until(&one, at_rest).await;
+    cluster.reconcile_until(&one, |snapshot| snapshot.is_stable("v2")).await;
+    let is_at_rest =
+        |snapshot: &Snapshot| snapshot.template_revision() == Some("v2") && snapshot.nothing_is_disturbed();
+    cluster.reconcile_until(&one, is_at_rest).await;
 
-    // At rest nothing is written. The first turn may bring the status up to date.
-    lab.turn(&one, &lab.look().await).await;
-    sleep(Duration::from_millis(1100)).await;
-    lab.turn(&one, &lab.look().await).await;
-    let before = lab.look().await;
+    assert_nothing_is_written_at_rest(&cluster, &one).await;
+    cluster.control_plane.stop().await.unwrap();
+}
+
+/// Reconciles until one more Server has the new revision, and then makes it Ready with it.
+async fn update_one_more(cluster: &Cluster, one: &Deployments, other: &Deployments, updated: usize) {
+    let stale = cluster.reconcile_until(one, |snapshot| snapshot.with_revision("v2").len() == updated).await;
+    // Two copies, one of which has a stale cache: neither updates another Server.
     for _ in 0..3 {
-        lab.turn(&one, &before).await;
+        let newer = cluster.snapshot().await;
+        tokio::join!(reconcile(one, &newer), reconcile(other, &stale));
     }
-    let after = lab.look().await;
+    let snapshot = cluster.snapshot().await;
+    assert_eq!(snapshot.with_revision("v2").len(), updated);
+    if updated < 3 {
+        assert_eq!(snapshot.template_revision(), Some("v1"), "new Servers get the stable application");
+    }
+    for server in snapshot.with_revision("v2") {
+        let env: Vec<&str> = server.spec.app.as_ref().unwrap().env.iter().map(|e| e.name.as_str()).collect();
+        assert_eq!(env, ["KEPT", "NEW"], "what left the application leaves the Server");
+        cluster.make_ready(server).await;
+    }
+}
+
+async fn assert_nothing_is_written_at_rest(cluster: &Cluster, controller: &Deployments) {
+    // The first reconcile may bring the status up to date, and the next one may write it again only after a second.
+    reconcile(controller, &cluster.snapshot().await).await;
+    sleep(Duration::from_millis(1100)).await;
+    reconcile(controller, &cluster.snapshot().await).await;
+    let before = cluster.snapshot().await;
+    for _ in 0..3 {
+        reconcile(controller, &before).await;
+    }
+    let after = cluster.snapshot().await;
     assert_eq!(after.deployment, before.deployment);
     assert_eq!((after.set, after.servers), (before.set, before.servers));
-    lab.control_plane.stop().await.unwrap();
 }

@@ -1,0 +1,142 @@
+//! The task DeployApp: brings the declared application onto the machine and reads back what runs there.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use berth_core::{
+    api::{App, AppFact, Server},
+    protocol::{Fact, TaskResult},
+};
+use berth_machine::{
+    Connector, Machine, MachineChange,
+    app::{self, AppRelease, AppStatus},
+};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+/// Limit of one attempt: fetching a large artifact takes minutes, but a machine that hangs must not occupy the Server's lock
+/// for ever.
+const DEPLOY_LIMIT: Duration = Duration::from_mins(10);
+
+/// Deploys the Server's application on its machine.
+pub(crate) async fn deploy(connector: &dyn Connector, server: &Server, now: Timestamp) -> TaskResult {
+    match connector.connect(server) {
+        Ok(connection) => deploy_on(connection.machine.as_ref(), &connection.root, server, now).await,
+        Err(error) => TaskResult::retry(error.to_string()),
+    }
+}
+
+/// Deploys the Server's application on this machine.
+async fn deploy_on(machine: &dyn Machine, root: &str, server: &Server, now: Timestamp) -> TaskResult {
+    let Some(declared) = &server.spec.app else {
+        return TaskResult::failed("the Server declares no application");
+    };
+    let wanted = to_release(server, declared);
+    let place = format!("application {} {}", wanted.name, wanted.revision);
+    match app::deploy_app(machine, root, &wanted, DEPLOY_LIMIT).await {
+        Ok((change, found)) => match mismatch(&wanted, &found) {
+            Some(problem) => TaskResult::retry(problem).at(place),
+            None => deployed(server, &wanted, change, now, &place),
+        },
+        Err(error) if error.is_permanent() => TaskResult::failed(error.to_string()).at(place),
+        Err(error) => TaskResult::retry(error.to_string()).at(place),
+    }
+}
+
+/// How what was read back from the machine differs from what was deployed.
+fn mismatch(wanted: &AppRelease, found: &AppStatus) -> Option<String> {
+    if found.revision.as_ref() != Some(&wanted.revision) || found.sha256.as_ref() != Some(&wanted.sha256) {
+        let found = found.revision.as_deref().unwrap_or("nothing");
+        return Some(format!("the machine runs {found} after the deployment"));
+    }
+    (!found.running).then(|| "it is deployed, but its command does not keep running".to_owned())
+}
+
+/// The result of a successful deployment. The time of a deployment that changed nothing stays as it was.
+fn deployed(server: &Server, wanted: &AppRelease, change: MachineChange, now: Timestamp, place: &str) -> TaskResult {
+    let known = server.status.as_ref().and_then(|status| status.app.as_ref());
+    let deployed_at = match (change, known.filter(|fact| fact.revision == wanted.revision)) {
+        (MachineChange::None, Some(fact)) => fact.deployed_at.clone(),
+        _ => Some(Time(now)),
+    };
+    let what = if change == MachineChange::Done { "deployed" } else { "is deployed already" };
+    let fact = AppFact { revision: wanted.revision.clone(), verified: true, deployed_at };
+    TaskResult::succeeded(format!("{place} {what}")).with(Fact::App(Some(fact)))
+}
+
+/// The declared application as a release that a machine can get.
+fn to_release(server: &Server, declared: &App) -> AppRelease {
+    let env = declared.env.iter().map(|e| (e.name.clone(), e.value.clone())).collect::<BTreeMap<_, _>>();
+    AppRelease {
+        name: declared.name.clone(),
+        revision: declared.effective_revision(),
+        url: declared.artifact.url.clone(),
+        sha256: declared.artifact.sha256.clone(),
+        env,
+        // The declared command is a shell command.
+        command: ["/bin/sh", "-c", &declared.command].map(str::to_owned).to_vec(),
+        port: port(server),
+        keep_releases: earlier_releases(declared),
+    }
+}
+
+/// The API counts the current release, too; the machine counts only the earlier ones.
+fn earlier_releases(declared: &App) -> u32 {
+    u32::try_from(declared.keep_releases - 1).unwrap_or(0)
+}
+
+/// The port that the application gets as `PORT`, unless its own environment sets another: the port of its health check, else
+/// the first port that receives traffic.
+fn port(server: &Server) -> u16 {
+    let health = server.spec.health_check.as_ref();
+    let probed = health.and_then(|h| h.http_get.as_ref().map(|g| g.port).or(h.tcp_socket.as_ref().map(|t| t.port)));
+    let traffic = server.spec.traffic.as_ref();
+    let balanced = traffic.and_then(|t| t.services.first().map(|s| s.port).or(t.haproxy.first().map(|h| h.port)));
+    probed.or(balanced).and_then(|port| u16::try_from(port).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_core::api::Outcome;
+    use berth_testing::{FakeMachine, MachineFault};
+    use k8s_openapi::jiff::SignedDuration;
+
+    use super::*;
+    use crate::testing::{now, server};
+
+    const ROOT: &str = "opt/berth";
+
+    fn app_fact(result: &TaskResult) -> AppFact {
+        let [Fact::App(Some(fact))] = result.facts.as_slice() else { panic!("{result:?}") };
+        fact.clone()
+    }
+
+    #[tokio::test]
+    async fn the_application_is_deployed_once_and_its_time_is_kept() {
+        let machine = FakeMachine::new();
+        let mut declared = server("web-0", "v1", "Deploying", 1);
+        let first = deploy_on(&machine, ROOT, &declared, now()).await;
+        assert_eq!((first.outcome, first.message.as_str()), (Outcome::Succeeded, "application web v1 deployed"));
+        let fact = app_fact(&first);
+        assert_eq!((fact.revision.as_str(), fact.verified, fact.deployed_at.clone()), ("v1", true, Some(Time(now()))));
+        declared.status.as_mut().unwrap().app = Some(AppFact { verified: false, ..fact.clone() });
+        let later = now() + SignedDuration::from_secs(60);
+        let second = deploy_on(&machine, ROOT, &declared, later).await;
+        assert_eq!((app_fact(&second), second.message.as_str()), (fact, "application web v1 is deployed already"));
+        declared.spec.app.as_mut().unwrap().revision = Some("v2".into());
+        let third = app_fact(&deploy_on(&machine, ROOT, &declared, later).await);
+        assert_eq!((third.revision.as_str(), third.deployed_at), ("v2", Some(Time(later))));
+    }
+
+    #[tokio::test]
+    async fn errors_name_the_application_and_only_permanent_ones_fail_the_task() {
+        let machine = FakeMachine::new();
+        let declared = server("web-0", "v1", "Deploying", 1);
+        machine.fail_next(MachineFault::WrongDigest("c".repeat(64)));
+        let wrong_digest = deploy_on(&machine, ROOT, &declared, now()).await;
+        assert_eq!((wrong_digest.outcome, wrong_digest.facts), (Outcome::Failed, vec![]));
+        let message = wrong_digest.message;
+        assert!(message.starts_with("application web v1: ") && message.contains(&"c".repeat(64)), "{message}");
+        machine.fail_next(MachineFault::Hang);
+        assert_eq!(deploy_on(&machine, ROOT, &declared, now()).await.outcome, Outcome::Retry);
+        assert_eq!(deploy_on(&machine, ROOT, &declared, now()).await.outcome, Outcome::Succeeded);
+    }
+}

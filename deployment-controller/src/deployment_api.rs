@@ -1,0 +1,100 @@
+//! What this controller reads and writes about one VMDeployment on the API server.
+
+use berth_core::{
+    api::{App, Server, VMDeployment, VMDeploymentStatus, VMReplicaSet, VMReplicaSetStatus},
+    ledger::Ledger,
+    protocol::GuardedPatch,
+};
+use berth_runtime::{ApiError, Context, SetApi, written};
+use kube::{Api, api::Patch};
+
+/// The VMDeployments of one namespace, with their sets and Servers, as the API server has them now.
+pub(crate) struct DeploymentApi<'a> {
+    ctx: &'a Context,
+    deployments: Api<VMDeployment>,
+    /// The sets and their Servers.
+    pub(crate) sets: SetApi<'a>,
+}
+
+impl<'a> DeploymentApi<'a> {
+    /// The API of this namespace.
+    pub(crate) fn new(ctx: &'a Context, namespace: &str) -> Self {
+        let deployments = Api::namespaced(ctx.client.clone(), namespace);
+        Self { ctx, deployments, sets: SetApi::new(ctx, namespace) }
+    }
+
+    /// The VMDeployment's set as it is now; none when there is none, something else controls it, or its deletion was
+    /// requested.
+    pub(crate) async fn own_set(&self, deployment: &VMDeployment) -> Result<Option<VMReplicaSet>, ApiError> {
+        Ok(self.sets.get(deployment.name()).await?.filter(|set| deployment.owns(set)))
+    }
+
+    /// Applies the set, server-side. The fields that it names belong to this controller; fields that others have added stay.
+    pub(crate) async fn apply_set(&self, desired: &VMReplicaSet) -> Result<(), ApiError> {
+        let (name, params) = (desired.name(), self.ctx.patch_params().force());
+        let applied = self.sets.sets().patch(name, &params, &Patch::Apply(desired)).await;
+        applied.map(drop).map_err(ApiError::doing(format!("apply VMReplicaSet {name}")))
+    }
+
+    /// Makes sure that the set holds this ledger. Says whether it does: not if the set has changed since it was read.
+    ///
+    /// A ledger that stays as it was is not written, but the set is read again. Otherwise nothing would show that the ledger
+    /// was still this one when the Servers were listed.
+    pub(crate) async fn commit_ledger(&self, read: &VMReplicaSet, ledger: &Ledger) -> Result<bool, ApiError> {
+        if *ledger == Ledger::of(read) {
+            return self.sets.is_unchanged(read).await;
+        }
+        let status = VMReplicaSetStatus { disturbed: ledger.to_status(), ..read.status.clone().unwrap_or_default() };
+        self.sets.swap_status(read, &status).await
+    }
+
+    /// Declares the application on this very Server. Does nothing if the Server is gone.
+    pub(crate) async fn declare_app(&self, server: &Server, app: &App) -> Result<(), ApiError> {
+        let patch = Patch::Json::<()>(app_patch(server, app).build());
+        let result = self.sets.servers().patch(server.name(), &self.ctx.patch_params(), &patch).await;
+        let action = format!("declare the application of Server {}", server.name());
+        written(result.map_err(ApiError::doing(action))).map(drop)
+    }
+
+    /// Writes the status, if nothing about the VMDeployment has changed since it was read. Says whether it was written.
+    pub(crate) async fn write_status(
+        &self,
+        read: &VMDeployment,
+        status: &VMDeploymentStatus,
+    ) -> Result<bool, ApiError> {
+        let patch = Patch::Json::<()>(GuardedPatch::of_version(&read.metadata).add(&["status"], status).build());
+        let result = self.deployments.patch_status(read.name(), &self.ctx.patch_params(), &patch).await;
+        written(result.map_err(ApiError::doing(format!("write the status of VMDeployment {}", read.name()))))
+    }
+}
+
+/// Replaces the whole field: if it were merged, environment variables that left the application would stay on the Server.
+fn app_patch(server: &Server, app: &App) -> GuardedPatch {
+    GuardedPatch::of(&server.metadata).add(&["spec", "app"], app)
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_core::api::EnvVar;
+
+    use super::*;
+    use crate::{
+        replica_set::newest_app,
+        testing::{deployment, server},
+    };
+
+    #[test]
+    fn the_patch_replaces_the_whole_application_of_this_very_server() {
+        let mut old = server("web-0", "v1", "Ready", 5);
+        old.spec.app.as_mut().unwrap().env.push(EnvVar { name: "A".into(), value: "1".into() });
+        let app = newest_app(&deployment("v2", |_| {}));
+        let patch = app_patch(&old, &app).build();
+        let mut value = serde_json::to_value(&old).unwrap();
+        json_patch::patch(&mut value, &patch).unwrap();
+        let new: Server = serde_json::from_value(value).unwrap();
+        assert_eq!(new.spec.app, Some(app));
+        let mut other = serde_json::to_value(server("web-0", "v1", "Ready", 5)).unwrap();
+        other["metadata"]["uid"] = "another".into();
+        json_patch::patch(&mut other, &patch).unwrap_err();
+    }
+}

@@ -1,0 +1,39 @@
+//! What one reconcile of a VMDeployment knows.
+
+use berth_core::api::{Server, VMDeployment, VMReplicaSet};
+use k8s_openapi::jiff::Timestamp;
+
+/// A VMDeployment with its set and its Servers, as the cache shows them at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ObservedDeployment<'a> {
+    /// The VMDeployment.
+    pub(crate) deployment: &'a VMDeployment,
+    /// The VMReplicaSet of the VMDeployment's name, even if something else controls it.
+    pub(crate) set: Option<&'a VMReplicaSet>,
+    /// The Servers that the set controls. A Server is missing until it has a state.
+    pub(crate) servers: &'a [&'a Server],
+    /// When this was observed.
+    pub(crate) now: Timestamp,
+}
+
+impl<'a> ObservedDeployment<'a> {
+    /// The set, if the VMDeployment controls it.
+    pub(crate) fn own_set(&self) -> Option<&'a VMReplicaSet> {
+        self.set.filter(|set| self.deployment.owns(set))
+    }
+
+    /// The set of the VMDeployment's name, if the VMDeployment does not control it.
+    pub(crate) fn foreign_set(&self) -> Option<&'a VMReplicaSet> {
+        self.set.filter(|set| !self.deployment.owns(set))
+    }
+
+    /// What the set waits for, by its status.
+    pub(crate) fn set_waiting_for(&self) -> Option<&'a str> {
+        self.set?.status.as_ref()?.waiting_for.as_deref()
+    }
+
+    /// The Servers that count for the set.
+    pub(crate) fn active(&self) -> impl Iterator<Item = &'a Server> {
+        self.servers.iter().copied().filter(|server| server.is_active())
+    }
+}
