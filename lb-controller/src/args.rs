@@ -3,15 +3,15 @@
 use berth_runtime::{Arguments, CommonArgs};
 use clap::Parser;
 
-/// Carries out traffic tasks on load balancers: registers Servers, holds traffic back, lets it through, drains and
-/// removes them. The load balancers are the EndpointSlices of Services without a selector.
+/// Carries out traffic tasks on load balancers: registers Servers, releases traffic to them, drains them, and removes them. The
+/// load balancers are Services without a selector, by their EndpointSlices.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
-    /// What every controller takes.
+    /// The arguments that every controller takes.
     #[command(flatten)]
     pub common: CommonArgs,
-    /// Milliseconds within which changes of one Service's endpoints are written together
+    /// Milliseconds during which changes of one Service's endpoints are collected, to write them together
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(0..=5000), value_name = "MS")]
     pub batch_window_ms: u16,
 }
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_arguments_are_consistent_and_bounded() {
+    fn arguments_are_consistent_and_bounded() {
         Args::command().debug_assert();
         assert_eq!(Args::try_parse_from(["lb-controller"]).unwrap().batch_window_ms, 50);
         let error = Args::try_parse_from(["lb-controller", "--batch-window-ms", "6000"]).unwrap_err().to_string();

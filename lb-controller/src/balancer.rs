@@ -1,68 +1,110 @@
-//! What every kind of load balancer can do for a Server.
+//! The interface that every load balancer implements.
 
-use berth_core::api::TrafficPhase;
-use futures::future::BoxFuture;
+use std::sync::Arc;
 
-use crate::plan::Registration;
+use berth_runtime::{Context, ReadinessFlag};
+use futures::{channel::mpsc::UnboundedSender, future::BoxFuture};
+use tokio::sync::oneshot;
 
-/// A Server, as load balancers know it.
-#[derive(Clone, Debug)]
-pub struct Member {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Its UID.
-    pub uid: String,
-    /// The `resourceVersion` of the Server that was decided upon, as a number.
-    pub version: u64,
-    /// What is to be shown of it; nothing when no load balancer is to know it.
-    pub target: Option<Registration>,
-    /// Whether traffic is being taken away: then nothing that was decided on an older version may come after, not
-    /// even where there is nothing to change.
-    pub fence: bool,
+use crate::member::{Member, ServerRef};
+
+/// A field of `spec.traffic` that names the backends of one kind of load balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendKind {
+    /// `spec.traffic.services`
+    Services,
+    /// `spec.traffic.haproxy`
+    HaProxy,
 }
 
-impl Member {
-    /// Which traffic the Server is to get; nothing when it is to be unknown.
-    #[must_use]
-    pub fn phase(&self) -> Option<TrafficPhase> {
-        self.target.as_ref().map(|target| target.phase)
-    }
+impl BackendKind {
+    /// All kinds.
+    pub const ALL: &[Self] = &[Self::Services, Self::HaProxy];
 }
 
 /// Why a load balancer does not show what it should.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum BalancerError {
-    /// What was asked for was decided on an older version of the Server than what is shown.
-    #[error("a newer version of the Server was acted upon already")]
+    /// The decision was made on an older version of the Server than the one that the load balancer shows.
+    #[error("a newer version of the Server was acted on already")]
     Superseded,
-    /// The load balancer refuses it, and would refuse it again.
-    #[error("{what} refused: {why}")]
+    /// The load balancer refuses the change, and would refuse it again.
+    #[error("cannot {action}: refused: {reason}")]
     Refused {
-        /// What was tried.
-        what: String,
-        /// The answer.
-        why: String,
+        /// What was being done, with the object: an infinitive.
+        action: String,
+        /// The load balancer's answer.
+        reason: String,
     },
-    /// It could not be done now; another attempt may help.
-    #[error("{what}: {why}")]
+    /// The change could not be made now; another attempt may help.
+    #[error("cannot {action}: {reason}")]
     Unavailable {
-        /// What was tried.
-        what: String,
-        /// What happened.
-        why: String,
+        /// What was being done, with the object: an infinitive.
+        action: String,
+        /// What went wrong.
+        reason: String,
     },
 }
 
-/// A kind of load balancer. Everything it does is idempotent and safe with several controllers at once.
-pub trait LoadBalancer: Send + Sync {
-    /// Its name, for logs and metrics.
+/// Something about a Server's registration that a person has to repair. It becomes an Event of the Server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The reason of the Event, such as `ServiceMissing`.
+    pub reason: &'static str,
+    /// What is wrong, where, and what to do.
+    pub message: String,
+}
+
+/// Tells the controller what a load balancer sees while it runs.
+pub struct Observer {
+    ready: ReadinessFlag,
+    synced: Option<oneshot::Sender<()>>,
+    changes: UnboundedSender<ServerRef>,
+}
+
+impl Observer {
+    /// An observer that sets `ready` and `synced` once, and sends every change to `changes`.
+    #[must_use]
+    pub(crate) fn new(ready: ReadinessFlag, synced: oneshot::Sender<()>, changes: UnboundedSender<ServerRef>) -> Self {
+        Self { ready, synced: Some(synced), changes }
+    }
+
+    /// All entries of the load balancer have been read: from now on [`LoadBalancer::shows`] tells the truth. May be called
+    /// more than once.
+    pub fn synced(&mut self) {
+        self.ready.set(true);
+        if let Some(synced) = self.synced.take() {
+            // The controller stops listening only at shutdown.
+            let _ = synced.send(());
+        }
+    }
+
+    /// The entries of this Server are not as this process knew them: somebody else has changed them. The Server is reconciled,
+    /// and if it no longer exists, its entries are removed.
+    pub fn changed(&self, server: ServerRef) {
+        // The controller stops listening only at shutdown.
+        let _ = self.changes.unbounded_send(server);
+    }
+}
+
+/// A load balancer. Everything it does is idempotent, and safe while other copies of this program do the same.
+pub trait LoadBalancer: Send + Sync + 'static {
+    /// The name for logs, errors and readiness, such as `endpointslices`.
     fn name(&self) -> &'static str;
 
-    /// Whether, as far as is known here without asking, it shows what it should.
+    /// The field of `spec.traffic` that this load balancer carries out.
+    fn backend_kind(&self) -> BackendKind;
+
+    /// Follows the load balancer's entries until shutdown. It must call [`Observer::synced`] when it has read all of them, and
+    /// [`Observer::changed`] for every Server whose entries somebody else has changed.
+    fn run(self: Arc<Self>, ctx: Context, observer: Observer) -> BoxFuture<'static, ()>;
+
+    /// Whether the load balancer shows what it should, as far as this process knows without asking.
     fn shows(&self, member: &Member) -> bool;
 
-    /// Makes it show what it should, and returns when it does.
+    /// Makes the load balancer show what it should, and returns when it does.
     fn apply<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<(), BalancerError>>;
+
+    /// What keeps the registration from having any effect although it was applied.
+    fn problems<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Vec<Problem>, BalancerError>>;
 }

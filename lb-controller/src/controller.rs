@@ -1,108 +1,74 @@
-//! Watches, and what a change of a slice means for Servers.
+//! Starts what reconciles the traffic of Servers, and what triggers it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::Result;
 use berth_core::api::{Executor, Server};
-use berth_runtime::{Cache, Context, Controller, Process};
-use futures::{StreamExt, channel::mpsc::UnboundedSender, future, pin_mut};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{
-    Api,
-    runtime::{WatchStreamExt, reflector::ObjectRef, watcher},
+use berth_runtime::{Cache, CacheOptions, Context, Controller, Process};
+use futures::{
+    StreamExt,
+    channel::mpsc::{self, UnboundedSender},
+    future,
 };
-use tokio::sync::mpsc;
+use kube::runtime::reflector::ObjectRef;
 
 use crate::{
-    Now,
     args::Args,
+    balancers::{Balancers, Observations},
+    member::ServerRef,
     orphans,
-    reconcile::Traffic,
-    slices::{EndpointSlices, ServerId},
+    reconcile::TrafficReconciler,
 };
+
+/// Servers that are reconciled at the same time, for each one of `--concurrency`: most of them only wait for the same write of
+/// a load balancer, which changes many Servers together.
+const SERVERS_PER_WRITE: u16 = 8;
 
 /// Runs until shutdown.
 ///
 /// # Errors
-/// When it is not said where the API server is.
+/// When the API server's address or credentials are missing or cannot be used.
 pub async fn run(args: Args, process: Process) -> Result<()> {
     let ctx = process.context(Executor::LbController, &args.common).await?;
-    let clock = ctx.clock.clone();
-    let now: Now = Arc::new(move || clock.now());
-    let window = Duration::from_millis(u64::from(args.batch_window_ms));
-    let slices = Arc::new(EndpointSlices::new(ctx.client.clone(), now, window));
-    let (servers, traffic) = (Cache::start_begun(&ctx), Arc::new(Traffic::new(&ctx, &slices)));
-    let (touched, keys) = futures::channel::mpsc::unbounded();
-    let (suspects, suspected) = mpsc::unbounded_channel();
-    let (known, is_known) = tokio::sync::oneshot::channel();
-    process.tasks.spawn(watch(ctx.clone(), slices.clone(), touched, suspects.clone(), known));
-    process.tasks.spawn(retired(ctx.clone(), servers.clone(), traffic.clone(), suspects));
-    process.tasks.spawn(orphans::run(ctx.clone(), servers.clone(), slices, suspected));
+    let balancers = Balancers::configured(&ctx, &args);
+    let servers = Cache::start_with(&ctx, CacheOptions::servers_with_state());
+    let reconciler = Arc::new(TrafficReconciler::new(&ctx, &balancers));
+    let Observations { changes, synced } = balancers.start(&ctx, &process);
+    let (suspects, suspected) = mpsc::unbounded();
+    process.tasks.spawn(follow_deletions(ctx.clone(), servers.clone(), reconciler.clone(), suspects.clone()));
+    process.tasks.spawn(orphans::run(ctx.clone(), servers.clone(), balancers, suspected));
     tokio::select! {
-        _ = future::join(servers.ready(), is_known) => {}
+        _ = future::join(servers.ready(), synced) => {}
         () = ctx.shutdown.cancelled() => return Ok(()),
     }
+    let changed = changes.map(move |server| {
+        let key = ObjectRef::new(&server.name).within(&server.namespace);
+        suspect(&suspects, server);
+        key
+    });
     Controller::new("traffic", &servers)
-        .also_on(keys)
-        .concurrency(ctx.concurrency.saturating_mul(WAITING))
-        .run(&ctx, traffic, |server, traffic| async move { traffic.reconcile(server).await })
+        .reconcile_on(changed)
+        .concurrency(ctx.concurrency.saturating_mul(SERVERS_PER_WRITE))
+        .run(&ctx, reconciler, |server, reconciler| async move { reconciler.reconcile(server).await })
         .await;
     Ok(())
 }
 
-/// How many times as many Servers as said are worked on at once: most of them only wait for the same write of a slice.
-const WAITING: u16 = 8;
-
-/// Follows the slices, and names the Servers whose endpoints have changed under another's hand.
-async fn watch(
+/// A Server that was deleted may still be shown by a load balancer, if somebody has removed its finalizer.
+async fn follow_deletions(
     ctx: Context,
-    slices: Arc<EndpointSlices>,
-    touched: UnboundedSender<ObjectRef<Server>>,
-    suspects: mpsc::UnboundedSender<ServerId>,
-    known: tokio::sync::oneshot::Sender<()>,
+    servers: Cache<Server>,
+    reconciler: Arc<TrafficReconciler>,
+    suspects: UnboundedSender<ServerRef>,
 ) {
-    let ready = ctx.readiness.register("endpointslices");
-    let mut known = Some(known);
-    let api = Api::<EndpointSlice>::all(ctx.client.clone());
-    let events = watcher(api, EndpointSlices::watch_config()).default_backoff();
-    pin_mut!(events);
-    loop {
-        let event = tokio::select! {
-            () = ctx.shutdown.cancelled() => return,
-            event = events.next() => event,
-        };
-        match event {
-            Some(Ok(event)) => {
-                for server in slices.observe(&event) {
-                    let key = ObjectRef::new(&server.name).within(&server.namespace);
-                    // At shutdown nobody reads them any more.
-                    let _ = touched.unbounded_send(key);
-                    let _ = suspects.send(server);
-                }
-                if matches!(event, watcher::Event::InitDone) {
-                    ready.set(true);
-                    known.take().map(|known| known.send(()));
-                }
-            }
-            Some(Err(error)) => tracing::warn!(%error, "the watch of EndpointSlices failed; beginning it again"),
-            None => return,
-        }
+    let mut deleted = std::pin::pin!(servers.deleted(&ctx));
+    while let Some(server) = deleted.next().await {
+        reconciler.forget(server.uid());
+        suspect(&suspects, ServerRef::of(&server));
     }
 }
 
-/// Servers that are gone: whatever still shows them is a suspect.
-async fn retired(
-    ctx: Context,
-    servers: Cache<Server>,
-    traffic: Arc<Traffic>,
-    suspects: mpsc::UnboundedSender<ServerId>,
-) {
-    let gone = servers.gone(&ctx);
-    pin_mut!(gone);
-    while let Some(server) = gone.next().await {
-        let Some(id) = ServerId::of(&server) else { continue };
-        traffic.forget(&id.uid);
-        // At shutdown nobody reads them any more.
-        let _ = suspects.send(id);
-    }
+fn suspect(suspects: &UnboundedSender<ServerRef>, server: ServerRef) {
+    // The receiver stops only at shutdown.
+    let _ = suspects.unbounded_send(server);
 }

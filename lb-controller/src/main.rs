@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Watching is decoding, and decoding is mostly allocation.
+/// A controller mostly decodes objects of its watches, and decoding is mostly allocation.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

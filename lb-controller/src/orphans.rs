@@ -1,81 +1,80 @@
-//! Endpoints of Servers that do not exist any more. A Server's finalizer keeps it until no load balancer knows it, so these are
-//! left only where somebody took the finalizer away.
+//! Removes the entries of Servers that no longer exist. The finalizer of a Server keeps it until no load balancer knows it, so
+//! such entries are left only when somebody has removed the finalizer.
 
-use std::sync::Arc;
-
+use anyhow::Result;
 use berth_core::api::Server;
-use berth_runtime::{Backoff, Cache, Context};
+use berth_runtime::{ApiError, Backoff, Cache, Context};
+use futures::{StreamExt, channel::mpsc::UnboundedReceiver};
 use kube::Api;
-use tokio::sync::mpsc;
 
 use crate::{
-    balancer::{BalancerError, LoadBalancer, Member},
-    slices::{EndpointSlices, ServerId},
+    balancers::Balancers,
+    member::{Member, ServerRef},
 };
 
-/// Attempts at one orphan, before others have their turn. It is found again when its slice changes, and at the next start.
-const ATTEMPTS: u32 = 6;
+/// Attempts at one Server before others have their turn: about 20 s. A Server that still fails is suspected again when
+/// somebody changes its entries, and when the process starts.
+const MAX_ATTEMPTS: u32 = 6;
 
-/// Removes the endpoints of Servers that are gone, among those that are named to it, until shutdown.
+/// Removes what load balancers show of those `suspects` that no longer exist, until shutdown.
 pub(crate) async fn run(
     ctx: Context,
     servers: Cache<Server>,
-    slices: Arc<EndpointSlices>,
-    mut suspects: mpsc::UnboundedReceiver<ServerId>,
+    balancers: Balancers,
+    mut suspects: UnboundedReceiver<ServerRef>,
 ) {
     servers.ready().await;
     loop {
         let suspect = tokio::select! {
             () = ctx.shutdown.cancelled() => return,
-            suspect = suspects.recv() => suspect,
+            suspect = suspects.next() => suspect,
         };
         let Some(suspect) = suspect else { return };
-        for attempt in 1..=ATTEMPTS {
-            match clear(&ctx, &servers, &slices, &suspect).await {
-                Ok(()) => break,
-                Err(error) => {
-                    tracing::warn!(server = %suspect.name, namespace = %suspect.namespace, %error, "cannot clear away an endpoint without a Server");
-                    tokio::time::sleep(Backoff::RECONCILE.delay(attempt)).await;
-                }
-            }
+        for attempt in 1..=MAX_ATTEMPTS {
+            let Err(error) = remove_if_gone(&ctx, &servers, &balancers, &suspect).await else { break };
+            tracing::warn!(
+                server = %suspect.name, namespace = %suspect.namespace, error = format!("{error:#}"),
+                "cannot remove a Server that no longer exists from the load balancers"
+            );
+            tokio::time::sleep(Backoff::RECONCILE.delay(attempt)).await;
         }
     }
 }
 
-async fn clear(
+async fn remove_if_gone(
     ctx: &Context,
     servers: &Cache<Server>,
-    slices: &EndpointSlices,
-    suspect: &ServerId,
-) -> Result<(), BalancerError> {
+    balancers: &Balancers,
+    suspect: &ServerRef,
+) -> Result<()> {
     let member = Member {
-        namespace: suspect.namespace.clone(),
-        name: suspect.name.clone(),
-        uid: suspect.uid.clone(),
-        // Nothing newer can come.
+        server: suspect.clone(),
+        // No version of a Server that is gone can be newer than this decision.
         version: u64::MAX,
-        target: None,
-        fence: false,
+        desired: None,
+        must_record_version: false,
     };
-    let gone = !slices.shows(&member) && !is_cached(servers, suspect) && !exists(ctx, suspect).await?;
-    if gone {
-        tracing::info!(server = %suspect.name, namespace = %suspect.namespace, "removing the endpoint of a Server that is gone");
-        slices.apply(&member).await?;
+    let is_gone = !balancers.show(&member) && !is_cached(servers, suspect) && !exists(ctx, suspect).await?;
+    if is_gone {
+        tracing::info!(
+            server = %suspect.name, namespace = %suspect.namespace,
+            "removing a Server that no longer exists from the load balancers"
+        );
+        balancers.apply(&member).await?;
     }
     Ok(())
 }
 
-fn is_cached(servers: &Cache<Server>, suspect: &ServerId) -> bool {
-    let known = servers.get(Some(&suspect.namespace), &suspect.name);
-    known.is_some_and(|server| server.metadata.uid.as_ref() == Some(&suspect.uid))
+fn is_cached(servers: &Cache<Server>, suspect: &ServerRef) -> bool {
+    let cached = servers.get(Some(&suspect.namespace), &suspect.name);
+    cached.is_some_and(|server| server.uid() == suspect.uid)
 }
 
-/// By its metadata: a Server that cannot be decoded is not gone.
-async fn exists(ctx: &Context, suspect: &ServerId) -> Result<bool, BalancerError> {
+/// Whether the Server exists, by its metadata alone: a Server that cannot be decoded exists, too.
+async fn exists(ctx: &Context, suspect: &ServerRef) -> Result<bool, ApiError> {
     let api = Api::<Server>::namespaced(ctx.client.clone(), &suspect.namespace);
-    let found = api.get_metadata_opt(&suspect.name).await.map_err(|error| BalancerError::Unavailable {
-        what: format!("reading Server {}/{}", suspect.namespace, suspect.name),
-        why: error.to_string(),
-    })?;
+    let found = api.get_metadata_opt(&suspect.name).await;
+    let action = || format!("read Server {}/{}", suspect.namespace, suspect.name);
+    let found = found.map_err(|error| ApiError::doing(action())(error))?;
     Ok(found.is_some_and(|server| server.metadata.uid.as_ref() == Some(&suspect.uid)))
 }

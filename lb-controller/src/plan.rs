@@ -1,124 +1,85 @@
-//! What the load balancers are to show of a Server, and which task that carries out. Pure.
+//! What load balancers should show of a Server, and which report on a task is due. Pure.
 
 use berth_core::{
-    api::{
-        Executor, HaProxyBackend, Outcome, Server, ServerStatus, ServiceBackend, State, Task, TaskKind, Traffic,
-        TrafficFact, TrafficPhase,
-    },
-    lifecycle,
+    api::{Executor, Outcome, Server, ServerStatus, State, Task, TaskKind, Traffic, TrafficFact, TrafficPhase},
+    protocol::{Fact, TaskResult},
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-/// Seconds to drain where the declaration that said so is gone: the default of `spec.traffic.drainSeconds`.
-const DRAIN_SECONDS: i32 = 10;
+use crate::{balancer::BackendKind, member::Registration};
 
-/// How the load balancers are to know a Server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registration {
-    /// Which traffic it gets.
-    pub phase: TrafficPhase,
-    /// The Services that it belongs to.
-    pub services: Vec<ServiceBackend>,
-    /// The HAProxy backends that it belongs to.
-    pub haproxy: Vec<HaProxyBackend>,
-    /// The machine's address.
-    pub address: String,
-}
+/// Seconds to drain when the declaration that said so is gone: the default of `spec.traffic.drainSeconds`.
+const DEFAULT_DRAIN_SECONDS: i32 = 10;
 
-/// When a step's report is written.
+/// When a report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// When the load balancers show it: the report says what is.
+pub enum ReportOrder {
+    /// After the load balancers show what they should: the report says what is true.
     AfterTraffic,
-    /// Before the load balancers show it: from the report on the Server counts as taking traffic, and so is drained
-    /// before anything is done to it.
+    /// Before the load balancers change. ReleaseTraffic needs it: from its report on the Server counts as serving, so that it is
+    /// drained before anything is done to its machine. A refusal is reported at once, too, because nothing is going to change.
     BeforeTraffic,
 }
 
-/// What becomes of the fact about traffic.
+/// A report that is due on a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fact {
-    /// It stays as it is.
-    Unchanged,
-    /// The load balancers know the Server like this.
-    Known(TrafficFact),
-    /// No load balancer knows the Server.
-    Unknown,
-}
-
-/// What is to be reported on a task.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// The task.
+pub struct TrafficReport {
+    /// The id of the task.
     pub task: i64,
-    /// Its kind.
+    /// The kind of the task.
     pub kind: TaskKind,
-    /// What becomes of it.
-    pub outcome: Outcome,
-    /// In words.
-    pub message: String,
-    /// The fact that goes with it.
-    pub fact: Fact,
-    /// When to report.
-    pub order: Order,
+    /// What became of the task. A Running task is reported when draining begins.
+    pub result: TaskResult,
+    /// When the report is written.
+    pub order: ReportOrder,
 }
 
-/// What to do about a Server.
+/// What to do about the traffic of a Server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// What the load balancers are to show; nothing when they are not to know it.
-    pub target: Option<Registration>,
+pub struct TrafficPlan {
+    /// What load balancers should show; none when none should know the Server.
+    pub desired: Option<Registration>,
     /// The report that is due.
-    pub step: Option<Step>,
-    /// When to look again though nothing changes.
-    pub again: Option<Timestamp>,
+    pub report: Option<TrafficReport>,
+    /// When to reconcile the Server again although nothing changes.
+    pub requeue_at: Option<Timestamp>,
 }
 
-/// What is to be done about the Server. Without an open task it says what the facts promise, so that whatever else
-/// the load balancers show is a fault to repair.
+/// What to do about the traffic of a Server, with load balancers for these kinds of backends. While no task is open, load
+/// balancers should show what the fact promises; anything else that they show is a fault to repair.
 #[must_use]
-pub fn plan(server: &Server, now: Timestamp) -> Plan {
-    let Some(status) = &server.status else { return Plan::default() };
-    let at_rest = Plan { target: by_the_fact(server, status), ..Plan::default() };
-    let Some(task) = lifecycle::open_tasks(server, Executor::LbController).min_by_key(|task| task.step) else {
+pub fn plan(server: &Server, supported: &[BackendKind], now: Timestamp) -> TrafficPlan {
+    let Some(status) = &server.status else { return TrafficPlan::default() };
+    let at_rest = TrafficPlan { desired: promised(server), ..TrafficPlan::default() };
+    let Some(task) = server.open_tasks(Executor::LbController).min_by_key(|task| task.step) else {
         return at_rest;
     };
-    if let Some(begin) = lifecycle::not_before(task).filter(|begin| *begin > now) {
-        return Plan { again: Some(begin), ..at_rest };
+    if let Some(begin) = task.earliest_begin().filter(|begin| *begin > now) {
+        return TrafficPlan { requeue_at: Some(begin), ..at_rest };
     }
-    match task.kind {
-        TaskKind::HoldTraffic => hold(server, status, task, now),
-        TaskKind::RegisterBackend => register(server, status, task).unwrap_or(at_rest),
-        TaskKind::ReleaseTraffic => release(server, status, task).unwrap_or(at_rest),
-        TaskKind::RemoveBackend => remove(task),
-        _ => at_rest,
-    }
-}
-
-/// What the fact promises, and never traffic to a Server that must not get any.
-fn by_the_fact(server: &Server, status: &ServerStatus) -> Option<Registration> {
-    let fact = status.traffic.as_ref()?;
-    let phase = match fact.phase {
-        TrafficPhase::Serving if may_serve(server, status) => TrafficPhase::Serving,
-        TrafficPhase::Serving | TrafficPhase::Draining if status.state == Some(State::Unknown) => TrafficPhase::Held,
-        TrafficPhase::Serving => TrafficPhase::Draining,
-        other => other,
+    let planned = match task.kind {
+        TaskKind::HoldTraffic => Some(hold(server, status, task, now)),
+        TaskKind::RegisterBackend => register(server, task, supported),
+        TaskKind::ReleaseTraffic => release(server, task, supported, now),
+        TaskKind::RemoveBackend => Some(remove(task, "no load balancer knows the Server")),
+        _ => None,
     };
-    registration(fact, phase)
+    planned.unwrap_or(at_rest)
 }
 
-/// A Server takes traffic while it is Ready. In another state only while a gate keeps its HoldTraffic from beginning,
-/// because until a person agrees to its retirement everything stays as it is.
-fn may_serve(server: &Server, status: &ServerStatus) -> bool {
-    let kept_by_a_gate = || {
-        status.state == Some(State::Offline)
-            && lifecycle::current_tasks(status).any(|task| {
-                task.kind == TaskKind::HoldTraffic && !task.phase.is_finished() && !lifecycle::is_open(server, task)
-            })
-    };
-    status.state == Some(State::Ready) || kept_by_a_gate()
+/// What load balancers should show of a Server, whether or not they can: for load balancers that read the Server again.
+#[must_use]
+pub fn desired(server: &Server, now: Timestamp) -> Option<Registration> {
+    plan(server, BackendKind::ALL, now).desired
 }
 
+/// What the fact promises.
+fn promised(server: &Server) -> Option<Registration> {
+    let phase = server.promised_traffic()?;
+    registration(server.status.as_ref()?.traffic.as_ref()?, phase)
+}
+
+/// None while the fact names no address.
 fn registration(fact: &TrafficFact, phase: TrafficPhase) -> Option<Registration> {
     Some(Registration {
         phase,
@@ -128,114 +89,103 @@ fn registration(fact: &TrafficFact, phase: TrafficPhase) -> Option<Registration>
     })
 }
 
-fn hold(server: &Server, status: &ServerStatus, task: &Task, now: Timestamp) -> Plan {
+/// Drains, then holds. A Server that retires is removed from load balancers in the same write, because it never comes back.
+fn hold(server: &Server, status: &ServerStatus, task: &Task, now: Timestamp) -> TrafficPlan {
     let Some(fact) = &status.traffic else {
-        return Plan { step: Some(done(task, "no load balancer knows it", Fact::Unchanged)), ..Plan::default() };
+        let result = TaskResult::succeeded("no load balancer knows the Server");
+        return TrafficPlan { report: Some(after_traffic(task, result)), ..TrafficPlan::default() };
     };
-    let end = match drain_end(server, status, fact, task) {
-        Drain::Over => None,
-        Drain::Until(end) => Some(end).filter(|end| *end > now),
-        Drain::NotBegun(seconds) => {
-            let message = format!("draining for {seconds} s");
-            let step = Step { outcome: Outcome::Running, ..with_fact(task, &message, fact, TrafficPhase::Draining) };
-            return Plan { target: registration(fact, TrafficPhase::Draining), step: Some(step), again: None };
+    match drain(server, status, fact, task) {
+        Drain::NotBegun { seconds } => {
+            let result = TaskResult::new(Outcome::Running, format!("draining for {seconds} s"));
+            with_phase(task, fact, TrafficPhase::Draining, result)
         }
-    };
-    match end {
-        Some(end) => Plan { target: registration(fact, TrafficPhase::Draining), step: None, again: Some(end) },
-        // It is not going to come back: one write instead of two.
-        None if status.state == Some(State::Offline) => {
-            Plan { step: Some(done(task, "drained, and no load balancer knows it", Fact::Unknown)), ..Plan::default() }
+        Drain::Until(end) if end > now => {
+            TrafficPlan { desired: registration(fact, TrafficPhase::Draining), report: None, requeue_at: Some(end) }
         }
-        None => Plan {
-            target: registration(fact, TrafficPhase::Held),
-            step: Some(with_fact(task, "no traffic reaches it", fact, TrafficPhase::Held)),
-            again: None,
-        },
+        _ if status.state == Some(State::Offline) => remove(task, "drained, and no load balancer knows the Server"),
+        _ => with_phase(task, fact, TrafficPhase::Held, TaskResult::succeeded("the Server receives no traffic")),
     }
 }
 
+/// How far draining has come.
 enum Drain {
-    NotBegun(i32),
+    /// It has not begun.
+    NotBegun { seconds: i32 },
+    /// It has begun, and ends at this time.
     Until(Timestamp),
-    Over,
+    /// There is nothing to wait for.
+    NotNeeded,
 }
 
-/// Nobody waits for the connections of a machine that cannot be reached.
-fn drain_end(server: &Server, status: &ServerStatus, fact: &TrafficFact, task: &Task) -> Drain {
-    let seconds = server.spec.traffic.as_ref().map_or(DRAIN_SECONDS, |traffic| traffic.drain_seconds);
+/// The connections of a machine that is out of reach are not waited for.
+fn drain(server: &Server, status: &ServerStatus, fact: &TrafficFact, task: &Task) -> Drain {
+    let seconds = server.spec.traffic.as_ref().map_or(DEFAULT_DRAIN_SECONDS, |traffic| traffic.drain_seconds);
     if status.state == Some(State::Unknown) || fact.phase == TrafficPhase::Held || seconds <= 0 {
-        return Drain::Over;
+        return Drain::NotNeeded;
     }
     match (fact.phase, &task.started_at) {
         (TrafficPhase::Draining, Some(started)) => {
-            started.0.checked_add(SignedDuration::from_secs(i64::from(seconds))).map_or(Drain::Over, Drain::Until)
+            let end = started.0.checked_add(SignedDuration::from_secs(i64::from(seconds)));
+            end.map_or(Drain::NotNeeded, Drain::Until)
         }
-        _ => Drain::NotBegun(seconds),
+        _ => Drain::NotBegun { seconds },
     }
 }
 
-/// Nothing, while the machine has no address yet.
-fn register(server: &Server, status: &ServerStatus, task: &Task) -> Option<Plan> {
-    let Some(traffic) = declared(server) else {
-        return Some(Plan { step: Some(done(task, "no load balancer is declared", Fact::Unknown)), ..Plan::default() });
+/// None while the machine has no address yet.
+fn register(server: &Server, task: &Task, supported: &[BackendKind]) -> Option<TrafficPlan> {
+    let Some(traffic) = server.declared_traffic() else {
+        return Some(remove(task, "the Server declares no load balancer"));
     };
-    if let Some(refused) = refuse(status, traffic, task) {
-        return Some(refused);
+    if let Some(message) = unsupported(traffic, supported) {
+        return Some(refuse(server, task, message));
     }
-    let address = status.machine.as_ref()?.address.clone()?;
-    let fact = fact_of(traffic, &address, TrafficPhase::Held);
-    Some(Plan {
-        target: registration(&fact, TrafficPhase::Held),
-        step: Some(with_fact(task, "registered, without traffic", &fact, TrafficPhase::Held)),
-        again: None,
-    })
+    let fact = declared_fact(traffic, server.address()?, TrafficPhase::Held);
+    let result = TaskResult::succeeded("registered, without traffic");
+    Some(with_phase(task, &fact, TrafficPhase::Held, result))
 }
 
-/// Nothing, when the Server is not Ready: then the task is about to be cancelled.
-fn release(server: &Server, status: &ServerStatus, task: &Task) -> Option<Plan> {
-    if status.state != Some(State::Ready) {
+/// None while the Server is not Ready: then the task is about to be cancelled.
+///
+/// The webhook accepts the report only while no lock is held. The holder may have crashed, and nothing changes when its lock
+/// expires, so the end of the lock is waited for.
+fn release(server: &Server, task: &Task, supported: &[BackendKind], now: Timestamp) -> Option<TrafficPlan> {
+    if server.state() != Some(State::Ready) {
         return None;
     }
-    let traffic = declared(server)?;
-    if let Some(refused) = refuse(status, traffic, task) {
-        return Some(refused);
+    if let Some(lock) = server.status.as_ref().and_then(|status| status.lock.as_ref()).filter(|l| !l.is_expired(now)) {
+        let after = lock.expires_at().checked_add(SignedDuration::from_secs(1)).unwrap_or(Timestamp::MAX);
+        return Some(TrafficPlan { desired: promised(server), report: None, requeue_at: Some(after) });
     }
-    let address = status.machine.as_ref()?.address.clone()?;
-    let fact = fact_of(traffic, &address, TrafficPhase::Serving);
-    let step = with_fact(task, "traffic may reach it", &fact, TrafficPhase::Serving);
-    Some(Plan {
-        target: by_the_fact(server, status),
-        step: Some(Step { order: Order::BeforeTraffic, ..step }),
-        again: None,
-    })
+    let traffic = server.declared_traffic()?;
+    if let Some(message) = unsupported(traffic, supported) {
+        return Some(refuse(server, task, message));
+    }
+    let fact = declared_fact(traffic, server.address()?, TrafficPhase::Serving);
+    let result = TaskResult::succeeded("load balancers may send traffic").with(Fact::Traffic(Some(fact)));
+    let report = TrafficReport { order: ReportOrder::BeforeTraffic, ..after_traffic(task, result) };
+    Some(TrafficPlan { desired: promised(server), report: Some(report), requeue_at: None })
 }
 
-fn remove(task: &Task) -> Plan {
-    Plan { step: Some(done(task, "no load balancer knows it", Fact::Unknown)), ..Plan::default() }
-}
-
-fn declared(server: &Server) -> Option<&Traffic> {
-    server.spec.traffic.as_ref().filter(|traffic| !traffic.services.is_empty() || !traffic.haproxy.is_empty())
-}
-
-/// What cannot be done is said at once: another attempt would not help.
-fn refuse(status: &ServerStatus, traffic: &Traffic, task: &Task) -> Option<Plan> {
-    let backend = traffic.haproxy.first()?;
-    let message = format!(
-        "spec.traffic.haproxy names the backend {:?}, but lb-controller is configured with no HAProxy: remove it, or \
-         use spec.traffic.services",
+/// Why the declaration cannot be carried out with the load balancers that there are.
+fn unsupported(traffic: &Traffic, supported: &[BackendKind]) -> Option<String> {
+    let backend = traffic.haproxy.first().filter(|_| !supported.contains(&BackendKind::HaProxy))?;
+    Some(format!(
+        "spec.traffic.haproxy names the backend {:?}, but lb-controller is configured with no HAProxy: remove it, or use \
+         spec.traffic.services",
         backend.name
-    );
-    let target = status.traffic.as_ref().and_then(|fact| registration(fact, TrafficPhase::Held));
-    Some(Plan {
-        target,
-        step: Some(Step { outcome: Outcome::Failed, ..done(task, &message, Fact::Unchanged) }),
-        again: None,
-    })
+    ))
 }
 
-fn fact_of(traffic: &Traffic, address: &str, phase: TrafficPhase) -> TrafficFact {
+/// Fails at once, because another attempt would not help. Nothing about the load balancers changes.
+fn refuse(server: &Server, task: &Task, message: String) -> TrafficPlan {
+    let report =
+        TrafficReport { order: ReportOrder::BeforeTraffic, ..after_traffic(task, TaskResult::failed(message)) };
+    TrafficPlan { desired: promised(server), report: Some(report), requeue_at: None }
+}
+
+fn declared_fact(traffic: &Traffic, address: &str, phase: TrafficPhase) -> TrafficFact {
     TrafficFact {
         phase,
         services: traffic.services.clone(),
@@ -244,19 +194,24 @@ fn fact_of(traffic: &Traffic, address: &str, phase: TrafficPhase) -> TrafficFact
     }
 }
 
-fn done(task: &Task, message: &str, fact: Fact) -> Step {
-    Step {
-        task: task.id,
-        kind: task.kind,
-        outcome: Outcome::Succeeded,
-        message: message.to_owned(),
-        fact,
-        order: Order::AfterTraffic,
+/// The Server is shown in this phase, and then that is reported as a fact.
+fn with_phase(task: &Task, fact: &TrafficFact, phase: TrafficPhase, result: TaskResult) -> TrafficPlan {
+    let shown = TrafficFact { phase, ..fact.clone() };
+    TrafficPlan {
+        desired: registration(fact, phase),
+        report: Some(after_traffic(task, result.with(Fact::Traffic(Some(shown))))),
+        requeue_at: None,
     }
 }
 
-fn with_fact(task: &Task, message: &str, fact: &TrafficFact, phase: TrafficPhase) -> Step {
-    done(task, message, Fact::Known(TrafficFact { phase, ..fact.clone() }))
+/// The Server is removed from all load balancers, and then that is reported as a fact.
+fn remove(task: &Task, message: &str) -> TrafficPlan {
+    let result = TaskResult::succeeded(message).with(Fact::Traffic(None));
+    TrafficPlan { report: Some(after_traffic(task, result)), ..TrafficPlan::default() }
+}
+
+fn after_traffic(task: &Task, result: TaskResult) -> TrafficReport {
+    TrafficReport { task: task.id, kind: task.kind, result, order: ReportOrder::AfterTraffic }
 }
 
 #[cfg(test)]

@@ -22,32 +22,39 @@ fn task(kind: &str, phase: &str, step: i64) -> Value {
 }
 
 fn server(state: &str, traffic: &Value, tasks: &Value) -> Server {
-    serde_json::from_value(json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "web-0", "namespace": "ns", "uid": "u"},
-        "spec": {"machine": {"className": "c"}, "traffic": {"services": backend(), "drainSeconds": 30}},
+    berth_testing::server(json!({
+        "spec": {"traffic": {"services": backend(), "drainSeconds": 30}},
         "status": {"state": state, "traffic": traffic, "firstTaskID": 1, "tasks": tasks,
                    "machine": {"phase": "Running", "address": "10.0.0.1"}}
     }))
-    .unwrap()
 }
 
-fn phase(plan: &Plan) -> Option<TrafficPhase> {
-    plan.target.as_ref().map(|target| target.phase)
+/// The plan with a load balancer for Services only.
+fn plan_at(server: &Server, second: i64) -> TrafficPlan {
+    plan(server, &[BackendKind::Services], at(second))
 }
 
-fn step(plan: &Plan) -> (Outcome, Fact, Order) {
-    let step = plan.step.clone().unwrap();
-    (step.outcome, step.fact, step.order)
+fn phase(plan: &TrafficPlan) -> Option<TrafficPhase> {
+    plan.desired.as_ref().map(|desired| desired.phase)
 }
 
-fn known(phase: &str) -> Fact {
-    Fact::Known(serde_json::from_value(fact(phase)).unwrap())
+fn report(plan: &TrafficPlan) -> (Outcome, Vec<Fact>, ReportOrder) {
+    let report = plan.report.clone().unwrap();
+    (report.result.outcome, report.result.facts, report.order)
+}
+
+fn facts(phase: &str) -> Vec<Fact> {
+    vec![Fact::Traffic(Some(serde_json::from_value(fact(phase)).unwrap()))]
+}
+
+fn removed() -> Vec<Fact> {
+    vec![Fact::Traffic(None)]
 }
 
 use TrafficPhase::{Draining, Held, Serving};
 
 #[test]
-fn a_server_at_rest_shows_what_its_fact_says() {
+fn without_a_task_load_balancers_show_what_the_fact_promises() {
     for (state, fact_phase, shown) in [
         ("Ready", "Serving", Serving),
         ("Ready", "Held", Held),
@@ -58,121 +65,138 @@ fn a_server_at_rest_shows_what_its_fact_says() {
         ("Unknown", "Serving", Held),
         ("Unknown", "Draining", Held),
     ] {
-        let plan = plan(&server(state, &fact(fact_phase), &json!([])), at(0));
-        assert_eq!((phase(&plan), plan.step), (Some(shown), None), "{state} {fact_phase}");
+        let planned = plan_at(&server(state, &fact(fact_phase), &json!([])), 0);
+        assert_eq!((phase(&planned), planned.report), (Some(shown), None), "{state} {fact_phase}");
     }
-    assert_eq!(plan(&server("Ready", &Value::Null, &json!([])), at(0)), Plan::default());
+    assert_eq!(plan_at(&server("Ready", &Value::Null, &json!([])), 0), TrafficPlan::default());
 }
 
 #[test]
 fn traffic_drains_before_it_is_held() {
-    let begun = plan(&server("Deploying", &fact("Serving"), &json!([task("HoldTraffic", "Pending", 1)])), at(0));
+    let begun = plan_at(&server("Deploying", &fact("Serving"), &json!([task("HoldTraffic", "Pending", 1)])), 0);
     assert_eq!(phase(&begun), Some(Draining));
-    assert_eq!(step(&begun), (Outcome::Running, known("Draining"), Order::AfterTraffic));
+    assert_eq!(report(&begun), (Outcome::Running, facts("Draining"), ReportOrder::AfterTraffic));
     let running = server("Deploying", &fact("Draining"), &json!([task("HoldTraffic", "Running", 1)]));
-    let draining = plan(&running, at(29));
-    assert_eq!((phase(&draining), &draining.step, draining.again), (Some(Draining), &None, Some(at(30))));
-    let held = plan(&running, at(30));
+    let draining = plan_at(&running, 29);
+    assert_eq!((phase(&draining), &draining.report, draining.requeue_at), (Some(Draining), &None, Some(at(30))));
+    let held = plan_at(&running, 30);
     assert_eq!(phase(&held), Some(Held));
-    assert_eq!(step(&held), (Outcome::Succeeded, known("Held"), Order::AfterTraffic));
+    assert_eq!(report(&held), (Outcome::Succeeded, facts("Held"), ReportOrder::AfterTraffic));
 }
 
 #[test]
-fn nobody_waits_for_a_lost_machine_or_for_no_seconds() {
-    let lost = plan(&server("Unknown", &fact("Serving"), &json!([task("HoldTraffic", "Pending", 1)])), at(0));
-    assert_eq!((phase(&lost), step(&lost).0), (Some(Held), Outcome::Succeeded));
+fn an_unreachable_machine_and_zero_drain_seconds_are_not_drained() {
+    let unreachable = plan_at(&server("Unknown", &fact("Serving"), &json!([task("HoldTraffic", "Pending", 1)])), 0);
+    assert_eq!((phase(&unreachable), report(&unreachable).0), (Some(Held), Outcome::Succeeded));
     let mut quick = server("Deploying", &fact("Serving"), &json!([task("HoldTraffic", "Pending", 1)]));
     quick.spec.traffic.as_mut().unwrap().drain_seconds = 0;
-    assert_eq!((phase(&plan(&quick, at(0))), step(&plan(&quick, at(0))).0), (Some(Held), Outcome::Succeeded));
+    assert_eq!((phase(&plan_at(&quick, 0)), report(&plan_at(&quick, 0)).0), (Some(Held), Outcome::Succeeded));
 }
 
 #[test]
-fn a_new_task_drains_anew_though_the_one_before_had_begun() {
-    let again = plan(&server("Initializing", &fact("Draining"), &json!([task("HoldTraffic", "Pending", 1)])), at(500));
-    assert_eq!((phase(&again), step(&again).0), (Some(Draining), Outcome::Running));
+fn a_new_task_drains_again_although_an_earlier_one_had_begun() {
+    let again = plan_at(&server("Initializing", &fact("Draining"), &json!([task("HoldTraffic", "Pending", 1)])), 500);
+    assert_eq!((phase(&again), report(&again).0), (Some(Draining), Outcome::Running));
 }
 
 #[test]
 fn a_gate_before_retirement_keeps_traffic_as_it_is() {
     let tasks = json!([task("Gate", "Pending", 1), task("HoldTraffic", "Pending", 2)]);
-    let waiting = plan(&server("Offline", &fact("Serving"), &tasks), at(0));
-    assert_eq!((phase(&waiting), waiting.step), (Some(Serving), None));
+    let waiting = plan_at(&server("Offline", &fact("Serving"), &tasks), 0);
+    assert_eq!((phase(&waiting), waiting.report), (Some(Serving), None));
     let tasks = json!([task("Gate", "Succeeded", 1), task("HoldTraffic", "Pending", 2)]);
-    assert_eq!(phase(&plan(&server("Offline", &fact("Serving"), &tasks), at(0))), Some(Draining));
-    let elsewhere = plan(
+    assert_eq!(phase(&plan_at(&server("Offline", &fact("Serving"), &tasks), 0)), Some(Draining));
+    let elsewhere = plan_at(
         &server("Deploying", &fact("Serving"), &json!([task("Gate", "Pending", 1), task("HoldTraffic", "Pending", 2)])),
-        at(0),
+        0,
     );
     assert_eq!(phase(&elsewhere), Some(Draining), "only retirement waits");
 }
 
 #[test]
-fn registering_replaces_what_was_registered() {
+fn registration_replaces_an_earlier_one() {
     let old = json!({"phase": "Held", "services": [{"name": "old", "port": 1}], "address": "10.0.0.9"});
-    let plan = plan(&server("Initializing", &old, &json!([task("RegisterBackend", "Pending", 1)])), at(0));
-    let target = plan.target.clone().unwrap();
-    assert_eq!((target.phase, target.services[0].name.as_str(), target.address.as_str()), (Held, "web", "10.0.0.1"));
-    assert_eq!(step(&plan), (Outcome::Succeeded, known("Held"), Order::AfterTraffic));
+    let planned = plan_at(&server("Initializing", &old, &json!([task("RegisterBackend", "Pending", 1)])), 0);
+    let desired = planned.desired.clone().unwrap();
+    assert_eq!((desired.phase, desired.services[0].name.as_str(), desired.address.as_str()), (Held, "web", "10.0.0.1"));
+    assert_eq!(report(&planned), (Outcome::Succeeded, facts("Held"), ReportOrder::AfterTraffic));
 }
 
 #[test]
-fn registering_nothing_means_that_no_load_balancer_knows_it() {
+fn registering_without_a_declared_backend_removes_the_server() {
     let mut server = server("Initializing", &fact("Held"), &json!([task("RegisterBackend", "Pending", 1)]));
     server.spec.traffic = None;
-    let plan = plan(&server, at(0));
-    assert_eq!((plan.target.clone(), step(&plan).1), (None, Fact::Unknown));
+    let planned = plan_at(&server, 0);
+    assert_eq!((planned.desired.clone(), report(&planned).1), (None, removed()));
 }
 
 #[test]
-fn a_release_counts_before_it_shows() {
+fn a_release_is_reported_before_load_balancers_change() {
     let releasing = server("Ready", &fact("Held"), &json!([task("ReleaseTraffic", "Pending", 1)]));
-    let plan_before = plan(&releasing, at(0));
-    assert_eq!(phase(&plan_before), Some(Held));
-    assert_eq!(step(&plan_before), (Outcome::Succeeded, known("Serving"), Order::BeforeTraffic));
+    let planned = plan_at(&releasing, 0);
+    assert_eq!(phase(&planned), Some(Held));
+    assert_eq!(report(&planned), (Outcome::Succeeded, facts("Serving"), ReportOrder::BeforeTraffic));
     let late = server("Deploying", &fact("Held"), &json!([task("ReleaseTraffic", "Pending", 1)]));
-    assert_eq!((phase(&plan(&late, at(0))), plan(&late, at(0)).step), (Some(Held), None));
+    assert_eq!((phase(&plan_at(&late, 0)), plan_at(&late, 0).report), (Some(Held), None));
+}
+
+/// The holder of a lock may have crashed, and then nothing changes when the lock expires: the release must not wait for a change.
+#[test]
+fn a_release_waits_until_the_lock_of_an_earlier_task_has_expired() {
+    let mut releasing = server("Ready", &fact("Held"), &json!([task("ReleaseTraffic", "Pending", 1)]));
+    let renewed = at(0).to_string();
+    let lock = json!({"holder": "deployment-controller/a", "taskID": 1, "acquiredAt": renewed, "renewedAt": renewed,
+                      "durationSeconds": 30});
+    releasing.status.as_mut().unwrap().lock = Some(serde_json::from_value(lock).unwrap());
+    let locked = plan_at(&releasing, 10);
+    assert_eq!((phase(&locked), &locked.report), (Some(Held), &None));
+    assert_eq!(locked.requeue_at, Some(at(31)));
+    assert_eq!(report(&plan_at(&releasing, 31)).0, Outcome::Succeeded);
 }
 
 #[test]
-fn removal_is_complete() {
-    let plan = plan(&server("Offline", &fact("Held"), &json!([task("RemoveBackend", "Pending", 1)])), at(0));
-    assert_eq!(plan.target, None);
-    assert_eq!(step(&plan), (Outcome::Succeeded, Fact::Unknown, Order::AfterTraffic));
+fn removal_takes_the_server_out_of_all_load_balancers() {
+    let planned = plan_at(&server("Offline", &fact("Held"), &json!([task("RemoveBackend", "Pending", 1)])), 0);
+    assert_eq!(planned.desired, None);
+    assert_eq!(report(&planned), (Outcome::Succeeded, removed(), ReportOrder::AfterTraffic));
 }
 
 #[test]
 fn a_retired_server_is_removed_as_soon_as_it_is_drained() {
     let draining = server("Offline", &fact("Draining"), &json!([task("HoldTraffic", "Running", 1)]));
-    let before = plan(&draining, at(29));
-    assert_eq!((phase(&before), before.step.clone()), (Some(Draining), None));
-    let over = plan(&draining, at(30));
-    assert_eq!(over.target, None);
-    assert_eq!(step(&over), (Outcome::Succeeded, Fact::Unknown, Order::AfterTraffic));
+    let before = plan_at(&draining, 29);
+    assert_eq!((phase(&before), before.report.clone()), (Some(Draining), None));
+    let over = plan_at(&draining, 30);
+    assert_eq!(over.desired, None);
+    assert_eq!(report(&over), (Outcome::Succeeded, removed(), ReportOrder::AfterTraffic));
 }
 
 #[test]
-fn an_haproxy_that_is_not_there_is_refused_with_words() {
+fn an_haproxy_backend_without_an_haproxy_is_refused() {
     let mut server = server("Initializing", &Value::Null, &json!([task("RegisterBackend", "Pending", 1)]));
     server.spec.traffic.as_mut().unwrap().haproxy =
         serde_json::from_value(json!([{"name": "edge", "port": 80}])).unwrap();
-    let step = plan(&server, at(0)).step.unwrap();
-    assert_eq!(step.outcome, Outcome::Failed);
-    assert!(step.message.contains("spec.traffic.haproxy") && step.message.contains("\"edge\""), "{}", step.message);
+    let result = plan_at(&server, 0).report.unwrap().result;
+    assert_eq!(result.outcome, Outcome::Failed);
+    let message = &result.message;
+    assert!(message.contains("spec.traffic.haproxy") && message.contains("\"edge\""), "{message}");
+    let planned = plan(&server, BackendKind::ALL, at(0));
+    assert_eq!((phase(&planned), report(&planned).0), (Some(Held), Outcome::Succeeded), "with an HAProxy");
 }
 
 #[test]
-fn a_task_that_waits_for_its_next_attempt_is_left_alone() {
+fn a_task_does_not_begin_before_its_time() {
     let mut tasks = json!([task("HoldTraffic", "Pending", 1)]);
     tasks[0]["notBefore"] = json!(at(60).to_string());
-    let plan = plan(&server("Deploying", &fact("Serving"), &tasks), at(0));
-    assert_eq!((phase(&plan), plan.step, plan.again), (Some(Draining), None, Some(at(60))));
+    let planned = plan_at(&server("Deploying", &fact("Serving"), &tasks), 0);
+    assert_eq!((phase(&planned), planned.report, planned.requeue_at), (Some(Draining), None, Some(at(60))));
 }
 
 proptest! {
-    /// Whatever the state, the tasks and the facts are: the load balancers show traffic only when the fact says
-    /// Serving, so that it is sure to be drained, and the Server is Ready, or waits for a person to retire it.
+    /// Whatever the state, the tasks and the facts are: load balancers send traffic only when the fact says Serving, so that
+    /// the Server is sure to be drained, and when it is Ready, or its retirement waits for a person.
     #[test]
-    fn nothing_but_a_ready_server_with_a_serving_fact_takes_traffic(
+    fn only_a_ready_server_with_a_serving_fact_receives_traffic(
         state in prop::sample::select(&["Initializing", "Deploying", "Ready", "Unknown", "Offline"][..]),
         traffic in prop::sample::select(&["Held", "Serving", "Draining", ""][..]),
         kinds in prop::collection::vec((prop::sample::select(&["Gate", "HoldTraffic", "RegisterBackend", "ReleaseTraffic", "RemoveBackend"][..]),
@@ -182,13 +206,15 @@ proptest! {
         let fact = if traffic.is_empty() { Value::Null } else { fact(traffic) };
         let tasks: Vec<_> = (1..).zip(&kinds).map(|(step, (kind, phase))| task(kind, phase, step)).collect();
         let server = server(state, &fact, &json!(tasks));
-        let plan = plan(&server, at(now));
-        if phase(&plan) == Some(Serving) {
+        let planned = plan_at(&server, now);
+        if phase(&planned) == Some(Serving) {
             prop_assert_eq!(traffic, "Serving");
             prop_assert!(state == "Ready" || state == "Offline" && kinds.iter().any(|(kind, _)| *kind == "HoldTraffic"));
         }
-        if let Some(Step { fact: Fact::Known(fact), order, .. }) = &plan.step {
-            prop_assert_eq!(fact.phase == Serving, *order == Order::BeforeTraffic);
+        if let Some(TrafficReport { result, order, .. }) = &planned.report
+            && let [Fact::Traffic(Some(fact))] = result.facts.as_slice()
+        {
+            prop_assert_eq!(fact.phase == Serving, *order == ReportOrder::BeforeTraffic);
             prop_assert!(fact.phase != Serving || state == "Ready");
         }
     }

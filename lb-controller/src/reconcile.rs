@@ -1,177 +1,132 @@
-//! Does for one Server what its plan says.
+//! Carries out the traffic plan of one Server.
 
 use std::{sync::Arc, time::Duration};
 
 use berth_core::{
-    api::{Outcome, Server, Task, TaskKind},
-    protocol::StatusWrite,
+    api::{Server, TaskKind},
+    protocol::{StatusWrite, TaskResult},
 };
-use berth_runtime::{Context, EventType, Recent, ReconcileError, WriteError, reference, resource_version};
-use kube::{ResourceExt, runtime::controller::Action};
+use berth_runtime::{
+    ApiError, Context, EventType, Expectations, ReconcileError, reference, requeue_after, resource_version,
+};
+use kube::runtime::controller::Action;
 
 use crate::{
-    balancer::{BalancerError, LoadBalancer, Member},
-    plan::{Fact, Order, Plan, Step, plan},
-    slices::EndpointSlices,
+    balancer::BalancerError,
+    balancers::{BalancerFailure, Balancers},
+    member::{Member, ServerRef},
+    plan::{ReportOrder, TrafficPlan, TrafficReport, plan},
 };
 
-/// Writes after which a reconcile gives others their turn. A task and the one after it need two.
-const STEPS: usize = 4;
-/// When to look again at a Server whose load balancer was acted upon by a newer decision.
-const LATER: Duration = Duration::from_secs(2);
+/// Reports that one reconcile writes before other Servers have their turn: a task with two reports (draining, held) and the
+/// task after it need three.
+const MAX_REPORTS: usize = 4;
+/// When to reconcile a Server again whose load balancer has acted on a newer decision: by then the cache shows that version.
+const SUPERSEDED_REQUEUE_AFTER: Duration = Duration::from_secs(2);
 
-/// Why a reconcile failed.
+/// Why the reconcile of a Server's traffic failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum TrafficError {
     /// The Server's status could not be written.
     #[error(transparent)]
-    Write(#[from] WriteError),
+    Api(#[from] ApiError),
     /// A load balancer does not show what it should.
     #[error(transparent)]
-    Balancer(#[from] BalancerError),
+    Balancer(#[from] BalancerFailure),
 }
 
-impl ReconcileError for Error {
+impl ReconcileError for TrafficError {
     fn is_terminal(&self) -> bool {
-        matches!(self, Self::Write(error) if error.is_terminal())
+        matches!(self, Self::Api(error) if error.is_terminal())
     }
 }
 
-/// Traffic of Servers.
-pub struct Traffic {
+/// Reconciles the traffic of Servers.
+pub struct TrafficReconciler {
     ctx: Context,
-    slices: Arc<EndpointSlices>,
-    balancers: Vec<Arc<dyn LoadBalancer>>,
-    recent: Recent,
+    balancers: Balancers,
+    expectations: Expectations,
 }
 
-impl Traffic {
-    /// With EndpointSlices as the load balancer.
+impl TrafficReconciler {
+    /// A reconciler with these load balancers.
     #[must_use]
-    pub fn new(ctx: &Context, slices: &Arc<EndpointSlices>) -> Self {
-        let balancers: Vec<Arc<dyn LoadBalancer>> = vec![slices.clone()];
-        Self { ctx: ctx.clone(), slices: slices.clone(), balancers, recent: Recent::default() }
+    pub fn new(ctx: &Context, balancers: &Balancers) -> Self {
+        Self { ctx: ctx.clone(), balancers: balancers.clone(), expectations: Expectations::default() }
     }
 
-    /// Makes the load balancers show what they should, and reports what is due.
+    /// Makes the load balancers show what they should, and writes the reports that are due.
     ///
     /// # Errors
-    /// See [`Error`].
-    pub async fn reconcile(&self, server: Arc<Server>) -> Result<Action, Error> {
-        if self.recent.is_behind(&server) {
+    /// See [`TrafficError`].
+    pub async fn reconcile(&self, server: Arc<Server>) -> Result<Action, TrafficError> {
+        if self.expectations.is_outdated(&server) {
             return Ok(Action::await_change());
         }
+        let supported = self.balancers.backend_kinds();
         let mut server = server;
-        for _ in 0..STEPS {
-            let Plan { target, step, again } = plan(&server, self.ctx.clock.now());
-            if let Some(step) = step.as_ref().filter(|step| step.order == Order::BeforeTraffic) {
-                server = Arc::new(self.report(&server, step).await?);
+        for _ in 0..MAX_REPORTS {
+            let TrafficPlan { desired, report, requeue_at } = plan(&server, &supported, self.ctx.clock.now());
+            if let Some(report) = report.as_ref().filter(|report| report.order == ReportOrder::BeforeTraffic) {
+                server = Arc::new(self.write_report(&server, report).await?);
                 continue;
             }
-            let fence = step.as_ref().is_some_and(|step| step.kind == TaskKind::HoldTraffic);
             let member = Member {
-                namespace: server.namespace().unwrap_or_default(),
-                name: server.name_any(),
-                uid: server.uid().unwrap_or_default(),
+                server: ServerRef::of(&server),
                 version: resource_version(&*server),
-                target,
-                fence,
+                desired,
+                must_record_version: report.as_ref().is_some_and(|report| report.kind == TaskKind::HoldTraffic),
             };
-            match (self.show(&member).await, step) {
-                (Ok(()), None) => return Ok(self.look_again(again)),
-                (Ok(()), Some(step)) => {
-                    self.warn(&server, &step, &member).await;
-                    server = Arc::new(self.report(&server, &step).await?);
+            match (self.balancers.apply(&member).await, report) {
+                (Ok(()), None) => {
+                    let requeue = requeue_at.map(|at| Action::requeue(requeue_after(at, self.ctx.clock.now())));
+                    return Ok(requeue.unwrap_or_else(Action::await_change));
                 }
-                (Err(BalancerError::Superseded), _) => return Ok(Action::requeue(LATER)),
-                (Err(error @ BalancerError::Refused { .. }), Some(step)) => {
-                    let step =
-                        Step { outcome: Outcome::Retry, message: error.to_string(), fact: Fact::Unchanged, ..step };
-                    server = Arc::new(self.report(&server, &step).await?);
+                (Ok(()), Some(report)) => {
+                    if report.kind == TaskKind::RegisterBackend {
+                        self.publish_problems(&server, &member).await;
+                    }
+                    server = Arc::new(self.write_report(&server, &report).await?);
                 }
-                (Err(error), _) => return Err(self.complain(&server, error)),
+                (Err(BalancerFailure { cause: BalancerError::Superseded, .. }), _) => {
+                    return Ok(Action::requeue(SUPERSEDED_REQUEUE_AFTER));
+                }
+                (Err(failure @ BalancerFailure { cause: BalancerError::Refused { .. }, .. }), Some(report)) => {
+                    let retry = TrafficReport { result: TaskResult::retry(failure.to_string()), ..report };
+                    server = Arc::new(self.write_report(&server, &retry).await?);
+                }
+                (Err(failure), _) => return Err(self.publish_refusal(&server, failure)),
             }
         }
         Ok(Action::requeue(Duration::ZERO))
     }
 
-    /// The Server is gone.
+    /// Forgets a Server that is gone.
     pub fn forget(&self, uid: &str) {
-        self.recent.forget(uid);
+        self.expectations.forget(uid);
     }
 
-    async fn show(&self, member: &Member) -> Result<(), BalancerError> {
-        for balancer in &self.balancers {
-            if member.fence || !balancer.shows(member) {
-                tracing::debug!(
-                    server = %member.name, namespace = %member.namespace, balancer = balancer.name(),
-                    phase = ?member.phase(), "changing traffic"
-                );
-                balancer.apply(member).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn report(&self, server: &Server, step: &Step) -> Result<Server, WriteError> {
-        let write = match &step.fact {
-            Fact::Unchanged => StatusWrite::new(server),
-            Fact::Known(fact) => StatusWrite::new(server).traffic(Some(fact.clone())),
-            Fact::Unknown => StatusWrite::new(server).traffic(None),
-        };
-        let Some(task) = task(server, step.task) else {
-            return Err(WriteError::Stale { message: format!("there is no task {}", step.task) });
-        };
-        let report = self.ctx.report(task, step.outcome, step.message.clone());
-        let written = self.ctx.write(server, write.report(report)).await?;
-        self.recent.wrote(&written);
-        tracing::info!(
-            server = %server.name_any(), namespace = ?server.namespace(), task = step.task, kind = %step.kind,
-            outcome = ?step.outcome, message = %step.message, "reported"
-        );
+    async fn write_report(&self, server: &Server, report: &TrafficReport) -> Result<Server, ApiError> {
+        let written = self.ctx.write_result(server, StatusWrite::new(server), report.task, &report.result).await?;
+        self.expectations.expect(&written);
         Ok(written)
     }
 
-    /// Says what a person should know about a step that is about to be reported.
-    async fn warn(&self, server: &Server, step: &Step, member: &Member) {
-        let publish = |reason: &str, note: String| {
-            self.ctx.events.publish(&reference(server), EventType::Warning, reason, note);
-        };
-        if step.outcome == Outcome::Failed {
-            publish("TaskFailed", format!("{}: {}", step.kind, step.message));
-        }
-        let Some(target) = member.target.as_ref().filter(|_| step.kind == TaskKind::RegisterBackend) else { return };
-        match self.slices.missing_services(&member.namespace, target).await {
-            Ok(missing) => {
-                for name in missing {
-                    let note = format!(
-                        "spec.traffic.services: Service {name:?} does not exist: create it, without a selector"
-                    );
-                    publish("ServiceMissing", note);
-                }
-            }
-            Err(error) => tracing::debug!(%error, "cannot tell whether the Services exist"),
+    /// Publishes what keeps a registration from having any effect.
+    async fn publish_problems(&self, server: &Server, member: &Member) {
+        for problem in self.balancers.problems(member).await {
+            self.publish(server, problem.reason, problem.message);
         }
     }
 
-    fn complain(&self, server: &Server, error: BalancerError) -> Error {
-        if let BalancerError::Refused { .. } = error {
-            self.ctx.events.publish(&reference(server), EventType::Warning, "TrafficRefused", error.to_string());
+    fn publish_refusal(&self, server: &Server, failure: BalancerFailure) -> TrafficError {
+        if let BalancerError::Refused { .. } = failure.cause {
+            self.publish(server, "TrafficRefused", failure.to_string());
         }
-        error.into()
+        failure.into()
     }
 
-    fn look_again(&self, again: Option<k8s_openapi::jiff::Timestamp>) -> Action {
-        match again {
-            Some(time) => {
-                let wait = time.duration_since(self.ctx.clock.now());
-                Action::requeue(Duration::try_from(wait).unwrap_or(Duration::ZERO))
-            }
-            None => Action::await_change(),
-        }
+    fn publish(&self, server: &Server, reason: &str, note: String) {
+        self.ctx.events.publish(&reference(server), EventType::Warning, reason, note);
     }
-}
-
-fn task(server: &Server, id: i64) -> Option<&Task> {
-    server.status.as_ref()?.tasks.iter().find(|task| task.id == id)
 }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use berth_control_plane::{ControlPlane, Options};
+use berth_control_plane::{ControlPlane, ControlPlaneOptions};
 use berth_core::{
     api::{Executor, Server, ServiceBackend, TrafficPhase},
     identity::Identities,
@@ -14,22 +14,23 @@ use futures::{StreamExt, TryStreamExt, future::join_all};
 use k8s_openapi::{
     api::discovery::v1::{Endpoint, EndpointSlice},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-    jiff::Timestamp,
 };
 use kube::{
     Api, Client, CustomResourceExt, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
-    runtime::{WatchStreamExt, conditions, wait::await_condition, watcher},
+    runtime::{conditions, wait::await_condition},
 };
 use lb_controller::{
-    balancer::{BalancerError, LoadBalancer, Member},
-    plan::Registration,
-    reconcile::Traffic,
-    slices::EndpointSlices,
+    balancer::{BalancerError, LoadBalancer},
+    balancers::Balancers,
+    endpoint_slices::EndpointSlices,
+    member::{Member, Registration, ServerRef},
+    reconcile::TrafficReconciler,
 };
 use serde_json::json;
 
 const NAMESPACE: &str = "default";
+const BATCH_WINDOW: Duration = Duration::from_millis(50);
 use TrafficPhase::{Draining, Held, Serving};
 
 struct Lab {
@@ -39,7 +40,7 @@ struct Lab {
 
 impl Lab {
     async fn start() -> Self {
-        let cp = ControlPlane::start(Options::default()).await.unwrap();
+        let cp = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();
         let client = cp.admin_client();
         let crds = Api::<CustomResourceDefinition>::all(client.clone());
         crds.create(&PostParams::default(), &Server::crd()).await.unwrap();
@@ -48,44 +49,7 @@ impl Lab {
         Self { _cp: cp, client }
     }
 
-    /// A controller's view of the slices, with a watch of its own.
-    async fn controller(&self) -> Arc<EndpointSlices> {
-        let slices =
-            Arc::new(EndpointSlices::new(self.client.clone(), Arc::new(Timestamp::now), Duration::from_millis(50)));
-        let (observed, api) = (Arc::clone(&slices), Api::<EndpointSlice>::all(self.client.clone()));
-        let (ready, is_ready) = tokio::sync::oneshot::channel();
-        tokio::spawn(async move {
-            let mut ready = Some(ready);
-            let mut events = watcher::watcher(api, EndpointSlices::watch_config()).default_backoff().boxed();
-            while let Some(event) = events.next().await {
-                let Ok(event) = event else { continue };
-                observed.observe(&event);
-                if matches!(event, watcher::Event::InitDone) {
-                    ready.take().map(|ready| ready.send(()));
-                }
-            }
-        });
-        is_ready.await.unwrap();
-        slices
-    }
-
-    /// A Server whose fact says Held, so that adding its endpoint is right.
-    async fn server(&self, n: usize, address: &str) -> Server {
-        let api = Api::<Server>::namespaced(self.client.clone(), NAMESPACE);
-        let server: Server = serde_json::from_value(json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": format!("web-{n}")},
-            "spec": {"machine": {"className": "c"}, "traffic": {"services": [{"name": "web", "port": 8080}]}}
-        }))
-        .unwrap();
-        api.create(&PostParams::default(), &server).await.unwrap();
-        let status = json!({"status": {
-            "state": "Initializing", "machine": {"phase": "Running", "address": address},
-            "traffic": {"phase": "Held", "services": [{"name": "web", "port": 8080}], "address": address}}});
-        api.patch_status(&format!("web-{n}"), &PatchParams::default(), &Patch::Merge(&status)).await.unwrap()
-    }
-
-    /// A process of lb-controller that has just started.
-    async fn process(&self) -> Traffic {
+    fn context(&self, process: &Process) -> Context {
         let parts = ContextParts {
             client: self.client.clone(),
             executor: Executor::LbController,
@@ -95,7 +59,39 @@ impl Lab {
             lock_duration: Duration::from_secs(30),
             concurrency: 1,
         };
-        Traffic::new(&Context::new(&Process::default(), parts), &self.controller().await)
+        Context::new(process, parts)
+    }
+
+    /// A load balancer with a watch of its own, as another copy of lb-controller has it.
+    async fn load_balancer(&self) -> Arc<EndpointSlices> {
+        let process = Process::default();
+        let ctx = self.context(&process);
+        let slices = Arc::new(EndpointSlices::new(&ctx, BATCH_WINDOW));
+        Balancers::new([slices.clone() as Arc<dyn LoadBalancer>]).start(&ctx, &process).synced.await;
+        slices
+    }
+
+    /// The reconciler of a copy of lb-controller that has just started.
+    async fn reconciler(&self) -> TrafficReconciler {
+        let process = Process::default();
+        let ctx = self.context(&process);
+        let balancers = Balancers::new([Arc::new(EndpointSlices::new(&ctx, BATCH_WINDOW)) as Arc<dyn LoadBalancer>]);
+        balancers.start(&ctx, &process).synced.await;
+        TrafficReconciler::new(&ctx, &balancers)
+    }
+
+    /// A Server whose fact says Held, so that adding its endpoint is right.
+    async fn server(&self, n: usize, address: &str) -> Server {
+        let api = Api::<Server>::namespaced(self.client.clone(), NAMESPACE);
+        let server = berth_testing::server(json!({
+            "metadata": {"name": format!("web-{n}")},
+            "spec": {"traffic": {"services": [{"name": "web", "port": 8080}]}}
+        }));
+        api.create(&PostParams::default(), &server).await.unwrap();
+        let status = json!({"status": {
+            "state": "Initializing", "machine": {"phase": "Running", "address": address},
+            "traffic": {"phase": "Held", "services": [{"name": "web", "port": 8080}], "address": address}}});
+        api.patch_status(&format!("web-{n}"), &PatchParams::default(), &Patch::Merge(&status)).await.unwrap()
     }
 
     async fn status(&self, name: &str, status: serde_json::Value) -> Arc<Server> {
@@ -109,7 +105,7 @@ impl Lab {
         Api::<EndpointSlice>::namespaced(self.client.clone(), NAMESPACE).list(&labels).await.unwrap().items
     }
 
-    /// The endpoints by name of their Server; that each Server has one only is checked here.
+    /// The endpoints by the name of their Server. Checks that no Server has two.
     async fn endpoints(&self) -> BTreeMap<String, Endpoint> {
         let mut found = BTreeMap::new();
         for endpoint in self.slices().await.into_iter().flat_map(|slice| slice.endpoints.unwrap_or_default()) {
@@ -125,36 +121,34 @@ impl Lab {
 }
 
 fn member(server: &Server, phase: Option<TrafficPhase>) -> Member {
-    let address = server.status.as_ref().unwrap().machine.as_ref().unwrap().address.clone().unwrap();
+    let address = server.address().unwrap().to_owned();
     Member {
-        namespace: NAMESPACE.into(),
-        name: server.name_any(),
-        uid: server.uid().unwrap(),
+        server: ServerRef::of(server),
         version: server.resource_version().unwrap().parse().unwrap(),
-        target: phase.map(|phase| Registration {
+        desired: phase.map(|phase| Registration {
             phase,
             services: vec![ServiceBackend { name: "web".into(), port: 8080, port_name: None }],
             haproxy: Vec::new(),
             address,
         }),
-        fence: false,
+        must_record_version: false,
     }
 }
 
-/// What a later version of the Server asks for.
+/// What is decided on a later version of the Server.
 fn later(server: &Server, by: u64, phase: Option<TrafficPhase>) -> Member {
     let member = member(server, phase);
     Member { version: member.version + by, ..member }
 }
 
-async fn all(controllers: &[&Arc<EndpointSlices>], members: &[Member]) -> Vec<Result<(), BalancerError>> {
-    join_all(controllers.iter().flat_map(|lb| members.iter().map(move |member| lb.apply(member)))).await
+async fn apply_all(balancers: &[&Arc<EndpointSlices>], members: &[Member]) -> Vec<Result<(), BalancerError>> {
+    join_all(balancers.iter().flat_map(|lb| members.iter().map(move |member| lb.apply(member)))).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_controllers_register_release_hold_and_remove_a_fleet() {
     let lab = Lab::start().await;
-    let (one, two) = (lab.controller().await, lab.controller().await);
+    let (one, two) = (lab.load_balancer().await, lab.load_balancer().await);
     let both = [&one, &two];
     let servers: Vec<Server> = futures::stream::iter(0..230)
         .map(|n| {
@@ -166,9 +160,9 @@ async fn two_controllers_register_release_hold_and_remove_a_fleet() {
         .await
         .unwrap();
 
-    // Registered by both at once: every Server once, no slice too full, few writes.
+    // Both register all Servers at the same time: one endpoint each, no slice too full, few writes.
     let held: Vec<Member> = servers.iter().map(|server| member(server, Some(Held))).collect();
-    for result in all(&both, &held).await {
+    for result in apply_all(&both, &held).await {
         result.unwrap();
     }
     assert_eq!(lab.endpoints().await.len(), 230);
@@ -180,32 +174,32 @@ async fn two_controllers_register_release_hold_and_remove_a_fleet() {
     assert_eq!(lab.ready().await, 0);
     assert!(held.iter().all(|member| one.shows(member)));
 
-    // Released: one write a slice, though two controllers do it.
+    // Both release all of them.
     let serving: Vec<Member> = servers.iter().map(|server| later(server, 1, Some(Serving))).collect();
-    for result in all(&both, &serving).await {
+    for result in apply_all(&both, &serving).await {
         result.unwrap();
     }
     assert_eq!(lab.ready().await, 230);
 
-    // A hold by the one is not undone by the other, who still believes in the release.
-    let taken = Member { fence: true, ..later(&servers[0], 2, Some(Held)) };
+    // One takes traffic away; the other still wants to release it, and cannot.
+    let taken = Member { must_record_version: true, ..later(&servers[0], 2, Some(Held)) };
     one.apply(&taken).await.unwrap();
     assert!(matches!(two.apply(&serving[0]).await, Err(BalancerError::Superseded)));
     assert_eq!(lab.ready().await, 229);
 
-    // A fence holds also where there was nothing to change.
-    let again = Member { fence: true, ..later(&servers[0], 4, Some(Held)) };
+    // A recorded version supersedes older decisions also where nothing else changed.
+    let again = Member { must_record_version: true, ..later(&servers[0], 4, Some(Held)) };
     one.apply(&again).await.unwrap();
     assert!(matches!(two.apply(&later(&servers[0], 3, Some(Serving))).await, Err(BalancerError::Superseded)));
 
-    // Draining as Kubernetes marks it.
+    // A draining endpoint looks like that of a Pod that terminates.
     one.apply(&later(&servers[1], 5, Some(Draining))).await.unwrap();
     let conditions = lab.endpoints().await[&servers[1].name_any()].conditions.clone().unwrap();
     assert_eq!((conditions.ready, conditions.serving, conditions.terminating), (Some(false), Some(true), Some(true)));
 
-    // Removed: nothing is left but the signs of slices that were full once.
+    // Both remove all of them: only slices that were full once are left, without endpoints.
     let gone: Vec<Member> = servers.iter().map(|server| later(server, 9, None)).collect();
-    for result in all(&both, &gone).await {
+    for result in apply_all(&both, &gone).await {
         result.unwrap();
     }
     assert!(lab.endpoints().await.is_empty());
@@ -213,9 +207,9 @@ async fn two_controllers_register_release_hold_and_remove_a_fleet() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_do_to_our_slices_is_mended() {
+async fn changes_of_slices_by_others_are_repaired() {
     let lab = Lab::start().await;
-    let lb = lab.controller().await;
+    let lb = lab.load_balancer().await;
     let (server, member_held) = {
         let server = lab.server(0, "10.0.0.1").await;
         let held = member(&server, Some(Held));
@@ -224,24 +218,24 @@ async fn what_others_do_to_our_slices_is_mended() {
     lb.apply(&member_held).await.unwrap();
     let api = Api::<EndpointSlice>::namespaced(lab.client.clone(), NAMESPACE);
     let name = lab.slices().await[0].name_any();
-    let unseen = || async {
+    let noticed = || async {
         tokio::time::timeout(Duration::from_secs(10), async {
             while lb.shows(&member_held) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         })
         .await
-        .expect("the change is seen");
+        .expect("the change is noticed");
     };
 
     api.delete(&name, &DeleteParams::default()).await.unwrap();
-    unseen().await;
+    noticed().await;
     lb.apply(&member_held).await.unwrap();
     assert_eq!(lab.endpoints().await.len(), 1);
 
     let unlabelled = json!({"metadata": {"labels": null}});
     api.patch(&name, &PatchParams::default(), &Patch::Merge(&unlabelled)).await.unwrap();
-    unseen().await;
+    noticed().await;
     lb.apply(&member_held).await.unwrap();
     assert_eq!(lab.endpoints().await.len(), 1);
 
@@ -249,22 +243,22 @@ async fn what_others_do_to_our_slices_is_mended() {
                         {"op": "replace", "path": "/ports/0/port", "value": 22}]);
     let opened: json_patch::Patch = serde_json::from_value(opened).unwrap();
     api.patch(&name, &PatchParams::default(), &Patch::Json::<()>(opened)).await.unwrap();
-    unseen().await;
+    noticed().await;
     lb.apply(&member_held).await.unwrap();
     assert_eq!((lab.ready().await, lab.slices().await[0].ports.as_ref().unwrap()[0].port), (0, Some(8080)));
 
-    // A Server that is gone gets no endpoint, however sure somebody is that it should.
+    // A Server that is gone gets no endpoint, whatever was decided on its last version.
     api.delete(&name, &DeleteParams::default()).await.unwrap();
-    unseen().await;
+    noticed().await;
     Api::<Server>::namespaced(lab.client.clone(), NAMESPACE).delete("web-0", &DeleteParams::default()).await.unwrap();
     assert!(matches!(lb.apply(&member(&server, Some(Held))).await, Err(BalancerError::Superseded)));
     assert!(lab.endpoints().await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn loopback_addresses_are_accepted_and_impossible_ones_stand_in_nobodys_way() {
+async fn loopback_addresses_are_accepted_and_impossible_ones_hold_up_no_other_server() {
     let lab = Lab::start().await;
-    let lb = lab.controller().await;
+    let lb = lab.load_balancer().await;
     let good = member(&lab.server(0, "10.0.0.1").await, Some(Held));
     let loopback = member(&lab.server(1, "127.77.0.5").await, Some(Held));
     let impossible = member(&lab.server(2, "169.254.1.1").await, Some(Held));
@@ -281,19 +275,19 @@ async fn loopback_addresses_are_accepted_and_impossible_ones_stand_in_nobodys_wa
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_cut_off_is_made_up_for_by_the_next_process() {
+async fn a_process_completes_what_a_crashed_one_had_begun() {
     let lab = Lab::start().await;
     lab.server(0, "10.0.0.1").await;
 
-    // The release was reported, and the process died before the endpoint was ready.
+    // The release was reported, and the process crashed before the endpoint became ready.
     let released = lab.status("web-0", json!({"state": "Ready", "traffic": {"phase": "Serving"}})).await;
-    lab.process().await.reconcile(released.clone()).await.unwrap();
+    lab.reconciler().await.reconcile(released.clone()).await.unwrap();
     assert_eq!(lab.ready().await, 1);
 
-    // An older process that wakes up late does no harm.
-    let late = lab.process().await;
+    // A process that still has the older version of the Server changes nothing.
+    let late = lab.reconciler().await;
     let left = lab.status("web-0", json!({"state": "Deploying"})).await;
-    lab.process().await.reconcile(left).await.unwrap();
+    lab.reconciler().await.reconcile(left).await.unwrap();
     late.reconcile(released).await.unwrap();
     assert_eq!(lab.ready().await, 0, "the Server has left Ready");
 }

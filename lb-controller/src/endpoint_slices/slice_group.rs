@@ -1,34 +1,35 @@
-//! Where in a Service's EndpointSlices a Server lives. Pure.
+//! In which of a Service's EndpointSlices a Server lives. Pure.
 //!
-//! All endpoints of a slice share its ports and address type, so Servers that differ there live in different *groups*
-//! of slices. Within a group the slices form a binary tree whose branches are the bits of a hash of the Server's UID.
-//! A Server lives in the first slice on its way from the root that is not *closed*. A slice is closed, for good, in
-//! the very write that fills it, and a slice below it is used only when it is closed. So two controllers that know
-//! nothing of each other can never put one Server into two slices: either both mean the same slice, where the
-//! `resourceVersion` lets only one of them write, or the one further up has been closed, and then nobody can add
-//! to it any more. A group of N Servers has about N/100 slices; one of up to 100 has a single one.
+//! All endpoints of a slice share its ports and its address type, so Servers that differ in these live in different *groups* of
+//! slices. The slices of a group form a binary tree, whose branches are the bits of a hash of the Server's UID. A Server lives
+//! in the first slice on its path from the root that is not *closed*. The write that fills a slice also closes it, for ever, and
+//! the slices below a slice are used only after it is closed.
+//!
+//! So two copies of this program that know nothing of each other can never put one Server into two slices. Either both choose
+//! the same slice, and its `resourceVersion` lets only one of them write; or the slice further up is closed, and then nobody
+//! can add to it any more. A group of N Servers has about N/100 slices; a group of up to 100 has one.
 
 use std::net::IpAddr;
 
 use berth_core::{api::ServiceBackend, digest};
 use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
 
-/// Endpoints after which a slice is closed; Kubernetes' own controller uses the same number.
+/// Endpoints that fill a slice: as many as Kubernetes' own controller puts into one.
 pub(crate) const MAX_ENDPOINTS: usize = 100;
-/// Value of [`MANAGED_BY`] that marks our slices.
+/// Value of [`MANAGED_BY`] for the slices of this program.
 pub(crate) const MANAGER: &str = "lb-controller.berth.dev";
-/// Label that says who manages a slice.
+/// Label for the program that manages a slice.
 pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-/// Label that says which Service a slice belongs to.
+/// Label for the Service that a slice belongs to.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// Annotation of a closed slice.
+/// Annotation of a slice that is closed.
 const CLOSED: &str = "berth.dev/closed";
-/// Levels of the tree below its root: many more than any Service needs.
-const DEPTH: usize = 32;
+/// Levels of the tree below its root. The tree of 100,000 Servers is about 12 levels deep, so 32 are always enough.
+const MAX_DEPTH: usize = 32;
 
-/// Servers of one Service that share their port and kind of address, and so may share slices.
+/// The slices of one Service for Servers that share their port and address type.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Group {
+pub(crate) struct SliceGroup {
     service: String,
     port: i32,
     port_name: Option<String>,
@@ -36,7 +37,7 @@ pub(crate) struct Group {
     root: String,
 }
 
-impl Group {
+impl SliceGroup {
     /// The group of a Server with this backend and address.
     pub(crate) fn new(backend: &ServiceBackend, address: &str) -> Self {
         let address_type = address_type(address);
@@ -54,10 +55,10 @@ impl Group {
         }
     }
 
-    /// Names of the slices that the Server with this UID may live in, from the root on.
-    pub(crate) fn way(&self, uid: &str) -> impl Iterator<Item = String> + use<'_> {
+    /// Names of the slices that the Server with this UID may live in, beginning with the root.
+    pub(crate) fn path(&self, uid: &str) -> impl Iterator<Item = String> + use<'_> {
         let hash = u64::from_str_radix(&digest::short(uid), 16).unwrap_or_default();
-        (0..=DEPTH).map(move |depth| {
+        (0..=MAX_DEPTH).map(move |depth| {
             let bits = (0..depth).map(|bit| if hash >> bit & 1 == 1 { '1' } else { '0' });
             if depth == 0 { self.root.clone() } else { format!("{}-{}", self.root, bits.collect::<String>()) }
         })
@@ -72,7 +73,7 @@ impl Group {
         slice
     }
 
-    /// Makes labels and ports what they must be.
+    /// Sets the labels and ports of a slice to those of this group.
     pub(crate) fn normalise(&self, slice: &mut EndpointSlice) {
         let labels = slice.metadata.labels.get_or_insert_default();
         labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
@@ -85,7 +86,7 @@ impl Group {
         }]);
     }
 
-    /// Whether labels and ports are what they must be.
+    /// Whether the labels and ports of a slice are those of this group.
     pub(crate) fn is_normal(&self, slice: &EndpointSlice) -> bool {
         let label = |key: &str| slice.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
         let ports = slice.ports.as_deref().unwrap_or_default();
@@ -98,8 +99,8 @@ impl Group {
     }
 }
 
-/// Kubernetes refuses loopback addresses in slices of type IPv4 and IPv6. Such machines exist in demos and tests only,
-/// where nothing routes by the slice; their addresses go as FQDN, which an address in dotted form is, too.
+/// Kubernetes refuses loopback addresses in slices of type IPv4 and IPv6. Machines have such addresses only in demonstrations and
+/// tests, where nothing routes by the slice. They are stored as FQDN, which accepts a dotted address, too.
 fn address_type(address: &str) -> &'static str {
     match address.parse::<IpAddr>() {
         Ok(ip) if ip.is_loopback() => "FQDN",
@@ -109,12 +110,12 @@ fn address_type(address: &str) -> &'static str {
     }
 }
 
-/// Whether nothing is added to the slice any more.
+/// Whether no endpoints may be added to the slice any more.
 pub(crate) fn is_closed(slice: &EndpointSlice) -> bool {
     slice.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(CLOSED))
 }
 
-/// Closes the slice, for good.
+/// Closes the slice, for ever.
 pub(crate) fn close(slice: &mut EndpointSlice) {
     slice
         .metadata
@@ -132,37 +133,37 @@ mod tests {
     }
 
     #[test]
-    fn the_way_begins_at_the_root_and_each_slice_is_below_the_one_before() {
-        let group = Group::new(&backend(8080), "10.0.0.1");
-        let way: Vec<_> = group.way("uid-1").take(4).collect();
-        assert_eq!(way[0], group.root);
-        assert_eq!(way[2].len(), group.root.len() + 3);
-        assert!(way[3].starts_with(&way[2]));
-        assert_eq!(way, group.way("uid-1").take(4).collect::<Vec<_>>());
+    fn the_path_begins_at_the_root_and_each_slice_is_below_the_one_before() {
+        let group = SliceGroup::new(&backend(8080), "10.0.0.1");
+        let path: Vec<_> = group.path("uid-1").take(4).collect();
+        assert_eq!(path[0], group.root);
+        assert_eq!(path[2].len(), group.root.len() + 3);
+        assert!(path[3].starts_with(&path[2]));
+        assert_eq!(path, group.path("uid-1").take(4).collect::<Vec<_>>());
     }
 
     #[test]
-    fn both_branches_are_used_about_equally() {
-        let group = Group::new(&backend(8080), "10.0.0.1");
+    fn servers_are_spread_evenly_over_both_branches() {
+        let group = SliceGroup::new(&backend(8080), "10.0.0.1");
         let right = (0..1000)
-            .filter(|n| group.way(&format!("uid-{n}")).nth(1).is_some_and(|name| name.ends_with("-1")))
+            .filter(|n| group.path(&format!("uid-{n}")).nth(1).is_some_and(|name| name.ends_with("-1")))
             .count();
         assert!((400..600).contains(&right), "{right} of 1000");
     }
 
     #[test]
-    fn ports_and_kinds_of_address_make_groups() {
-        let group = Group::new(&backend(8080), "10.0.0.1");
-        assert_eq!(group, Group::new(&backend(8080), "10.0.0.2"));
-        assert_ne!(group.root, Group::new(&backend(8081), "10.0.0.1").root);
-        assert_ne!(group.root, Group::new(&backend(8080), "127.0.0.1").root);
-        assert_eq!(Group::new(&backend(1), "127.0.0.1").empty_slice("ns", "s").address_type, "FQDN");
-        assert_eq!(Group::new(&backend(1), "fd00::1").empty_slice("ns", "s").address_type, "IPv6");
+    fn groups_differ_by_port_and_address_type() {
+        let group = SliceGroup::new(&backend(8080), "10.0.0.1");
+        assert_eq!(group, SliceGroup::new(&backend(8080), "10.0.0.2"));
+        assert_ne!(group.root, SliceGroup::new(&backend(8081), "10.0.0.1").root);
+        assert_ne!(group.root, SliceGroup::new(&backend(8080), "127.0.0.1").root);
+        assert_eq!(SliceGroup::new(&backend(1), "127.0.0.1").empty_slice("ns", "s").address_type, "FQDN");
+        assert_eq!(SliceGroup::new(&backend(1), "fd00::1").empty_slice("ns", "s").address_type, "IPv6");
     }
 
     #[test]
-    fn a_changed_port_or_label_is_seen_and_mended() {
-        let group = Group::new(&backend(8080), "10.0.0.1");
+    fn a_changed_port_or_label_is_noticed_and_repaired() {
+        let group = SliceGroup::new(&backend(8080), "10.0.0.1");
         let mut slice = group.empty_slice("ns", "s");
         assert!(group.is_normal(&slice));
         slice.ports.as_mut().unwrap()[0].port = Some(1);

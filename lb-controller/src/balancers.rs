@@ -1,0 +1,134 @@
+//! The registry of load balancers. [`Balancers::configured`] is the one place that names them; everything else uses the trait.
+
+use std::{sync::Arc, time::Duration};
+
+use berth_runtime::{Context, Process};
+use futures::{
+    FutureExt,
+    channel::mpsc::{self, UnboundedReceiver},
+    future::{BoxFuture, join_all},
+};
+use tokio::sync::oneshot;
+
+use crate::{
+    args::Args,
+    balancer::{BackendKind, BalancerError, LoadBalancer, Observer, Problem},
+    endpoint_slices::EndpointSlices,
+    member::{Member, ServerRef},
+};
+
+/// A load balancer that does not show what it should.
+#[derive(Debug, thiserror::Error)]
+#[error("load balancer {balancer}: {cause}")]
+pub struct BalancerFailure {
+    /// Its name.
+    pub balancer: &'static str,
+    /// Why.
+    #[source]
+    pub cause: BalancerError,
+}
+
+/// All load balancers that this program uses.
+#[derive(Clone)]
+pub struct Balancers(Arc<[Arc<dyn LoadBalancer>]>);
+
+/// What the running load balancers tell.
+pub struct Observations {
+    /// Completes when all load balancers have read their entries.
+    pub synced: BoxFuture<'static, ()>,
+    /// Servers whose entries somebody else has changed.
+    pub changes: UnboundedReceiver<ServerRef>,
+}
+
+impl Balancers {
+    /// The load balancers of this program. Add a new one here.
+    #[must_use]
+    pub fn configured(ctx: &Context, args: &Args) -> Self {
+        let batch_window = Duration::from_millis(u64::from(args.batch_window_ms));
+        let balancers: Vec<Arc<dyn LoadBalancer>> = vec![
+            Arc::new(EndpointSlices::new(ctx, batch_window)), // spec.traffic.services
+        ];
+        Self::new(balancers)
+    }
+
+    /// These load balancers.
+    #[must_use]
+    pub fn new(balancers: impl IntoIterator<Item = Arc<dyn LoadBalancer>>) -> Self {
+        Self(balancers.into_iter().collect())
+    }
+
+    /// Starts to follow all load balancers, until shutdown. The process is ready only when all have read their entries.
+    #[must_use]
+    pub fn start(&self, ctx: &Context, process: &Process) -> Observations {
+        let (sender, changes) = mpsc::unbounded();
+        let start = |balancer: &Arc<dyn LoadBalancer>| {
+            let (synced, is_synced) = oneshot::channel();
+            let observer = Observer::new(ctx.readiness.register(balancer.name()), synced, sender.clone());
+            process.tasks.spawn(Arc::clone(balancer).run(ctx.clone(), observer));
+            is_synced
+        };
+        // An error means that a load balancer has stopped, which it does only at shutdown.
+        let synced = join_all(self.0.iter().map(start).collect::<Vec<_>>()).map(|_| ()).boxed();
+        Observations { synced, changes }
+    }
+
+    /// The fields of `spec.traffic` that the load balancers carry out.
+    #[must_use]
+    pub fn backend_kinds(&self) -> Vec<BackendKind> {
+        self.0.iter().map(|balancer| balancer.backend_kind()).collect()
+    }
+
+    /// Whether all load balancers show what they should, as far as this process knows without asking.
+    #[must_use]
+    pub fn show(&self, member: &Member) -> bool {
+        self.0.iter().all(|balancer| balancer.shows(member))
+    }
+
+    /// Makes all load balancers show what they should. One that fails does not keep the others from it.
+    ///
+    /// # Errors
+    /// The failure that decides what happens next: `Superseded` if there is one, because then this decision no longer counts;
+    /// otherwise that of the first load balancer that failed. The others are logged.
+    pub async fn apply(&self, member: &Member) -> Result<(), BalancerFailure> {
+        let applied = self.0.iter().map(|balancer| async move {
+            let result = apply_to(balancer.as_ref(), member).await;
+            result.map_err(|cause| BalancerFailure { balancer: balancer.name(), cause })
+        });
+        let mut failures: Vec<_> = join_all(applied).await.into_iter().filter_map(Result::err).collect();
+        // The sort is stable: failures of the same rank keep the order of the registry.
+        failures.sort_by_key(|failure| !matches!(failure.cause, BalancerError::Superseded));
+        let mut failures = failures.into_iter();
+        let Some(first) = failures.next() else { return Ok(()) };
+        for failure in failures {
+            let server = &member.server;
+            tracing::warn!(server = %server.name, namespace = %server.namespace, error = %failure, "another load balancer failed, too");
+        }
+        Err(first)
+    }
+
+    /// What keeps the registration from having any effect. A load balancer that cannot tell is logged.
+    pub async fn problems(&self, member: &Member) -> Vec<Problem> {
+        let asked = self.0.iter().map(|balancer| async move {
+            balancer.problems(member).await.unwrap_or_else(|error| {
+                tracing::debug!(balancer = balancer.name(), %error, "cannot check for problems");
+                Vec::new()
+            })
+        });
+        join_all(asked).await.concat()
+    }
+}
+
+async fn apply_to(balancer: &dyn LoadBalancer, member: &Member) -> Result<(), BalancerError> {
+    if !member.must_record_version && balancer.shows(member) {
+        return Ok(());
+    }
+    tracing::debug!(
+        server = %member.server.name, namespace = %member.server.namespace, balancer = balancer.name(),
+        phase = ?member.phase(), "changing traffic"
+    );
+    balancer.apply(member).await
+}
+
+#[cfg(test)]
+#[path = "balancers_tests.rs"]
+mod tests;

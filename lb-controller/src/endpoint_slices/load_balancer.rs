@@ -1,0 +1,174 @@
+//! EndpointSlices as a load balancer.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use berth_runtime::{Clock, Context};
+use futures::{
+    StreamExt,
+    future::{BoxFuture, try_join_all},
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{
+    Api,
+    runtime::{WatchStreamExt, watcher},
+};
+use parking_lot::Mutex;
+
+use super::{
+    keys::ServiceKey,
+    next_writes::{DesiredEndpoint, EndpointSpec, next_writes},
+    service_lookup::ServiceLookup,
+    service_writer::ServiceWriter,
+    slice_api::SliceApi,
+    slice_cache::SliceCache,
+    slice_group::{MANAGED_BY, MANAGER},
+};
+use crate::{
+    balancer::{BackendKind, BalancerError, LoadBalancer, Observer, Problem},
+    member::Member,
+};
+
+/// Slices in one page of the first list: a full slice has up to 40 KB, so a page has up to 2 MB.
+const PAGE_SIZE: u32 = 50;
+
+/// EndpointSlices as a load balancer.
+pub struct EndpointSlices {
+    api: SliceApi,
+    cache: Arc<SliceCache>,
+    clock: Arc<dyn Clock>,
+    batch_window: Duration,
+    writers: Mutex<HashMap<ServiceKey, Arc<ServiceWriter>>>,
+    services: ServiceLookup,
+}
+
+impl EndpointSlices {
+    /// The slices that the client of this context can reach. Changes that arrive within `batch_window` are written together.
+    #[must_use]
+    pub fn new(ctx: &Context, batch_window: Duration) -> Self {
+        Self {
+            api: SliceApi::new(ctx.client.clone()),
+            cache: Arc::default(),
+            clock: ctx.clock.clone(),
+            batch_window,
+            writers: Mutex::default(),
+            services: ServiceLookup::default(),
+        }
+    }
+
+    /// Keeps the cache up to date, and tells the observer which Servers somebody else has changed.
+    async fn follow(&self, ctx: Context, mut observer: Observer) {
+        let slices = Api::<EndpointSlice>::all(ctx.client.clone());
+        let selected = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}")).page_size(PAGE_SIZE);
+        let mut events = pin!(watcher(slices, selected).default_backoff());
+        loop {
+            let event = tokio::select! {
+                () = ctx.shutdown.cancelled() => return,
+                event = events.next() => event,
+            };
+            match event {
+                Some(Ok(event)) => {
+                    for server in self.cache.observe(&event) {
+                        observer.changed(server);
+                    }
+                    if matches!(event, watcher::Event::InitDone) {
+                        observer.synced();
+                    }
+                }
+                Some(Err(error)) => tracing::warn!(%error, "the watch of EndpointSlices failed; starting it again"),
+                None => return,
+            }
+        }
+    }
+
+    fn writer(&self, service: &ServiceKey) -> Arc<ServiceWriter> {
+        let new_writer = || {
+            let (api, cache, clock) = (self.api.clone(), Arc::clone(&self.cache), Arc::clone(&self.clock));
+            Arc::new(ServiceWriter::new(service.clone(), api, cache, clock, self.batch_window))
+        };
+        Arc::clone(self.writers.lock().entry(service.clone()).or_insert_with(new_writer))
+    }
+
+    /// What each Service should show of the Server: the Services that it belongs to, and those that show it and should not.
+    fn desired_endpoints(&self, member: &Member) -> BTreeMap<ServiceKey, DesiredEndpoint> {
+        let desired = |endpoint| DesiredEndpoint {
+            server: member.server.clone(),
+            version: member.version,
+            endpoint,
+            must_record_version: member.must_record_version,
+        };
+        let shown = self.cache.services_with(&member.server.uid).into_iter();
+        let mut endpoints: BTreeMap<_, _> = shown.map(|service| (service, desired(None))).collect();
+        if let Some(registration) = &member.desired {
+            for backend in &registration.services {
+                let spec = EndpointSpec {
+                    backend: backend.clone(),
+                    address: registration.address.clone(),
+                    phase: registration.phase,
+                };
+                let service = ServiceKey::new(&member.server.namespace, &backend.name);
+                endpoints.insert(service, desired(Some(spec)));
+            }
+        }
+        endpoints
+    }
+
+    /// A slice without its Service has no effect.
+    async fn missing_services(&self, member: &Member) -> Result<Vec<Problem>, BalancerError> {
+        let mut problems = Vec::new();
+        for backend in member.desired.iter().flat_map(|desired| &desired.services) {
+            let service = ServiceKey::new(&member.server.namespace, &backend.name);
+            if !self.services.exists(&self.api, &service).await? {
+                let message = format!(
+                    "spec.traffic.services: Service {:?} does not exist: create it, without a selector",
+                    backend.name
+                );
+                problems.push(Problem { reason: "ServiceMissing", message });
+            }
+        }
+        Ok(problems)
+    }
+}
+
+impl LoadBalancer for EndpointSlices {
+    fn name(&self) -> &'static str {
+        "endpointslices"
+    }
+
+    fn backend_kind(&self) -> BackendKind {
+        BackendKind::Services
+    }
+
+    fn run(self: Arc<Self>, ctx: Context, observer: Observer) -> BoxFuture<'static, ()> {
+        Box::pin(async move { self.follow(ctx, observer).await })
+    }
+
+    fn shows(&self, member: &Member) -> bool {
+        self.desired_endpoints(member).into_iter().all(|(service, desired)| {
+            // The slices with the Server are enough: what is wrong with the other slices of the Service is found when their own
+            // Servers are reconciled, and when anything is written.
+            let slices = self.cache.slices_with(&service, &member.server.uid);
+            let next = next_writes(&service.namespace, &slices, &[desired]);
+            next.writes.is_empty() && next.superseded.is_empty()
+        })
+    }
+
+    fn apply<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<(), BalancerError>> {
+        Box::pin(async move {
+            let changes = self.desired_endpoints(member).into_iter().map(|(service, desired)| {
+                let writer = self.writer(&service);
+                async move { writer.submit(desired).await }
+            });
+            try_join_all(changes).await?;
+            Ok(())
+        })
+    }
+
+    fn problems<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Vec<Problem>, BalancerError>> {
+        Box::pin(self.missing_services(member))
+    }
+}

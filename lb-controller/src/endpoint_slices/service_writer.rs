@@ -1,0 +1,211 @@
+//! Writes the EndpointSlices of one Service, the changes of many Servers together.
+//!
+//! A caller adds its change to the pending ones and waits for the write lock. The caller that gets the lock waits a moment for
+//! more changes, writes all that are pending, and answers every caller. Meanwhile new changes become pending. So a slice has at
+//! most one write of this process in flight, and a thousand Servers that change at once cost few writes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use berth_core::api::Server;
+use berth_runtime::Clock;
+use futures::future::try_join_all;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::{
+    keys::ServiceKey,
+    next_writes::{DesiredEndpoint, NextWrites, next_writes},
+    slice_api::{SliceApi, WriteResult},
+    slice_cache::SliceCache,
+};
+use crate::{balancer::BalancerError, plan};
+
+/// Rounds of writes after which changes are given up until the next reconcile: a tree of slices needs at most one round for each
+/// of its 33 levels, and a conflict costs one more.
+const MAX_ROUNDS: usize = 40;
+/// Servers that are read at the same time: enough to hide the latency, and few for the API server.
+const CONCURRENT_READS: usize = 16;
+
+type ResultSender = oneshot::Sender<Result<(), BalancerError>>;
+
+/// Writes the EndpointSlices of one Service.
+pub(crate) struct ServiceWriter {
+    service: ServiceKey,
+    api: SliceApi,
+    cache: Arc<SliceCache>,
+    clock: Arc<dyn Clock>,
+    batch_window: Duration,
+    pending: Mutex<Vec<(DesiredEndpoint, ResultSender)>>,
+    write_lock: tokio::sync::Mutex<()>,
+}
+
+impl ServiceWriter {
+    pub(crate) fn new(
+        service: ServiceKey,
+        api: SliceApi,
+        cache: Arc<SliceCache>,
+        clock: Arc<dyn Clock>,
+        batch_window: Duration,
+    ) -> Self {
+        let (pending, write_lock) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { service, api, cache, clock, batch_window, pending, write_lock }
+    }
+
+    /// Returns when the Service shows the endpoint as desired.
+    pub(crate) async fn submit(&self, desired: DesiredEndpoint) -> Result<(), BalancerError> {
+        let (sender, mut result) = oneshot::channel();
+        self.pending.lock().push((desired, sender));
+        let _write_lock = self.write_lock.lock().await;
+        if let Ok(result) = result.try_recv() {
+            return result;
+        }
+        tokio::time::sleep(self.batch_window).await;
+        let batch = std::mem::take(&mut *self.pending.lock());
+        self.write_batch(batch).await;
+        // Without a result, the change was in the batch of a caller that was cancelled while it wrote.
+        result.try_recv().unwrap_or_else(|_| Err(self.unavailable("the write was interrupted")))
+    }
+
+    async fn write_batch(&self, batch: Vec<(DesiredEndpoint, ResultSender)>) {
+        let newest = newest_of_each_server(batch.iter().map(|(desired, _)| desired));
+        let results = self.write_endpoints(&newest).await;
+        for (desired, sender) in batch {
+            let uid = &desired.server.uid;
+            let is_superseded = newest.get(uid).is_some_and(|newest| newest.endpoint != desired.endpoint);
+            let result = match results.get(uid) {
+                Some(Err(error)) => Err(error.clone()),
+                _ if is_superseded => Err(BalancerError::Superseded),
+                _ => Ok(()),
+            };
+            // A caller that no longer waits reconciles its Server again anyway.
+            let _ = sender.send(result);
+        }
+    }
+
+    /// The result for each Server. When the API server refuses the changes of all Servers together, each is tried alone, so that
+    /// a Server with an impossible address holds up no other Server.
+    async fn write_endpoints(
+        &self,
+        endpoints: &BTreeMap<String, DesiredEndpoint>,
+    ) -> BTreeMap<String, Result<(), BalancerError>> {
+        let together = self.settle(endpoints.values().cloned().collect()).await;
+        let mut results = BTreeMap::new();
+        for (uid, desired) in endpoints {
+            let alone = match &together {
+                Err(BalancerError::Refused { .. }) if endpoints.len() > 1 => &self.settle(vec![desired.clone()]).await,
+                settled => settled,
+            };
+            let result = match alone {
+                Ok(superseded) if superseded.contains(uid) => Err(BalancerError::Superseded),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.clone()),
+            };
+            results.insert(uid.clone(), result);
+        }
+        results
+    }
+
+    /// Writes until there is nothing left to write. Returns the UIDs of the Servers whose change turned out to be superseded.
+    async fn settle(&self, mut desired: Vec<DesiredEndpoint>) -> Result<BTreeSet<String>, BalancerError> {
+        let mut superseded = BTreeSet::new();
+        let mut unlabelled: Vec<Arc<EndpointSlice>> = Vec::new();
+        for _ in 0..MAX_ROUNDS {
+            let mut slices = self.cache.slices_of(&self.service);
+            slices.append(&mut unlabelled);
+            let next = next_writes(&self.service.namespace, &slices, &desired);
+            let mut outdated = next.superseded.clone();
+            outdated.append(&mut self.outdated_additions(&next, &desired).await?);
+            if !outdated.is_empty() {
+                desired.retain(|desired| !outdated.contains(&desired.server.uid));
+                superseded.append(&mut outdated);
+                continue;
+            }
+            if next.writes.is_empty() {
+                return Ok(superseded);
+            }
+            unlabelled = self.write_round(next).await?;
+        }
+        Err(self.unavailable("others keep changing them; trying again later"))
+    }
+
+    /// Carries out the writes of one round, up to the first slice that somebody else has changed. Returns a slice that has one
+    /// of our names without our labels: somebody has removed these, and the next round restores them.
+    async fn write_round(&self, next: NextWrites) -> Result<Vec<Arc<EndpointSlice>>, BalancerError> {
+        for write in next.writes {
+            match self.api.write(&self.service.namespace, write, &self.cache).await? {
+                WriteResult::Written => {}
+                WriteResult::Stale => {
+                    self.cache.replace_service(&self.service, self.api.list(&self.service).await?);
+                    return Ok(Vec::new());
+                }
+                WriteResult::NameTaken(name) => {
+                    let listed = self.api.list(&self.service).await?;
+                    let is_listed = listed.iter().any(|slice| slice.metadata.name.as_ref() == Some(&name));
+                    self.cache.replace_service(&self.service, listed);
+                    if is_listed {
+                        return Ok(Vec::new());
+                    }
+                    let unlabelled = self.api.get(&self.service.namespace, &name).await?;
+                    return Ok(unlabelled.map(Arc::new).into_iter().collect());
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// UIDs of the Servers whose endpoint must not be added any more. An endpoint that does not exist records no version, so
+    /// the decision to add one may be older than the decision that removed it. Therefore the Server itself is read, after the
+    /// slices were read: a removal before that shows in the Server, and a removal after that changes the slice, so that the
+    /// guarded write fails.
+    async fn outdated_additions(
+        &self,
+        next: &NextWrites,
+        desired: &[DesiredEndpoint],
+    ) -> Result<BTreeSet<String>, BalancerError> {
+        let added: Vec<_> = desired.iter().filter(|desired| next.added.contains(&desired.server.uid)).collect();
+        let mut outdated = BTreeSet::new();
+        for chunk in added.chunks(CONCURRENT_READS) {
+            let servers = try_join_all(chunk.iter().map(|desired| self.api.server(&desired.server))).await?;
+            for (desired, server) in chunk.iter().zip(servers) {
+                if !server.is_some_and(|server| self.is_desired_by(&server, desired)) {
+                    outdated.insert(desired.server.uid.clone());
+                }
+            }
+        }
+        Ok(outdated)
+    }
+
+    fn is_desired_by(&self, server: &Server, desired: &DesiredEndpoint) -> bool {
+        let (Some(registration), Some(spec)) = (plan::desired(server, self.clock.now()), &desired.endpoint) else {
+            return false;
+        };
+        server.uid() == desired.server.uid
+            && registration.services.contains(&spec.backend)
+            && registration.address == spec.address
+            && registration.phase == spec.phase
+    }
+
+    fn unavailable(&self, reason: &str) -> BalancerError {
+        let ServiceKey { namespace, name } = &self.service;
+        let action = format!("write the EndpointSlices of Service {namespace}/{name}");
+        BalancerError::Unavailable { action, reason: reason.to_owned() }
+    }
+}
+
+/// By UID, what was decided on the newest version of each Server.
+fn newest_of_each_server<'a>(batch: impl Iterator<Item = &'a DesiredEndpoint>) -> BTreeMap<String, DesiredEndpoint> {
+    let mut newest: BTreeMap<String, DesiredEndpoint> = BTreeMap::new();
+    for desired in batch {
+        let known = newest.entry(desired.server.uid.clone()).or_insert_with(|| desired.clone());
+        if known.version <= desired.version {
+            let must_record_version = known.must_record_version || desired.must_record_version;
+            *known = DesiredEndpoint { must_record_version, ..desired.clone() };
+        }
+    }
+    newest
+}
