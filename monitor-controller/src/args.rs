@@ -9,13 +9,13 @@ use clap::Parser;
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
-    /// What every controller takes.
+    /// Arguments that all controllers share.
     #[command(flatten)]
     pub common: CommonArgs,
-    /// Probes that are under way at the same time
+    /// Maximum number of concurrent probes
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..=16384), value_name = "N")]
     pub probe_concurrency: u16,
-    /// Address for /targets, the monitoring targets for Prometheus' HTTP service discovery; without it they are not served
+    /// Address for /targets, the monitoring targets for Prometheus' HTTP service discovery; not served if it is not given
     #[arg(long, env = "BERTH_TARGETS_ADDRESS", value_name = "IP:PORT")]
     pub targets_address: Option<SocketAddr>,
 }
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_arguments_are_consistent_and_bounded() {
+    fn arguments_are_consistent_and_bounded() {
         Args::command().debug_assert();
         assert_eq!(Args::try_parse_from(["monitor-controller"]).unwrap().probe_concurrency, 512);
         let error = Args::try_parse_from(["monitor-controller", "--probe-concurrency", "0"]).unwrap_err().to_string();

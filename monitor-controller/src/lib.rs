@@ -1,25 +1,27 @@
 //! Probes the health of machines and applications, and carries out monitoring tasks.
 //!
-//! [`prober`] probes every Server at its times ([`schedule`]) and judges what it finds ([`verdict`]); [`facts`] says what
-//! of that is to be written, and [`reconcile`] writes it. [`discovery`] gives Prometheus its targets. [`run`] watches.
+//! The [`prober`] probes every Server at the times of its `schedule`, and records the results with the Server's probes
+//! (`server_probes`), where a `verdict` is reached. A `plan` says which facts and reports follow from that, and `reconcile`
+//! writes them. `discovery` gives Prometheus its targets.
 //!
-//! Every copy of this program probes every Server, and each judges by what it has found itself. What two copies write is the
-//! same, the webhook counts a report once, and who finds in the cache that a fact is written already writes nothing.
+//! Every copy of this program probes every Server and judges by its own results. That is safe: two copies write the same
+//! facts, the webhook counts a report once, and a copy that finds a fact in its cache does not write it again.
 
 mod args;
 mod controller;
-pub mod discovery;
-pub mod facts;
-mod lane;
+mod discovery;
+mod grid;
 pub mod metrics;
-pub mod probe;
+mod observation;
+mod plan;
+mod probe;
+mod probe_id;
+mod probe_state;
 pub mod prober;
-pub mod reconcile;
-pub mod schedule;
-pub mod verdict;
+mod reconcile;
+mod schedule;
+mod server_probes;
+mod verdict;
 
 pub use args::Args;
 pub use controller::run;
-
-/// Tells the time, by the clock of this process.
-pub type Now = std::sync::Arc<dyn Fn() -> k8s_openapi::jiff::Timestamp + Send + Sync>;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Watching is decoding, and decoding is mostly allocation.
+/// Watching means decoding, and decoding is mostly allocation.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -3,94 +3,97 @@
 use std::time::Duration;
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue},
+    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
-/// Which of a Server's probes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelValue)]
-pub enum Kind {
-    /// That of its machine.
-    Reachability,
-    /// That of its application.
-    Health,
-}
+use crate::{probe::ProbeResult, probe_id::ProbeKind};
 
-impl Kind {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Reachability, Self::Health];
+/// Upper bounds in seconds: a probe on time is late by at most 2 ms, the resolution of the timers; the shortest period is 1 s.
+const LATENESS_BUCKETS: [f64; 13] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+/// Upper bounds in seconds: from an answer on the same network to a time limit, which is 2 s unless declared otherwise.
+const DURATION_BUCKETS: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProbeLabels {
+    kind: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct KindLabel {
-    kind: Kind,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultLabels {
-    kind: Kind,
-    good: String,
+struct ProbeResultLabels {
+    kind: &'static str,
+    result: &'static str,
 }
 
 /// Metrics of the prober.
 #[derive(Debug)]
 pub struct ProbeMetrics {
-    lateness: Family<KindLabel, Histogram>,
-    duration: Family<KindLabel, Histogram>,
-    probes: Family<ResultLabels, Counter>,
-    missed: Counter,
-    targets: Gauge,
+    lateness: Family<ProbeLabels, Histogram>,
+    duration: Family<ProbeLabels, Histogram>,
+    probes: Family<ProbeResultLabels, Counter>,
+    skipped: Family<ProbeLabels, Counter>,
+    scheduled: Gauge,
 }
 
 impl Default for ProbeMetrics {
     fn default() -> Self {
-        let lateness = || Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]);
-        let duration = || Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0]);
         Self {
-            lateness: Family::new_with_constructor(lateness),
-            duration: Family::new_with_constructor(duration),
+            lateness: Family::new_with_constructor(|| Histogram::new(LATENESS_BUCKETS)),
+            duration: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             probes: Family::default(),
-            missed: Counter::default(),
-            targets: Gauge::default(),
+            skipped: Family::default(),
+            scheduled: Gauge::default(),
         }
     }
 }
 
 impl ProbeMetrics {
-    /// Puts the metrics into the registry.
-    pub fn register(&self, registry: &mut Registry) {
-        registry.register("probe_lateness_seconds", "How late probes begin", self.lateness.clone());
-        registry.register("probe_duration_seconds", "How long probes take", self.duration.clone());
-        registry.register("probes", "Probes that were finished", self.probes.clone());
-        registry.register(
-            "probes_missed",
-            "Times that were skipped because the probe before was still under way",
-            self.missed.clone(),
+    /// Adds the metrics to the registry.
+    pub fn register(&self, r: &mut Registry) {
+        r.register(
+            "probe_lateness_seconds",
+            "Time from when a probe was due to its start, by kind",
+            self.lateness.clone(),
         );
-        registry.register("probe_targets", "Probes that are planned", self.targets.clone());
+        r.register("probe_duration_seconds", "Duration of probes, by kind", self.duration.clone());
+        r.register("probes", "Probes that have finished, by kind and result", self.probes.clone());
+        r.register(
+            "skipped_probes",
+            "Probes that were skipped because the previous probe of the target had not finished, by kind",
+            self.skipped.clone(),
+        );
+        r.register("scheduled_probes", "Periodic probes of Servers, waiting or under way", self.scheduled.clone());
     }
 
-    pub(crate) fn started(&self, kind: Kind, late: Duration) {
-        self.lateness.get_or_create(&KindLabel { kind }).observe(late.as_secs_f64());
+    pub(crate) fn probe_started(&self, kind: ProbeKind, lateness: Duration) {
+        self.lateness.get_or_create(&labels(kind)).observe(lateness.as_secs_f64());
     }
 
-    pub(crate) fn finished(&self, kind: Kind, good: bool, took: Duration) {
-        self.duration.get_or_create(&KindLabel { kind }).observe(took.as_secs_f64());
-        self.probes.get_or_create(&ResultLabels { kind, good: good.to_string() }).inc();
+    pub(crate) fn probe_finished(&self, kind: ProbeKind, result: &ProbeResult, duration: Duration) {
+        let ProbeLabels { kind } = labels(kind);
+        let result = match result {
+            ProbeResult::Success => "success",
+            ProbeResult::Failure(_) => "failure",
+        };
+        self.duration.get_or_create(&ProbeLabels { kind }).observe(duration.as_secs_f64());
+        self.probes.get_or_create(&ProbeResultLabels { kind, result }).inc();
     }
 
-    pub(crate) fn missed(&self, times: u64) {
-        self.missed.inc_by(times);
+    pub(crate) fn probes_skipped(&self, kind: ProbeKind, count: u64) {
+        self.skipped.get_or_create(&labels(kind)).inc_by(count);
     }
 
-    pub(crate) fn set_targets(&self, targets: usize) {
-        self.targets.set(i64::try_from(targets).unwrap_or(i64::MAX));
+    pub(crate) fn set_scheduled(&self, probes: usize) {
+        self.scheduled.set(i64::try_from(probes).unwrap_or(i64::MAX));
     }
+}
 
-    /// Times that were skipped so far.
-    #[must_use]
-    pub fn missed_times(&self) -> u64 {
-        self.missed.get()
-    }
+fn labels(kind: ProbeKind) -> ProbeLabels {
+    let kind = match kind {
+        ProbeKind::Reachability => "reachability",
+        ProbeKind::Health => "health",
+    };
+    ProbeLabels { kind }
 }

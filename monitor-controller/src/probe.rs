@@ -8,72 +8,76 @@ use hyper::{Request, Response, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::verdict::Finding;
-
-/// What is probed.
+/// The result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// Whether the port accepts a connection.
-    Tcp,
-    /// Whether a GET of this path is answered with a status from 200 to 399.
-    Http(String),
+pub(crate) enum ProbeResult {
+    Success,
+    /// What was probed, and how it failed.
+    Failure(String),
 }
 
-/// Where and how a Server is probed.
+/// How a port is probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Aim {
+pub(crate) enum ProbeMethod {
+    /// Succeeds if the port accepts a connection.
+    TcpSocket,
+    /// Succeeds if a GET of this path is answered with a status from 200 to 399.
+    HttpGet { path: String },
+}
+
+/// Where and how to probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProbeTarget {
     /// The machine's address.
-    pub address: String,
-    /// Port.
-    pub port: u16,
-    /// The question.
-    pub question: Question,
+    pub(crate) address: String,
+    pub(crate) port: u16,
+    pub(crate) method: ProbeMethod,
     /// After this long the probe has failed.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
-impl Aim {
-    /// How the machine's reachability is probed: by its SSH port. Nothing while its address is not known.
-    #[must_use]
-    pub fn reachability(server: &Server) -> Option<Self> {
-        let machine = server.status.as_ref()?.machine.as_ref()?;
+impl ProbeTarget {
+    /// The target that shows whether the machine is reachable: its SSH port. None while its address is not known.
+    pub(crate) fn machine(server: &Server) -> Option<Self> {
+        let machine = server.machine()?;
         Some(Self {
             address: machine.address.clone()?,
             port: port(machine.ssh.as_ref()?.port)?,
-            question: Question::Tcp,
+            method: ProbeMethod::TcpSocket,
             timeout: seconds(server.spec.reachability.timeout_seconds),
         })
     }
 
-    /// How the application's health is probed. Nothing where no check is declared, or the address is not known.
-    #[must_use]
-    pub fn health(server: &Server) -> Option<Self> {
-        let address = server.status.as_ref()?.machine.as_ref()?.address.clone()?;
+    /// The target that shows whether the application is healthy. None where no health check is declared, or while the address
+    /// is not known.
+    pub(crate) fn application(server: &Server) -> Option<Self> {
+        let address = server.address()?.to_owned();
         let check: &HealthCheck = server.spec.health_check.as_ref()?;
-        let (declared, question) = match (&check.http_get, &check.tcp_socket) {
-            (Some(get), _) => (get.port, Question::Http(get.path.clone())),
-            (None, Some(tcp)) => (tcp.port, Question::Tcp),
+        let (declared, method) = match (&check.http_get, &check.tcp_socket) {
+            (Some(get), _) => (get.port, ProbeMethod::HttpGet { path: get.path.clone() }),
+            (None, Some(tcp)) => (tcp.port, ProbeMethod::TcpSocket),
             (None, None) => return None,
         };
-        Some(Self { address, port: port(declared)?, question, timeout: seconds(check.timeout_seconds) })
+        Some(Self { address, port: port(declared)?, method, timeout: seconds(check.timeout_seconds) })
     }
 
     /// Probes once.
-    pub async fn probe(&self) -> Finding {
-        match tokio::time::timeout(self.timeout, self.ask()).await {
-            Ok(Ok(())) => Finding::Good,
-            Ok(Err(message)) => Finding::Bad(message),
-            Err(_) => Finding::Bad(format!("{self}: no answer within {} s", self.timeout.as_secs())),
+    pub(crate) async fn probe(&self) -> ProbeResult {
+        match tokio::time::timeout(self.timeout, self.attempt()).await {
+            Ok(Ok(())) => ProbeResult::Success,
+            Ok(Err(message)) => ProbeResult::Failure(message),
+            Err(_) => ProbeResult::Failure(format!("{self}: no answer within {} s", self.timeout.as_secs())),
         }
     }
 
-    async fn ask(&self) -> Result<(), String> {
+    /// Probes without a time limit.
+    async fn attempt(&self) -> Result<(), String> {
         let stream = TcpStream::connect((self.address.as_str(), self.port))
             .await
-            .map_err(|error| format!("{self}: {}", plain(&error)))?;
-        match &self.question {
-            Question::Tcp => Ok(()),
-            Question::Http(path) => {
+            .map_err(|error| format!("{self}: {}", describe(&error)))?;
+        match &self.method {
+            ProbeMethod::TcpSocket => Ok(()),
+            ProbeMethod::HttpGet { path } => {
                 let answer = self.get(stream, path).await.map_err(|error| format!("{self}: {error}"))?;
                 let status = answer.status();
                 if (200..400).contains(&status.as_u16()) { Ok(()) } else { Err(format!("{self}: answered {status}")) }
@@ -81,7 +85,7 @@ impl Aim {
         }
     }
 
-    /// The head of the answer; its body is not read, and the connection closed.
+    /// Requests the path and returns the head of the response. The body is not read, and the connection is closed.
     async fn get(&self, stream: TcpStream, path: &str) -> Result<Response<hyper::body::Incoming>, String> {
         let request = Request::get(path)
             .header(header::HOST, format!("{}:{}", self.address, self.port))
@@ -94,7 +98,7 @@ impl Aim {
         let mut answer = pin!(sender.send_request(request));
         let answer = tokio::select! {
             answer = &mut answer => answer,
-            // The connection may end with the answer already here.
+            // The connection may end when the response has arrived already.
             ended = connection => match ended {
                 Ok(()) => answer.await,
                 Err(error) => Err(error),
@@ -104,11 +108,11 @@ impl Aim {
     }
 }
 
-impl std::fmt::Display for Aim {
+impl std::fmt::Display for ProbeTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.question {
-            Question::Tcp => write!(f, "TCP {}:{}", self.address, self.port),
-            Question::Http(path) => write!(f, "GET http://{}:{}{path}", self.address, self.port),
+        match &self.method {
+            ProbeMethod::TcpSocket => write!(f, "TCP {}:{}", self.address, self.port),
+            ProbeMethod::HttpGet { path } => write!(f, "GET http://{}:{}{path}", self.address, self.port),
         }
     }
 }
@@ -117,12 +121,13 @@ fn port(port: i32) -> Option<u16> {
     u16::try_from(port).ok()
 }
 
-fn seconds(seconds: i32) -> Duration {
+/// A declared number of seconds; at least one, as in the API's schema.
+pub(crate) fn seconds(seconds: i32) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or(1).max(1))
 }
 
-/// The error without the operating system's number, which says nothing to people.
-fn plain(error: &std::io::Error) -> String {
+/// The error in words, without the operating system's error number.
+fn describe(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         std::io::ErrorKind::HostUnreachable => "no route to the host".to_owned(),
@@ -142,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that answers every connection with these bytes, or never when there are none.
+    /// A server that answers every request with these bytes, or never if there are none.
     async fn server(answer: Option<&'static str>) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -164,21 +169,21 @@ mod tests {
         port
     }
 
-    fn aim(port: u16, http: bool) -> Aim {
-        let question = if http { Question::Http("/healthz".into()) } else { Question::Tcp };
-        Aim { address: "127.0.0.1".into(), port, question, timeout: Duration::from_millis(500) }
+    fn target(port: u16, http: bool) -> ProbeTarget {
+        let method = if http { ProbeMethod::HttpGet { path: "/healthz".into() } } else { ProbeMethod::TcpSocket };
+        ProbeTarget { address: "127.0.0.1".into(), port, method, timeout: Duration::from_millis(500) }
     }
 
     #[tokio::test]
-    async fn an_answer_from_200_to_399_is_good() {
+    async fn a_status_from_200_to_399_is_a_success() {
         for status in ["200 OK", "204 No Content", "301 Moved Permanently", "399 X"] {
             let answer: &str = Box::leak(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").into_boxed_str());
-            assert_eq!(aim(server(Some(answer)).await, true).probe().await, Finding::Good, "{status}");
+            assert_eq!(target(server(Some(answer)).await, true).probe().await, ProbeResult::Success, "{status}");
         }
     }
 
     #[tokio::test]
-    async fn everything_else_is_bad_and_says_why() {
+    async fn anything_else_is_a_failure_that_says_why() {
         let cases = [
             (Some("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"), "503 Service Unavailable"),
             (Some("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"), "400 Bad Request"),
@@ -187,24 +192,26 @@ mod tests {
             (None, "no answer within"),
         ];
         for (answer, expected) in cases {
-            let Finding::Bad(message) = aim(server(answer).await, true).probe().await else { panic!("{answer:?}") };
+            let ProbeResult::Failure(message) = target(server(answer).await, true).probe().await else {
+                panic!("{answer:?}")
+            };
             assert!(message.contains(expected), "{answer:?}: {message}");
             assert!(message.contains("GET http://127.0.0.1:"), "{message}");
         }
     }
 
     #[tokio::test]
-    async fn a_body_that_never_ends_does_not_matter() {
+    async fn the_body_is_not_waited_for() {
         let port = server(Some("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nabc")).await;
-        assert_eq!(aim(port, true).probe().await, Finding::Good);
+        assert_eq!(target(port, true).probe().await, ProbeResult::Success);
     }
 
     #[tokio::test]
-    async fn tcp_needs_only_a_connection() {
+    async fn a_tcp_probe_needs_only_a_connection() {
         let port = server(None).await;
-        assert_eq!(aim(port, false).probe().await, Finding::Good);
+        assert_eq!(target(port, false).probe().await, ProbeResult::Success);
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let Finding::Bad(message) = aim(free, false).probe().await else { panic!("nobody listens there") };
+        let ProbeResult::Failure(message) = target(free, false).probe().await else { panic!("nobody listens there") };
         assert!(message.ends_with("connection refused"), "{message}");
     }
 }

@@ -1,20 +1,17 @@
-//! Probes every Server at its times, with a bound on how many at once.
+//! Probes every Server at its times, with a limit on concurrent probes.
 //!
-//! One task keeps the agenda and starts what is due; what a probe found goes into the Server's lane, and only when that
-//! changes a verdict (or what a failure says) the Server is put before the controller again. A fleet at rest so costs
-//! nothing but its probes.
+//! One task, the [`ProbeLoop`], keeps the schedule and starts the probes that are due. Their results are recorded with the
+//! Server's probes. Only when a result changes a verdict (or the message of a failure) is the Server reconciled, so a fleet
+//! at rest costs nothing but its probes.
 
-use std::{
-    collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use berth_core::api::Server;
+use berth_runtime::Clock;
 use futures::channel::mpsc::UnboundedSender;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
+use parking_lot::Mutex;
 use tokio::{
     sync::{Semaphore, mpsc},
     time::Instant,
@@ -22,230 +19,169 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Now,
-    facts::Observed,
-    lane::{Change, Entry},
-    metrics::{Kind, ProbeMetrics},
-    schedule::{Agenda, Grid},
-    verdict::Finding,
+    metrics::ProbeMetrics,
+    observation::Observation,
+    probe::ProbeResult,
+    probe_id::{ProbeId, ProbeKind},
+    probe_state::ScheduleChange,
+    schedule::{DueProbe, Schedule},
+    server_probes::ServerProbes,
 };
 
-/// A Server's UID and which of its probes.
-type Key = (Arc<str>, Kind);
-
-/// The prober's handle.
+/// Tells the [`ProbeLoop`] which Servers to probe, and says what it has found. Clones share their state.
 #[derive(Clone)]
 pub struct Prober {
-    entries: Arc<Mutex<HashMap<Arc<str>, Entry>>>,
-    orders: mpsc::UnboundedSender<Order>,
-    now: Now,
-}
-
-/// What the agenda is to change.
-struct Order {
-    key: Key,
-    change: Change,
-}
-
-/// A probe that has come back.
-struct Done {
-    key: Key,
-    generation: u64,
-    due: Duration,
-    grid: Grid,
-    finding: Finding,
+    /// The probes of each Server, by its UID.
+    servers: Arc<Mutex<HashMap<Arc<str>, ServerProbes>>>,
+    schedule_changes: mpsc::UnboundedSender<(ProbeId, ScheduleChange)>,
+    clock: Arc<dyn Clock>,
 }
 
 /// The task that probes; see [`Prober::new`].
-pub struct Work {
+pub struct ProbeLoop {
     prober: Prober,
-    orders: mpsc::UnboundedReceiver<Order>,
-    news: UnboundedSender<ObjectRef<Server>>,
+    schedule: Schedule,
+    schedule_changes: mpsc::UnboundedReceiver<(ProbeId, ScheduleChange)>,
+    changed_servers: UnboundedSender<ObjectRef<Server>>,
+    /// Limits concurrent probes.
     slots: Arc<Semaphore>,
     metrics: Arc<ProbeMetrics>,
-    origin: Instant,
-    agenda: Agenda<Key>,
-    grids: HashMap<Key, Grid>,
+}
+
+/// A probe that has ended.
+struct FinishedProbe {
+    probe: DueProbe,
+    /// Of the target that was probed: see [`crate::probe_state::ProbeState::is_current`].
+    generation: u64,
+    result: ProbeResult,
 }
 
 impl Prober {
-    /// A prober that has at most `concurrency` probes under way, and its work, which has to be run. Servers about
-    /// which a verdict has changed are sent to `news`.
+    /// A prober with at most `concurrency` probes at the same time, and its loop, which has to be run. Servers whose verdicts
+    /// change are sent to `changed_servers`.
     #[must_use]
     pub fn new(
         concurrency: usize,
-        news: UnboundedSender<ObjectRef<Server>>,
+        changed_servers: UnboundedSender<ObjectRef<Server>>,
         metrics: Arc<ProbeMetrics>,
-        now: Now,
-    ) -> (Self, Work) {
-        let (sender, orders) = mpsc::unbounded_channel();
-        let prober = Self { entries: Arc::default(), orders: sender, now };
-        let work = Work {
+        clock: Arc<dyn Clock>,
+    ) -> (Self, ProbeLoop) {
+        let (sender, schedule_changes) = mpsc::unbounded_channel();
+        let prober = Self { servers: Arc::default(), schedule_changes: sender, clock };
+        let probe_loop = ProbeLoop {
             prober: prober.clone(),
-            orders,
-            news,
+            schedule: Schedule::new(),
+            schedule_changes,
+            changed_servers,
             slots: Arc::new(Semaphore::new(concurrency.max(1))),
             metrics,
-            origin: Instant::now(),
-            agenda: Agenda::default(),
-            grids: HashMap::new(),
         };
-        (prober, work)
+        (prober, probe_loop)
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<Arc<str>, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Probes the Server as it is declared now. What was found before counts as long as the question is the same.
-    pub fn watch(&self, server: &Server) {
-        let Some(uid) = server.metadata.uid.as_deref() else { return };
-        let mut entries = self.entries();
-        let known = entries.get_key_value(uid).map(|(key, _)| Arc::clone(key));
-        let key = known.unwrap_or_else(|| Arc::from(uid));
-        let entry = entries.entry(Arc::clone(&key)).or_insert_with(|| Entry::new(server));
-        for (kind, change) in entry.follow(server) {
-            self.order((Arc::clone(&key), kind), change);
+    /// Probes the Server as it is declared now. Earlier results count as long as the same target is probed.
+    pub fn update(&self, server: &Server) {
+        let mut servers = self.servers.lock();
+        let known = servers.get_key_value(server.uid()).map(|(uid, _)| Arc::clone(uid));
+        let uid = known.unwrap_or_else(|| Arc::from(server.uid()));
+        let probes = servers.entry(Arc::clone(&uid)).or_insert_with(|| ServerProbes::new(server));
+        for (kind, change) in probes.update(server) {
+            self.change_schedule(ProbeId { uid: Arc::clone(&uid), kind }, change);
         }
-        if entry.is_idle() {
-            entries.remove(uid);
+        if probes.is_idle() {
+            servers.remove(&uid);
         }
     }
 
-    /// No longer probes the Server.
+    /// No longer probes the Server with this UID.
     pub fn forget(&self, uid: &str) {
-        if let Some((key, _)) = self.entries().remove_entry(uid) {
-            for kind in Kind::ALL {
-                self.order((Arc::clone(&key), kind), Change::Stop);
+        if let Some((uid, _)) = self.servers.lock().remove_entry(uid) {
+            for kind in ProbeKind::ALL {
+                self.change_schedule(ProbeId { uid: Arc::clone(&uid), kind }, ScheduleChange::Stop);
             }
         }
     }
 
-    /// No longer probes Servers other than these.
-    pub fn retain(&self, is_known: impl Fn(&str) -> bool) {
-        let gone: Vec<_> = self.entries().keys().filter(|uid| !is_known(uid)).cloned().collect();
-        for uid in gone {
-            self.forget(&uid);
-        }
-    }
-
-    fn order(&self, key: Key, change: Change) {
-        // At shutdown the work ends first, and then no order matters any more.
-        let _ = self.orders.send(Order { key, change });
-    }
-
-    /// What was found of the Server.
+    /// What the probes of the Server with this UID have found.
     #[must_use]
-    pub fn observed(&self, uid: &str) -> Observed {
-        let now = (self.now)();
-        self.entries().get_mut(uid).map(|entry| entry.observed(now)).unwrap_or_default()
+    pub(crate) fn observation(&self, uid: &str) -> Observation {
+        self.servers.lock().get_mut(uid).map(ServerProbes::observation).unwrap_or_default()
     }
 
-    /// Remembers when news of the Server's failing health was reported.
-    pub fn reported(&self, uid: &str, now: Timestamp) {
-        if let Some(entry) = self.entries().get_mut(uid) {
-            entry.reported = Some(now);
+    /// Remembers when failing health checks of the Server were last reported.
+    pub(crate) fn failure_reported(&self, uid: &str, now: Timestamp) {
+        if let Some(probes) = self.servers.lock().get_mut(uid) {
+            probes.failure_reported(now);
         }
+    }
+
+    fn change_schedule(&self, id: ProbeId, change: ScheduleChange) {
+        // Fails at shutdown only, when the loop has ended and nothing is probed any more.
+        let _ = self.schedule_changes.send((id, change));
     }
 }
 
-impl Work {
+impl ProbeLoop {
     /// Probes until the token is cancelled.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let (sender, mut done) = mpsc::unbounded_channel();
+        let (sender, mut finished) = mpsc::unbounded_channel();
         loop {
-            let next = self.agenda.next_due().map(|due| self.origin + due);
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                () = sleep_until(next) => self.start_due(&sender),
-                Some(order) = self.orders.recv() => self.obey(order),
-                Some(done) = done.recv() => self.finish(done),
+                Some(probe) = self.schedule.next() => self.start(probe, sender.clone()),
+                Some((id, change)) = self.schedule_changes.recv() => self.change_schedule(id, change),
+                Some(probe) = finished.recv() => self.finish(probe),
             }
         }
     }
 
-    fn now(&self) -> Duration {
-        self.origin.elapsed()
-    }
-
-    fn obey(&mut self, Order { key, change }: Order) {
+    fn change_schedule(&mut self, id: ProbeId, change: ScheduleChange) {
         match change {
-            Change::Ask { period, at_once } => {
-                let (now, grid) = (self.now(), Grid::new(period, phase(&key.0, key.1)));
-                self.grids.insert(key.clone(), grid);
-                self.agenda.enter(key, if at_once { now } else { grid.after(now) });
-            }
-            Change::Stop => {
-                self.grids.remove(&key);
-                self.agenda.strike(&key);
-            }
+            ScheduleChange::Start { period, at_once } => self.schedule.start(id, period, at_once),
+            ScheduleChange::Stop => self.schedule.stop(&id),
         }
-        self.metrics.set_targets(self.grids.len());
+        self.metrics.set_scheduled(self.schedule.len());
     }
 
-    fn start_due(&mut self, sender: &mpsc::UnboundedSender<Done>) {
-        let now = self.now();
-        while let Some((key, due)) = self.agenda.pop(now) {
-            let Some(grid) = self.grids.get(&key).copied() else { continue };
-            self.start(key, due, grid, sender.clone());
-        }
-    }
-
-    fn start(&self, key: Key, due: Duration, grid: Grid, sender: mpsc::UnboundedSender<Done>) {
-        let entries = self.prober.entries();
-        let Some((aim, generation)) = entries.get(&key.0).and_then(|entry| entry.lane(key.1).question()) else {
+    fn start(&self, probe: DueProbe, finished: mpsc::UnboundedSender<FinishedProbe>) {
+        let servers = self.prober.servers.lock();
+        let probes = servers.get(&probe.id.uid);
+        let Some((target, generation)) = probes.and_then(|probes| probes.state(probe.id.kind).target()) else {
             return;
         };
-        drop(entries);
-        let (slots, metrics, origin) = (Arc::clone(&self.slots), Arc::clone(&self.metrics), self.origin);
+        drop(servers);
+        let (slots, metrics) = (Arc::clone(&self.slots), Arc::clone(&self.metrics));
         tokio::spawn(async move {
             // The semaphore is never closed.
             let Ok(_slot) = slots.acquire_owned().await else { return };
-            let started = origin.elapsed();
-            metrics.started(key.1, started.saturating_sub(due));
-            let finding = aim.probe().await;
-            metrics.finished(key.1, finding == Finding::Good, origin.elapsed().saturating_sub(started));
-            // At shutdown nobody listens any more.
-            let _ = sender.send(Done { key, generation, due, grid, finding });
+            let (kind, begun) = (probe.id.kind, Instant::now());
+            metrics.probe_started(kind, begun.saturating_duration_since(probe.due_at));
+            let result = target.probe().await;
+            metrics.probe_finished(kind, &result, begun.elapsed());
+            // Fails at shutdown only, when the loop has ended.
+            let _ = finished.send(FinishedProbe { probe, generation, result });
         });
     }
 
-    /// Takes a finding in and enters the next time. A finding of an earlier question is dropped: its key was entered
-    /// anew when the question changed.
-    fn finish(&mut self, Done { key, generation, due, grid, finding }: Done) {
-        let (wall, now) = ((self.prober.now)(), self.now());
-        let mut entries = self.prober.entries();
-        let Some(entry) = entries.get_mut(&key.0) else { return };
-        if !entry.lane(key.1).is_current(generation) {
+    /// Records the result and schedules the next probe. The result of an earlier target is dropped: the probe of the new
+    /// target has been scheduled when the target changed.
+    fn finish(&mut self, FinishedProbe { probe, generation, result }: FinishedProbe) {
+        let (kind, now) = (probe.id.kind, self.prober.clock.now());
+        let mut servers = self.prober.servers.lock();
+        let Some(probes) = servers.get_mut(&probe.id.uid).filter(|probes| probes.state(kind).is_current(generation))
+        else {
             return;
-        }
-        let changed = entry.observe(key.1, &finding, wall);
-        let early = entry.look_again(key.1, wall).map(|wait| now + wait);
-        let server = changed.then(|| entry.server.clone());
-        drop(entries);
-        self.metrics.missed(grid.between(due, now));
-        let next = grid.after(now);
-        self.agenda.enter(key, early.map_or(next, |early| early.min(next)));
-        if let Some(server) = server {
-            // At shutdown the controller has ended first.
-            let _ = self.news.unbounded_send(server);
+        };
+        let changed = probes.record(kind, &result, now).then(|| probes.server().clone());
+        let within: Option<Duration> = probes.next_probe_within(kind, now);
+        drop(servers);
+        self.metrics.probes_skipped(kind, self.schedule.finished(&probe, within));
+        if let Some(server) = changed {
+            // Fails at shutdown only, when the controller has ended.
+            let _ = self.changed_servers.unbounded_send(server);
         }
     }
-}
-
-async fn sleep_until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Fixed by the Server: it keeps its place in the period over restarts, and thousands of Servers spread evenly.
-fn phase(uid: &str, kind: Kind) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (uid, kind).hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 use std::collections::BTreeSet;
 
+use berth_runtime::SystemClock;
 use futures::{StreamExt, channel::mpsc::UnboundedReceiver};
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::verdict::Reach;
+use crate::verdict::ReachabilityVerdict;
 
 fn server(n: usize, port: u16, period: i64) -> Server {
     serde_json::from_value(json!({
@@ -18,68 +20,93 @@ fn server(n: usize, port: u16, period: i64) -> Server {
     .unwrap()
 }
 
-fn prober() -> (Prober, UnboundedReceiver<ObjectRef<Server>>, Arc<ProbeMetrics>, CancellationToken) {
-    let (news, received) = futures::channel::mpsc::unbounded();
-    let metrics = Arc::new(ProbeMetrics::default());
-    let (prober, work) = Prober::new(64, news, Arc::clone(&metrics), Arc::new(Timestamp::now));
-    let stop = CancellationToken::new();
-    tokio::spawn(work.run(stop.clone()));
-    (prober, received, metrics, stop)
+struct Fixture {
+    prober: Prober,
+    changed_servers: UnboundedReceiver<ObjectRef<Server>>,
+    metrics: Arc<ProbeMetrics>,
+    stop: CancellationToken,
 }
 
-async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(15), future).await.expect("within 15 s")
-}
-
-#[tokio::test]
-async fn a_machine_that_goes_and_comes_back_is_news_each_time() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let (prober, mut news, _, stop) = prober();
-    let server = server(0, port, 1);
-    prober.watch(&server);
-    assert_eq!(soon(news.next()).await.unwrap().name, "web-0");
-    assert!(matches!(prober.observed("uid-0").reach, Reach::Reachable(_)));
-    drop(listener);
-    soon(async {
-        while !matches!(prober.observed("uid-0").reach, Reach::Unreachable { .. }) {
-            news.next().await.unwrap();
-        }
-    })
-    .await;
-    let _listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-    soon(async {
-        while !matches!(prober.observed("uid-0").reach, Reach::Reachable(_)) {
-            news.next().await.unwrap();
-        }
-    })
-    .await;
-    prober.forget("uid-0");
-    assert_eq!(prober.observed("uid-0").reach, Reach::Undecided);
-    stop.cancel();
-}
-
-#[tokio::test]
-async fn servers_that_are_gone_are_probed_no_longer() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let (prober, mut news, _, _stop) = prober();
-    for n in 0..20 {
-        prober.watch(&server(n, port, 1));
+impl Fixture {
+    /// A prober whose loop runs.
+    fn start() -> Self {
+        let (sender, changed_servers) = futures::channel::mpsc::unbounded();
+        let (metrics, stop) = (Arc::new(ProbeMetrics::default()), CancellationToken::new());
+        let (prober, probe_loop) = Prober::new(64, sender, Arc::clone(&metrics), Arc::new(SystemClock));
+        tokio::spawn(probe_loop.run(stop.clone()));
+        Self { prober, changed_servers, metrics, stop }
     }
-    let mut seen = BTreeSet::new();
-    soon(async {
-        while seen.len() < 20 {
-            seen.insert(news.next().await.unwrap().name);
-        }
-    })
-    .await;
-    prober.retain(|uid| uid == "uid-7");
-    assert_eq!(prober.entries().len(), 1);
+
+    /// The name of the next Server whose verdict changes.
+    async fn next_changed(&mut self) -> String {
+        let next = tokio::time::timeout(Duration::from_secs(15), self.changed_servers.next());
+        next.await.expect("a change within 15 s").unwrap().name
+    }
+
+    fn reachability(&self, uid: &str) -> ReachabilityVerdict {
+        self.prober.observation(uid).reachability
+    }
+
+    /// The value of a counter or gauge; zero if it is not there yet.
+    fn metric(&self, name: &str) -> u64 {
+        let (mut registry, mut text) = (Registry::default(), String::new());
+        self.metrics.register(&mut registry);
+        encode(&mut text, &registry).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }
 
 #[tokio::test]
-async fn a_probe_that_hangs_skips_its_times_and_holds_up_nobody_else() {
+async fn a_machine_that_stops_and_answers_again_changes_the_verdict_each_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut fixture = Fixture::start();
+    fixture.prober.update(&server(0, port, 1));
+    assert_eq!(fixture.next_changed().await, "web-0");
+    assert!(matches!(fixture.reachability("uid-0"), ReachabilityVerdict::Reachable { .. }));
+    drop(listener);
+    while !matches!(fixture.reachability("uid-0"), ReachabilityVerdict::Unreachable { .. }) {
+        fixture.next_changed().await;
+    }
+    let _listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    while !matches!(fixture.reachability("uid-0"), ReachabilityVerdict::Reachable { .. }) {
+        fixture.next_changed().await;
+    }
+    fixture.prober.forget("uid-0");
+    assert_eq!(fixture.reachability("uid-0"), ReachabilityVerdict::Undecided);
+}
+
+#[tokio::test]
+async fn forgotten_servers_are_no_longer_probed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut fixture = Fixture::start();
+    for n in 0..20 {
+        fixture.prober.update(&server(n, port, 1));
+    }
+    let mut changed = BTreeSet::new();
+    while changed.len() < 20 {
+        changed.insert(fixture.next_changed().await);
+    }
+    for n in (0..20).filter(|n| *n != 7) {
+        fixture.prober.forget(&format!("uid-{n}"));
+    }
+    assert_eq!(fixture.prober.servers.lock().len(), 1);
+    // The schedule follows when the loop has read the changes.
+    while fixture.metric("scheduled_probes") != 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_hanging_probe_skips_its_times_and_delays_no_other_probe() {
     // Nobody accepts and the backlog is full: connecting hangs until the probe's time limit.
     let full = tokio::net::TcpSocket::new_v4().unwrap();
     full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -92,13 +119,14 @@ async fn a_probe_that_hangs_skips_its_times_and_holds_up_nobody_else() {
         backlog.push(stream);
     }
     let alive = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (prober, mut news, metrics, _stop) = prober();
+    let mut fixture = Fixture::start();
     let mut slow = server(0, address.port(), 1);
     slow.spec.reachability.timeout_seconds = 3;
-    prober.watch(&slow);
-    prober.watch(&server(1, alive.local_addr().unwrap().port(), 1));
-    assert_eq!(soon(news.next()).await.unwrap().name, "web-1");
-    assert_eq!(soon(news.next()).await.unwrap().name, "web-0");
-    assert!(metrics.missed_times() >= 2, "{}", metrics.missed_times());
+    fixture.prober.update(&slow);
+    fixture.prober.update(&server(1, alive.local_addr().unwrap().port(), 1));
+    assert_eq!(fixture.next_changed().await, "web-1");
+    assert_eq!(fixture.next_changed().await, "web-0");
+    let skipped = fixture.metric("skipped_probes_total{kind=\"reachability\"}");
+    assert!(skipped >= 2, "{skipped}");
     drop((full, backlog));
 }

@@ -1,110 +1,90 @@
-//! Writes for one Server what is due.
+//! Reconciles one Server: probes it as it is declared, and writes what is due.
 
 use std::{sync::Arc, time::Duration};
 
 use berth_core::{
-    api::{Outcome, Server, Task},
-    protocol::StatusWrite,
+    api::{Outcome, Server},
+    protocol::{Fact, StatusWrite},
 };
-use berth_runtime::{Context, EventType, Recent, WriteError, reference};
-use kube::{ResourceExt, runtime::controller::Action};
+use berth_runtime::{ApiError, Context, Expectations, requeue_after};
+use kube::runtime::controller::Action;
 
 use crate::{
-    facts::{Due, Note, due},
+    plan::{DueWrite, plan},
     prober::Prober,
 };
 
-/// Writes after which a reconcile gives others their turn.
-const STEPS: usize = 4;
+/// Writes of one reconcile before other Servers get their turn. A write carries one report, and more than two tasks are rarely
+/// open at once.
+const MAX_WRITES: usize = 4;
 
-/// Health and monitoring of Servers.
-pub struct Monitor {
+/// Reconciles the health, reachability and monitoring of Servers.
+pub(crate) struct Monitor {
     ctx: Context,
     prober: Prober,
-    recent: Recent,
+    expectations: Expectations,
 }
 
 impl Monitor {
-    /// With this prober.
-    #[must_use]
-    pub fn new(ctx: &Context, prober: Prober) -> Self {
-        Self { ctx: ctx.clone(), prober, recent: Recent::default() }
+    pub(crate) fn new(ctx: &Context, prober: Prober) -> Self {
+        Self { ctx: ctx.clone(), prober, expectations: Expectations::default() }
     }
 
-    /// Probes the Server as it is now, and writes what is due.
+    /// Probes the Server as it is declared now, and writes what is due.
     ///
     /// # Errors
-    /// When the write fails; a refused or outdated one waits for the cache.
-    pub async fn reconcile(&self, server: Arc<Server>) -> Result<Action, WriteError> {
-        if self.recent.is_behind(&server) {
+    /// When a write fails.
+    pub(crate) async fn reconcile(&self, cached: Arc<Server>) -> Result<Action, ApiError> {
+        if self.expectations.is_outdated(&cached) {
             return Ok(Action::await_change());
         }
-        let uid = server.uid().unwrap_or_default();
-        let mut server = server;
-        for _ in 0..STEPS {
-            self.prober.watch(&server);
+        let mut server = cached;
+        for _ in 0..MAX_WRITES {
+            self.prober.update(&server);
             let now = self.ctx.clock.now();
-            let due = due(&server, &self.prober.observed(&uid), now);
+            let due = plan(&server, &self.prober.observation(server.uid()), now);
             if due.is_empty() {
-                let wait = due.again.map(|time| time.duration_since(now));
-                return Ok(match wait {
-                    Some(wait) => Action::requeue(Duration::try_from(wait).unwrap_or(Duration::ZERO)),
-                    None => Action::await_change(),
-                });
+                return Ok(due
+                    .requeue_at
+                    .map_or_else(Action::await_change, |at| Action::requeue(requeue_after(at, now))));
             }
             server = Arc::new(self.write(&server, &due).await?);
-            if due.note.is_some_and(|note| note.outcome == Outcome::Running) {
-                self.prober.reported(&uid, now);
+            if due.report.is_some_and(|report| report.result.outcome == Outcome::Running) {
+                self.prober.failure_reported(server.uid(), now);
             }
         }
         Ok(Action::requeue(Duration::ZERO))
     }
 
-    /// The Server is gone.
-    pub fn forget(&self, uid: &str) {
+    /// No longer probes a Server that is gone.
+    pub(crate) fn forget(&self, uid: &str) {
         self.prober.forget(uid);
-        self.recent.forget(uid);
+        self.expectations.forget(uid);
     }
 
-    async fn write(&self, server: &Server, due: &Due) -> Result<Server, WriteError> {
-        let mut write = StatusWrite::new(server);
-        if let Some(fact) = &due.reachability {
-            tracing::info!(server = %server.name_any(), reachable = fact.reachable, message = %fact.message, "reachability");
-            write = write.reachability(fact.clone());
+    async fn write(&self, server: &Server, due: &DueWrite) -> Result<Server, ApiError> {
+        let write = StatusWrite::new(server).facts(&due.facts);
+        for fact in &due.facts {
+            log_fact(server, fact);
         }
-        if let Some(fact) = &due.health {
-            tracing::info!(server = %server.name_any(), state = ?fact.state, message = %fact.message, "health");
-            write = write.health(fact.clone());
-        }
-        if let Some(fact) = &due.monitoring {
-            write = write.monitoring(fact.clone());
-        }
-        if let Some(note) = &due.note {
-            let Some(task) = task(server, note.task) else {
-                return Err(WriteError::Stale { message: format!("there is no task {}", note.task) });
-            };
-            write = write.report(self.ctx.report(task, note.outcome, note.message.clone()));
-        }
-        let written = self.ctx.write(server, write).await?;
-        self.recent.wrote(&written);
-        if let Some(note) = &due.note {
-            self.tell(server, note);
-        }
+        let written = match &due.report {
+            Some(report) => self.ctx.write_result(server, write, report.task_id, &report.result).await?,
+            None => self.ctx.write_status(server, write).await?,
+        };
+        self.expectations.expect(&written);
         Ok(written)
-    }
-
-    fn tell(&self, server: &Server, note: &Note) {
-        tracing::info!(
-            server = %server.name_any(), namespace = ?server.namespace(), task = note.task, kind = %note.kind,
-            outcome = ?note.outcome, message = %note.message, "reported"
-        );
-        if note.outcome == Outcome::Failed {
-            let text = format!("{}: {}", note.kind, note.message);
-            self.ctx.events.publish(&reference(server), EventType::Warning, "TaskFailed", text);
-        }
     }
 }
 
-fn task(server: &Server, id: i64) -> Option<&Task> {
-    server.status.as_ref()?.tasks.iter().find(|task| task.id == id)
+fn log_fact(server: &Server, fact: &Fact) {
+    let (server, namespace) = (server.name(), server.namespace());
+    match fact {
+        Fact::Reachability(fact) => {
+            tracing::info!(server, namespace, reachable = fact.reachable, message = %fact.message, "reachability");
+        }
+        Fact::Health(fact) => {
+            tracing::info!(server, namespace, state = ?fact.state, message = %fact.message, "health");
+        }
+        _ => {}
+    }
 }

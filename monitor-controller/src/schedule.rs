@@ -1,173 +1,147 @@
-//! When each probe is due. Pure.
-//!
-//! A probe's times are a fixed grid: its period, shifted by a phase that its key fixes, so that thousands of probes
-//! spread evenly over their period. The next time comes from the grid and not from the end of the last probe, so nothing
-//! drifts; times that pass while a probe is still under way are skipped, and counted.
+//! When each probe is due: a queue of all probes by time.
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
-    hash::Hash,
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
-/// A grid of times, counted from a common origin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grid {
-    period: Duration,
-    phase: Duration,
-}
+use futures::StreamExt;
+use tokio::time::Instant;
+use tokio_util::time::{DelayQueue, delay_queue};
 
-impl Grid {
-    /// The grid of this period whose phase is fixed by `hash`.
-    #[must_use]
-    pub fn new(period: Duration, hash: u64) -> Self {
-        let period = period.max(Duration::from_millis(1));
-        let nanos = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
-        Self { period, phase: Duration::from_nanos(hash % nanos) }
-    }
+use crate::{grid::Grid, probe_id::ProbeId};
 
-    /// The period.
-    #[must_use]
-    pub fn period(&self) -> Duration {
-        self.period
-    }
-
-    /// The first time of the grid after `now`.
-    #[must_use]
-    pub fn after(&self, now: Duration) -> Duration {
-        let Some(since) = now.checked_sub(self.phase) else { return self.phase };
-        let passed = since.as_nanos() / self.period.as_nanos();
-        let next = u64::try_from((passed + 1).saturating_mul(self.period.as_nanos())).unwrap_or(u64::MAX);
-        self.phase + Duration::from_nanos(next)
-    }
-
-    /// The times of the grid after `from` and until `to`.
-    #[must_use]
-    pub fn between(&self, from: Duration, to: Duration) -> u64 {
-        let until = |t: Duration| (t + self.period).saturating_sub(self.phase).as_nanos() / self.period.as_nanos();
-        u64::try_from(until(to).saturating_sub(until(from))).unwrap_or(u64::MAX)
-    }
-}
-
-/// What is due when: a queue of keys by time. A key that was entered anew has its old entry ignored.
+/// A probe whose time has come.
 #[derive(Debug)]
-pub struct Agenda<K> {
-    heap: BinaryHeap<Reverse<(Duration, u64, K)>>,
-    current: HashMap<K, u64>,
-    serial: u64,
+pub(crate) struct DueProbe {
+    pub(crate) id: ProbeId,
+    /// When it was due.
+    pub(crate) due_at: Instant,
 }
 
-impl<K> Default for Agenda<K> {
-    fn default() -> Self {
-        Self { heap: BinaryHeap::new(), current: HashMap::new(), serial: 0 }
+/// A periodic probe.
+struct ScheduledProbe {
+    grid: Grid,
+    /// Its place in the queue; none while it is under way.
+    queued: Option<delay_queue::Key>,
+}
+
+/// The times of all probes.
+pub(crate) struct Schedule {
+    /// What the times of the grids are counted from.
+    origin: Instant,
+    queue: DelayQueue<DueProbe>,
+    probes: HashMap<ProbeId, ScheduledProbe>,
+}
+
+impl Schedule {
+    pub(crate) fn new() -> Self {
+        Self { origin: Instant::now(), queue: DelayQueue::new(), probes: HashMap::new() }
+    }
+
+    /// The number of probes that are scheduled or under way.
+    pub(crate) fn len(&self) -> usize {
+        self.probes.len()
+    }
+
+    /// Schedules the probe once a period, instead of its schedule so far: first at once, or at its place in the period.
+    pub(crate) fn start(&mut self, id: ProbeId, period: Duration, at_once: bool) {
+        self.stop(&id);
+        let (now, grid) = (self.origin.elapsed(), Grid::new(period, id.stable_hash()));
+        let due = if at_once { now } else { grid.after(now) };
+        let queued = enqueue(&mut self.queue, id.clone(), self.origin + due);
+        self.probes.insert(id, ScheduledProbe { grid, queued: Some(queued) });
+    }
+
+    /// Ends the schedule of the probe.
+    pub(crate) fn stop(&mut self, id: &ProbeId) {
+        if let Some(key) = self.probes.remove(id).and_then(|probe| probe.queued) {
+            self.queue.remove(&key);
+        }
+    }
+
+    /// Waits for the next probe that is due; none when no probe is queued. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<DueProbe> {
+        let probe = self.queue.next().await?.into_inner();
+        if let Some(scheduled) = self.probes.get_mut(&probe.id) {
+            scheduled.queued = None;
+        }
+        Some(probe)
+    }
+
+    /// Schedules the next time of a probe that has finished: the next one of its grid, or `within` that long if that is
+    /// sooner. Returns how many times have passed while it was under way; they are skipped.
+    pub(crate) fn finished(&mut self, probe: &DueProbe, within: Option<Duration>) -> u64 {
+        let Self { origin, queue, probes } = self;
+        let Some(scheduled) = probes.get_mut(&probe.id) else { return 0 };
+        if let Some(key) = scheduled.queued {
+            queue.remove(&key);
+        }
+        let (grid, now) = (scheduled.grid, origin.elapsed());
+        let next = within.map_or(grid.after(now), |within| grid.after(now).min(now + within));
+        scheduled.queued = Some(enqueue(queue, probe.id.clone(), *origin + next));
+        grid.between(probe.due_at.saturating_duration_since(*origin), now)
     }
 }
 
-impl<K: Ord + Hash + Clone> Agenda<K> {
-    /// Enters a key for a time, instead of the time that it was entered for before.
-    pub fn enter(&mut self, key: K, due: Duration) {
-        self.serial += 1;
-        self.current.insert(key.clone(), self.serial);
-        self.heap.push(Reverse((due, self.serial, key)));
-        if self.heap.len() > 2 * self.current.len() + 64 {
-            let current = &self.current;
-            self.heap.retain(|Reverse((_, serial, key))| current.get(key) == Some(serial));
-        }
-    }
-
-    /// Takes a key off.
-    pub fn strike(&mut self, key: &K) {
-        self.current.remove(key);
-    }
-
-    /// When the next key is due.
-    pub fn next_due(&mut self) -> Option<Duration> {
-        while let Some(Reverse((due, serial, key))) = self.heap.peek() {
-            if self.current.get(key) == Some(serial) {
-                return Some(*due);
-            }
-            self.heap.pop();
-        }
-        None
-    }
-
-    /// The next key that is due by `now`, and when it was due.
-    pub fn pop(&mut self, now: Duration) -> Option<(K, Duration)> {
-        if self.next_due()? > now {
-            return None;
-        }
-        let Reverse((due, _, key)) = self.heap.pop()?;
-        self.current.remove(&key);
-        Some((key, due))
-    }
-
-    /// Keys that are entered.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.current.len()
-    }
-
-    /// Whether nothing is entered.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.current.is_empty()
-    }
+fn enqueue(queue: &mut DelayQueue<DueProbe>, id: ProbeId, due_at: Instant) -> delay_queue::Key {
+    // The API's schema limits periods to an hour; the queue takes deadlines within the next two years.
+    queue.insert_at(DueProbe { id, due_at }, due_at)
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
+    use crate::probe_id::ProbeKind;
 
-    const fn ms(ms: u64) -> Duration {
-        Duration::from_millis(ms)
+    const TEN: Duration = Duration::from_secs(10);
+
+    fn id(uid: &str) -> ProbeId {
+        ProbeId { uid: uid.into(), kind: ProbeKind::Health }
     }
 
-    #[test]
-    fn times_come_from_the_grid_however_late_one_looks() {
-        let grid = Grid::new(ms(10_000), 3_000_000_000);
-        assert_eq!(grid.after(ms(0)), ms(3_000));
-        assert_eq!(grid.after(ms(3_000)), ms(13_000));
-        assert_eq!(grid.after(ms(12_999)), ms(13_000));
-        assert_eq!(grid.after(ms(35_000)), ms(43_000));
-        assert_eq!(grid.between(ms(3_000), ms(35_000)), 3, "13, 23 and 33 s");
-        assert_eq!(grid.between(ms(0), ms(3_000)), 1);
+    #[tokio::test(start_paused = true)]
+    async fn a_restarted_probe_is_due_once_and_a_stopped_one_never() {
+        let mut schedule = Schedule::new();
+        schedule.start(id("a"), TEN, false);
+        schedule.start(id("b"), TEN, false);
+        schedule.start(id("a"), TEN, true);
+        schedule.stop(&id("b"));
+        assert_eq!((schedule.len(), schedule.queue.len()), (1, 1));
+        let begun = Instant::now();
+        let probe = schedule.next().await.unwrap();
+        assert_eq!(probe.id, id("a"));
+        assert!(begun.elapsed() < Duration::from_millis(10), "at once: {:?}", begun.elapsed());
+        assert!(schedule.next().await.is_none());
     }
 
-    #[test]
-    fn a_key_that_is_entered_again_counts_once_and_a_struck_one_not_at_all() {
-        let mut agenda = Agenda::default();
-        agenda.enter("a", ms(10));
-        agenda.enter("b", ms(5));
-        agenda.enter("a", ms(1));
-        agenda.strike(&"b");
-        assert_eq!((agenda.next_due(), agenda.len()), (Some(ms(1)), 1));
-        assert_eq!(agenda.pop(ms(0)), None);
-        assert_eq!(agenda.pop(ms(20)), Some(("a", ms(1))));
-        assert_eq!(agenda.pop(ms(20)), None);
-        assert!(agenda.is_empty());
+    #[tokio::test(start_paused = true)]
+    async fn a_finished_probe_comes_at_its_next_time_and_times_that_passed_are_counted() {
+        let mut schedule = Schedule::new();
+        schedule.start(id("a"), TEN, false);
+        let first = schedule.next().await.unwrap();
+        let due = first.due_at;
+        tokio::time::advance(Duration::from_secs(25)).await;
+        assert_eq!(schedule.finished(&first, None), 2);
+        let second = schedule.next().await.unwrap();
+        assert_eq!(second.due_at - due, 3 * TEN);
+        assert_eq!(schedule.finished(&second, Some(Duration::from_secs(1))), 0);
+        assert!(schedule.next().await.unwrap().due_at - due < 3 * TEN + Duration::from_secs(2), "early");
     }
 
-    #[test]
-    fn entries_that_were_replaced_do_not_pile_up() {
-        let mut agenda = Agenda::default();
-        for n in 0..10_000 {
-            agenda.enter("a", ms(n));
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_was_stopped_while_under_way_is_not_scheduled_again() {
+        let mut schedule = Schedule::new();
+        schedule.start(id("a"), TEN, true);
+        let probe = schedule.next().await.unwrap();
+        schedule.stop(&id("a"));
+        assert_eq!(schedule.finished(&probe, None), 0);
+        assert_eq!((schedule.len(), schedule.queue.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replaced_times_do_not_pile_up() {
+        let mut schedule = Schedule::new();
+        for _ in 0..1_000 {
+            schedule.start(id("a"), TEN, false);
         }
-        assert!(agenda.heap.len() < 200, "{}", agenda.heap.len());
-    }
-
-    proptest! {
-        #[test]
-        fn the_next_time_is_after_now_on_the_grid_and_within_a_period(period in 1..100_000u64, hash: u64, now in 0..10_000_000u64) {
-            let (grid, now) = (Grid::new(ms(period), hash), ms(now));
-            let next = grid.after(now);
-            prop_assert!(next > now);
-            prop_assert!(next <= now + ms(period) || next == grid.phase);
-            prop_assert_eq!(next.checked_sub(grid.phase).unwrap().as_nanos() % grid.period.as_nanos(), 0);
-            prop_assert_eq!(grid.between(now, next), 1);
-        }
+        assert_eq!(schedule.queue.len(), 1);
     }
 }

@@ -1,115 +1,126 @@
-//! Judging probes: when a machine counts as unreachable, when an application as healthy or unhealthy. Pure.
+//! Judges the results of probes: when a machine is unreachable, when an application is healthy or unhealthy. Pure.
 
 use berth_core::api::{HealthCheck, HealthState};
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 
-/// What a probe found.
+use crate::probe::ProbeResult;
+
+/// Results in a row that are all successes or all failures.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
-    /// It succeeded.
-    Good,
-    /// It failed, and how.
-    Bad(String),
+pub(crate) struct ConsecutiveResults {
+    /// Whether they are successes.
+    pub(crate) success: bool,
+    pub(crate) count: u32,
+    /// Time of the first.
+    pub(crate) since: Timestamp,
+    /// Time of the last.
+    pub(crate) last: Timestamp,
+    /// Message of the last failure; empty for successes.
+    pub(crate) message: String,
 }
 
-/// An unbroken run of equal findings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Streak {
-    /// Whether they are good.
-    pub good: bool,
-    /// How many there are.
-    pub count: u32,
-    /// When the first was found.
-    pub since: Timestamp,
-    /// When the last was found.
-    pub last: Timestamp,
-    /// What the last said; empty when it was good.
-    pub message: String,
+/// The verdict on an application's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HealthVerdict {
+    pub(crate) state: HealthState,
+    /// Time of the result that reached the threshold.
+    pub(crate) since: Timestamp,
 }
 
-/// The findings of one kind of probe of one Server.
+/// The verdict on whether a machine is reachable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Track {
-    streak: Option<Streak>,
-    health: Option<(HealthState, Timestamp)>,
+pub(crate) enum ReachabilityVerdict {
+    /// There is no result yet, or failures have not lasted for the threshold.
+    #[default]
+    Undecided,
+    /// The last probe succeeded.
+    Reachable {
+        /// Time of the first success in a row.
+        since: Timestamp,
+    },
+    /// Probes have failed for at least the threshold.
+    Unreachable {
+        /// Time of the first failure in a row.
+        since: Timestamp,
+        /// Time of the last failure.
+        observed_at: Timestamp,
+        /// Message of the last failure.
+        message: String,
+    },
 }
 
-impl Track {
-    /// Takes in a finding.
-    pub fn observe(&mut self, finding: &Finding, now: Timestamp) {
-        let (good, message) = match finding {
-            Finding::Good => (true, ""),
-            Finding::Bad(message) => (false, message.as_str()),
+/// The results of one probe, as far as verdicts need them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProbeHistory {
+    latest: Option<ConsecutiveResults>,
+    health: Option<HealthVerdict>,
+}
+
+impl ProbeHistory {
+    /// Records a result.
+    pub(crate) fn record(&mut self, result: &ProbeResult, now: Timestamp) {
+        let (success, message) = match result {
+            ProbeResult::Success => (true, ""),
+            ProbeResult::Failure(message) => (false, message.as_str()),
         };
-        match &mut self.streak {
-            Some(streak) if streak.good == good => {
-                streak.count = streak.count.saturating_add(1);
-                streak.last = now;
-                message.clone_into(&mut streak.message);
+        match &mut self.latest {
+            Some(latest) if latest.success == success => {
+                latest.count = latest.count.saturating_add(1);
+                latest.last = now;
+                message.clone_into(&mut latest.message);
             }
-            _ => self.streak = Some(Streak { good, count: 1, since: now, last: now, message: message.to_owned() }),
+            latest => {
+                let message = message.to_owned();
+                *latest = Some(ConsecutiveResults { success, count: 1, since: now, last: now, message });
+            }
         }
     }
 
-    /// The findings since they last changed; nothing before the first probe.
-    #[must_use]
-    pub fn streak(&self) -> Option<&Streak> {
-        self.streak.as_ref()
+    /// The results since they last changed between success and failure; none before the first result.
+    pub(crate) fn latest(&self) -> Option<&ConsecutiveResults> {
+        self.latest.as_ref()
     }
 
-    /// The verdict on health, and since when it holds. It changes only when as many findings in a row as the
-    /// threshold asks for say otherwise.
-    pub fn health(&mut self, check: &HealthCheck) -> Option<(HealthState, Timestamp)> {
-        let streak = self.streak.as_ref()?;
-        let (state, threshold) = if streak.good {
+    /// The verdict on health. It changes only when as many results in a row as the check's threshold say otherwise.
+    pub(crate) fn health_verdict(&mut self, check: &HealthCheck) -> Option<HealthVerdict> {
+        let latest = self.latest.as_ref()?;
+        let (state, threshold) = if latest.success {
             (HealthState::Healthy, check.success_threshold)
         } else {
             (HealthState::Unhealthy, check.failure_threshold)
         };
-        let settled = self.health.as_ref().is_some_and(|(known, _)| *known == state);
-        if !settled && i64::from(streak.count) >= i64::from(threshold) {
-            self.health = Some((state, streak.last));
+        let is_known = self.health.is_some_and(|verdict| verdict.state == state);
+        if !is_known && i64::from(latest.count) >= i64::from(threshold) {
+            self.health = Some(HealthVerdict { state, since: latest.last });
         }
         self.health
     }
 }
 
-/// Whether the machine can be reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Nothing is known yet, or failures have not lasted long enough.
-    Undecided,
-    /// The last probe succeeded; since when they do.
-    Reachable(Timestamp),
-    /// Probes have failed for at least the threshold.
-    Unreachable {
-        /// When the first of them failed.
-        since: Timestamp,
-        /// When the last of them failed.
-        observed: Timestamp,
-        /// What it said.
-        message: String,
-    },
+/// The verdict on reachability. A machine becomes unreachable when failures in a row span the threshold.
+pub(crate) fn reachability_verdict(history: &ProbeHistory, threshold_seconds: i32) -> ReachabilityVerdict {
+    match history.latest() {
+        Some(latest) if latest.success => ReachabilityVerdict::Reachable { since: latest.since },
+        Some(failures) if spans(failures, threshold_seconds) => ReachabilityVerdict::Unreachable {
+            since: failures.since,
+            observed_at: failures.last,
+            message: failures.message.clone(),
+        },
+        None | Some(_) => ReachabilityVerdict::Undecided,
+    }
 }
 
-/// The verdict on reachability, and after how long to look again though no probe brings news: a failing machine
-/// becomes unreachable by the passing of time, but only a failed probe after the threshold proves it, so the next
-/// probe must come no later than then.
-#[must_use]
-pub fn reachability(track: &Track, threshold_seconds: i32, now: Timestamp) -> (Reach, Option<SignedDuration>) {
-    let Some(streak) = track.streak() else { return (Reach::Undecided, None) };
-    if streak.good {
-        return (Reach::Reachable(streak.since), None);
-    }
-    // The API stores whole seconds: what is written must meet the threshold there, too.
-    let lasted = streak.last.as_second() - streak.since.as_second();
-    if lasted >= i64::from(threshold_seconds) {
-        let (since, observed) = (streak.since, streak.last);
-        return (Reach::Unreachable { since, observed, message: streak.message.clone() }, None);
-    }
-    let due = SignedDuration::from_secs(streak.since.as_second() + i64::from(threshold_seconds))
-        - SignedDuration::from_millis(now.as_millisecond());
-    (Reach::Undecided, Some(due.max(SignedDuration::ZERO)))
+/// The earliest time at which a failed probe proves that the machine is unreachable. The passing of time alone proves nothing.
+/// None unless the machine is failing and the verdict is still open.
+pub(crate) fn unreachable_at(history: &ProbeHistory, threshold_seconds: i32) -> Option<Timestamp> {
+    let failures = history.latest().filter(|latest| !latest.success)?;
+    let at = failures.since.as_second() + i64::from(threshold_seconds);
+    (!spans(failures, threshold_seconds)).then(|| Timestamp::from_second(at).unwrap_or(Timestamp::MAX))
+}
+
+/// Whether the results span this many seconds. The API stores whole seconds: the fact must meet the threshold there, too.
+fn spans(results: &ConsecutiveResults, seconds: i32) -> bool {
+    results.last.as_second() - results.since.as_second() >= i64::from(seconds)
 }
 
 #[cfg(test)]
@@ -122,8 +133,12 @@ mod tests {
         Timestamp::from_second(1_700_000_000 + second).unwrap()
     }
 
-    fn bad() -> Finding {
-        Finding::Bad("connection refused".into())
+    fn failed() -> ProbeResult {
+        ProbeResult::Failure("connection refused".into())
+    }
+
+    fn verdict(state: HealthState, since: i64) -> HealthVerdict {
+        HealthVerdict { state, since: at(since) }
     }
 
     fn check(success: i32, failure: i32) -> HealthCheck {
@@ -135,64 +150,71 @@ mod tests {
 
     #[test]
     fn health_changes_at_its_thresholds_and_keeps_its_time() {
-        let (check, mut track) = (check(2, 3), Track::default());
-        assert_eq!(track.health(&check), None);
-        let mut seen = Vec::new();
-        let findings = [Finding::Good, Finding::Good, bad(), bad(), Finding::Good, bad(), bad(), bad(), Finding::Good];
-        for (n, finding) in (0..).zip(findings) {
-            track.observe(&finding, at(n));
-            seen.push(track.health(&check));
+        let (check, mut history) = (check(2, 3), ProbeHistory::default());
+        assert_eq!(history.health_verdict(&check), None);
+        let mut verdicts = Vec::new();
+        let results = [
+            ProbeResult::Success,
+            ProbeResult::Success,
+            failed(),
+            failed(),
+            ProbeResult::Success,
+            failed(),
+            failed(),
+            failed(),
+            ProbeResult::Success,
+        ];
+        for (n, result) in (0..).zip(results) {
+            history.record(&result, at(n));
+            verdicts.push(history.health_verdict(&check));
         }
-        let healthy = Some((HealthState::Healthy, at(1)));
-        let sick = Some((HealthState::Unhealthy, at(7)));
-        assert_eq!(seen, [None, healthy, healthy, healthy, healthy, healthy, healthy, sick, sick]);
+        let healthy = Some(verdict(HealthState::Healthy, 1));
+        let unhealthy = Some(verdict(HealthState::Unhealthy, 7));
+        assert_eq!(verdicts, [None, healthy, healthy, healthy, healthy, healthy, healthy, unhealthy, unhealthy]);
     }
 
     #[test]
     fn a_machine_is_unreachable_when_failures_span_the_threshold() {
-        let mut track = Track::default();
-        assert_eq!(reachability(&track, 30, at(0)), (Reach::Undecided, None));
-        track.observe(&bad(), at(0));
-        assert_eq!(reachability(&track, 30, at(1)), (Reach::Undecided, Some(SignedDuration::from_secs(29))));
-        track.observe(&bad(), at(29));
-        assert_eq!(
-            reachability(&track, 30, at(40)),
-            (Reach::Undecided, Some(SignedDuration::ZERO)),
-            "time alone proves nothing"
-        );
-        track.observe(&bad(), at(30));
-        let (reach, again) = reachability(&track, 30, at(30));
-        assert_eq!(again, None);
-        assert_eq!(reach, Reach::Unreachable { since: at(0), observed: at(30), message: "connection refused".into() });
-        track.observe(&Finding::Good, at(31));
-        assert_eq!(reachability(&track, 30, at(32)).0, Reach::Reachable(at(31)));
+        let mut history = ProbeHistory::default();
+        let verdict = |history: &ProbeHistory| (reachability_verdict(history, 30), unreachable_at(history, 30));
+        assert_eq!(verdict(&history), (ReachabilityVerdict::Undecided, None));
+        for second in [0, 29] {
+            history.record(&failed(), at(second));
+            assert_eq!(verdict(&history), (ReachabilityVerdict::Undecided, Some(at(30))), "time alone proves nothing");
+        }
+        history.record(&failed(), at(30));
+        let message = "connection refused".into();
+        let unreachable = ReachabilityVerdict::Unreachable { since: at(0), observed_at: at(30), message };
+        assert_eq!(verdict(&history), (unreachable, None));
+        history.record(&ProbeResult::Success, at(31));
+        assert_eq!(verdict(&history), (ReachabilityVerdict::Reachable { since: at(31) }, None));
     }
 
     #[test]
-    fn one_good_probe_begins_the_count_anew() {
-        let mut track = Track::default();
-        for (second, finding) in [(0, bad()), (20, Finding::Good), (25, bad()), (50, bad())] {
-            track.observe(&finding, at(second));
+    fn one_success_restarts_the_count_of_failures() {
+        let mut history = ProbeHistory::default();
+        for (second, result) in [(0, failed()), (20, ProbeResult::Success), (25, failed()), (50, failed())] {
+            history.record(&result, at(second));
         }
-        assert_eq!(reachability(&track, 30, at(50)).0, Reach::Undecided);
+        assert_eq!(reachability_verdict(&history, 30), ReachabilityVerdict::Undecided);
     }
 
     proptest! {
         /// An unhealthy verdict never comes with fewer failures in a row than the threshold, a healthy one never with
-        /// fewer successes, and looking twice changes nothing.
+        /// fewer successes, and asking twice changes nothing.
         #[test]
-        fn verdicts_need_their_thresholds(success in 1..5i32, failure in 1..5i32, findings in proptest::collection::vec(any::<bool>(), 1..60)) {
-            let (check, mut track) = (check(success, failure), Track::default());
+        fn verdicts_need_their_thresholds(success in 1..5i32, failure in 1..5i32, results in proptest::collection::vec(any::<bool>(), 1..60)) {
+            let (check, mut history) = (check(success, failure), ProbeHistory::default());
             let mut before = None;
-            for (n, good) in findings.iter().enumerate() {
+            for (n, good) in results.iter().enumerate() {
                 let second = i64::try_from(n).unwrap();
-                track.observe(&if *good { Finding::Good } else { bad() }, at(second));
-                let verdict = track.health(&check);
-                prop_assert_eq!(verdict, track.health(&check));
+                history.record(&if *good { ProbeResult::Success } else { failed() }, at(second));
+                let verdict = history.health_verdict(&check);
+                prop_assert_eq!(verdict, history.health_verdict(&check));
                 if verdict != before {
-                    let (state, since) = verdict.unwrap();
+                    let HealthVerdict { state, since } = verdict.unwrap();
                     prop_assert_eq!(since, at(second));
-                    let run = findings[..=n].iter().rev().take_while(|f| **f == *good).count();
+                    let run = results[..=n].iter().rev().take_while(|f| **f == *good).count();
                     let threshold = if state == HealthState::Healthy { success } else { failure };
                     prop_assert_eq!(*good, state == HealthState::Healthy);
                     prop_assert_eq!(run, usize::try_from(threshold).unwrap());
