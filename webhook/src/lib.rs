@@ -1,13 +1,14 @@
 //! The admission webhook: computes the next state of a Server on every write.
 //!
-//! The way of a write: [`router`] reads the body within its limits, [`review`] decodes the AdmissionReview, [`admit`]
-//! asks [`berth_core::lifecycle`], [`patch`] expresses the outcome as a JSON Patch of only what changed. [`tls`] keeps
-//! the certificate fresh and [`serve`] keeps the connections.
+//! A write takes this path: [`router`] receives the request, [`body`] reads it within its limits, [`admit`] decodes the
+//! review with [`review`] and its objects with [`decode`], asks [`berth_core::lifecycle`] for the decision, and has [`patch`]
+//! express what changed as a JSON Patch. [`tls`] provides and renews the certificate, and [`serve`] handles connections.
 
 pub mod admit;
 pub mod args;
+pub mod body;
+pub mod decode;
 pub mod metrics;
-pub mod object;
 pub mod patch;
 pub mod review;
 pub mod router;

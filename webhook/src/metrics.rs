@@ -1,4 +1,4 @@
-//! What the webhook counts.
+//! The webhook's own metrics.
 
 use berth_core::api::State;
 use prometheus_client::{
@@ -8,18 +8,19 @@ use prometheus_client::{
 };
 use std::time::Duration;
 
-use crate::admit::{Subject, Verdict};
+use crate::admit::{Admission, ReviewedResource};
 
-/// Upper bounds of the latency histogram in seconds: a decision takes some ten microseconds, a limit some seconds.
-const BUCKETS: [f64; 14] =
+/// Upper bounds of the duration histogram, in seconds. A decision takes tens of microseconds, and a request that reaches its
+/// time limit takes seconds.
+const DURATION_BUCKETS: [f64; 14] =
     [0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 5.0];
 
-/// The webhook's metrics.
+/// The metrics that only the webhook has.
 #[derive(Clone)]
-pub struct Metrics {
-    latency: Family<ResourceLabel, Histogram, fn() -> Histogram>,
+pub struct WebhookMetrics {
+    duration: Family<ResourceLabel, Histogram, fn() -> Histogram>,
     decisions: Family<TransitionLabels, Counter>,
-    refusals: Family<ReasonLabel, Counter>,
+    denied: Family<ReasonLabel, Counter>,
     panics: Counter,
 }
 
@@ -48,51 +49,55 @@ impl EncodeLabelSet for TransitionLabels {
     }
 }
 
-impl Metrics {
-    /// Registers the metrics under `webhook_*`, to which the process puts its own prefix.
+impl WebhookMetrics {
+    /// Registers the metrics as `webhook_*`; the process adds its own prefix `berth_`.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
-            latency: Family::new_with_constructor(histogram as fn() -> Histogram),
+            duration: Family::new_with_constructor(histogram as fn() -> Histogram),
             decisions: Family::default(),
-            refusals: Family::default(),
+            denied: Family::default(),
             panics: Counter::default(),
         };
         let registry = registry.sub_registry_with_prefix("webhook");
         registry.register_with_unit(
             "request_duration",
-            "Time from the request's headers to its answer, by resource",
+            "Time from the headers of a request to its response, by resource",
             Unit::Seconds,
-            metrics.latency.clone(),
+            metrics.duration.clone(),
         );
         registry.register(
             "decisions",
-            "Allowed status writes by the state before and after; the same state twice is a write without transition",
+            "Allowed status writes, by the state before (from) and after (to); both are the same without a transition",
             metrics.decisions.clone(),
         );
-        registry.register("refusals", "Denied requests by reason", metrics.refusals.clone());
-        registry.register("panics", "Requests denied because their handling panicked", metrics.panics.clone());
+        registry.register("denied_requests", "Requests that the webhook denied, by reason", metrics.denied.clone());
+        registry.register(
+            "panics",
+            "Requests that the webhook denied because it panicked while handling them",
+            metrics.panics.clone(),
+        );
         metrics
     }
 
-    pub(crate) fn record(&self, verdict: &Verdict) {
-        if let Some((from, to)) = verdict.transition {
+    pub(crate) fn count(&self, admission: &Admission) {
+        if let Some((from, to)) = admission.transition {
             self.decisions.get_or_create(&TransitionLabels { from, to }).inc();
         }
-        if let Some(denial) = &verdict.answer.denial {
-            self.refusals.get_or_create(&ReasonLabel { reason: denial.cause }).inc();
+        if let Some(denial) = &admission.response.denial {
+            self.denied.get_or_create(&ReasonLabel { reason: denial.cause }).inc();
         }
     }
 
-    pub(crate) fn observe(&self, subject: Subject, elapsed: Duration) {
-        self.latency.get_or_create(&ResourceLabel { resource: subject.as_str() }).observe(elapsed.as_secs_f64());
+    pub(crate) fn observe_duration(&self, resource: ReviewedResource, elapsed: Duration) {
+        self.duration.get_or_create(&ResourceLabel { resource: resource.as_str() }).observe(elapsed.as_secs_f64());
     }
 
-    pub(crate) fn panicked(&self) {
+    pub(crate) fn count_panic(&self) {
         self.panics.inc();
     }
 }
 
 fn histogram() -> Histogram {
-    Histogram::new(BUCKETS)
+    Histogram::new(DURATION_BUCKETS)
 }

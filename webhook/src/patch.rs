@@ -1,33 +1,37 @@
-//! From typed objects before and after the decision to a JSON Patch of only what changed.
+//! The JSON Patch of what a decision changed.
 //!
-//! Comparing raw trees would mean to decode everything twice; comparing typed objects alone would write defaults that
-//! the stored object does not have. So: typed fields are compared, and only those that differ are turned into trees and
-//! compared member by member. Unknown members (of a newer version of the API) are in neither tree and stay.
+//! To compare raw JSON trees, the webhook would have to decode everything twice; to compare typed objects alone, it would
+//! write defaults that the stored object does not have. So it compares typed fields, and turns only those that differ into
+//! trees, which it compares member by member. Unknown members (of a newer version of the API) are in neither tree, so the
+//! patch leaves them alone.
 
 use berth_core::api::{Approval, Approver, Force, Request, Server, ServerStatus};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// A JSON Patch (RFC 6902) of `add`, `replace` and `remove`, written as text while it grows.
+/// Bytes that the first operation reserves: most patches of a status fit.
+const INITIAL_CAPACITY: usize = 2048;
+
+/// A JSON Patch (RFC 6902) of `add`, `replace` and `remove` operations, serialized one by one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Patch(Vec<u8>);
+pub struct PatchWriter(Vec<u8>);
 
 #[derive(Serialize)]
-struct Operation<'a, T> {
+struct OperationJson<'a, T> {
     op: &'static str,
     path: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<&'a T>,
 }
 
-impl Patch {
-    /// Whether nothing changes.
+impl PatchWriter {
+    /// Whether the patch changes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The patch as JSON; empty when nothing changes.
+    /// The patch as JSON text; empty when it changes nothing.
     #[must_use]
     pub fn encode(mut self) -> Vec<u8> {
         if !self.is_empty() {
@@ -38,24 +42,22 @@ impl Patch {
 
     fn push<T: Serialize>(&mut self, op: &'static str, path: &str, value: Option<&T>) {
         if self.is_empty() {
-            self.0.reserve(2048);
+            self.0.reserve(INITIAL_CAPACITY);
         }
         self.0.push(if self.is_empty() { b'[' } else { b',' });
-        // Objects of the API in memory: there is nothing in them that JSON could not say.
-        let _ = serde_json::to_writer(&mut self.0, &Operation { op, path, value });
+        // Writing to memory cannot fail, and every type of the API can be serialized.
+        let _ = serde_json::to_writer(&mut self.0, &OperationJson { op, path, value });
     }
 
-    /// Sets a member of an object, whether it is there or not.
+    /// Sets a member of an object, whether or not it exists.
     fn add<T: Serialize>(&mut self, path: &str, value: &T) {
         self.push("add", path, Some(value));
     }
 
-    /// Ends the tracking of who wrote which field: while an object has no `managedFields`, the apiserver does not begin to
-    /// keep them before somebody applies it server-side.
-    #[must_use]
-    pub fn untrack(mut self) -> Self {
+    /// Removes `managedFields`. Once an object has none, the apiserver does not track its fields again before the first
+    /// server-side apply.
+    pub fn remove_managed_fields(&mut self) {
         self.remove("/metadata/managedFields");
-        self
     }
 
     fn remove(&mut self, path: &str) {
@@ -73,7 +75,7 @@ impl Patch {
         }
     }
 
-    /// A list, which is absent while it is empty.
+    /// A list that is left out when it is empty.
     fn list<T: PartialEq + Serialize>(
         &mut self,
         path: &str,
@@ -88,7 +90,7 @@ impl Patch {
         }
     }
 
-    /// A member of an object that is there before and after.
+    /// A member that the object has before and after.
     fn member(&mut self, path: &mut String, before: &Value, after: &Value) {
         match (before, after) {
             (before, after) if before == after => {}
@@ -100,18 +102,18 @@ impl Patch {
 
     fn object(&mut self, path: &mut String, before: &Map<String, Value>, after: &Map<String, Value>) {
         for key in before.keys().filter(|key| !after.contains_key(*key)) {
-            within(path, key, |path| self.remove(path));
+            with_member(path, key, |path| self.remove(path));
         }
         for (key, value) in after {
-            within(path, key, |path| match before.get(key) {
+            with_member(path, key, |path| match before.get(key) {
                 Some(before) => self.member(path, before, value),
                 None => self.add(path, value),
             });
         }
     }
 
-    /// An array that differs. Where elements were kept in their order, they are patched one by one, the others removed,
-    /// and new ones added at the end; otherwise the array is written anew.
+    /// An array that differs. If some elements were kept, in their order, patches these one by one, removes the others and
+    /// appends the new ones; otherwise replaces the whole array.
     fn array<T: PartialEq + Serialize>(
         &mut self,
         path: &mut String,
@@ -127,18 +129,18 @@ impl Patch {
         }
         let mut index = 0;
         for (before, kept) in before.iter().zip(kept) {
-            within(path, &index.to_string(), |path| match kept {
+            with_member(path, &index.to_string(), |path| match kept {
                 Some(after) => self.element(path, before, after),
                 None => self.remove(path),
             });
             index += usize::from(kept.is_some());
         }
         for value in rest {
-            within(path, "-", |path| self.add(path, value));
+            with_member(path, "-", |path| self.add(path, value));
         }
     }
 
-    /// An element of an array: `add` would insert another.
+    /// An element of an array, which takes `replace` because `add` would insert another element.
     fn element<T: PartialEq + Serialize>(&mut self, path: &mut String, before: &T, after: &T) {
         if before == after {
             return;
@@ -154,8 +156,8 @@ fn tree<T: Serialize>(value: &T) -> Value {
     serde_json::to_value(value).unwrap_or_default()
 }
 
-/// Calls with the path one member longer (RFC 6901).
-fn within(path: &mut String, key: &str, call: impl FnOnce(&mut String)) {
+/// Calls `call` with the path extended by one member, escaped as RFC 6901 asks.
+fn with_member(path: &mut String, key: &str, call: impl FnOnce(&mut String)) {
     let length = path.len();
     path.push('/');
     for c in key.chars() {
@@ -169,7 +171,7 @@ fn within(path: &mut String, key: &str, call: impl FnOnce(&mut String)) {
     path.truncate(length);
 }
 
-/// Whether two elements of a list mean the same thing: by the key of the list, or else by being equal.
+/// Whether two elements of a list are the same item: their key is equal, or they are equal where the list has no key.
 fn is_same(before: &Value, after: &Value) -> bool {
     match ["id", "type", "name"].into_iter().find_map(|key| Some((before.get(key)?, after.get(key)?))) {
         Some((before, after)) => before == after,
@@ -177,7 +179,7 @@ fn is_same(before: &Value, after: &Value) -> bool {
     }
 }
 
-/// Compares every field; a field that is added to the type and forgotten here does not compile.
+/// Compares every field. A field that is added to the type but not here is a compile error.
 macro_rules! fields {
     ($patch:ident, $before:expr, $after:expr, $root:literal, $type:ident {
         $($field:ident => $name:literal),* $(,)?
@@ -189,10 +191,10 @@ macro_rules! fields {
     }};
 }
 
-/// The patch of a write to a Server's status. `before` is the object as it was sent.
+/// The patch for a write to a Server's status. `before` is the status as it was sent.
 #[must_use]
-pub fn status(before: Option<&ServerStatus>, after: Option<&ServerStatus>) -> Patch {
-    let mut patch = Patch::default();
+pub fn status(before: Option<&ServerStatus>, after: Option<&ServerStatus>) -> PatchWriter {
+    let mut patch = PatchWriter::default();
     match (before, after) {
         (Some(before), Some(after)) => fields!(patch, before, after, "/status", ServerStatus {
             observed_generation => "observedGeneration",
@@ -225,16 +227,16 @@ pub fn status(before: Option<&ServerStatus>, after: Option<&ServerStatus>) -> Pa
     patch
 }
 
-/// What the webhook may change on a write to the Server itself; kept aside while the rest goes through the decision.
-pub struct Stamps {
+/// The fields that the webhook may change on a write to the Server itself, as they were sent.
+pub struct StampedFields {
     finalizers: Option<Vec<String>>,
     force: Option<Force>,
     retry: Option<Request>,
     reboot: Option<Request>,
 }
 
-impl Stamps {
-    /// The stamps of a Server as it was sent.
+impl StampedFields {
+    /// Copies the fields of a Server as it was sent.
     #[must_use]
     pub fn of(server: &Server) -> Self {
         Self {
@@ -245,17 +247,13 @@ impl Stamps {
         }
     }
 
-    /// The patch of a write to the Server itself: finalizers, and who forced, retried and rebooted when.
+    /// The patch for a write to the Server itself: finalizers, and the author and time of `force`, `retry` and `reboot`.
     #[must_use]
-    pub fn patch(&self, after: &Server) -> Patch {
-        let mut patch = Patch::default();
-        let finalizers = (self.finalizers.as_deref(), after.metadata.finalizers.as_deref());
-        patch.list(
-            "/metadata/finalizers",
-            finalizers.0.unwrap_or_default(),
-            finalizers.1.unwrap_or_default(),
-            String::eq,
-        );
+    pub fn patch(&self, after: &Server) -> PatchWriter {
+        let mut patch = PatchWriter::default();
+        let before = self.finalizers.as_deref().unwrap_or_default();
+        let finalizers = after.metadata.finalizers.as_deref().unwrap_or_default();
+        patch.list("/metadata/finalizers", before, finalizers, String::eq);
         patch.field("/spec/force", self.force.as_ref(), after.spec.force.as_ref());
         patch.field("/spec/retry", self.retry.as_ref(), after.spec.retry.as_ref());
         patch.field("/spec/reboot", self.reboot.as_ref(), after.spec.reboot.as_ref());
@@ -263,10 +261,10 @@ impl Stamps {
     }
 }
 
-/// The patch of an Approval's creation: who decided, and when.
+/// The patch for the creation of an Approval: its author and time.
 #[must_use]
-pub fn approver(before: Option<&Approver>, after: &Approval) -> Patch {
-    let mut patch = Patch::default();
+pub fn approver(before: Option<&Approver>, after: &Approval) -> PatchWriter {
+    let mut patch = PatchWriter::default();
     patch.field("/spec/approver", before, after.spec.approver.as_ref());
     patch
 }
@@ -277,7 +275,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    /// Trees with lists of keyed objects, of plain values, and names that have to be escaped.
+    /// Trees with lists of keyed objects, lists of plain values, and names that must be escaped.
     fn trees() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![any::<bool>().prop_map(Value::from), (0..4).prop_map(Value::from), Just(json!("text"))];
         leaf.prop_recursive(3, 24, 5, |inner| {
@@ -293,8 +291,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn applying_the_patch_gives_the_other_tree(before in trees(), after in trees()) {
-            let mut patch = Patch::default();
+        fn applying_the_patch_gives_the_tree_after(before in trees(), after in trees()) {
+            let mut patch = PatchWriter::default();
             patch.member(&mut "/root".to_owned(), &before, &after);
             prop_assert_eq!(patch.is_empty(), before == after);
             let mut object = json!({"root": before});
@@ -307,10 +305,10 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_moves_on_is_patched_element_by_element() {
+    fn a_list_that_loses_its_head_and_grows_is_patched_element_by_element() {
         let before = json!([{"id": 1, "p": "x"}, {"id": 2, "p": "x"}, {"id": 3, "p": "x"}]);
         let after = json!([{"id": 2, "p": "y"}, {"id": 3, "p": "x"}, {"id": 4, "p": "z"}]);
-        let mut patch = Patch::default();
+        let mut patch = PatchWriter::default();
         patch.member(&mut "/tasks".to_owned(), &before, &after);
         let expected = json!([
             {"op": "remove", "path": "/tasks/0"},

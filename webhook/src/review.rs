@@ -1,7 +1,7 @@
-//! The envelope: `AdmissionReview` of `admission.k8s.io/v1`, read without copying and written with a base64 patch.
+//! `AdmissionReview` of `admission.k8s.io/v1`, read without copying and written with a base64 patch.
 //!
-//! kube's own types are not used here because they decode the objects into owned trees, fail as a whole, and write the
-//! patch as an array of integers, three times the bytes.
+//! kube's own types do not fit: they decode the objects into owned trees, give no part of a review that does not decode as a
+//! whole, and write the patch as an array of integers, which takes three times the bytes.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{
@@ -11,68 +11,68 @@ use serde::{
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt};
 
-/// The API version of the reviews that are understood and of every answer.
+/// The API version of every review that the webhook understands and of every response.
 pub const API_VERSION: &str = "admission.k8s.io/v1";
-/// The kind of both.
+/// The kind of the object around every request and every response.
 pub const KIND: &str = "AdmissionReview";
 
-/// A review as it came in. Its objects are still text, unless other types are asked for.
+/// A review as the apiserver sends it. Its objects stay JSON text unless `N` (new) and `O` (old) are other types.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", bound(deserialize = "'de: 'a, N: Deserialize<'de>, O: Deserialize<'de>"))]
-pub struct Review<'a, N = &'a RawValue, O = &'a RawValue> {
+pub struct AdmissionReview<'a, N = &'a RawValue, O = &'a RawValue> {
     /// Must be [`API_VERSION`].
     #[serde(borrow, default)]
     pub api_version: Cow<'a, str>,
     /// Must be [`KIND`].
     #[serde(borrow, default)]
     pub kind: Cow<'a, str>,
-    /// What is asked.
+    /// The request to decide on.
     #[serde(default = "none")]
-    pub request: Option<Request<'a, N, O>>,
+    pub request: Option<AdmissionRequest<'a, N, O>>,
 }
 
-/// What is asked.
+/// The request to decide on.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", bound(deserialize = "'de: 'a, N: Deserialize<'de>, O: Deserialize<'de>"))]
-pub struct Request<'a, N = &'a RawValue, O = &'a RawValue> {
-    /// Goes back with the answer.
+pub struct AdmissionRequest<'a, N = &'a RawValue, O = &'a RawValue> {
+    /// Identifies the request; the response repeats it.
     #[serde(borrow)]
     pub uid: Cow<'a, str>,
-    /// What is written to.
+    /// The resource that is written to.
     #[serde(borrow)]
-    pub resource: Resource<'a>,
-    /// `status` for a write to the status.
+    pub resource: GroupVersionResource<'a>,
+    /// `status` for a write to the status; absent for a write to the object itself.
     #[serde(default)]
     pub sub_resource: Option<Cow<'a, str>>,
     /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
     #[serde(borrow)]
     pub operation: Cow<'a, str>,
-    /// Who writes.
+    /// The user who writes.
     #[serde(borrow)]
     pub user_info: UserInfo<'a>,
-    /// The object as it is to be.
+    /// The object after the write; absent on deletion.
     #[serde(default = "none")]
     pub object: Option<N>,
-    /// The object as it is.
+    /// The object before the write; absent on creation.
     #[serde(default = "none")]
     pub old_object: Option<O>,
 }
 
-/// What serde's `default` would only give for types that have one themselves.
+/// A default of `Option<T>` that needs no `T: Default`, as the plain `#[serde(default)]` would.
 fn none<T>() -> Option<T> {
     None
 }
 
-/// A resource.
+/// A resource, by group, version and plural name.
 #[derive(Deserialize)]
-pub struct Resource<'a> {
-    /// Its group.
+pub struct GroupVersionResource<'a> {
+    /// API group; empty for the core group.
     #[serde(borrow, default)]
     pub group: Cow<'a, str>,
-    /// Its version.
+    /// API version, such as `v1alpha1`.
     #[serde(borrow)]
     pub version: Cow<'a, str>,
-    /// Its plural name.
+    /// Plural name, such as `servers`.
     #[serde(borrow)]
     pub resource: Cow<'a, str>,
 }
@@ -80,21 +80,21 @@ pub struct Resource<'a> {
 /// The authenticated user.
 #[derive(Deserialize)]
 pub struct UserInfo<'a> {
-    /// The name.
+    /// User name, such as `system:serviceaccount:berth-system:lb-controller`.
     #[serde(borrow)]
     pub username: Cow<'a, str>,
 }
 
-/// An answer. Nothing but `uid` and `allowed` is written when there is nothing else to say.
+/// The response to a request. Only `uid` and `allowed` are always part of its JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
-    /// The request's uid; empty when the request had none that could be read.
+pub struct AdmissionResponse {
+    /// The uid of the request; empty when the request had none that could be read.
     pub uid: String,
-    /// The JSON Patch, as JSON; empty when nothing changes.
+    /// The JSON Patch as JSON text; empty when nothing changes.
     pub patch: Vec<u8>,
-    /// Shown to the person who wrote.
+    /// A warning that kubectl shows to its user.
     pub warning: Option<String>,
-    /// Why the write is denied; allowed when there is none.
+    /// Why the write is denied; `None` when it is allowed.
     pub denial: Option<Denial>,
 }
 
@@ -103,16 +103,16 @@ pub struct Answer {
 pub struct Denial {
     /// HTTP status code.
     pub code: u16,
-    /// The cause in one word, for machines and metrics.
+    /// The cause in one CamelCase word, for programs and metrics.
     pub cause: &'static str,
-    /// The field, where one is to blame.
+    /// Path of the field that is wrong, if the denial is about a field.
     pub field: Option<String>,
-    /// For people: field, what is wrong, what is allowed.
+    /// Human-readable explanation: the field, what is wrong with it, and what is allowed.
     pub message: String,
 }
 
 impl Denial {
-    /// The write is malformed: 400.
+    /// A denial with code 400, for a malformed request.
     #[must_use]
     pub fn bad_request(cause: &'static str, message: impl Into<String>) -> Self {
         Self { code: 400, cause, field: None, message: message.into() }
@@ -120,7 +120,7 @@ impl Denial {
 
     /// The reason as the Kubernetes API conventions name it.
     ///
-    /// Never `Conflict`: on that word the apiserver repeats the write five times, although it cannot succeed.
+    /// It is never `Conflict`: on that reason the apiserver retries the write five times, although it cannot succeed.
     #[must_use]
     pub fn status_reason(&self) -> &'static str {
         match self.code {
@@ -136,15 +136,15 @@ impl Denial {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Envelope<'a> {
+struct ReviewJson<'a> {
     api_version: &'static str,
     kind: &'static str,
-    response: Response<'a>,
+    response: ResponseJson<'a>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Response<'a> {
+struct ResponseJson<'a> {
     uid: &'a str,
     allowed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,52 +152,52 @@ struct Response<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     patch: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Status<'a>>,
+    status: Option<StatusJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     warnings: Option<[&'a str; 1]>,
 }
 
 #[derive(Serialize)]
-struct Status<'a> {
+struct StatusJson<'a> {
     #[serde(rename = "status")]
     outcome: &'static str,
     code: u16,
     reason: &'static str,
     message: &'a str,
-    details: Details<'a>,
+    details: DetailsJson<'a>,
 }
 
 #[derive(Serialize)]
-struct Details<'a> {
-    causes: [Cause<'a>; 1],
+struct DetailsJson<'a> {
+    causes: [CauseJson<'a>; 1],
 }
 
 #[derive(Serialize)]
-struct Cause<'a> {
+struct CauseJson<'a> {
     reason: &'static str,
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'a str>,
 }
 
-impl Answer {
-    /// A denial.
+impl AdmissionResponse {
+    /// The response that denies a request.
     #[must_use]
     pub fn denied(uid: impl Into<String>, denial: Denial) -> Self {
         Self { uid: uid.into(), denial: Some(denial), ..Self::default() }
     }
 
-    /// The answer as the body of the HTTP response.
+    /// The body of the HTTP response: a review with this response.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         if self.denial.is_none() && self.warning.is_none() && !self.patch.is_empty() {
             return self.encode_patch();
         }
         let patch = (self.denial.is_none() && !self.patch.is_empty()).then(|| BASE64_STANDARD.encode(&self.patch));
-        let envelope = Envelope {
+        let review = ReviewJson {
             api_version: API_VERSION,
             kind: KIND,
-            response: Response {
+            response: ResponseJson {
                 uid: &self.uid,
                 allowed: self.denial.is_none(),
                 patch_type: patch.is_some().then_some("JSONPatch"),
@@ -206,12 +206,12 @@ impl Answer {
                 warnings: self.warning.as_deref().map(|warning| [warning]),
             },
         };
-        // Strings, numbers and a fixed structure: there is nothing in it that JSON could not say.
-        serde_json::to_vec(&envelope).unwrap_or_default()
+        // Strings and numbers in a fixed structure always serialize.
+        serde_json::to_vec(&review).unwrap_or_default()
     }
 
-    /// The same, for what nearly every answer is: base64 needs no escaping, and looking through it for what does
-    /// takes longer than making it.
+    /// Encodes a response that only has a patch, which is nearly every response. Base64 needs no escaping, and to search it
+    /// for characters that do takes longer than to encode it.
     fn encode_patch(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256 + self.uid.len() + self.patch.len().div_ceil(3) * 4);
         out.extend_from_slice(
@@ -225,37 +225,37 @@ impl Answer {
     }
 }
 
-fn status(denial: &Denial) -> Status<'_> {
-    Status {
+fn status(denial: &Denial) -> StatusJson<'_> {
+    StatusJson {
         outcome: "Failure",
         code: denial.code,
         reason: denial.status_reason(),
         message: &denial.message,
-        details: Details {
-            causes: [Cause { reason: denial.cause, message: &denial.message, field: denial.field.as_deref() }],
+        details: DetailsJson {
+            causes: [CauseJson { reason: denial.cause, message: &denial.message, field: denial.field.as_deref() }],
         },
     }
 }
 
-/// The uid of a review that could not be read as a whole: cut off, mistyped or with trailing nonsense.
+/// Finds the uid of a review that does not decode as a whole, for example because it is cut off.
 ///
-/// The apiserver writes the uid first, and shows an answer's message only when the uid is the one it asked with.
+/// The apiserver writes the uid first, and shows the message of a response only if the response repeats that uid.
 #[must_use]
 pub fn find_uid(body: &[u8]) -> Option<String> {
     let mut uid = None;
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    // The outcome is what was found before the error.
-    let _ = Seek { path: &["request", "uid"], found: &mut uid }.deserialize(&mut deserializer);
+    // An error is expected; what was found before it counts.
+    let _ = StringAtPath { path: &["request", "uid"], found: &mut uid }.deserialize(&mut deserializer);
     uid
 }
 
-/// Walks down a path of member names to a string.
-struct Seek<'s> {
+/// Follows a path of member names down to a string.
+struct StringAtPath<'s> {
     path: &'s [&'static str],
     found: &'s mut Option<String>,
 }
 
-impl<'de> DeserializeSeed<'de> for Seek<'_> {
+impl<'de> DeserializeSeed<'de> for StringAtPath<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -267,7 +267,7 @@ impl<'de> DeserializeSeed<'de> for Seek<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Seek<'_> {
+impl<'de> Visitor<'de> for StringAtPath<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -278,7 +278,7 @@ impl<'de> Visitor<'de> for Seek<'_> {
         let Some((wanted, rest)) = self.path.split_first() else { return Ok(()) };
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             if key == *wanted {
-                map.next_value_seed(Seek { path: rest, found: self.found })?;
+                map.next_value_seed(StringAtPath { path: rest, found: self.found })?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -292,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_uid_is_found_before_whatever_is_broken() {
+    fn the_uid_is_found_in_a_review_that_is_broken_after_it() {
         for (body, uid) in [
             (r#"{"kind":"AdmissionReview","request":{"uid":"u1","object":{"a":"#, Some("u1")),
             (r#"{"request":{"resource":7,"uid":"u1"}}"#, Some("u1")),
@@ -308,18 +308,18 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_of_writing_a_patch_give_the_same_text() {
-        let short = Answer { uid: "a\"b".into(), patch: b"[]".to_vec(), ..Answer::default() };
-        let long = Answer { warning: Some("w".into()), ..short.clone() };
-        let text = |answer: &Answer| String::from_utf8(answer.encode()).unwrap();
+    fn both_encoders_of_a_patch_give_the_same_text() {
+        let short = AdmissionResponse { uid: "a\"b".into(), patch: b"[]".to_vec(), ..AdmissionResponse::default() };
+        let long = AdmissionResponse { warning: Some("w".into()), ..short.clone() };
+        let text = |response: &AdmissionResponse| String::from_utf8(response.encode()).unwrap();
         assert_eq!(text(&short), text(&long).replace(r#","warnings":["w"]"#, ""));
         assert!(text(&short).contains(r#""uid":"a\"b","#), "{}", text(&short));
     }
 
     #[test]
-    fn an_allowed_answer_without_changes_says_only_that() {
-        let answer = Answer { uid: "u1".into(), ..Answer::default() };
-        let text = String::from_utf8(answer.encode()).unwrap();
+    fn an_allowed_response_without_changes_has_only_uid_and_allowed() {
+        let response = AdmissionResponse { uid: "u1".into(), ..AdmissionResponse::default() };
+        let text = String::from_utf8(response.encode()).unwrap();
         assert_eq!(
             text,
             r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"u1","allowed":true}}"#

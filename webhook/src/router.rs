@@ -1,8 +1,8 @@
-//! The way in: `POST /mutate`, its limits, and the promise that every request is answered with an AdmissionReview.
+//! The endpoint `POST /mutate`, which responds to every request with an AdmissionReview.
 
 use axum::{
     Router,
-    body::{Body, Bytes, HttpBody as _},
+    body::Body,
     extract::State,
     http::{HeaderValue, header::CONTENT_TYPE},
     response::Response,
@@ -12,56 +12,41 @@ use berth_core::identity::Identities;
 use k8s_openapi::jiff::Timestamp;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
-    admit::{Subject, Verdict, admit},
-    metrics::Metrics,
-    review::{self, Answer, Denial},
+    admit::{Admission, admit},
+    body::{BodyReader, RequestLimits},
+    metrics::WebhookMetrics,
+    review::{self, AdmissionResponse, Denial},
 };
 
-/// What a request may cost.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Bytes of a body. An update carries the object twice, and the apiserver takes objects of up to 3 MiB.
-    pub body: usize,
-    /// Time until the whole body must have come.
-    pub time: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { body: 8 << 20, time: Duration::from_secs(5) }
-    }
-}
-
-/// Everything that answering needs.
+/// Everything that a response depends on.
 pub struct Webhook {
-    /// Who the controllers are.
+    /// The users that are Berth's controllers.
     pub ids: Identities,
-    /// The time of a decision.
+    /// Gives the time of a decision.
     pub clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
-    /// What a request may cost.
-    pub limits: Limits,
-    /// What is counted.
-    pub metrics: Metrics,
+    /// The limits of each request.
+    pub limits: RequestLimits,
+    /// The metrics to count requests in.
+    pub metrics: WebhookMetrics,
 }
 
 impl Webhook {
-    /// Answers a body, whatever it is. A panic is a bug, and still an answer.
+    /// Responds to any body. A panic is a bug, and becomes a denial.
     #[must_use]
-    pub fn answer(&self, body: &[u8]) -> Verdict {
-        let verdict = catch_unwind(AssertUnwindSafe(|| admit(body, &self.ids, (self.clock)())));
-        verdict.unwrap_or_else(|_| {
-            self.metrics.panicked();
+    pub fn respond(&self, body: &[u8]) -> Admission {
+        let admission = catch_unwind(AssertUnwindSafe(|| admit(body, &self.ids, (self.clock)())));
+        admission.unwrap_or_else(|_| {
+            self.metrics.count_panic();
             let uid = review::find_uid(body).unwrap_or_default();
             tracing::error!(uid, "handling the request panicked: this is a bug in Berth");
-            let message = "Berth's webhook failed on this write: this is a bug, and its log says where";
+            let message = "Berth's webhook panicked on this write: this is a bug, and its log says where";
             let denial = Denial { code: 500, cause: "Panic", field: None, message: message.into() };
-            Verdict { answer: Answer::denied(uid, denial), ..Verdict::default() }
+            Admission { response: AdmissionResponse::denied(uid, denial), ..Admission::default() }
         })
     }
 }
@@ -72,102 +57,60 @@ pub fn router(webhook: Arc<Webhook>) -> Router {
 }
 
 async fn mutate(State(webhook): State<Arc<Webhook>>, body: Body) -> Response {
-    let begun = Instant::now();
-    let Limits { body: limit, time } = webhook.limits;
-    let mut read = Read::default();
-    let verdict = match tokio::time::timeout(time, read.all(body, limit)).await {
-        Ok(Ok(())) if read.length <= limit => webhook.answer(&read.into_body()),
-        Ok(Ok(())) => read.too_large(limit),
-        Ok(Err(error)) => read.denied(Denial::bad_request("Malformed", format!("the body broke off: {error}"))),
-        Err(_) => read.too_slow(time),
+    let started_at = Instant::now();
+    let RequestLimits { max_body_bytes, read_timeout } = webhook.limits;
+    let mut reader = BodyReader::default();
+    let admission = match tokio::time::timeout(read_timeout, reader.read_to_end(body, max_body_bytes)).await {
+        Ok(Ok(())) if reader.length() <= max_body_bytes => webhook.respond(&reader.into_bytes()),
+        Ok(Ok(())) => denied(too_large(reader.length(), max_body_bytes), reader),
+        Ok(Err(error)) => denied(Denial::bad_request("Malformed", format!("the body is cut off: {error}")), reader),
+        Err(_) => denied(too_slow(reader.length(), read_timeout), reader),
     };
-    webhook.metrics.record(&verdict);
-    log(&verdict);
-    let response = respond(&verdict.answer);
-    webhook.metrics.observe(verdict.subject, begun.elapsed());
+    webhook.metrics.count(&admission);
+    log(&admission);
+    let response = http_response(&admission.response);
+    webhook.metrics.observe_duration(admission.resource, started_at.elapsed());
     response
 }
 
-/// A body as far as it was read. A body beyond the limit is read to its end and thrown away: who still sends would
-/// not see the answer.
-#[derive(Default)]
-struct Read {
-    first: Bytes,
-    more: Vec<u8>,
-    length: usize,
+fn denied(denial: Denial, reader: BodyReader) -> Admission {
+    let uid = review::find_uid(&reader.into_bytes()).unwrap_or_default();
+    Admission { response: AdmissionResponse::denied(uid, denial), ..Admission::default() }
 }
 
-impl Read {
-    async fn all(&mut self, body: Body, limit: usize) -> Result<(), axum::Error> {
-        let mut body = pin!(body);
-        while let Some(frame) = std::future::poll_fn(|context| body.as_mut().poll_frame(context)).await {
-            let Ok(data) = frame?.into_data() else { continue };
-            self.length = self.length.saturating_add(data.len());
-            if self.length <= limit {
-                self.keep(data);
-            }
-        }
-        Ok(())
-    }
-
-    /// Most bodies come in one piece, which is not copied.
-    fn keep(&mut self, data: Bytes) {
-        if self.first.is_empty() && self.more.is_empty() {
-            self.first = data;
-            return;
-        }
-        if self.more.is_empty() {
-            self.more.extend_from_slice(&self.first);
-            self.first = Bytes::new();
-        }
-        self.more.extend_from_slice(&data);
-    }
-
-    fn into_body(self) -> Bytes {
-        if self.more.is_empty() { self.first } else { self.more.into() }
-    }
-
-    fn too_large(self, limit: usize) -> Verdict {
-        let message = format!(
-            "the review has {} bytes, and at most {limit} are accepted: make the object smaller, or raise --max-body-bytes of the webhook",
-            self.length
-        );
-        self.denied(Denial { code: 413, cause: "TooLarge", field: None, message })
-    }
-
-    fn too_slow(self, time: Duration) -> Verdict {
-        let message = format!(
-            "the review did not come within {time:?} ({} bytes did): look at the network between apiserver and webhook",
-            self.length
-        );
-        self.denied(Denial { code: 504, cause: "Timeout", field: None, message })
-    }
-
-    fn denied(self, denial: Denial) -> Verdict {
-        let uid = review::find_uid(&self.into_body()).unwrap_or_default();
-        Verdict { answer: Answer::denied(uid, denial), subject: Subject::Unknown, transition: None }
-    }
+fn too_large(length: usize, limit: usize) -> Denial {
+    let message = format!(
+        "the review has {length} bytes, and the webhook accepts at most {limit}: make the object smaller, or raise --max-body-bytes of the webhook"
+    );
+    Denial { code: 413, cause: "TooLarge", field: None, message }
 }
 
-fn log(verdict: &Verdict) {
-    let answer = &verdict.answer;
-    match (&answer.denial, verdict.transition) {
+fn too_slow(length: usize, timeout: Duration) -> Denial {
+    let message = format!(
+        "only {length} bytes of the review arrived within {timeout:?}: check the network between apiserver and webhook"
+    );
+    Denial { code: 504, cause: "Timeout", field: None, message }
+}
+
+fn log(admission: &Admission) {
+    let response = &admission.response;
+    match (&response.denial, admission.transition) {
         (Some(denial), _) => {
             tracing::info!(
-                uid = answer.uid,
-                resource = verdict.subject.as_str(),
+                uid = response.uid,
+                resource = admission.resource.as_str(),
                 reason = denial.cause,
                 "denied: {}",
                 denial.message
             );
         }
-        (None, Some((from, to))) if from != to => tracing::debug!(uid = answer.uid, ?from, ?to, "transition"),
-        _ => tracing::trace!(uid = answer.uid, resource = verdict.subject.as_str(), "allowed"),
+        (None, Some((from, to))) if from != to => tracing::debug!(uid = response.uid, ?from, ?to, "transition"),
+        _ => tracing::trace!(uid = response.uid, resource = admission.resource.as_str(), "allowed"),
     }
 }
 
-fn respond(answer: &Answer) -> Response {
-    let mut response = Response::new(Body::from(answer.encode()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+fn http_response(response: &AdmissionResponse) -> Response {
+    let mut http = Response::new(Body::from(response.encode()));
+    http.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    http
 }

@@ -1,4 +1,4 @@
-//! The program: certificate, listener, readiness.
+//! Runs the program: certificate, listener, readiness.
 
 use anyhow::Context as _;
 use axum_server::tls_rustls::RustlsConfig;
@@ -8,38 +8,41 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use crate::{
     args::{TlsArgs, WebhookArgs},
-    metrics::Metrics,
+    metrics::WebhookMetrics,
     router::{Webhook, router},
-    serve::{Ending, serve},
-    tls::{Files, SecretSource},
+    serve::{ShutdownTimes, serve},
+    tls::{CertificateFiles, SecretSource},
 };
 
-/// How often files are looked at. Kubernetes takes up to a minute to bring a new Secret into a volume.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often the certificate's files are polled. Kubernetes itself takes up to a minute to update a mounted Secret, so this
+/// delay adds little.
+const FILE_POLL_PERIOD: Duration = Duration::from_secs(5);
 
-/// Runs the webhook until the process is to end, and what is in flight is answered.
+/// Runs the webhook until the process shuts down and every request in flight has its response.
 pub async fn run(args: WebhookArgs, common: CommonArgs, process: Process) -> anyhow::Result<()> {
     let ready = process.readiness.register("certificate and listener");
     let mut registered = None;
-    process.metrics.register(|registry| registered = Some(Metrics::register(registry)));
+    process.metrics.register(|registry| registered = Some(WebhookMetrics::register(registry)));
     let metrics = registered.context("the metrics could not be registered")?;
     let listener = TcpListener::bind(args.bind).with_context(|| format!("--bind: cannot listen on {}", args.bind))?;
     let address = listener.local_addr().unwrap_or(args.bind);
-    // Until there is a certificate the signal to end has to be heard here.
-    let Some(tls) = process.shutdown.run_until_cancelled(certificate(&args.tls, &common, &process)).await else {
+    // No server is running yet that would notice the shutdown.
+    let Some(tls) = process.shutdown.run_until_cancelled(tls_config(&args.tls, &common, &process)).await else {
         return Ok(());
     };
     let webhook = Webhook { ids: common.identities(), clock: Box::new(Timestamp::now), limits: args.limits(), metrics };
-    let ending = Ending { delay: args.shutdown_delay, drain: args.drain_timeout };
+    let times = ShutdownTimes { delay: args.shutdown_delay, drain_timeout: args.drain_timeout };
     tracing::info!(%address, "serving POST /mutate");
     ready.set(true);
-    serve(listener, tls?, router(Arc::new(webhook)), ending, process.shutdown).await.context("the listener failed")
+    serve(listener, tls?, router(Arc::new(webhook)), times, process.shutdown).await.context("the listener failed")
 }
 
-async fn certificate(args: &TlsArgs, common: &CommonArgs, process: &Process) -> anyhow::Result<RustlsConfig> {
+async fn tls_config(args: &TlsArgs, common: &CommonArgs, process: &Process) -> anyhow::Result<RustlsConfig> {
     match (&args.tls_cert, &args.tls_key, &args.tls_secret) {
         (Some(certificate), Some(key), _) => {
-            Files::new(certificate.clone(), key.clone()).serve(LOOK, process.shutdown.clone()).await
+            CertificateFiles::new(certificate.clone(), key.clone())
+                .serve(FILE_POLL_PERIOD, process.shutdown.clone())
+                .await
         }
         (_, _, Some(secret)) => {
             let call = Duration::from_secs(u64::from(common.call_timeout));
@@ -54,7 +57,7 @@ async fn certificate(args: &TlsArgs, common: &CommonArgs, process: &Process) -> 
             source.serve(process).await
         }
         _ => {
-            anyhow::bail!("give --tls-cert and --tls-key, or --tls-secret: the apiserver speaks only HTTPS to webhooks")
+            anyhow::bail!("set --tls-cert and --tls-key, or --tls-secret: the apiserver calls webhooks by HTTPS only")
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The load: a review of a status write that brings a Server from Deploying to Ready, over and over.
+//! The load: one review again and again, of a status write that takes a Server from Deploying to Ready.
 
 use berth_core::{
     api::{Executor, HealthFact, HealthState, Outcome, Report, Server, TaskKind},
@@ -23,30 +23,30 @@ use std::{
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::{Result, subject::Subject};
+use crate::{BenchResult, server::BenchServer};
 
-/// Connections at the same time.
+/// Concurrent connections; an apiserver opens about as many.
 pub(crate) const CONNECTIONS: usize = 4;
-/// Requests at the same time on each.
+/// Concurrent requests on each connection, so that the server is never idle.
 pub(crate) const STREAMS: usize = 16;
-/// How long a round takes.
+/// How long a round takes: long enough to level out scheduling noise.
 const ROUND: Duration = Duration::from_secs(2);
-/// Bytes of each of the two objects.
-const OBJECT: usize = 6 * 1024;
+/// Bytes of each of the two objects: a Server with three packages and a full history.
+const OBJECT_BYTES: usize = 6 * 1024;
 
-/// When everything happens.
-pub(crate) fn now() -> Result<Timestamp> {
+/// The time of every decision.
+pub(crate) fn now() -> BenchResult<Timestamp> {
     Ok("2026-01-02T00:00:00Z".parse()?)
 }
 
-/// The review.
-pub(crate) fn review() -> Result<Vec<u8>> {
+/// The review that is sent.
+pub(crate) fn review() -> BenchResult<Vec<u8>> {
     let ids = Identities::default();
     let author = |executor| Author::new(ids.username(executor));
     let created: Server = serde_json::from_value(declared())?;
     let mut old = admit_status(&created, created.clone(), &author(Executor::ReplicasetController), &ids, now()?)?;
     let status = old.status.get_or_insert_default();
-    // A history as long as it gets.
+    // The longest history that a Server can have.
     if let Some(last) = status.transitions.last().cloned() {
         status.transitions = vec![last; 10];
     }
@@ -67,7 +67,7 @@ pub(crate) fn review() -> Result<Vec<u8>> {
     let patch = StatusWrite::new(&old).health(health).report(report).into_patch();
     let mut old = serde_json::to_value(&old)?;
     old["metadata"]["managedFields"] = managed_fields();
-    let missing = OBJECT.saturating_sub(old.to_string().len());
+    let missing = OBJECT_BYTES.saturating_sub(old.to_string().len());
     old["metadata"]["annotations"] = json!({"example.com/note": "x".repeat(missing.saturating_sub(40))});
     let mut new = old.clone();
     json_patch::patch(&mut new, &patch)?;
@@ -114,7 +114,7 @@ fn declared() -> Value {
     })
 }
 
-/// As long as server-side apply by four controllers makes it, about 1 KB.
+/// `managedFields` as large as server-side apply by four controllers makes them, about 1 KB.
 fn managed_fields() -> Value {
     let of = |manager: &str| {
         json!({"manager": manager, "operation": "Apply", "apiVersion": "berth.dev/v1alpha1", "time": "2026-01-01T00:00:00Z",
@@ -124,34 +124,35 @@ fn managed_fields() -> Value {
     json!([of("replicaset-controller"), of("deployment-controller"), of("lb-controller"), of("monitor-controller")])
 }
 
-/// One round: the answers and the seconds it took.
-pub(crate) async fn run(subject: &Subject, body: &[u8]) -> Result<(usize, f64)> {
+/// Runs one round. Returns the number of responses, and the seconds that they took.
+pub(crate) async fn run(server: &BenchServer, body: &[u8]) -> BenchResult<(usize, f64)> {
     let mut senders = Vec::new();
     for _ in 0..CONNECTIONS {
-        senders.push(connect(subject).await?);
+        senders.push(connect(server).await?);
     }
     let body = Bytes::copy_from_slice(body);
-    let begin = Instant::now();
+    let start = Instant::now();
     let streams = senders.iter().flat_map(|sender| std::iter::repeat_n(sender, STREAMS));
-    let tasks: Vec<_> = streams.map(|sender| tokio::spawn(ask(sender.clone(), body.clone(), begin + ROUND))).collect();
+    let tasks: Vec<_> =
+        streams.map(|sender| tokio::spawn(send_until(sender.clone(), body.clone(), start + ROUND))).collect();
     let mut count = 0;
     for task in tasks {
         count += task.await??;
     }
-    Ok((count, begin.elapsed().as_secs_f64()))
+    Ok((count, start.elapsed().as_secs_f64()))
 }
 
-type Sender = http2::SendRequest<Full<Bytes>>;
+type Http2Sender = http2::SendRequest<Full<Bytes>>;
 
-async fn connect(subject: &Subject) -> Result<Sender> {
+async fn connect(server: &BenchServer) -> BenchResult<Http2Sender> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(subject.ca_pem.as_bytes())?)?;
+    roots.add(CertificateDer::from_pem_slice(server.ca_pem.as_bytes())?)?;
     let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(rustls::ALL_VERSIONS)?
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = TcpStream::connect(subject.address).await?;
+    let stream = TcpStream::connect(server.address).await?;
     stream.set_nodelay(true)?;
     let stream = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost")?, stream).await?;
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
@@ -159,8 +160,8 @@ async fn connect(subject: &Subject) -> Result<Sender> {
     Ok(sender)
 }
 
-/// One request after the other until the end.
-async fn ask(mut sender: Sender, body: Bytes, end: Instant) -> std::result::Result<usize, hyper::Error> {
+/// Sends one request after the other until `end`.
+async fn send_until(mut sender: Http2Sender, body: Bytes, end: Instant) -> std::result::Result<usize, hyper::Error> {
     let mut count = 0;
     while Instant::now() < end {
         let mut request = Request::new(Full::new(body.clone()));

@@ -1,34 +1,35 @@
-//! What a review costs. Prints `figure | value | reference | ratio | target`:
+//! Measures what a review costs. Prints `figure | value | reference | ratio | target`:
 //!
-//! - a status write with object and oldObject of 6 KB each, decoded, decided and encoded; beside parsing the same body
-//!   into a `serde_json::Value`;
-//! - requests per second over TLS and HTTP/2, beside a bare axum handler that echoes the same body over the same
-//!   listener; each server is a process of its own, and the load generator shares the machine with it;
-//! - CPU time that the server alone takes for a request, beside the same;
-//! - resident memory of the webhook after that.
+//! - time to decode, decide and encode a status write with object and oldObject of 6 KB each; the reference parses the same
+//!   body into a `serde_json::Value`;
+//! - requests per second over TLS and HTTP/2; the reference is an axum handler that echoes the same body. Each server is a
+//!   process of its own, and the load generator shares the machine with it;
+//! - CPU time of the server for a request, with the same reference;
+//! - resident memory of the webhook afterwards.
 
 #![expect(clippy::cast_precision_loss, reason = "counts and sizes of a bench are far below 2^52")]
 
 mod load;
-mod subject;
+mod server;
 
+use server::{BenchHandler, BenchServer};
 use std::{error::Error, hint::black_box, process::ExitCode, time::Instant};
-use subject::{Kind, Subject};
 
-/// The webhook's own; the echo has the same.
+/// The allocator of the webhook; the echo server has the same.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+/// A result whose error only goes to the terminal.
+type BenchResult<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Rounds of load on each server, in turn; the median counts.
+/// Rounds of load on each server, in turn. The median counts, so that two disturbed rounds do no harm.
 const ROUNDS: usize = 5;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
-    let result = match arguments.iter().position(|a| a == subject::ARGUMENT) {
-        Some(at) => subject::serve(arguments.get(at + 1).map_or("", String::as_str)),
-        // `cargo test --benches` starts benches, too, without this argument.
+    let result = match arguments.iter().position(|a| a == server::ARGUMENT) {
+        Some(at) => server::serve(arguments.get(at + 1).map_or("", String::as_str)),
+        // `cargo test --benches` also starts benches, without this argument.
         None if arguments.iter().any(|a| a == "--bench") => measure(),
         None => Ok(()),
     };
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure() -> Result<()> {
+fn measure() -> BenchResult<()> {
     let body = load::review()?;
     println!("figure | value | reference | ratio | target");
     latency(&body)?;
@@ -64,14 +65,14 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn latency(body: &[u8]) -> Result<()> {
+fn latency(body: &[u8]) -> BenchResult<()> {
     let (ids, now) = (berth_core::identity::Identities::default(), load::now()?);
-    let verdict = webhook::admit::admit(body, &ids, now);
-    if verdict.answer.patch.is_empty() || verdict.transition.is_none_or(|(from, to)| from == to) {
-        return Err(format!("the review should bring a transition: {verdict:?}").into());
+    let admission = webhook::admit::admit(body, &ids, now);
+    if admission.response.patch.is_empty() || admission.transition.is_none_or(|(from, to)| from == to) {
+        return Err(format!("the review should lead to a transition: {admission:?}").into());
     }
     let admit = median_of_calls(|| {
-        black_box(webhook::admit::admit(black_box(body), &ids, now).answer.encode());
+        black_box(webhook::admit::admit(black_box(body), &ids, now).response.encode());
     });
     let parse = median_of_calls(|| {
         black_box(serde_json::from_slice::<serde_json::Value>(black_box(body)).ok());
@@ -84,23 +85,23 @@ fn latency(body: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn throughput(body: &[u8]) -> Result<()> {
+fn throughput(body: &[u8]) -> BenchResult<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let (webhook, echo) = (Subject::start(Kind::Webhook)?, Subject::start(Kind::Echo)?);
-    let (mut answered, mut cpu) = ([vec![], vec![]], [vec![], vec![]]);
+    let (webhook, echo) = (BenchServer::start(BenchHandler::Webhook)?, BenchServer::start(BenchHandler::Echo)?);
+    let (mut rates, mut cpu) = ([vec![], vec![]], [vec![], vec![]]);
     for round in 0..=ROUNDS {
-        for (index, subject) in [&webhook, &echo].into_iter().enumerate() {
-            let before = subject.cpu_seconds()?;
-            let (count, seconds) = runtime.block_on(load::run(subject, body))?;
-            let used = subject.cpu_seconds()? - before;
+        for (index, server) in [&webhook, &echo].into_iter().enumerate() {
+            let before = server.cpu_seconds()?;
+            let (count, seconds) = runtime.block_on(load::run(server, body))?;
+            let used = server.cpu_seconds()? - before;
             // The first round warms up.
             if round > 0 {
-                answered[index].push(count as f64 / seconds);
+                rates[index].push(count as f64 / seconds);
                 cpu[index].push(used * 1e6 / count as f64);
             }
         }
     }
-    let [served, echoed] = answered.map(median);
+    let [served, echoed] = rates.map(median);
     println!(
         "requests over TLS and HTTP/2, {} at a time | {served:.0}/s | bare echo: {echoed:.0}/s | {:.2} | at least 0.40",
         load::CONNECTIONS * load::STREAMS,

@@ -1,4 +1,4 @@
-//! The webhook's own authority and the certificates it issues, kept together in one Secret.
+//! The webhook's own certificate authority and the certificates that it issues, kept together in one Secret.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rcgen::{
@@ -12,71 +12,73 @@ use rustls::{
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
-/// Lifetime of the authority.
-const AUTHORITY: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
-/// Lifetime of a certificate.
-const CERTIFICATE: SignedDuration = SignedDuration::from_hours(90 * 24);
-/// A certificate is valid from a little before it was made, because not all clocks agree.
-const SKEW: SignedDuration = SignedDuration::from_mins(5);
-/// A new authority issues nothing before it is known: apiservers take the bundle over some time after it was written.
-const SETTLE: SignedDuration = SignedDuration::from_hours(1);
+use super::config::server_config;
 
-/// What the Secret holds, as PEM.
+/// Lifetime of the authority: ten years, so that its replacement is rare.
+const AUTHORITY_LIFETIME: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
+/// Lifetime of a certificate: 90 days as usual on the web, so that a stolen key is soon worthless.
+const CERTIFICATE_LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
+/// How long before its creation a certificate is valid: clocks of other machines may be this far behind.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
+/// Time before a new authority issues certificates, so that every apiserver has loaded the new bundle by then.
+const PROPAGATION: SignedDuration = SignedDuration::from_hours(1);
+
+/// The content of the Secret; every field is PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bundle {
-    /// The authority's certificate, and that of the one before: what the apiserver trusts.
+    /// The certificates that the apiserver trusts: the authority's, then the previous authority's.
     pub ca_crt: String,
-    /// The authority's key.
+    /// The private key of the authority.
     pub ca_key: String,
-    /// The serving certificate.
+    /// The certificate that the webhook serves with.
     pub tls_crt: String,
-    /// Its key.
+    /// The private key of that certificate.
     pub tls_key: String,
 }
 
-/// Why a bundle cannot be made or read.
+/// Why a bundle cannot be created or read.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
-    /// A key of the Secret is missing.
+    /// The Secret lacks a key.
     #[error("{0} is missing or empty")]
     Missing(&'static str),
-    /// It is no text.
-    #[error("{0} is no PEM: {1}")]
-    NoText(&'static str, std::string::FromUtf8Error),
-    /// A certificate cannot be made.
-    #[error("a certificate cannot be made: {0}")]
+    /// A value of the Secret is not text.
+    #[error("{0} is not PEM: {1}")]
+    NotText(&'static str, std::string::FromUtf8Error),
+    /// A certificate cannot be issued.
+    #[error("cannot issue a certificate: {0}")]
     Issue(#[from] rcgen::Error),
     /// The time cannot be expressed in a certificate.
     #[error("the time is out of range: {0}")]
     Time(#[from] k8s_openapi::jiff::Error),
 }
 
-/// What is to be done about a bundle.
+/// The part of a bundle that is due to be renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
-    /// Nothing until then.
+    /// Nothing is due before this time.
     At(Timestamp),
-    /// A new serving certificate is due.
+    /// The serving certificate.
     Certificate,
-    /// A new authority is due. The serving certificate stays, so that it is trusted all the time.
+    /// The authority. The serving certificate stays, because the apiserver does not trust the new authority yet.
     Authority,
-    /// Everything has to be made anew.
+    /// Authority and serving certificate, because the authority is unusable.
     Everything,
 }
 
 impl Bundle {
-    /// A new authority with its first certificate for these names.
+    /// Creates an authority and its first certificate, issued for these DNS names.
     pub fn generate(names: &[String], now: Timestamp) -> Result<Self, BundleError> {
         let (ca_crt, ca_key) = authority(now)?;
         let (tls_crt, tls_key) = issue(&ca_crt, &ca_key, names, now)?;
         Ok(Self { ca_crt, ca_key, tls_crt, tls_key })
     }
 
-    /// Reads it from the data of a Secret.
+    /// Reads a bundle from the data of a Secret.
     pub fn from_data(data: &BTreeMap<String, Vec<u8>>) -> Result<Self, BundleError> {
         let text = |key: &'static str| {
             let bytes = data.get(key).filter(|bytes| !bytes.is_empty()).ok_or(BundleError::Missing(key))?;
-            String::from_utf8(bytes.clone()).map_err(|error| BundleError::NoText(key, error))
+            String::from_utf8(bytes.clone()).map_err(|error| BundleError::NotText(key, error))
         };
         Ok(Self {
             ca_crt: text("ca.crt")?,
@@ -86,7 +88,7 @@ impl Bundle {
         })
     }
 
-    /// As the data of a Secret.
+    /// The bundle as the data of a Secret.
     #[must_use]
     pub fn to_data(&self) -> BTreeMap<String, Vec<u8>> {
         [("ca.crt", &self.ca_crt), ("ca.key", &self.ca_key), ("tls.crt", &self.tls_crt), ("tls.key", &self.tls_key)]
@@ -94,7 +96,7 @@ impl Bundle {
             .into()
     }
 
-    /// What is to be done about it. Certificates are renewed after two thirds of their lives.
+    /// What is due to be renewed. Certificates are renewed after two thirds of their lifetimes.
     #[must_use]
     pub fn renewal(&self, names: &[String], now: Timestamp) -> Renewal {
         let Some(ca) = self.authority().filter(|ca| ca.ends > now) else { return Renewal::Everything };
@@ -104,20 +106,20 @@ impl Bundle {
         if ca.due() <= now {
             return Renewal::Authority;
         }
-        let due = tls.due().max(ca.begins.saturating_add(SETTLE).unwrap_or(now));
+        let due = tls.due().max(ca.begins.saturating_add(PROPAGATION).unwrap_or(now));
         if due <= now { Renewal::Certificate } else { Renewal::At(due.min(ca.due())) }
     }
 
-    /// The authority, if its certificate can be read and its key is the certificate's.
+    /// The validity of the authority; `None` if its certificate does not parse or its key belongs to another certificate.
     fn authority(&self) -> Option<Validity> {
         let key = KeyPair::from_pem(&self.ca_key).ok()?;
         Validity::of(&self.ca_crt).filter(|ca| ca.public_key == key.public_key_raw())
     }
 
-    /// Whether it can be served with, and who trusts the authority takes it for each of the names.
+    /// Whether certificate and key fit together, and a client that trusts the authority accepts them for every name.
     fn is_trusted(&self, names: &[String], now: Timestamp) -> bool {
         let verified = || {
-            super::server_config(self.tls_crt.as_bytes(), self.tls_key.as_bytes()).ok()?;
+            server_config(self.tls_crt.as_bytes(), self.tls_key.as_bytes()).ok()?;
             let mut roots = RootCertStore::empty();
             for root in CertificateDer::pem_slice_iter(self.ca_crt.as_bytes()) {
                 roots.add(root.ok()?).ok()?;
@@ -135,32 +137,32 @@ impl Bundle {
         verified().is_some()
     }
 
-    /// The bundle after the renewal.
+    /// Renews the part of the bundle that is due.
     pub fn renewed(&self, renewal: Renewal, names: &[String], now: Timestamp) -> Result<Self, BundleError> {
         match renewal {
             Renewal::At(_) => Ok(self.clone()),
             Renewal::Everything => Self::generate(names, now),
             Renewal::Certificate => {
-                let (tls_crt, tls_key) = issue(first(&self.ca_crt), &self.ca_key, names, now)?;
+                let (tls_crt, tls_key) = issue(first_certificate(&self.ca_crt), &self.ca_key, names, now)?;
                 Ok(Self { tls_crt, tls_key, ..self.clone() })
             }
             Renewal::Authority => {
                 let (new, ca_key) = authority(now)?;
-                Ok(Self { ca_crt: format!("{new}{}", first(&self.ca_crt)), ca_key, ..self.clone() })
+                Ok(Self { ca_crt: format!("{new}{}", first_certificate(&self.ca_crt)), ca_key, ..self.clone() })
             }
         }
     }
 }
 
-/// The first certificate of several.
-fn first(pem: &str) -> &str {
+/// The first of several certificates, with the line end after it.
+fn first_certificate(pem: &str) -> &str {
     const END: &str = "-----END CERTIFICATE-----";
     let end = pem.find(END).map_or(pem.len(), |at| at + END.len());
     let rest = &pem[end..];
     &pem[..end + rest.len().min(rest.find(|c: char| !c.is_whitespace()).unwrap_or(rest.len()))]
 }
 
-/// What is read from a certificate.
+/// The lifetime and public key of a certificate.
 struct Validity {
     begins: Timestamp,
     ends: Timestamp,
@@ -168,7 +170,7 @@ struct Validity {
 }
 
 impl Validity {
-    /// Of the first certificate of a PEM.
+    /// Parses the first certificate of a PEM.
     fn of(pem: &str) -> Option<Self> {
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
         let (_, certificate) = X509Certificate::from_der(&der).ok()?;
@@ -180,7 +182,7 @@ impl Validity {
         })
     }
 
-    /// Two thirds of its life.
+    /// When to renew it: after two thirds of its lifetime.
     fn due(&self) -> Timestamp {
         let life = self.ends.duration_since(self.begins);
         self.begins.saturating_add(life * 2 / 3).unwrap_or(self.ends)
@@ -188,8 +190,8 @@ impl Validity {
 }
 
 fn authority(now: Timestamp) -> Result<(String, String), BundleError> {
-    let mut params = lifetime(now, AUTHORITY)?;
-    // Two authorities of the same name would be mistaken for each other while both are trusted.
+    let mut params = lifetime(now, AUTHORITY_LIFETIME)?;
+    // The time makes the name unique: a client that trusts two authorities tells them apart by name.
     params.distinguished_name.push(DnType::CommonName, format!("berth webhook {}", now.as_second()));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -199,7 +201,7 @@ fn authority(now: Timestamp) -> Result<(String, String), BundleError> {
 
 fn issue(ca_crt: &str, ca_key: &str, names: &[String], now: Timestamp) -> Result<(String, String), BundleError> {
     let issuer = Issuer::from_ca_cert_pem(ca_crt, KeyPair::from_pem(ca_key)?)?;
-    let mut params = lifetime(now, CERTIFICATE)?;
+    let mut params = lifetime(now, CERTIFICATE_LIFETIME)?;
     params.subject_alt_names = CertificateParams::new(names.to_vec())?.subject_alt_names;
     params.distinguished_name.push(DnType::CommonName, "berth webhook");
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -209,13 +211,13 @@ fn issue(ca_crt: &str, ca_key: &str, names: &[String], now: Timestamp) -> Result
     Ok((params.signed_by(&key, &issuer)?.pem(), key.serialize_pem()))
 }
 
-/// Parameters with nothing but a lifetime.
+/// Parameters of a certificate that set nothing but its lifetime.
 fn lifetime(now: Timestamp, life: SignedDuration) -> Result<CertificateParams, BundleError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let since = |at: Timestamp| Duration::from_secs(at.as_second().unsigned_abs());
-    params.not_before = epoch + since(now.checked_sub(SKEW)?);
+    params.not_before = epoch + since(now.checked_sub(CLOCK_SKEW)?);
     params.not_after = epoch + since(now.checked_add(life)?);
     Ok(params)
 }
@@ -237,10 +239,10 @@ mod tests {
     }
 
     #[test]
-    fn a_new_bundle_is_trusted_and_rests_until_two_thirds_of_its_life() {
+    fn a_new_bundle_is_trusted_and_needs_no_renewal_for_two_thirds_of_its_lifetime() {
         let bundle = Bundle::generate(&names(), start()).unwrap();
         assert!(bundle.is_trusted(&names(), start()));
-        assert!(!bundle.is_trusted(&names(), days(91)), "it ends");
+        assert!(!bundle.is_trusted(&names(), days(91)), "it has expired");
         let Renewal::At(due) = bundle.renewal(&names(), start()) else { panic!("nothing is due") };
         assert!(days(59) < due && due <= days(60), "{due}");
         assert_eq!(bundle.renewal(&names(), days(60)), Renewal::Certificate);
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewed_certificate_is_trusted_by_who_trusts_the_authority() {
+    fn a_renewed_certificate_keeps_its_authority() {
         let old = Bundle::generate(&names(), start()).unwrap();
         let new = old.renewed(Renewal::Certificate, &names(), days(60)).unwrap();
         assert_eq!(new.ca_crt, old.ca_crt);
@@ -257,10 +259,10 @@ mod tests {
     }
 
     #[test]
-    fn through_the_life_of_several_authorities_the_certificate_is_always_trusted() {
+    fn the_certificate_stays_trusted_while_authorities_are_renewed() {
         let mut bundle = Bundle::generate(&names(), start()).unwrap();
         let mut authorities = 1;
-        // What apiservers trust lags behind; here it is what was in the Secret half an hour ago.
+        // Apiservers load a new bundle with a delay, so they still trust the one before it.
         let mut trusted = bundle.ca_crt.clone();
         let mut now = start();
         while now < days(365 * 25) {
@@ -278,19 +280,20 @@ mod tests {
                 }
             }
             assert!(bundle.is_trusted(&names(), now), "{now}");
-            assert!(bundle.ca_crt.matches("BEGIN").count() <= 2, "the bundle does not grow");
+            assert!(bundle.ca_crt.matches("BEGIN").count() <= 2, "at most two authorities are trusted");
         }
         assert!(authorities >= 3, "{authorities}");
     }
 
     #[test]
-    fn what_cannot_be_used_is_made_anew() {
+    fn unusable_parts_are_renewed() {
         let bundle = Bundle::generate(&names(), start()).unwrap();
         let other = Bundle::generate(&names(), start()).unwrap();
         let wrong_key = Bundle { tls_key: other.tls_key.clone(), ..bundle.clone() };
-        let foreign = Bundle { tls_key: other.tls_key.clone(), tls_crt: other.tls_crt.clone(), ..bundle.clone() };
-        let rubbish = Bundle { tls_crt: "x".into(), ..bundle.clone() };
-        for broken in [wrong_key, foreign, rubbish] {
+        let from_other_authority =
+            Bundle { tls_key: other.tls_key.clone(), tls_crt: other.tls_crt.clone(), ..bundle.clone() };
+        let not_pem = Bundle { tls_crt: "x".into(), ..bundle.clone() };
+        for broken in [wrong_key, from_other_authority, not_pem] {
             assert_eq!(broken.renewal(&names(), start()), Renewal::Certificate);
         }
         let no_authority = Bundle { ca_crt: "x".into(), ..bundle.clone() };
@@ -298,9 +301,9 @@ mod tests {
         for broken in [no_authority, wrong_authority] {
             assert_eq!(broken.renewal(&names(), start()), Renewal::Everything);
         }
-        assert_eq!(bundle.renewal(&names(), days(365 * 11)), Renewal::Everything, "the authority has ended");
-        let others = ["another.svc".to_owned()];
-        assert_eq!(bundle.renewal(&others, start()), Renewal::Certificate, "made out for another name");
+        assert_eq!(bundle.renewal(&names(), days(365 * 11)), Renewal::Everything, "the authority has expired");
+        let other_names = ["another.svc".to_owned()];
+        assert_eq!(bundle.renewal(&other_names, start()), Renewal::Certificate, "issued for another name");
         assert!(matches!(Bundle::from_data(&BTreeMap::new()), Err(BundleError::Missing("ca.crt"))));
     }
 }

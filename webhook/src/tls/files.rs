@@ -1,4 +1,4 @@
-//! The certificate in files, as cert-manager or a person puts them there.
+//! The certificate in files, such as those of a Secret that cert-manager fills.
 
 use anyhow::Context as _;
 use axum_server::tls_rustls::RustlsConfig;
@@ -6,77 +6,85 @@ use std::{path::PathBuf, time::Duration};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-/// A certificate and its key in two files. They are looked at again and again rather than watched: a mounted Secret is
-/// replaced by a symbolic link above the files, and network file systems report nothing at all.
+use super::config::{reloadable_config, server_config};
+
+/// A certificate and its key in two files. The files are polled, not watched: an update of a mounted Secret replaces a symbolic
+/// link above the files, and network file systems report no changes at all.
 #[derive(Clone, Debug)]
-pub struct Files {
+pub struct CertificateFiles {
     certificate: PathBuf,
     key: PathBuf,
 }
 
-/// What the files hold.
+/// The content of the two files, as PEM.
 #[derive(PartialEq, Eq)]
-struct Pair {
+struct FileContents {
     certificate: Vec<u8>,
     key: Vec<u8>,
 }
 
-impl Files {
-    /// These two files.
+impl CertificateFiles {
+    /// Names the files of the certificate and of its key.
     #[must_use]
     pub fn new(certificate: PathBuf, key: PathBuf) -> Self {
         Self { certificate, key }
     }
 
-    /// Reads the files and, from now until `shutdown`, serves with what they hold, looking every `period`. Fails when
-    /// they cannot be served with now; later bad files are logged once, and what was good before stays.
+    /// Loads the certificate, and reloads it until `shutdown` whenever the files have changed, which is checked every
+    /// `period`. If the files become unusable later, logs a warning once and keeps the last good certificate.
+    ///
+    /// # Errors
+    /// When the files are unusable at the start.
     pub async fn serve(self, period: Duration, shutdown: CancellationToken) -> anyhow::Result<RustlsConfig> {
-        let pair = self.read().await?;
-        let config = super::acceptor(&pair.certificate, &pair.key).with_context(|| self.describe())?;
-        tokio::spawn(self.follow(pair, period, config.clone(), shutdown));
+        let contents = self.read().await?;
+        let config = reloadable_config(&contents.certificate, &contents.key).with_context(|| self.describe())?;
+        tokio::spawn(self.poll(contents, period, config.clone(), shutdown));
         Ok(config)
     }
 
-    async fn follow(self, mut seen: Pair, period: Duration, config: RustlsConfig, shutdown: CancellationToken) {
+    async fn poll(self, mut loaded: FileContents, period: Duration, config: RustlsConfig, shutdown: CancellationToken) {
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut missing = false;
+        let mut is_unreadable = false;
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             match self.read().await {
-                Ok(pair) if pair == seen => missing = false,
-                Ok(pair) => {
-                    missing = false;
-                    self.load(&pair, &config);
-                    seen = pair;
+                Ok(contents) if contents == loaded => is_unreadable = false,
+                Ok(contents) => {
+                    is_unreadable = false;
+                    self.reload(&contents, &config);
+                    loaded = contents;
                 }
-                Err(error) if !missing => {
-                    missing = true;
-                    tracing::warn!("the certificate's files cannot be read, going on with the old one: {error:#}");
+                Err(error) if !is_unreadable => {
+                    is_unreadable = true;
+                    tracing::warn!("cannot read the certificate, keeping the last good one: {error:#}");
                 }
                 Err(_) => {}
             }
         }
     }
 
-    fn load(&self, pair: &Pair, config: &RustlsConfig) {
-        match super::server_config(&pair.certificate, &pair.key) {
+    fn reload(&self, contents: &FileContents, config: &RustlsConfig) {
+        match server_config(&contents.certificate, &contents.key) {
             Ok(new) => {
                 config.reload_from_config(new);
                 tracing::info!(certificate = %self.certificate.display(), "serving with a new certificate");
             }
-            // Between the writing of one file and of the other this is to be expected; the next look finds both.
-            Err(error) => tracing::warn!("{}: {error}; going on with the old one", self.describe()),
+            // Expected when only one of the files has been written yet; the next poll reads both.
+            Err(error) => tracing::warn!("{}: {error}; keeping the last good certificate", self.describe()),
         }
     }
 
-    async fn read(&self) -> anyhow::Result<Pair> {
+    async fn read(&self) -> anyhow::Result<FileContents> {
         let read = async |argument: &str, path: &PathBuf| {
             tokio::fs::read(path).await.with_context(|| format!("{argument}: cannot read {}", path.display()))
         };
-        Ok(Pair { certificate: read("--tls-cert", &self.certificate).await?, key: read("--tls-key", &self.key).await? })
+        Ok(FileContents {
+            certificate: read("--tls-cert", &self.certificate).await?,
+            key: read("--tls-key", &self.key).await?,
+        })
     }
 
     fn describe(&self) -> String {
-        format!("--tls-cert {} and --tls-key {} cannot be served with", self.certificate.display(), self.key.display())
+        format!("--tls-cert {} and --tls-key {} are unusable", self.certificate.display(), self.key.display())
     }
 }

@@ -1,4 +1,4 @@
-//! The authority's certificate in the MutatingWebhookConfiguration: only what the apiserver trusts does it ask.
+//! Registers the authority's certificate in the MutatingWebhookConfiguration, so that the apiserver trusts the webhook.
 
 use anyhow::Context as _;
 use json_patch::{AddOperation, Patch, PatchOperation, TestOperation, jsonptr::PointerBuf};
@@ -11,27 +11,27 @@ use kube::{
     api::{Patch as KubePatch, PatchParams},
 };
 
-/// Writes the authority's certificates (PEM) into every webhook of the configuration that has others. Says whether
-/// anything was written.
-pub(super) async fn ensure(client: &Client, name: &str, ca_pem: &str) -> anyhow::Result<bool> {
+/// Writes the authority's certificates (PEM) into every webhook of the configuration that has others.
+pub(super) async fn ensure(client: &Client, name: &str, ca_pem: &str) -> anyhow::Result<()> {
     let api = Api::<MutatingWebhookConfiguration>::all(client.clone());
     let configuration = api
         .get(name)
         .await
-        .with_context(|| format!("MutatingWebhookConfiguration {name}: cannot be read (is deploy/ applied?)"))?;
-    let Some(patch) = patch(configuration.webhooks.as_deref().unwrap_or_default(), ca_pem) else { return Ok(false) };
+        .with_context(|| format!("MutatingWebhookConfiguration {name}: cannot read it (is deploy/ applied?)"))?;
+    let Some(patch) = patch(configuration.webhooks.as_deref().unwrap_or_default(), ca_pem) else { return Ok(()) };
     api.patch(name, &PatchParams::default(), &KubePatch::<()>::Json(patch)).await.with_context(|| {
-        format!("MutatingWebhookConfiguration {name}: the authority's certificate cannot be written")
+        format!("MutatingWebhookConfiguration {name}: cannot write the authority's certificate into it")
     })?;
     tracing::info!(configuration = name, "the apiserver now trusts the authority's certificate");
-    Ok(true)
+    Ok(())
 }
 
-/// The patch, if anything differs. It tests the names, so that a reordered list is not mixed up.
+/// A patch for the webhooks with other certificates; `None` if there are none. It tests their names, so that it fails when
+/// the list has been reordered in the meantime.
 fn patch(webhooks: &[MutatingWebhook], ca_pem: &str) -> Option<Patch> {
-    let wanted = ByteString(ca_pem.as_bytes().to_vec());
+    let desired = ByteString(ca_pem.as_bytes().to_vec());
     let differing =
-        webhooks.iter().enumerate().filter(|(_, webhook)| webhook.client_config.ca_bundle.as_ref() != Some(&wanted));
+        webhooks.iter().enumerate().filter(|(_, webhook)| webhook.client_config.ca_bundle.as_ref() != Some(&desired));
     let operations: Vec<_> = differing
         .flat_map(|(index, webhook)| {
             let index = index.to_string();
@@ -39,7 +39,7 @@ fn patch(webhooks: &[MutatingWebhook], ca_pem: &str) -> Option<Patch> {
             let bundle = PointerBuf::from_tokens(["webhooks", &index, "clientConfig", "caBundle"]);
             [
                 PatchOperation::Test(TestOperation { path: name, value: webhook.name.clone().into() }),
-                PatchOperation::Add(AddOperation { path: bundle, value: serde_json::json!(wanted) }),
+                PatchOperation::Add(AddOperation { path: bundle, value: serde_json::json!(desired) }),
             ]
         })
         .collect();
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_differs_is_written() {
+    fn only_webhooks_with_another_authority_are_patched() {
         assert_eq!(patch(&[webhook("a", Some("PEM"))], "PEM"), None);
         let list = [webhook("a", Some("PEM")), webhook("b", None), webhook("c", Some("old"))];
         let mut object = serde_json::json!({"webhooks": list});
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_was_reordered_meanwhile_is_not_mixed_up() {
+    fn the_patch_fails_on_a_reordered_list() {
         let patch = patch(&[webhook("a", None)], "PEM").unwrap();
         let mut object = serde_json::json!({"webhooks": [webhook("b", None), webhook("a", None)]});
         assert!(json_patch::patch(&mut object, &patch).is_err());

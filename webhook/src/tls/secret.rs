@@ -1,4 +1,4 @@
-//! The certificate in a Secret that all copies of the webhook share. Whoever comes first makes it, the others take it.
+//! The certificate in a Secret that all replicas of the webhook share. The first replica creates it, the others use it.
 
 use anyhow::{Context as _, bail};
 use axum_server::tls_rustls::RustlsConfig;
@@ -16,42 +16,43 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher},
 };
 use serde::de::DeserializeOwned;
-use std::{fmt::Debug, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use super::{
     authority::{Bundle, Renewal},
+    config::{reloadable_config, server_config},
     registration,
 };
 
-/// Attempts at writing the Secret while other copies write it, too.
-const ATTEMPTS: usize = 5;
-/// Everything is looked at again after this, whatever the watches said.
-const LOOK_AGAIN: Duration = Duration::from_hours(1);
+/// Attempts at writing the Secret while other replicas write it, too: more than there are replicas.
+const WRITE_ATTEMPTS: usize = 5;
+/// Longest time between two checks of Secret and configuration, in case a watch has missed an event.
+const RESYNC: Duration = Duration::from_hours(1);
 
-/// A Secret with an authority of the webhook's own.
+/// A Secret with the webhook's own authority and certificate.
 #[derive(Clone)]
 pub struct SecretSource {
-    /// The API.
+    /// Client of the apiserver.
     pub client: Client,
-    /// Namespace of Secret and Service.
+    /// Namespace of the Secret and of the Service.
     pub namespace: String,
-    /// The Secret.
+    /// Name of the Secret.
     pub secret: String,
-    /// The Service that the certificate is made out for.
+    /// Name of the Service that the certificate is issued for.
     pub service: String,
-    /// The MutatingWebhookConfiguration that gets the authority's certificate.
+    /// Name of the MutatingWebhookConfiguration that gets the authority's certificate.
     pub configuration: String,
 }
 
-/// What is served, and with what.
-struct Served {
+/// The certificate that the webhook serves with now.
+struct ServedCertificate {
     tls_crt: String,
     config: RustlsConfig,
 }
 
 impl SecretSource {
-    /// Waits until there is a certificate that the apiserver trusts; from then until the process ends keeps Secret,
-    /// MutatingWebhookConfiguration and what is served in step.
+    /// Waits until there is a certificate that the apiserver trusts. From then until the process ends, keeps the Secret, the
+    /// MutatingWebhookConfiguration and the served certificate consistent.
     pub async fn serve(self, process: &Process) -> anyhow::Result<RustlsConfig> {
         let mut served = None;
         let mut failures = 0;
@@ -61,25 +62,25 @@ impl SecretSource {
                 Err(error) => {
                     failures += 1;
                     let delay = Backoff::RECONCILE.delay(failures);
-                    tracing::warn!("no certificate yet, trying again in {delay:?}: {error:#}");
+                    tracing::warn!("no certificate yet, retrying in {delay:?}: {error:#}");
                     tokio::time::sleep(delay).await;
                 }
             }
         };
-        let served = served.context("there is no certificate, although the Secret was read")?;
+        let served = served.context("there is no certificate, although the Secret has been read")?;
         let config = served.config.clone();
         let shutdown = process.shutdown.clone();
-        tokio::spawn(async move { shutdown.run_until_cancelled(self.follow(served, due)).await });
+        tokio::spawn(async move { shutdown.run_until_cancelled(self.maintain(served, due)).await });
         Ok(config)
     }
 
-    async fn follow(self, served: Served, mut due: Timestamp) {
+    async fn maintain(self, served: ServedCertificate, mut due: Timestamp) {
         let mut served = Some(served);
         let mut changes = Box::pin(self.changes());
         let mut failures = 0;
         loop {
             let wait = match failures {
-                0 => until(due),
+                0 => time_until(due),
                 _ => Backoff::RECONCILE.delay(failures),
             };
             tokio::select! {
@@ -90,81 +91,101 @@ impl SecretSource {
                 Ok(next) => (due, failures) = (next, 0),
                 Err(error) => {
                     failures += 1;
-                    tracing::warn!("the certificate is not looked after, trying again: {error:#}");
+                    tracing::warn!("cannot check or renew the certificate, retrying: {error:#}");
                 }
             }
         }
     }
 
-    /// Something happened to the Secret or to the configuration.
+    /// An item for every change of the Secret or of the configuration.
     fn changes(&self) -> impl Stream<Item = ()> + Send + use<> {
         let secrets = Api::<Secret>::namespaced(self.client.clone(), &self.namespace);
         let configurations = Api::<MutatingWebhookConfiguration>::all(self.client.clone());
         stream::select(changes_of(secrets, &self.secret), changes_of(configurations, &self.configuration))
     }
 
-    /// Brings everything in step and says when the next renewal is due. Trust comes first: only then is a new
-    /// certificate served.
-    async fn sync(&self, served: &mut Option<Served>, now: Timestamp) -> anyhow::Result<Timestamp> {
+    /// Makes Secret, configuration and served certificate consistent, and returns when the next renewal is due. The apiserver
+    /// gets a new authority before the webhook serves with its certificate.
+    async fn sync(&self, served: &mut Option<ServedCertificate>, now: Timestamp) -> anyhow::Result<Timestamp> {
         let (bundle, due) = self.bundle(now).await?;
         registration::ensure(&self.client, &self.configuration, &bundle.ca_crt).await?;
         let (certificate, key) = (bundle.tls_crt.as_bytes(), bundle.tls_key.as_bytes());
         match served {
             Some(served) if served.tls_crt == bundle.tls_crt => {}
             Some(served) => {
-                served.config.reload_from_config(super::server_config(certificate, key)?);
+                served.config.reload_from_config(server_config(certificate, key)?);
                 served.tls_crt = bundle.tls_crt;
                 tracing::info!(secret = self.secret, "serving with a new certificate");
             }
-            None => *served = Some(Served { config: super::acceptor(certificate, key)?, tls_crt: bundle.tls_crt }),
+            None => {
+                let config = reloadable_config(certificate, key)?;
+                *served = Some(ServedCertificate { config, tls_crt: bundle.tls_crt });
+            }
         }
         Ok(due)
     }
 
-    /// The Secret's bundle, made or renewed where that is due.
+    /// The bundle of the Secret, and when its next renewal is due. Creates or renews it first where that is due now.
     async fn bundle(&self, now: Timestamp) -> anyhow::Result<(Bundle, Timestamp)> {
         let api = Api::<Secret>::namespaced(self.client.clone(), &self.namespace);
-        let names = self.names();
-        for _ in 0..ATTEMPTS {
-            let stored = api.get_opt(&self.secret).await.with_context(|| self.describe("cannot be read"))?;
-            let Some(stored) = stored else {
-                let bundle = Bundle::generate(&names, now)?;
-                if self.written(api.create(&PostParams::default(), &self.object(&bundle, None)).await)? {
-                    tracing::info!(secret = self.secret, "made an authority and a certificate");
-                }
-                continue;
-            };
-            let data =
-                stored.data.unwrap_or_default().into_iter().map(|(key, ByteString(value))| (key, value)).collect();
-            let (bundle, renewal) = match Bundle::from_data(&data) {
-                Ok(bundle) => {
-                    let renewal = bundle.renewal(&names, now);
-                    (bundle, renewal)
-                }
-                Err(error) => {
-                    tracing::warn!("{}: {error}", self.describe("is made anew"));
-                    (Bundle::generate(&names, now)?, Renewal::Everything)
-                }
-            };
-            if let Renewal::At(due) = renewal {
-                return Ok((bundle, due));
-            }
-            let bundle = bundle.renewed(renewal, &names, now)?;
-            let object = self.object(&bundle, stored.metadata.resource_version);
-            if self.written(api.replace(&self.secret, &PostParams::default(), &object).await)? {
-                tracing::info!(secret = self.secret, ?renewal, "renewed");
+        for _ in 0..WRITE_ATTEMPTS {
+            match api.get_opt(&self.secret).await.with_context(|| self.describe("cannot read it"))? {
+                None => self.create(&api, now).await?,
+                Some(stored) => match self.bundle_of(stored.data.unwrap_or_default(), now)? {
+                    (bundle, Renewal::At(due)) => return Ok((bundle, due)),
+                    (bundle, renewal) => {
+                        let bundle = bundle.renewed(renewal, &self.names(), now)?;
+                        self.replace(&api, &bundle, stored.metadata.resource_version, renewal).await?;
+                    }
+                },
             }
         }
-        bail!("{}", self.describe(&format!("changed {ATTEMPTS} times while it was looked at")))
+        bail!("{}", self.describe(&format!("changed {WRITE_ATTEMPTS} times while the webhook tried to write it")))
     }
 
-    /// Whether this copy wrote it; another one may have been faster.
-    fn written(&self, result: kube::Result<Secret>) -> anyhow::Result<bool> {
+    fn bundle_of(&self, data: BTreeMap<String, ByteString>, now: Timestamp) -> anyhow::Result<(Bundle, Renewal)> {
+        let names = self.names();
+        match Bundle::from_data(&data.into_iter().map(|(key, ByteString(value))| (key, value)).collect()) {
+            Ok(bundle) => {
+                let renewal = bundle.renewal(&names, now);
+                Ok((bundle, renewal))
+            }
+            Err(error) => {
+                tracing::warn!("{}: {error}", self.describe("replacing its content"));
+                Ok((Bundle::generate(&names, now)?, Renewal::Everything))
+            }
+        }
+    }
+
+    async fn create(&self, api: &Api<Secret>, now: Timestamp) -> anyhow::Result<()> {
+        let bundle = Bundle::generate(&self.names(), now)?;
+        if self.is_written(api.create(&PostParams::default(), &self.object(&bundle, None)).await)? {
+            tracing::info!(secret = self.secret, "created an authority and a certificate");
+        }
+        Ok(())
+    }
+
+    async fn replace(
+        &self,
+        api: &Api<Secret>,
+        bundle: &Bundle,
+        resource_version: Option<String>,
+        renewal: Renewal,
+    ) -> anyhow::Result<()> {
+        let object = self.object(bundle, resource_version);
+        if self.is_written(api.replace(&self.secret, &PostParams::default(), &object).await)? {
+            tracing::info!(secret = self.secret, ?renewal, "renewed");
+        }
+        Ok(())
+    }
+
+    /// Whether this replica wrote the Secret; another one may have been faster.
+    fn is_written(&self, result: kube::Result<Secret>) -> anyhow::Result<bool> {
         match result {
             Ok(_) => Ok(true),
-            // AlreadyExists, or another resourceVersion, or deleted meanwhile.
+            // It exists already, has another resourceVersion, or was deleted in the meantime.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
-            Err(error) => Err(error).with_context(|| self.describe("cannot be written")),
+            Err(error) => Err(error).with_context(|| self.describe("cannot write it")),
         }
     }
 
@@ -187,7 +208,7 @@ impl SecretSource {
         }
     }
 
-    /// The names by which the Service is reached.
+    /// The DNS names of the Service.
     fn names(&self) -> Vec<String> {
         let (service, namespace) = (&self.service, &self.namespace);
         vec![
@@ -202,11 +223,11 @@ impl SecretSource {
     }
 }
 
-fn until(due: Timestamp) -> Duration {
-    Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default().min(LOOK_AGAIN)
+fn time_until(due: Timestamp) -> Duration {
+    Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default().min(RESYNC)
 }
 
-/// A watch of one object, which begins again by itself, ever more slowly while it fails.
+/// Watches one object: an item for every change. A watch that fails starts again, with backoff.
 fn changes_of<K>(api: Api<K>, name: &str) -> impl Stream<Item = ()> + Send + use<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -216,7 +237,7 @@ where
         Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_) | watcher::Event::InitDone) => Some(()),
         Ok(_) => None,
         Err(error) => {
-            tracing::debug!("watch of the certificate: {error}");
+            tracing::debug!("watch failed: {error}");
             None
         }
     })

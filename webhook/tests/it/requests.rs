@@ -1,4 +1,4 @@
-//! Requests as the apiserver sends them, and its view of the answers.
+//! Requests as the apiserver sends them, and responses as it reads them.
 
 use axum::{
     Router,
@@ -13,29 +13,30 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use tower::ServiceExt as _;
 use webhook::{
-    metrics::Metrics,
-    router::{Limits, Webhook, router},
+    body::RequestLimits,
+    metrics::WebhookMetrics,
+    router::{Webhook, router},
 };
 
-/// A webhook in this process, and what it counts.
-pub(crate) struct Local {
+/// A webhook in this process, with its metrics.
+pub(crate) struct LocalWebhook {
     pub(crate) router: Router,
     registry: Registry,
 }
 
-impl Local {
+impl LocalWebhook {
     pub(crate) fn new() -> Self {
-        Self::with(Limits::default(), crate::life::start)
+        Self::with(RequestLimits::default(), berth_testing::start)
     }
 
-    pub(crate) fn with(limits: Limits, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+    pub(crate) fn with(limits: RequestLimits, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry);
+        let metrics = WebhookMetrics::register(&mut registry);
         let webhook = Webhook { ids: Identities::default(), clock: Box::new(clock), limits, metrics };
         Self { router: router(Arc::new(webhook)), registry }
     }
 
-    /// The answer to a body, which must be an AdmissionReview whatever the body was.
+    /// The response to a body; it must be an AdmissionReview, even if the body is not.
     pub(crate) async fn post(&self, body: impl Into<Body>) -> Reply {
         let request = Request::post("/mutate").body(body.into()).unwrap();
         let response = self.router.clone().oneshot(request).await.unwrap();
@@ -48,7 +49,7 @@ impl Local {
         self.post(text(review)).await
     }
 
-    /// The value of a metric, by its whole line up to the value.
+    /// The value of a metric. `line` is the metric's line without its value.
     pub(crate) fn metric(&self, line: &str) -> Option<f64> {
         let mut text = String::new();
         encode(&mut text, &self.registry).unwrap();
@@ -57,13 +58,13 @@ impl Local {
     }
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Reply(pub(crate) Value);
 
 impl Reply {
     pub(crate) fn read(body: &[u8]) -> Self {
-        let review: Value = serde_json::from_slice(body).expect("the answer is JSON");
+        let review: Value = serde_json::from_slice(body).expect("the response is JSON");
         assert_eq!(review["apiVersion"], "admission.k8s.io/v1", "{review}");
         assert_eq!(review["kind"], "AdmissionReview", "{review}");
         let response = &review["response"];
@@ -91,14 +92,14 @@ impl Reply {
         (status["code"].as_u64().unwrap(), cause, status["message"].as_str().unwrap())
     }
 
-    /// The patch; none when nothing changes.
+    /// The patch; `None` when nothing changes.
     pub(crate) fn patch(&self) -> Option<Value> {
         assert!(self.is_allowed(), "{self:?}");
         let patch = BASE64_STANDARD.decode(self.0.get("patch")?.as_str().unwrap()).unwrap();
         Some(serde_json::from_slice(&patch).unwrap())
     }
 
-    /// The object after the patch, as the apiserver applies it.
+    /// The object after the apiserver has applied the patch.
     pub(crate) fn apply(&self, object: &Value) -> Value {
         let mut object = object.clone();
         if let Some(patch) = self.patch() {
@@ -132,7 +133,8 @@ pub(crate) fn review(resource: &str, operation: &str, username: &str, old: &Valu
     json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request})
 }
 
-/// The review in the order in which the apiserver writes it: the head of the request first, then the objects.
+/// The review as text, with its members in the order in which the apiserver writes them: first the head of the request,
+/// then the objects.
 pub(crate) fn text(review: &Value) -> String {
     const ORDER: [&str; 15] = [
         "uid",
@@ -158,7 +160,7 @@ pub(crate) fn text(review: &Value) -> String {
     format!(r#"{{"kind":{kind},"apiVersion":{version},"request":{{{}}}}}"#, members.join(","))
 }
 
-/// A Server as the apiserver has it, with `managedFields`.
+/// A Server as the apiserver stores it, with `managedFields`.
 pub(crate) fn stored(mut server: Value) -> Value {
     server["apiVersion"] = "berth.dev/v1alpha1".into();
     server["kind"] = "Server".into();

@@ -1,19 +1,17 @@
-//! Every case of good and bad input.
+//! Good and bad requests, one by one.
 
-use crate::{
-    life::{Fixture, holder},
-    requests::{Local, review, stored},
-};
+use crate::requests::{LocalWebhook, review, stored};
 use axum::body::{Body, Bytes};
 use berth_core::{
     api::{Executor, TaskKind},
     identity::Identities,
     protocol::StatusWrite,
 };
+use berth_testing::{Fixture, holder};
 use futures::stream;
 use serde_json::{Value, json};
 use std::time::Duration;
-use webhook::router::Limits;
+use webhook::body::RequestLimits;
 
 const UID: &str = "705ab4f5-6393-11e8-b7cc-42010a800002";
 
@@ -21,7 +19,7 @@ fn username(executor: Executor) -> String {
     Identities::default().username(executor)
 }
 
-/// The review of a status write, as the apiserver makes it of the controller's patch.
+/// The review of a status write: the apiserver applies the controller's patch before it asks the webhook.
 fn status_write(fixture: &Fixture, user: &str, build: impl FnOnce(StatusWrite) -> StatusWrite) -> Value {
     let old = stored(fixture.json());
     let mut new = old.clone();
@@ -36,8 +34,8 @@ fn server() -> Value {
 }
 
 #[tokio::test]
-async fn a_new_server_gets_its_finalizer_and_nothing_else() {
-    let webhook = Local::new();
+async fn a_new_server_gets_the_finalizer_and_nothing_else() {
+    let webhook = LocalWebhook::new();
     let reply = webhook.review(&review("servers", "CREATE", "ann", &Value::Null, &server())).await;
     assert_eq!(reply.uid(), UID);
     let expected = json!([{"op": "add", "path": "/metadata/finalizers", "value": ["berth.dev/retire"]}]);
@@ -51,12 +49,12 @@ async fn a_new_server_gets_its_finalizer_and_nothing_else() {
 
     server["metadata"]["finalizers"] = json!(["berth.dev/retire"]);
     let reply = webhook.review(&review("servers", "CREATE", "ann", &Value::Null, &server)).await;
-    assert_eq!(reply.patch(), None, "nothing changes, so there is no patch");
+    assert_eq!(reply.patch(), None, "there is no patch because nothing changes");
 }
 
 #[tokio::test]
-async fn nobody_keeps_book_of_a_server_that_only_controllers_write() {
-    let webhook = Local::new();
+async fn managed_fields_are_removed_while_only_controllers_write() {
+    let webhook = LocalWebhook::new();
     let controller = username(Executor::ReplicasetController);
     let entry = |manager: &str, operation: &str| json!({"manager": manager, "operation": operation, "fieldsV1": {"f:spec": {}}});
     let after = async |entries: Value, user: &str| {
@@ -72,15 +70,15 @@ async fn nobody_keeps_book_of_a_server_that_only_controllers_write() {
     let others = [entry("kubectl-edit", "Update"), entry("replicaset-controller", "Apply")];
     for other in others {
         let entries = json!([ours[0], other]);
-        assert_eq!(after(entries.clone(), &controller).await, Some(entries), "somebody else has written to it");
+        assert_eq!(after(entries.clone(), &controller).await, Some(entries), "another manager has written to it");
     }
-    assert_eq!(after(json!(ours), "ann").await, Some(json!(ours)), "a person writes to it");
+    assert_eq!(after(json!(ours), "ann").await, Some(json!(ours)), "this write is not from a controller");
     assert_eq!(after(json!([]), &controller).await, Some(json!([])), "there is nothing to remove");
 }
 
 #[tokio::test]
-async fn who_forces_and_retries_is_stamped_whatever_was_written() {
-    let webhook = Local::new();
+async fn author_and_time_of_requests_are_stamped_over_what_was_sent() {
+    let webhook = LocalWebhook::new();
     let old = stored(Fixture::ready().json());
     let mut new = old.clone();
     new["spec"]["force"] = json!({"state": "Offline", "reason": "test", "by": "somebody else", "future": 1});
@@ -97,13 +95,12 @@ async fn who_forces_and_retries_is_stamped_whatever_was_written() {
 }
 
 #[tokio::test]
-async fn an_approval_gets_its_approver_whatever_was_written() {
-    let webhook = Local::new();
-    let approval = json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "Approval", "metadata": {"name": "a", "namespace": "default"},
-        "spec": {"target": {"kind": "Server", "name": "web-0"}, "taskID": 3, "decision": "Approve",
-            "approver": {"username": "mallory", "at": "2020-01-01T00:00:00Z"}},
-    });
+async fn the_approver_is_stamped_over_what_was_sent() {
+    let webhook = LocalWebhook::new();
+    let approval = berth_testing::approval(json!({
+        "spec": {"taskID": 3, "approver": {"username": "mallory", "at": "2020-01-01T00:00:00Z"}},
+    }));
+    let approval = serde_json::to_value(approval).unwrap();
     let reply = webhook.review(&review("approvals", "CREATE", "ann", &Value::Null, &approval)).await;
     let after = reply.apply(&approval);
     assert_eq!(after["spec"]["approver"], json!({"username": "ann", "at": "2027-01-15T08:00:00Z"}));
@@ -113,8 +110,8 @@ async fn an_approval_gets_its_approver_whatever_was_written() {
 }
 
 #[tokio::test]
-async fn a_first_status_write_brings_the_first_decision() {
-    let webhook = Local::new();
+async fn the_first_status_write_gets_the_first_decision() {
+    let webhook = LocalWebhook::new();
     let fixture = Fixture::new();
     let request = status_write(&fixture, &username(Executor::ReplicasetController), StatusWrite::acknowledge);
     let reply = webhook.review(&request).await;
@@ -125,8 +122,8 @@ async fn a_first_status_write_brings_the_first_decision() {
     assert_eq!(webhook.metric(r#"webhook_request_duration_seconds_count{resource="servers/status"}"#), Some(1.0));
 }
 
-/// A stored Server whose declaration or whose status nobody can read.
-fn unreadable(path: &str) -> Value {
+/// A stored Server that does not decode, because of a wrong value at `path`.
+fn undecodable(path: &str) -> Value {
     let mut server = stored(Fixture::ready().json());
     *server.pointer_mut(path).unwrap() = json!(7);
     server
@@ -139,29 +136,29 @@ fn without_finalizer(server: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_stored_server_that_cannot_be_read_is_repaired_by_people_alone() {
-    let webhook = Local::new();
-    let old = unreadable("/spec/machine");
+async fn only_people_repair_a_stored_server_that_does_not_decode() {
+    let webhook = LocalWebhook::new();
+    let old = undecodable("/spec/machine");
     let mut new = stored(Fixture::ready().json());
     new["spec"]["retry"] = json!({"id": "1", "by": "mallory"});
     let reply = webhook.review(&review("servers", "UPDATE", "ann", &old, &new)).await;
     assert!(reply.is_allowed(), "{reply:?}");
-    assert_eq!(reply.apply(&new)["spec"]["retry"]["by"], "ann", "nothing is taken for granted of what was stored");
+    assert_eq!(reply.apply(&new)["spec"]["retry"]["by"], "ann", "the stored retry counts as absent");
     let controller = username(Executor::ReplicasetController);
     let reply = webhook.review(&review("servers", "UPDATE", &controller, &old, &new)).await;
     let (code, cause, message) = reply.denial();
     assert_eq!((code, cause), (422, "Undecodable"));
     assert!(message.starts_with("spec.machine: ") && message.contains("stored"), "{message}");
-    // Its status still says what is left.
+    // Its status decodes, and says that cleanup is incomplete.
     let reply = webhook.review(&review("servers", "UPDATE", "ann", &old, &without_finalizer(&new))).await;
     assert_eq!(reply.denial().1, "CleanupIncomplete");
 }
 
 #[tokio::test]
-async fn a_server_that_stays_unreadable_keeps_its_finalizer_until_a_person_gives_it_up() {
-    let webhook = Local::new();
+async fn an_undecodable_server_keeps_its_finalizer_until_it_is_abandoned() {
+    let webhook = LocalWebhook::new();
     for path in ["/spec/machine", "/status/machine"] {
-        let old = unreadable(path);
+        let old = undecodable(path);
         let mut labelled = old.clone();
         labelled["metadata"]["labels"] = json!({"seen": "yes"});
         let reply = webhook.review(&review("servers", "UPDATE", "ann", &old, &labelled)).await;
@@ -170,33 +167,33 @@ async fn a_server_that_stays_unreadable_keeps_its_finalizer_until_a_person_gives
         let mut gone = without_finalizer(&old);
         let reply = webhook.review(&review("servers", "UPDATE", "ann", &old, &gone)).await;
         assert!(reply.denial().2.contains("berth.dev/abandon"), "{path}: {reply:?}");
-        gone["metadata"]["annotations"] = json!({"berth.dev/abandon": "cleared away by hand"});
+        gone["metadata"]["annotations"] = json!({"berth.dev/abandon": "cleaned up by hand"});
         let reply = webhook.review(&review("servers", "UPDATE", "ann", &old, &gone)).await;
         assert!(reply.is_allowed(), "{path}: {reply:?}");
     }
 }
 
 #[tokio::test]
-async fn a_repair_does_not_drop_the_finalizer_while_the_stored_status_cannot_be_read() {
-    let (old, new) = (unreadable("/status/machine"), stored(Fixture::ready().json()));
-    let reply = Local::new().review(&review("servers", "UPDATE", "ann", &old, &without_finalizer(&new))).await;
+async fn a_repair_keeps_the_finalizer_while_the_stored_status_does_not_decode() {
+    let (old, new) = (undecodable("/status/machine"), stored(Fixture::ready().json()));
+    let reply = LocalWebhook::new().review(&review("servers", "UPDATE", "ann", &old, &without_finalizer(&new))).await;
     assert!(reply.denial().2.contains("what is left of it is not known"), "{reply:?}");
-    let reply = Local::new().review(&review("servers", "UPDATE", "ann", &old, &new)).await;
+    let reply = LocalWebhook::new().review(&review("servers", "UPDATE", "ann", &old, &new)).await;
     assert!(reply.is_allowed(), "{reply:?}");
 }
 
 #[tokio::test]
-async fn a_dry_run_is_answered_like_any_other_write() {
+async fn a_dry_run_gets_the_same_response() {
     let fixture = Fixture::new();
     let mut request = status_write(&fixture, &username(Executor::ReplicasetController), StatusWrite::acknowledge);
-    let real = Local::new().review(&request).await;
+    let real = LocalWebhook::new().review(&request).await;
     request["request"]["dryRun"] = true.into();
-    assert_eq!(Local::new().review(&request).await.0, real.0);
+    assert_eq!(LocalWebhook::new().review(&request).await.0, real.0);
 }
 
 #[tokio::test]
-async fn what_a_writer_may_not_do_is_refused_with_field_and_reason() {
-    let webhook = Local::new();
+async fn forbidden_writes_are_denied_with_field_and_reason() {
+    let webhook = LocalWebhook::new();
     let mut fixture = Fixture::new().decided();
     let (replicaset, lb) = (username(Executor::ReplicasetController), username(Executor::LbController));
     let id = fixture.task(TaskKind::CreateMachine).id;
@@ -208,9 +205,9 @@ async fn what_a_writer_may_not_do_is_refused_with_field_and_reason() {
     let report = |fixture: &Fixture, instance: &str| {
         let task = fixture.task(TaskKind::CreateMachine);
         let holder = holder(Executor::ReplicasetController, instance);
-        crate::life::report(task, &holder, berth_core::api::Outcome::Succeeded)
+        berth_testing::report(task, &holder, berth_core::api::Outcome::Succeeded)
     };
-    let touched = |path: &str, value: Value| {
+    let overwrite = |path: &str, value: Value| {
         let old = stored(fixture.json());
         let mut new = old.clone();
         *new.pointer_mut("/status").unwrap().pointer_mut(path).unwrap() = value;
@@ -223,9 +220,9 @@ async fn what_a_writer_may_not_do_is_refused_with_field_and_reason() {
             "WrongExecutor",
             "status.claim",
         ),
-        (touched("/state", "Ready".into()), "Field", "status.state"),
-        (touched("/tasks/0/phase", "Succeeded".into()), "Field", "status.tasks"),
-        (status_write(&fixture, &lb, |w| w.machine(Some(crate::life::machine("m", "b")))), "Field", "status.machine"),
+        (overwrite("/state", "Ready".into()), "Field", "status.state"),
+        (overwrite("/tasks/0/phase", "Succeeded".into()), "Field", "status.tasks"),
+        (status_write(&fixture, &lb, |w| w.machine(Some(berth_testing::machine("m", "b")))), "Field", "status.machine"),
     ];
     cases.push((
         status_write(&fixture, &replicaset, |w| w.report(report(&fixture, "a"))),
@@ -252,24 +249,24 @@ async fn what_a_writer_may_not_do_is_refused_with_field_and_reason() {
         assert_eq!(reply.0["status"]["reason"], "Forbidden");
         assert!(reply.0["status"]["details"]["causes"][0]["field"].as_str().unwrap().starts_with(field));
     }
-    assert_eq!(webhook.metric(r#"webhook_refusals_total{reason="Locked"}"#), Some(1.0));
-    assert_eq!(webhook.metric(r#"webhook_refusals_total{reason="Field"}"#), Some(3.0));
+    assert_eq!(webhook.metric(r#"webhook_denied_requests_total{reason="Locked"}"#), Some(1.0));
+    assert_eq!(webhook.metric(r#"webhook_denied_requests_total{reason="Field"}"#), Some(3.0));
 }
 
 #[tokio::test]
-async fn a_finalizer_stays_while_a_machine_is_left() {
+async fn the_finalizer_stays_while_there_is_a_machine() {
     let old = stored(Fixture::ready().json());
     let mut new = old.clone();
     new["metadata"]["finalizers"] = json!([]);
-    let reply = Local::new().review(&review("servers", "UPDATE", "ann", &old, &new)).await;
+    let reply = LocalWebhook::new().review(&review("servers", "UPDATE", "ann", &old, &new)).await;
     let (code, cause, message) = reply.denial();
     assert_eq!((code, cause), (403, "CleanupIncomplete"));
     assert!(message.starts_with("metadata.finalizers: "), "{message}");
 }
 
 #[tokio::test]
-async fn an_object_that_cannot_be_decoded_is_refused_with_the_path_of_the_field() {
-    let webhook = Local::new();
+async fn an_object_that_does_not_decode_is_denied_with_the_path_of_the_field() {
+    let webhook = LocalWebhook::new();
     let change = |path: &str, value: Value| {
         let mut server = server();
         *server.pointer_mut(path).unwrap() = value;
@@ -277,7 +274,7 @@ async fn an_object_that_cannot_be_decoded_is_refused_with_the_path_of_the_field(
     };
     let mut artifact = server();
     artifact["spec"]["app"]["artifact"].as_object_mut().unwrap().remove("sha256");
-    for (object, field, said) in [
+    for (object, field, expected) in [
         (artifact, "spec.app.artifact", "sha256"),
         (change("/spec/packages/0/archive", json!({"file": "x"})), "spec.packages[0].archive", "url"),
         (change("/spec/taskAttempts", "many".into()), "spec.taskAttempts", "invalid type"),
@@ -290,14 +287,14 @@ async fn an_object_that_cannot_be_decoded_is_refused_with_the_path_of_the_field(
         let (code, cause, message) = reply.denial();
         assert_eq!((code, cause, reply.uid()), (422, "Undecodable", UID), "{message}");
         assert_eq!(reply.0["status"]["details"]["causes"][0]["field"], field, "{message}");
-        assert!(message.starts_with(&format!("{field}: ")) && message.contains(said), "{message}");
+        assert!(message.starts_with(&format!("{field}: ")) && message.contains(expected), "{message}");
         assert!(!message.contains(" at line "), "{message}");
     }
 }
 
 #[tokio::test]
-async fn whatever_is_sent_is_answered_with_a_denied_review() {
-    let webhook = Local::new();
+async fn a_malformed_request_gets_a_review_that_denies_it() {
+    let webhook = LocalWebhook::new();
     let good = review("servers", "CREATE", "ann", &Value::Null, &server());
     let changed = |path: &str, value: Value| {
         let mut review = good.clone();
@@ -340,24 +337,24 @@ async fn whatever_is_sent_is_answered_with_a_denied_review() {
 }
 
 #[tokio::test]
-async fn an_update_without_the_old_object_is_refused() {
+async fn an_update_without_the_old_object_is_denied() {
     let request = review("servers", "UPDATE", "ann", &Value::Null, &server());
-    let reply = Local::new().review(&request).await;
+    let reply = LocalWebhook::new().review(&request).await;
     assert_eq!(reply.denial().0, 400);
     assert!(reply.denial().2.contains("oldObject"));
 }
 
 #[tokio::test]
-async fn operations_without_a_decision_are_allowed_with_a_warning() {
-    let reply = Local::new().review(&review("servers", "DELETE", "ann", &server(), &Value::Null)).await;
+async fn operations_that_need_no_decision_are_allowed_with_a_warning() {
+    let reply = LocalWebhook::new().review(&review("servers", "DELETE", "ann", &server(), &Value::Null)).await;
     assert_eq!(reply.patch(), None);
     assert!(reply.0["warnings"][0].as_str().unwrap().contains("DELETE of servers"), "{reply:?}");
 }
 
 #[tokio::test]
-async fn a_body_beyond_the_limit_is_answered_and_says_what_to_do() {
-    let limits = Limits { body: 10_000, ..Limits::default() };
-    let webhook = Local::with(limits, crate::life::start);
+async fn a_body_beyond_the_limit_is_denied_with_a_remedy() {
+    let limits = RequestLimits { max_body_bytes: 10_000, ..RequestLimits::default() };
+    let webhook = LocalWebhook::with(limits, berth_testing::start);
     let mut big = server();
     big["metadata"]["annotations"] = json!({"a": "x".repeat(20_000)});
     let body = review("servers", "CREATE", "ann", &Value::Null, &big).to_string();
@@ -372,12 +369,16 @@ async fn a_body_beyond_the_limit_is_answered_and_says_what_to_do() {
     let within = review("servers", "CREATE", "ann", &Value::Null, &server()).to_string();
     let pieces: Vec<_> =
         within.as_bytes().chunks(100).map(|c| Ok::<_, std::io::Error>(Bytes::copy_from_slice(c))).collect();
-    assert!(webhook.post(Body::from_stream(stream::iter(pieces))).await.is_allowed(), "pieces are put together");
+    assert!(
+        webhook.post(Body::from_stream(stream::iter(pieces))).await.is_allowed(),
+        "pieces within the limit are joined"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_never_ends_is_answered_in_time() {
-    let webhook = Local::with(Limits { time: Duration::from_secs(5), ..Limits::default() }, crate::life::start);
+async fn a_body_that_never_ends_is_denied_at_the_time_limit() {
+    let limits = RequestLimits { read_timeout: Duration::from_secs(5), ..RequestLimits::default() };
+    let webhook = LocalWebhook::with(limits, berth_testing::start);
     let begin = Bytes::from_static(br#"{"request":{"uid":"u1","object":"#);
     let stalls = stream::StreamExt::chain(stream::iter([Ok::<_, std::io::Error>(begin)]), stream::pending());
     let clock = tokio::time::Instant::now();
@@ -387,20 +388,20 @@ async fn a_body_that_never_ends_is_answered_in_time() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_answered() {
+async fn a_body_that_is_cut_off_is_denied() {
     let begin = Bytes::from_static(br#"{"request":{"uid":"u1","object":"#);
     let pieces = [Ok(begin), Err(std::io::Error::other("gone"))];
-    let reply = Local::new().post(Body::from_stream(stream::iter(pieces))).await;
+    let reply = LocalWebhook::new().post(Body::from_stream(stream::iter(pieces))).await;
     assert_eq!((reply.denial().0, reply.uid()), (400, "u1"));
 }
 
 #[tokio::test]
-async fn a_panic_is_a_denied_review_and_the_next_write_goes_on() {
+async fn a_panic_denies_the_write_and_the_next_write_succeeds() {
     use std::sync::atomic::{AtomicBool, Ordering};
     let first = AtomicBool::new(true);
-    let webhook = Local::with(Limits::default(), move || {
+    let webhook = LocalWebhook::with(RequestLimits::default(), move || {
         assert!(!first.swap(false, Ordering::Relaxed), "a bug, on purpose");
-        crate::life::start()
+        berth_testing::start()
     });
     let request = review("servers", "CREATE", "ann", &Value::Null, &server());
     let reply = webhook.review(&request).await;

@@ -1,6 +1,6 @@
-//! The certificate in a Secret, on a real apiserver and with the rights that are shipped.
+//! The certificate in a Secret, on a real apiserver and with the RBAC rules of `deploy/`.
 
-use berth_control_plane::{ControlPlane, Options, WebhookEndpoint};
+use berth_control_plane::{ControlPlane, ControlPlaneOptions, WebhookEndpoint};
 use berth_runtime::Process;
 use futures::future::try_join_all;
 use k8s_openapi::{
@@ -16,14 +16,15 @@ use serde_json::json;
 use std::{path::Path, time::Duration};
 use webhook::tls::{Bundle, Renewal, SecretSource};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a condition may take to hold; a failing test ends after this.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-struct Setting {
+struct TestCluster {
     secrets: Api<Secret>,
     configurations: Api<MutatingWebhookConfiguration>,
 }
 
-impl Setting {
+impl TestCluster {
     async fn bundle(&self) -> Option<Bundle> {
         let data = self.secrets.get_opt("webhook-tls").await.unwrap()?.data?;
         Bundle::from_data(&data.into_iter().map(|(key, ByteString(value))| (key, value)).collect()).ok()
@@ -37,9 +38,9 @@ impl Setting {
             .collect()
     }
 
-    /// Waits until the Secret holds another bundle with nothing due, and the apiserver trusts it.
-    async fn settled(&self, other_than: Option<&Bundle>) -> Bundle {
-        let settled = async {
+    /// Waits until the Secret holds another bundle that needs no renewal, and the apiserver trusts it.
+    async fn consistent_bundle(&self, other_than: Option<&Bundle>) -> Bundle {
+        let consistent = async {
             loop {
                 if let Some(bundle) = self.bundle().await
                     && Some(&bundle) != other_than
@@ -51,60 +52,61 @@ impl Setting {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, settled).await.expect("Secret and configuration are in step")
+        tokio::time::timeout(TIMEOUT, consistent).await.expect("Secret and configuration are consistent")
     }
 }
 
-/// Three copies of the webhook begin at once; then people meddle with the Secret and the configuration.
+/// Three replicas of the webhook start at once; then somebody changes the Secret and the configuration.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn copies_that_race_share_one_authority_and_repair_what_is_meddled_with() {
-    let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+async fn racing_replicas_share_one_authority_and_repair_secret_and_configuration() {
+    let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
     let endpoint = WebhookEndpoint { url_base: "https://127.0.0.1:1".into(), ca_pem: String::new() };
     control_plane.install(&deploy, Some(&endpoint)).await.unwrap();
     let kubeconfig = control_plane.service_account_kubeconfig("berth-system", "webhook").await.unwrap();
     let admin = control_plane.admin_client();
-    let setting = Setting { secrets: Api::namespaced(admin.clone(), "berth-system"), configurations: Api::all(admin) };
+    let cluster =
+        TestCluster { secrets: Api::namespaced(admin.clone(), "berth-system"), configurations: Api::all(admin) };
     let process = Process::default();
     let client = berth_runtime::build_client(Some(&kubeconfig), Duration::from_secs(10)).await.unwrap();
-    let copies = try_join_all((0..3).map(|_| source(&client).serve(&process))).await.unwrap();
+    let replicas = try_join_all((0..3).map(|_| source(&client).serve(&process))).await.unwrap();
 
-    let first = setting.settled(None).await;
-    assert!(setting.trusted().await.iter().all(|ca| *ca == first.ca_crt));
-    assert_eq!(copies.len(), 3);
+    let first = cluster.consistent_bundle(None).await;
+    assert!(cluster.trusted().await.iter().all(|ca| *ca == first.ca_crt));
+    assert_eq!(replicas.len(), 3);
 
-    // Somebody deletes the Secret: a new authority is made, trusted, and served with by every copy.
-    let served: Vec<_> = copies.iter().map(axum_server::tls_rustls::RustlsConfig::get_inner).collect();
-    setting.secrets.delete("webhook-tls", &DeleteParams::default()).await.unwrap();
-    let second = setting.settled(Some(&first)).await;
+    // When the Secret is deleted, the apiserver gets a new authority and every replica serves with its certificate.
+    let served: Vec<_> = replicas.iter().map(axum_server::tls_rustls::RustlsConfig::get_inner).collect();
+    cluster.secrets.delete("webhook-tls", &DeleteParams::default()).await.unwrap();
+    let second = cluster.consistent_bundle(Some(&first)).await;
     assert_ne!(second.ca_crt, first.ca_crt);
     let reloaded = async {
-        while copies.iter().zip(&served).any(|(copy, old)| std::sync::Arc::ptr_eq(&copy.get_inner(), old)) {
+        while replicas.iter().zip(&served).any(|(replica, old)| std::sync::Arc::ptr_eq(&replica.get_inner(), old)) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, reloaded).await.expect("every copy serves with the new certificate");
+    tokio::time::timeout(TIMEOUT, reloaded).await.expect("every replica serves with the new certificate");
 
-    // Somebody puts rubbish into it.
-    let rubbish = json!({"data": {"tls.crt": ByteString(b"rubbish".to_vec())}});
-    setting.secrets.patch("webhook-tls", &PatchParams::default(), &Patch::Merge(&rubbish)).await.unwrap();
-    let third = setting.settled(Some(&second)).await;
-    assert_eq!(third.ca_crt, second.ca_crt, "a certificate that cannot be used is no reason to give the authority up");
+    // An unusable certificate is replaced.
+    let not_pem = json!({"data": {"tls.crt": ByteString(b"not PEM".to_vec())}});
+    cluster.secrets.patch("webhook-tls", &PatchParams::default(), &Patch::Merge(&not_pem)).await.unwrap();
+    let third = cluster.consistent_bundle(Some(&second)).await;
+    assert_eq!(third.ca_crt, second.ca_crt, "the authority stays when only the certificate is unusable");
 
-    // Somebody overwrites the configuration.
+    // The authority's certificate is written back into the configuration.
     let patch = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]);
     let patch: json_patch::Patch = serde_json::from_value(patch).unwrap();
-    setting.configurations.patch("berth", &PatchParams::default(), &Patch::<()>::Json(patch)).await.unwrap();
-    assert_eq!(setting.settled(None).await, third);
+    cluster.configurations.patch("berth", &PatchParams::default(), &Patch::<()>::Json(patch)).await.unwrap();
+    assert_eq!(cluster.consistent_bundle(None).await, third);
 
-    // At rest nothing is written.
+    // Nothing is written when nothing has changed.
     let versions = async || {
-        let secret = setting.secrets.get("webhook-tls").await.unwrap().metadata.resource_version;
-        (secret, setting.configurations.get("berth").await.unwrap().metadata.resource_version)
+        let secret = cluster.secrets.get("webhook-tls").await.unwrap().metadata.resource_version;
+        (secret, cluster.configurations.get("berth").await.unwrap().metadata.resource_version)
     };
     let before = versions().await;
     source(&client).serve(&process).await.unwrap();
-    assert_eq!(versions().await, before, "another copy takes what is there");
+    assert_eq!(versions().await, before, "another replica uses the bundle as it is");
     let soon = Timestamp::now();
     assert!(matches!(third.renewal(&[], soon), Renewal::At(due) if due > soon));
 

@@ -1,6 +1,6 @@
-//! Certificates that change under load, old and new versions of TLS, and an end that loses no request.
+//! Certificates that change under load, versions of TLS, and a shutdown that loses no request.
 
-use crate::requests::{Local, Reply, review};
+use crate::requests::{LocalWebhook, Reply, review};
 use axum::body::{Body, Bytes};
 use berth_core::api::ApprovalDecision;
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -25,37 +25,38 @@ use tokio::{net::TcpStream, task::JoinHandle};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 use webhook::{
-    serve::{Ending, serve},
-    tls::{Bundle, Files, Renewal},
+    serve::{ShutdownTimes, serve},
+    tls::{Bundle, CertificateFiles, Renewal},
 };
 
-/// No test waits longer for something that has to happen.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a condition may take to hold; a failing test ends after this.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-struct Server {
+struct TlsServer {
     address: SocketAddr,
     shutdown: CancellationToken,
     running: JoinHandle<std::io::Result<()>>,
     folder: tempfile::TempDir,
 }
 
-impl Server {
+impl TlsServer {
     async fn start(bundle: &Bundle) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
         std::fs::write(&certificate, &bundle.tls_crt).unwrap();
         std::fs::write(&key, &bundle.tls_key).unwrap();
         let shutdown = CancellationToken::new();
-        let tls = Files::new(certificate, key).serve(Duration::from_millis(10), shutdown.clone()).await.unwrap();
+        let tls =
+            CertificateFiles::new(certificate, key).serve(Duration::from_millis(10), shutdown.clone()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let ending = Ending { delay: Duration::ZERO, drain: PATIENCE };
-        let running = tokio::spawn(serve(listener, tls, Local::new().router, ending, shutdown.clone()));
+        let times = ShutdownTimes { delay: Duration::ZERO, drain_timeout: TIMEOUT };
+        let running = tokio::spawn(serve(listener, tls, LocalWebhook::new().router, times, shutdown.clone()));
         Self { address, shutdown, running, folder }
     }
 
-    /// As Kubernetes and cert-manager do it: another file under the same name.
-    fn put(&self, name: &str, content: &str) {
+    /// Replaces a file by renaming another one, as Kubernetes does in a mounted Secret.
+    fn replace_file(&self, name: &str, content: &str) {
         let path: PathBuf = self.folder.path().join(name);
         let new = path.with_extension("new");
         std::fs::write(&new, content).unwrap();
@@ -64,7 +65,7 @@ impl Server {
 
     async fn stop(self) {
         self.shutdown.cancel();
-        tokio::time::timeout(PATIENCE, self.running).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(TIMEOUT, self.running).await.unwrap().unwrap().unwrap();
     }
 }
 
@@ -105,20 +106,20 @@ async fn check(response: hyper::Response<hyper::body::Incoming>) -> hyper::Resul
     Ok(())
 }
 
-/// A new connection with one request, over HTTP/1.1.
-async fn once(address: SocketAddr, config: Arc<ClientConfig>) -> anyhow::Result<TlsFacts> {
+/// Sends one request on a new connection, over HTTP/1.1.
+async fn send_once(address: SocketAddr, config: Arc<ClientConfig>) -> anyhow::Result<Handshake> {
     let stream = connect(address, config).await?;
-    let facts = TlsFacts::of(&stream);
+    let handshake = Handshake::of(&stream);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
     check(sender.send_request(request(body())).await?).await?;
     drop(sender);
     connection.await??;
-    Ok(facts)
+    Ok(handshake)
 }
 
-/// Requests on one connection, over HTTP/2, until told to end.
-async fn keep_alive(
+/// Sends requests on one connection, over HTTP/2, until `end` is set.
+async fn send_until(
     address: SocketAddr,
     config: Arc<ClientConfig>,
     end: Arc<AtomicBool>,
@@ -134,12 +135,12 @@ async fn keep_alive(
     Ok(())
 }
 
-struct TlsFacts {
+struct Handshake {
     version: ProtocolVersion,
     certificate: CertificateDer<'static>,
 }
 
-impl TlsFacts {
+impl Handshake {
     fn of(stream: &TlsStream<TcpStream>) -> Self {
         let connection = stream.get_ref().1;
         Self {
@@ -149,31 +150,31 @@ impl TlsFacts {
     }
 }
 
-/// Waits until new connections are served with this certificate.
-async fn served_with(address: SocketAddr, config: &Arc<ClientConfig>, pem: &str) {
+/// Waits until new connections get this certificate.
+async fn wait_for_certificate(address: SocketAddr, config: &Arc<ClientConfig>, pem: &str) {
     let wanted = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
     let wait = async {
-        while once(address, config.clone()).await.unwrap().certificate != wanted {
+        while send_once(address, config.clone()).await.unwrap().certificate != wanted {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, wait).await.expect("the new certificate is served");
+    tokio::time::timeout(TIMEOUT, wait).await.expect("the new certificate is served");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn certificates_are_replaced_under_load_without_a_lost_request() {
+async fn replacing_certificates_under_load_loses_no_request() {
     let mut bundle = bundle();
-    let server = Server::start(&bundle).await;
+    let server = TlsServer::start(&bundle).await;
     let (h1, h2) = (client(&bundle, "http/1.1", rustls::ALL_VERSIONS), client(&bundle, "h2", rustls::ALL_VERSIONS));
     let (end, old, new) =
         (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let open: Vec<_> =
-        (0..2).map(|_| tokio::spawn(keep_alive(server.address, h2.clone(), end.clone(), old.clone()))).collect();
+        (0..2).map(|_| tokio::spawn(send_until(server.address, h2.clone(), end.clone(), old.clone()))).collect();
     let fresh = tokio::spawn({
         let (address, h1, end, new) = (server.address, h1.clone(), end.clone(), new.clone());
         async move {
             while !end.load(Ordering::Relaxed) {
-                once(address, h1.clone()).await?;
+                send_once(address, h1.clone()).await?;
                 new.fetch_add(1, Ordering::Relaxed);
             }
             anyhow::Ok(())
@@ -181,22 +182,22 @@ async fn certificates_are_replaced_under_load_without_a_lost_request() {
     });
     for round in 0..8 {
         let next = bundle.renewed(Renewal::Certificate, &["localhost".to_owned()], Timestamp::now()).unwrap();
-        // Between the two files they do not fit together, and some rounds begin with a file that is no certificate.
+        // Until both files are replaced they do not fit together; some rounds start with a file that is not a certificate.
         if round % 3 == 0 {
-            server.put("tls.crt", "-----BEGIN CERTIFICATE-----\nbroken");
-            served_with(server.address, &h1, &bundle.tls_crt).await;
+            server.replace_file("tls.crt", "-----BEGIN CERTIFICATE-----\nbroken");
+            wait_for_certificate(server.address, &h1, &bundle.tls_crt).await;
         }
-        server.put("tls.crt", &next.tls_crt);
+        server.replace_file("tls.crt", &next.tls_crt);
         let before = (old.load(Ordering::Relaxed), new.load(Ordering::Relaxed));
-        served_with(server.address, &h1, &bundle.tls_crt).await;
-        server.put("tls.key", &next.tls_key);
-        served_with(server.address, &h1, &next.tls_crt).await;
-        let moved_on = async {
+        wait_for_certificate(server.address, &h1, &bundle.tls_crt).await;
+        server.replace_file("tls.key", &next.tls_key);
+        wait_for_certificate(server.address, &h1, &next.tls_crt).await;
+        let progress = async {
             while old.load(Ordering::Relaxed) <= before.0 || new.load(Ordering::Relaxed) <= before.1 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, moved_on).await.expect("requests go on");
+        tokio::time::timeout(TIMEOUT, progress).await.expect("requests succeed meanwhile");
         bundle = next;
     }
     end.store(true, Ordering::Relaxed);
@@ -207,23 +208,23 @@ async fn certificates_are_replaced_under_load_without_a_lost_request() {
 }
 
 #[tokio::test]
-async fn clients_of_both_versions_are_served() {
+async fn clients_of_tls_1_2_and_1_3_are_served() {
     let bundle = bundle();
-    let server = Server::start(&bundle).await;
+    let server = TlsServer::start(&bundle).await;
     for (version, expected) in
         [(&rustls::version::TLS12, ProtocolVersion::TLSv1_2), (&rustls::version::TLS13, ProtocolVersion::TLSv1_3)]
     {
-        let facts = once(server.address, client(&bundle, "http/1.1", &[version])).await.unwrap();
-        assert_eq!(facts.version, expected);
+        let handshake = send_once(server.address, client(&bundle, "http/1.1", &[version])).await.unwrap();
+        assert_eq!(handshake.version, expected);
     }
     server.stop().await;
 }
 
 #[tokio::test]
-async fn bad_files_at_the_start_are_an_error_that_names_them() {
+async fn unusable_files_at_the_start_are_an_error_that_names_them() {
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
-    let files = Files::new(certificate.clone(), key.clone());
+    let files = CertificateFiles::new(certificate.clone(), key.clone());
     let start = async || {
         let started = files.clone().serve(Duration::from_secs(1), CancellationToken::new()).await;
         format!("{:#}", started.err().unwrap())
@@ -234,22 +235,22 @@ async fn bad_files_at_the_start_are_an_error_that_names_them() {
     std::fs::write(&key, &other.tls_key).unwrap();
     assert!(start().await.contains("do not fit together"), "{}", start().await);
     std::fs::write(&certificate, "").unwrap();
-    assert!(start().await.contains("no certificate"), "{}", start().await);
+    assert!(start().await.contains("holds no certificate"), "{}", start().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn shutdown_finishes_what_is_in_flight_and_takes_nothing_new() {
+async fn shutdown_completes_requests_in_flight_and_accepts_no_new_ones() {
     let bundle = bundle();
-    let server = Server::start(&bundle).await;
+    let server = TlsServer::start(&bundle).await;
     let stream = connect(server.address, client(&bundle, "h2", rustls::ALL_VERSIONS)).await.unwrap();
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let bytes = body().collect().await.unwrap().to_bytes();
     let (first, second) = (bytes.slice(..bytes.len() / 2), bytes.slice(bytes.len() / 2..));
-    let (feed, frames) = futures::channel::mpsc::unbounded();
-    feed.unbounded_send(Ok::<_, std::io::Error>(Frame::data(first))).unwrap();
+    let (sender_of_frames, frames) = futures::channel::mpsc::unbounded();
+    sender_of_frames.unbounded_send(Ok::<_, std::io::Error>(Frame::data(first))).unwrap();
     let in_flight = tokio::spawn(sender.send_request(request(Body::new(StreamBody::new(frames)))));
-    // A second request on the same connection is answered, so the first one has arrived.
+    // The response to a second request on the same connection shows that the first one has arrived.
     check(sender.send_request(request(Body::new(body()))).await.unwrap()).await.unwrap();
 
     server.shutdown.cancel();
@@ -258,11 +259,11 @@ async fn shutdown_finishes_what_is_in_flight_and_takes_nothing_new() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, refused).await.expect("the listener is closed");
+    tokio::time::timeout(TIMEOUT, refused).await.expect("the listener is closed");
     assert!(!server.running.is_finished(), "a request is in flight");
 
-    feed.unbounded_send(Ok(Frame::data(second))).unwrap();
-    drop(feed);
+    sender_of_frames.unbounded_send(Ok(Frame::data(second))).unwrap();
+    drop(sender_of_frames);
     check(in_flight.await.unwrap().unwrap()).await.unwrap();
     drop(sender);
     server.stop().await;

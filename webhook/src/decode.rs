@@ -1,4 +1,5 @@
-//! Objects as the webhook reads them: of `managedFields`, which can be larger than the rest, nothing but the names.
+//! Decodes the objects of a review. Of `managedFields`, which can be larger than the rest, it keeps only manager and
+//! operation.
 
 use berth_core::api::{Approval, ApprovalSpec, Executor, Server, ServerSpec, ServerStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
@@ -6,7 +7,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
-/// The metadata that the life cycle looks at. Everything else is skipped while reading and never part of a patch.
+/// The metadata that the life cycle reads. Everything else is skipped while decoding and never part of a patch.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Metadata {
@@ -22,12 +23,12 @@ struct Metadata {
     owner_references: Option<Vec<OwnerReference>>,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
-    managed_fields: Option<Vec<Managed>>,
+    managed_fields: Option<Vec<ManagedFieldsEntry>>,
 }
 
-/// Who has written fields of an object. Which fields is skipped while reading.
+/// One entry of `managedFields`, without the list of its fields.
 #[derive(Deserialize)]
-struct Managed {
+struct ManagedFieldsEntry {
     #[serde(default)]
     manager: String,
     #[serde(default)]
@@ -54,7 +55,7 @@ impl From<Metadata> for ObjectMeta {
     }
 }
 
-/// A Server as it is read.
+/// A Server together with the managers of its fields.
 #[derive(Deserialize)]
 pub struct RawServer {
     metadata: Metadata,
@@ -64,14 +65,15 @@ pub struct RawServer {
 }
 
 impl RawServer {
-    /// Whether the API server keeps book of who wrote which of its fields, although only controllers of Berth have written
-    /// any, and none of them by applying.
+    /// Whether it has `managedFields` that serve no purpose: only Berth's controllers are in it, and none of them by
+    /// server-side apply.
     #[must_use]
-    pub fn is_tracked_in_vain(&self) -> bool {
-        let ours = |entry: &Managed| {
+    pub fn has_needless_managed_fields(&self) -> bool {
+        let is_needless = |entry: &ManagedFieldsEntry| {
             entry.operation == "Update" && Executor::CONTROLLERS.iter().any(|executor| executor.name() == entry.manager)
         };
-        self.metadata.managed_fields.as_ref().is_some_and(|entries| !entries.is_empty() && entries.iter().all(ours))
+        let entries = self.metadata.managed_fields.as_deref().unwrap_or_default();
+        !entries.is_empty() && entries.iter().all(is_needless)
     }
 }
 
@@ -81,7 +83,7 @@ impl From<RawServer> for Server {
     }
 }
 
-/// The status of a Server; everything else is skipped while reading.
+/// A Server from which only the status is decoded.
 #[derive(Deserialize)]
 pub struct RawStatus {
     /// The status.
@@ -100,55 +102,55 @@ struct RawApproval {
     spec: ApprovalSpec,
 }
 
-/// Why an object could not be decoded: the path of the field, and what is wrong with it.
+/// Why an object does not decode.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
-pub struct Undecodable {
-    /// The path of the field.
+pub struct DecodeError {
+    /// Path of the field, such as `spec.packages[0].archive`; `object` where the object as a whole is wrong.
     pub field: String,
     /// What is wrong with it.
     pub message: String,
 }
 
 /// Decodes a Server.
-pub fn server(raw: &RawValue) -> Result<Server, Undecodable> {
+pub fn server(raw: &RawValue) -> Result<Server, DecodeError> {
     raw_server(raw).map(Into::into)
 }
 
-/// Decodes a Server, with who has written its fields.
-pub fn raw_server(raw: &RawValue) -> Result<RawServer, Undecodable> {
+/// Decodes a Server together with the managers of its fields.
+pub fn raw_server(raw: &RawValue) -> Result<RawServer, DecodeError> {
     decode(raw)
 }
 
 /// Decodes the metadata of a Server and nothing else.
-pub fn metadata(raw: &RawValue) -> Result<ObjectMeta, Undecodable> {
+pub fn metadata(raw: &RawValue) -> Result<ObjectMeta, DecodeError> {
     decode::<RawMetadata>(raw).map(|raw| raw.metadata.into())
 }
 
 /// Decodes the status of a Server and nothing else.
-pub fn status(raw: &RawValue) -> Result<Option<ServerStatus>, Undecodable> {
+pub fn status(raw: &RawValue) -> Result<Option<ServerStatus>, DecodeError> {
     decode::<RawStatus>(raw).map(|raw| raw.status)
 }
 
 /// Decodes an Approval.
-pub fn approval(raw: &RawValue) -> Result<Approval, Undecodable> {
+pub fn approval(raw: &RawValue) -> Result<Approval, DecodeError> {
     let RawApproval { metadata, spec } = decode(raw)?;
     Ok(Approval { metadata: metadata.into(), spec })
 }
 
-fn decode<T: DeserializeOwned>(raw: &RawValue) -> Result<T, Undecodable> {
-    // Following the path costs time, so it is followed only when there is something to say.
-    serde_json::from_str(raw.get()).map_err(|error| explain::<T>(raw, &error))
+fn decode<T: DeserializeOwned>(raw: &RawValue) -> Result<T, DecodeError> {
+    // Tracking the path costs time, so only an object that does not decode is decoded again with the path.
+    serde_json::from_str(raw.get()).map_err(|error| locate::<T>(raw, &error))
 }
 
-fn explain<T: DeserializeOwned>(raw: &RawValue, error: &serde_json::Error) -> Undecodable {
+fn locate<T: DeserializeOwned>(raw: &RawValue, error: &serde_json::Error) -> DecodeError {
     let mut deserializer = serde_json::Deserializer::from_str(raw.get());
     let (field, message) = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
         Err(located) => (located.path().to_string(), located.inner().to_string()),
         Ok(_) => (".".to_owned(), error.to_string()),
     };
     let field = if field == "." { "object".to_owned() } else { field };
-    // serde_json ends its messages with a position in a body that nobody sees.
+    // serde_json ends its messages with a position in the body of the review, which the user never sees.
     let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-    Undecodable { field, message }
+    DecodeError { field, message }
 }

@@ -1,4 +1,4 @@
-//! A server under load: this program again, as a process of its own.
+//! A server under load: this program, started again as a process of its own.
 
 use axum::{Router, body::Bytes, routing::post};
 use berth_core::identity::Identities;
@@ -13,27 +13,28 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 use webhook::{
-    metrics::Metrics,
-    router::{Limits, Webhook, router},
-    serve::{Ending, serve as serve_tls},
-    tls::{Bundle, acceptor},
+    body::RequestLimits,
+    metrics::WebhookMetrics,
+    router::{Webhook, router},
+    serve::{ShutdownTimes, serve as serve_tls},
+    tls::{Bundle, reloadable_config},
 };
 
-use crate::Result;
+use crate::BenchResult;
 
-/// Starts this program as a server.
+/// The argument that starts this program as a server.
 pub(crate) const ARGUMENT: &str = "--serve";
 
-/// What is served.
+/// The handler that a server runs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Kind {
-    /// The webhook.
+pub(crate) enum BenchHandler {
+    /// The webhook's handler.
     Webhook,
     /// A handler that sends the body back.
     Echo,
 }
 
-impl Kind {
+impl BenchHandler {
     fn name(self) -> &'static str {
         match self {
             Self::Webhook => "webhook",
@@ -44,8 +45,8 @@ impl Kind {
     fn router(self) -> Router {
         match self {
             Self::Webhook => {
-                let metrics = Metrics::register(&mut Registry::default());
-                let (ids, limits) = (Identities::default(), Limits::default());
+                let metrics = WebhookMetrics::register(&mut Registry::default());
+                let (ids, limits) = (Identities::default(), RequestLimits::default());
                 router(Arc::new(Webhook { ids, clock: Box::new(Timestamp::now), limits, metrics }))
             }
             Self::Echo => Router::new().route("/mutate", post(async |body: Bytes| body)),
@@ -53,20 +54,20 @@ impl Kind {
     }
 }
 
-/// A running server; it ends with this value, or with this process.
-pub(crate) struct Subject {
+/// A running server. It ends when this value is dropped, or with this process.
+pub(crate) struct BenchServer {
     child: Child,
-    /// Where it listens.
+    /// The address that it listens on.
     pub(crate) address: SocketAddr,
-    /// The authority that signed its certificate.
+    /// The certificate of the authority that issued its certificate, as PEM.
     pub(crate) ca_pem: String,
 }
 
-impl Subject {
-    /// Starts it and waits until it listens.
-    pub(crate) fn start(kind: Kind) -> Result<Self> {
+impl BenchServer {
+    /// Starts a server and waits until it listens.
+    pub(crate) fn start(handler: BenchHandler) -> BenchResult<Self> {
         let mut child = Command::new(std::env::current_exe()?)
-            .args([ARGUMENT, kind.name()])
+            .args([ARGUMENT, handler.name()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -78,17 +79,17 @@ impl Subject {
         Ok(Self { child, address: address.trim().parse()?, ca_pem })
     }
 
-    /// CPU time that it has used, in user and system mode.
-    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
-        // Linux counts these in hundredths of a second on every architecture that it shows them to programs.
+    /// CPU time that the server has used, in user and system mode, in seconds.
+    pub(crate) fn cpu_seconds(&self) -> BenchResult<f64> {
+        // Linux reports these in hundredths of a second (USER_HZ) on every architecture.
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         let fields = stat.rsplit(')').next().ok_or("no fields")?.split_whitespace().skip(11).take(2);
-        let ticks = fields.map(str::parse::<f64>).sum::<std::result::Result<f64, _>>()?;
+        let ticks = fields.map(str::parse::<f64>).sum::<Result<f64, _>>()?;
         Ok(ticks / 100.0)
     }
 
-    /// Its resident memory.
-    pub(crate) fn resident_megabytes(&self) -> Result<f64> {
+    /// Resident memory of the server, in MiB.
+    pub(crate) fn resident_megabytes(&self) -> BenchResult<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
         let kibibytes: f64 = line.split_whitespace().next().ok_or("no value")?.parse()?;
@@ -96,20 +97,20 @@ impl Subject {
     }
 }
 
-impl Drop for Subject {
+impl Drop for BenchServer {
     fn drop(&mut self) {
-        // The end of its standard input ends it; this is for the case that it hangs.
+        // The server ends with its standard input; killing it helps when it hangs.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Serves until standard input ends. Says first where, and which authority to trust.
-pub(crate) fn serve(name: &str) -> Result<()> {
-    let kinds = [Kind::Webhook, Kind::Echo];
-    let kind = kinds.into_iter().find(|kind| kind.name() == name).ok_or("no such server")?;
+/// Serves until standard input ends. Prints first the address, then the certificate of the authority to trust.
+pub(crate) fn serve(name: &str) -> BenchResult<()> {
+    let handlers = [BenchHandler::Webhook, BenchHandler::Echo];
+    let handler = handlers.into_iter().find(|handler| handler.name() == name).ok_or("no such server")?;
     let bundle = Bundle::generate(&["localhost".to_owned()], Timestamp::now())?;
-    let tls = acceptor(bundle.tls_crt.as_bytes(), bundle.tls_key.as_bytes())?;
+    let tls = reloadable_config(bundle.tls_crt.as_bytes(), bundle.tls_key.as_bytes())?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     {
         let mut out = std::io::stdout().lock();
@@ -122,8 +123,8 @@ pub(crate) fn serve(name: &str) -> Result<()> {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         end.cancel();
     });
-    let ending = Ending { delay: Duration::ZERO, drain: Duration::from_secs(1) };
+    let times = ShutdownTimes { delay: Duration::ZERO, drain_timeout: Duration::from_secs(1) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve_tls(listener, tls, kind.router(), ending, shutdown))?;
+    runtime.block_on(serve_tls(listener, tls, handler.router(), times, shutdown))?;
     Ok(())
 }
