@@ -1,4 +1,4 @@
-//! Start, fault and stop of a control plane.
+//! Starts and stops a control plane, and injects faults into it.
 
 use std::{
     fmt,
@@ -15,51 +15,26 @@ use kube::{Api, Client, api::PostParams};
 
 use crate::{
     acquire::{self, Assets},
-    error::{Error, IoContext, KubeContext, Result},
+    components::{self, Component, wait_until},
+    error::{ControlPlaneError, IoContext, KubeContext, Result},
     guard::Guard,
     kubeconfig::{Cluster, Identity},
-    parts::{self, Part, Ports, wait_until},
+    options::ControlPlaneOptions,
     pki::{self, Authority},
-    process::{POLL, Process},
+    ports::Ports,
+    process::{ChildProcess, POLL_PERIOD},
 };
 
-/// How often a start is tried when another program took one of the ports in between.
+/// How often to try a start when another program takes one of the ports in the meantime. Twice in a row is rare already.
 const PORT_ATTEMPTS: usize = 5;
 
-/// How long a token of [`ControlPlane::service_account_kubeconfig`] is valid, in seconds: longer than any test or demo.
+/// Lifetime of a token of [`ControlPlane::service_account_kubeconfig`], in seconds: longer than any test or demo.
 const TOKEN_SECONDS: i64 = 30 * 24 * 3600;
 
-/// How a control plane is started.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The binaries; without, they are looked for by [`acquire::acquire`] with the settings of the environment.
-    pub assets: Option<Assets>,
-    /// Whether the apiserver logs every write (metadata only) to [`ControlPlane::audit_log`].
-    pub audit: bool,
-    /// Further arguments of kube-apiserver, such as `--max-requests-inflight=1000`; they win over the built-in ones.
-    pub apiserver_flags: Vec<String>,
-    /// Further arguments of kube-controller-manager; `--controllers` adds to those that run anyway.
-    pub controller_manager_flags: Vec<String>,
-    /// How long each part may take to be ready. Default: 60 s, for machines that are busy with other tests.
-    pub start_timeout: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            assets: None,
-            audit: false,
-            apiserver_flags: Vec::new(),
-            controller_manager_flags: Vec::new(),
-            start_timeout: Duration::from_mins(1),
-        }
-    }
-}
-
-/// A running control plane. Dropping it, or the death of this process, ends it and removes its folder.
+/// A running control plane. It ends, and its folder is removed, when this value is dropped or this process ends.
 pub struct ControlPlane {
     guard: Guard,
-    options: Options,
+    options: ControlPlaneOptions,
     assets: Assets,
     cluster: Cluster,
     admin: Identity,
@@ -67,9 +42,9 @@ pub struct ControlPlane {
     admin_kubeconfig: PathBuf,
     ports: Ports,
     probe: reqwest::Client,
-    etcd: Process,
-    apiserver: Process,
-    controller_manager: Process,
+    etcd: ChildProcess,
+    apiserver: ChildProcess,
+    controller_manager: ChildProcess,
 }
 
 impl fmt::Debug for ControlPlane {
@@ -79,13 +54,13 @@ impl fmt::Debug for ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts etcd, kube-apiserver and kube-controller-manager on free loopback ports, in a fresh folder, and waits until
-    /// all are ready (about 4 s). Any number of them run side by side.
+    /// Starts etcd, kube-apiserver and kube-controller-manager on free loopback ports, in a new folder, and waits until
+    /// all are ready (about 4 s). Any number of control planes can run side by side.
     ///
     /// # Errors
-    /// When there are no binaries, or a part ends or does not get ready; the error carries the end of that part's log.
-    pub async fn start(options: Options) -> Result<Self> {
-        // kube and reqwest find their TLS provider here. Another one installed before serves as well.
+    /// When the programs cannot be found, or a component ends or does not become ready; the error has the end of its log.
+    pub async fn start(options: ControlPlaneOptions) -> Result<Self> {
+        // The TLS provider of kube and reqwest. It fails if one is installed already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let assets = match &options.assets {
             Some(assets) => assets.clone(),
@@ -94,10 +69,10 @@ impl ControlPlane {
         let mut attempt = 1;
         loop {
             match Self::try_start(&options, &assets).await {
-                Err(Error::Died { name, tail, .. })
+                Err(ControlPlaneError::Died { name, tail, .. })
                     if attempt < PORT_ATTEMPTS && tail.contains("address already in use") =>
                 {
-                    tracing::info!(part = name, attempt, "port taken in the meantime; trying others");
+                    tracing::info!(component = name, attempt, "another program took the port; trying other ports");
                     attempt += 1;
                 }
                 result => return result,
@@ -105,31 +80,22 @@ impl ControlPlane {
         }
     }
 
-    async fn try_start(options: &Options, assets: &Assets) -> Result<Self> {
+    async fn try_start(options: &ControlPlaneOptions, assets: &Assets) -> Result<Self> {
         let begin = Instant::now();
         let guard = Guard::temporary("berth-control-plane")?;
         let dir = guard.dir().to_owned();
         let timeout = options.start_timeout;
-        let etcd = parts::etcd(assets, &dir).spawn(&guard)?;
+        let etcd = components::etcd(assets, &dir).spawn(&guard)?;
 
-        // While etcd comes up.
-        let authority = Authority::new()?;
-        let ports = Ports::find()?;
-        let cluster = Cluster { url: format!("https://127.0.0.1:{}", ports.apiserver), ca_pem: authority.pem() };
-        let admin = Identity::certificate("admin", &authority.client("admin", "system:masters")?);
-        let admin_kubeconfig = cluster.write(dir.join("admin.kubeconfig"), &admin, None)?;
-        let manager = authority.client("system:kube-controller-manager", "system:masters")?;
-        let manager = Identity::certificate("system:kube-controller-manager", &manager);
-        let manager_kubeconfig = cluster.write(dir.join("controller-manager.kubeconfig"), &manager, None)?;
-        write_files(&dir, &authority)?;
-        let probe = probe_client(&cluster.ca_pem)?;
-
-        let socket = dir.join(parts::ETCD_SOCKET);
+        // etcd starts while these are prepared.
+        let ClusterAccess { cluster, admin, admin_kubeconfig, manager_kubeconfig, ports, probe } =
+            ClusterAccess::prepare(&dir)?;
+        let socket = dir.join(components::ETCD_SOCKET);
         wait_until(&etcd, timeout, async || UnixStream::connect(&socket).is_ok()).await?;
-        let apiserver = parts::apiserver(assets, &dir, ports, options).spawn(&guard)?;
+        let apiserver = components::apiserver(assets, &dir, ports, options).spawn(&guard)?;
         wait_until(&apiserver, timeout, async || ready(&probe, ports.apiserver, "readyz").await).await?;
         let controller_manager =
-            parts::controller_manager(assets, &dir, ports, &manager_kubeconfig, options).spawn(&guard)?;
+            components::controller_manager(assets, &dir, ports, &manager_kubeconfig, options).spawn(&guard)?;
         wait_until(&controller_manager, timeout, async || ready(&probe, ports.controller_manager, "healthz").await)
             .await?;
 
@@ -152,19 +118,19 @@ impl ControlPlane {
         })
     }
 
-    /// The folder of this control plane, under [`ControlPlane::guard`]: logs, kubeconfigs, data.
+    /// The folder of this control plane, guarded by [`ControlPlane::guard`]: logs, kubeconfigs, data.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.guard.dir()
     }
 
-    /// The guardian of this control plane's folder: what is started or adopted under it ends with the control plane.
+    /// The guard of this control plane's folder: a process that is started or adopted under it ends with the control plane.
     #[must_use]
     pub fn guard(&self) -> &Guard {
         &self.guard
     }
 
-    /// The binaries it runs on; `kubectl` is among them.
+    /// The programs that it runs, and `kubectl`.
     #[must_use]
     pub fn assets(&self) -> &Assets {
         &self.assets
@@ -176,24 +142,24 @@ impl ControlPlane {
         &self.cluster.url
     }
 
-    /// A kubeconfig for everything (group `system:masters`).
+    /// A kubeconfig with all rights (group `system:masters`).
     #[must_use]
     pub fn admin_kubeconfig(&self) -> &Path {
         &self.admin_kubeconfig
     }
 
-    /// A client for everything. It does not retry by itself.
+    /// A client with all rights (group `system:masters`). It does not retry by itself.
     #[must_use]
     pub fn admin_client(&self) -> Client {
         self.admin_client.clone()
     }
 
-    /// A client of a person, by impersonation: `name` is what the webhook sees as the requester, and RBAC applies.
+    /// A client that impersonates a user: admission webhooks see `name` as the user, and RBAC applies to it.
     pub async fn user_client(&self, name: &str, groups: &[&str]) -> Result<Client> {
         self.cluster.client(&self.admin.impersonating(name, groups)).await
     }
 
-    /// A kubeconfig of a person, as for [`ControlPlane::user_client`], for `kubectl`.
+    /// A kubeconfig that impersonates a user, for `kubectl`; see [`ControlPlane::user_client`].
     pub fn user_kubeconfig(&self, name: &str, groups: &[&str]) -> Result<PathBuf> {
         let file = self.dir().join(format!("user-{}.kubeconfig", file_name(name)));
         self.cluster.write(file, &self.admin.impersonating(name, groups), None)
@@ -221,54 +187,54 @@ impl ControlPlane {
         let spec = TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() };
         let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
         let api: Api<ServiceAccount> = Api::namespaced(self.admin_client(), namespace);
-        let answer = api
+        let response = api
             .create_token_request(name, &PostParams::default(), &request)
             .await
             .doing(|| format!("get a token for ServiceAccount {namespace}/{name}"))?;
-        let who = format!("system:serviceaccount:{namespace}:{name}");
-        match answer.status.and_then(|status| status.token) {
-            Some(token) => Ok(Identity::token(&who, &token)),
-            None => Err(Error::Kubeconfig { who, reason: "the apiserver answered without a token".to_owned() }),
+        let user = format!("system:serviceaccount:{namespace}:{name}");
+        match response.status.and_then(|status| status.token) {
+            Some(token) => Ok(Identity::token(&user, &token)),
+            None => Err(ControlPlaneError::Kubeconfig { user, reason: "the apiserver returned no token".to_owned() }),
         }
     }
 
-    /// The audit log (one JSON event per line, writes only), if [`Options::audit`] was set.
+    /// The audit log (one JSON event a line, writes only), if [`ControlPlaneOptions::audit`] was set.
     #[must_use]
     pub fn audit_log(&self) -> Option<PathBuf> {
         self.options.audit.then(|| self.dir().join("audit.log"))
     }
 
-    /// The process of a part, to freeze it, wait for it or read its log.
+    /// The process of a component, to freeze it, wait for it or read its log.
     #[must_use]
-    pub fn process(&self, part: Part) -> &Process {
-        match part {
-            Part::Etcd => &self.etcd,
-            Part::Apiserver => &self.apiserver,
-            Part::ControllerManager => &self.controller_manager,
+    pub fn process(&self, component: Component) -> &ChildProcess {
+        match component {
+            Component::Etcd => &self.etcd,
+            Component::Apiserver => &self.apiserver,
+            Component::ControllerManager => &self.controller_manager,
         }
     }
 
-    /// Kills a part with SIGKILL and waits until it is dead.
-    pub fn kill(&self, part: Part) -> Result<()> {
-        self.process(part).kill9()
+    /// Kills a component with SIGKILL and waits until it is dead.
+    pub fn kill(&self, component: Component) -> Result<()> {
+        self.process(component).kill9()
     }
 
-    /// Starts a part again on the same port and data, killing it before if it runs, and waits until it is ready.
+    /// Restarts a component with the same port and data, and waits until it is ready. Kills it first if it runs.
     ///
     /// # Errors
-    /// When it ends or does not get ready.
-    pub async fn restart(&self, part: Part) -> Result<()> {
-        let process = self.process(part);
+    /// When it ends or does not become ready.
+    pub async fn restart(&self, component: Component) -> Result<()> {
+        let process = self.process(component);
         let deadline = Instant::now() + self.options.start_timeout;
         process.restart()?;
         loop {
-            let result = wait_until(process, self.options.start_timeout, async || self.ready(part).await).await;
+            let result = wait_until(process, self.options.start_timeout, async || self.is_ready(component).await).await;
             match result {
-                // The kernel may hold the killed one's port for a moment.
-                Err(Error::Died { tail, .. })
+                // The kernel may hold the port of the killed process for a moment.
+                Err(ControlPlaneError::Died { tail, .. })
                     if tail.contains("address already in use") && Instant::now() < deadline =>
                 {
-                    tokio::time::sleep(POLL).await;
+                    tokio::time::sleep(POLL_PERIOD).await;
                     process.restart()?;
                 }
                 result => return result,
@@ -276,20 +242,46 @@ impl ControlPlane {
         }
     }
 
-    async fn ready(&self, part: Part) -> bool {
-        match part {
-            Part::Etcd => UnixStream::connect(self.dir().join(parts::ETCD_SOCKET)).is_ok(),
-            Part::Apiserver => ready(&self.probe, self.ports.apiserver, "readyz").await,
-            Part::ControllerManager => ready(&self.probe, self.ports.controller_manager, "healthz").await,
+    async fn is_ready(&self, component: Component) -> bool {
+        match component {
+            Component::Etcd => UnixStream::connect(self.dir().join(components::ETCD_SOCKET)).is_ok(),
+            Component::Apiserver => ready(&self.probe, self.ports.apiserver, "readyz").await,
+            Component::ControllerManager => ready(&self.probe, self.ports.controller_manager, "healthz").await,
         }
     }
 
-    /// Ends everything under the guard and removes the folder; returns when both is done.
+    /// Kills every process under the guard, removes the folder, and waits until both are done.
     ///
     /// # Errors
-    /// When something is left.
+    /// When a process or the folder is left.
     pub async fn stop(self) -> Result<()> {
         self.guard.close().await
+    }
+}
+
+/// Addresses and credentials, which exist before the apiserver starts.
+struct ClusterAccess {
+    cluster: Cluster,
+    admin: Identity,
+    admin_kubeconfig: PathBuf,
+    manager_kubeconfig: PathBuf,
+    ports: Ports,
+    probe: reqwest::Client,
+}
+
+impl ClusterAccess {
+    fn prepare(dir: &Path) -> Result<Self> {
+        let authority = Authority::new()?;
+        let ports = Ports::find()?;
+        let cluster = Cluster { url: format!("https://127.0.0.1:{}", ports.apiserver), ca_pem: authority.pem() };
+        let admin = Identity::certificate("admin", &authority.client("admin", "system:masters")?);
+        let admin_kubeconfig = cluster.write(dir.join("admin.kubeconfig"), &admin, None)?;
+        let manager = authority.client("system:kube-controller-manager", "system:masters")?;
+        let manager = Identity::certificate("system:kube-controller-manager", &manager);
+        let manager_kubeconfig = cluster.write(dir.join("controller-manager.kubeconfig"), &manager, None)?;
+        write_files(dir, &authority)?;
+        let probe = probe_client(&cluster.ca_pem)?;
+        Ok(Self { cluster, admin, admin_kubeconfig, manager_kubeconfig, ports, probe })
     }
 }
 
@@ -298,29 +290,32 @@ fn write_files(dir: &Path, authority: &Authority) -> Result<()> {
     pki::write(&dir.join("ca.crt"), &authority.pem())?;
     pki::write(&dir.join("serving.crt"), &serving.certificate)?;
     pki::write(&dir.join("serving.key"), &serving.key)?;
-    pki::write(&dir.join("audit-policy.yaml"), parts::AUDIT_POLICY)?;
+    pki::write(&dir.join("audit-policy.yaml"), components::AUDIT_POLICY)?;
     pki::write_token_keys(dir)
 }
+
+/// How long one readiness request may take; a component that starts may be slow to respond.
+const READINESS_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn probe_client(ca_pem: &str) -> Result<reqwest::Client> {
     let certificates = reqwest::Certificate::from_pem(ca_pem.as_bytes());
     certificates
         .and_then(|ca| {
             let client = reqwest::Client::builder().tls_certs_only([ca]).no_proxy();
-            client.timeout(Duration::from_secs(5)).pool_max_idle_per_host(0).build()
+            client.timeout(READINESS_TIMEOUT).pool_max_idle_per_host(0).build()
         })
         .map_err(std::io::Error::other)
-        .doing(|| "make a client for readiness probes".to_owned())
+        .doing(|| "create a client for readiness probes".to_owned())
 }
 
-/// Asks a readiness endpoint, which answers without authentication. The certificate proves that it is our process and
-/// not that of another control plane which won a race for the port.
+/// Requests a readiness endpoint, which needs no authentication. The certificate proves that the process is this control
+/// plane's, not that of another one that has taken the port.
 async fn ready(client: &reqwest::Client, port: u16, path: &str) -> bool {
-    let answer = client.get(format!("https://127.0.0.1:{port}/{path}")).send().await;
-    answer.is_ok_and(|answer| answer.status().is_success())
+    let response = client.get(format!("https://127.0.0.1:{port}/{path}")).send().await;
+    response.is_ok_and(|response| response.status().is_success())
 }
 
-/// A name as part of a file name: what a user name may hold beyond letters, digits, `-` and `.` becomes `_`.
+/// A name as part of a file name: characters other than letters, digits, `-` and `.` become `_`.
 fn file_name(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || "-.".contains(c) { c } else { '_' }).collect()
 }

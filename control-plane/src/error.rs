@@ -1,48 +1,48 @@
-//! What can go wrong, said so that a person knows where to look.
+//! Errors of the control plane.
 
 use std::{io, path::PathBuf, time::Duration};
 
-/// An error of the control plane or of its fixtures.
+/// An error of the control plane, or of what runs beside it in tests.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
-    /// A file, folder or process operation failed.
+pub enum ControlPlaneError {
+    /// An operation on a file, folder or process failed.
     #[error("could not {doing}: {source}")]
     Io {
-        /// The operation, with the path it was about.
+        /// The operation and its path.
         doing: String,
-        /// The operating system's answer.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// No way of getting the binaries worked.
-    #[error("no Kubernetes control plane binaries; every way was tried:\n{}", .reasons.iter().map(|r| format!("  - {r}")).collect::<Vec<_>>().join("\n"))]
+    /// No source has the programs of a control plane.
+    #[error("found no programs of a Kubernetes control plane; every source was tried:\n{}", .reasons.iter().map(|r| format!("  - {r}")).collect::<Vec<_>>().join("\n"))]
     Acquire {
-        /// One line for each way that was tried, in order: the way, and why it did not work.
+        /// One line for each source, in order: the source, and why it did not work.
         reasons: Vec<String>,
     },
-    /// A process ended though it should run.
+    /// A process ended unexpectedly.
     #[error("{name} ended ({status}); the end of its log {}:\n{tail}", .log.display())]
     Died {
         /// The name of the process.
         name: String,
-        /// How it ended.
+        /// Its exit status.
         status: String,
-        /// Its log file; gone once the folder is.
+        /// Its log file, which is removed together with the folder.
         log: PathBuf,
         /// The last lines of its log.
         tail: String,
     },
-    /// A condition was not met in time.
+    /// A condition did not become true in time.
     #[error("{what} within {} s: {last}", .timeout.as_secs_f32())]
     Timeout {
-        /// What did not happen.
+        /// The condition, as in `etcd was not ready`.
         what: String,
-        /// How long was waited.
+        /// How long the caller waited.
         timeout: Duration,
-        /// What was seen last, such as the end of a log.
+        /// The last observation, such as the end of a log.
         last: String,
     },
-    /// The guardian process did not start, or does not do its work.
+    /// The guardian process did not start, or did not clean up.
     #[error("guardian of {}: {reason}", .dir.display())]
     Guard {
         /// The guarded folder.
@@ -50,13 +50,13 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// A key or certificate could not be made.
-    #[error("could not make a certificate: {0}")]
+    /// A key or certificate could not be created.
+    #[error("could not create a certificate: {0}")]
     Pki(#[from] rcgen::Error),
     /// A request to the kube-apiserver failed.
     #[error("could not {doing}: {source}")]
     Kube {
-        /// The request, with the object it was about.
+        /// The request and its object.
         doing: String,
         /// The client's error.
         source: Box<kube::Error>,
@@ -80,19 +80,19 @@ pub enum Error {
         reason: String,
     },
     /// A client or kubeconfig could not be built.
-    #[error("kubeconfig for {who}: {reason}")]
+    #[error("kubeconfig for {user}: {reason}")]
     Kubeconfig {
-        /// Whose kubeconfig.
-        who: String,
+        /// The user of the kubeconfig.
+        user: String,
         /// What is wrong.
         reason: String,
     },
 }
 
-/// Short for a result with [`Error`].
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+/// A result with [`ControlPlaneError`].
+pub type Result<T, E = ControlPlaneError> = std::result::Result<T, E>;
 
-/// Says what was being done when an operating system call failed.
+/// Adds the operation to an error of the operating system.
 pub(crate) trait IoContext<T> {
     /// Names the operation; `doing` completes "could not ...".
     fn doing(self, doing: impl FnOnce() -> String) -> Result<T>;
@@ -100,11 +100,11 @@ pub(crate) trait IoContext<T> {
 
 impl<T> IoContext<T> for io::Result<T> {
     fn doing(self, doing: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|source| Error::Io { doing: doing(), source })
+        self.map_err(|source| ControlPlaneError::Io { doing: doing(), source })
     }
 }
 
-/// Says what was being asked of the kube-apiserver when it failed.
+/// Adds the request to an error of the Kubernetes client.
 pub(crate) trait KubeContext<T> {
     /// Names the request; `doing` completes "could not ...".
     fn doing(self, doing: impl FnOnce() -> String) -> Result<T>;
@@ -112,6 +112,6 @@ pub(crate) trait KubeContext<T> {
 
 impl<T> KubeContext<T> for kube::Result<T> {
     fn doing(self, doing: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|source| Error::Kube { doing: doing(), source: Box::new(source) })
+        self.map_err(|source| ControlPlaneError::Kube { doing: doing(), source: Box::new(source) })
     }
 }

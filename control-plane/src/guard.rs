@@ -1,4 +1,4 @@
-//! Leaves nothing behind: a guardian process that outlives its parent by as long as the clean-up takes.
+//! Leaves nothing behind: a guardian process outlives its parent until it has cleaned up.
 
 use std::{
     fs,
@@ -6,32 +6,35 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rand::RngExt;
 
-use crate::error::{Error, IoContext, Result};
+use crate::error::{ControlPlaneError, IoContext, Result};
 
 /// The environment variable by which a guardian knows the processes of its folder and all their descendants.
 pub const GUARD_VARIABLE: &str = "BERTH_GUARD";
 
-/// How long an orderly clean-up may take before it is reported as failed (the guardian's own bound is a little more).
+/// How long a clean-up may take before it counts as failed. The guardian itself gives up a little later, so it ends by itself.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often to check whether the guardian has ended; a clean-up takes some milliseconds.
+const CLOSE_POLL_PERIOD: Duration = Duration::from_millis(5);
 
 /// A folder together with the processes that live in it.
 ///
 /// When the last clone is dropped, on [`Guard::close`], and also when this process is killed with SIGKILL, a small
 /// guardian process kills every process of the folder (those started by [`crate::Launch`], those adopted, and their
-/// descendants) and removes the folder. It notices the end of its parent by the end of a pipe that only the parent holds.
+/// descendants) and removes the folder. It notices the end of its parent because a pipe closes that only the parent holds.
 #[derive(Debug, Clone)]
 pub struct Guard {
-    inner: Arc<Inner>,
+    inner: Arc<GuardedFolder>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct GuardedFolder {
     dir: PathBuf,
     token: String,
     guardian: Mutex<Guardian>,
@@ -53,39 +56,42 @@ impl Guard {
             .args(["-c", include_str!("guard.sh"), "berth-guard"])
             .arg(&dir)
             .arg(&token)
-            .env_remove(GUARD_VARIABLE) // an outer guardian must leave this one time to do its work
+            .env_remove(GUARD_VARIABLE) // an outer guardian must not kill this one before it has cleaned up
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .doing(|| format!("start the guardian of {}", dir.display()))?;
-        let mut answer = String::new();
+        let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
-            BufReader::new(stdout).read_line(&mut answer).doing(|| "read from the guardian".to_owned())?;
+            BufReader::new(stdout).read_line(&mut line).doing(|| "read from the guardian".to_owned())?;
         }
-        if answer.trim() != "ready" {
+        if line.trim() != "ready" {
             let output = child.wait_with_output().doing(|| "wait for the guardian".to_owned())?;
-            return Err(Error::Guard { dir, reason: String::from_utf8_lossy(&output.stderr).trim().to_owned() });
+            return Err(ControlPlaneError::Guard {
+                dir,
+                reason: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            });
         }
         let lifeline = child.stdin.take();
         child.stderr = None;
-        Ok(Self { inner: Arc::new(Inner { dir, token, guardian: Mutex::new(Guardian { child, lifeline }) }) })
+        Ok(Self { inner: Arc::new(GuardedFolder { dir, token, guardian: Mutex::new(Guardian { child, lifeline }) }) })
     }
 
-    /// A guarded folder with a fresh name that starts with `prefix`, in the system's folder for temporary files.
+    /// Creates a guarded folder in the system's folder for temporary files, with a random name that starts with `prefix`.
     pub fn temporary(prefix: &str) -> Result<Self> {
         let name = format!("{prefix}-{}", hex::encode(rand::rng().random::<[u8; 6]>()));
         Self::new(&std::env::temp_dir().join(name))
     }
 
-    /// The guarded folder, readable by this user alone.
+    /// The guarded folder, which only this user can read.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.inner.dir
     }
 
-    /// Puts a running process, which something else started, under the guardian.
+    /// Puts a running process that was started elsewhere under the guardian.
     ///
     /// # Errors
     /// When there is no such process or the guard is closed.
@@ -101,14 +107,14 @@ impl Guard {
         (GUARD_VARIABLE, &self.inner.token)
     }
 
-    /// Kills the processes, removes the folder, and waits until both is done. Closing twice is no error.
+    /// Kills the processes, removes the folder, and waits until both are done. Closing twice is not an error.
     ///
     /// # Errors
-    /// When something was still there after 10 seconds.
+    /// When a process or the folder is still there after 10 seconds.
     pub async fn close(&self) -> Result<()> {
         let inner = Arc::clone(&self.inner);
         let closed = tokio::task::spawn_blocking(move || inner.close()).await;
-        closed.unwrap_or_else(|e| Err(Error::Guard { dir: self.inner.dir.clone(), reason: e.to_string() }))
+        closed.unwrap_or_else(|e| Err(ControlPlaneError::Guard { dir: self.inner.dir.clone(), reason: e.to_string() }))
     }
 
     /// The folder in which processes register.
@@ -117,37 +123,34 @@ impl Guard {
     }
 }
 
-impl Inner {
-    fn guardian(&self) -> MutexGuard<'_, Guardian> {
-        self.guardian.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+impl GuardedFolder {
     fn close(&self) -> Result<()> {
-        let mut guardian = self.guardian();
+        let mut guardian = self.guardian.lock();
         guardian.lifeline = None;
-        let failed = |reason: String| Error::Guard { dir: self.dir.clone(), reason };
+        let failed = |reason: String| ControlPlaneError::Guard { dir: self.dir.clone(), reason };
         let deadline = Instant::now() + CLOSE_TIMEOUT;
         loop {
             match guardian.child.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(()),
-                Ok(Some(status)) => return Err(failed(format!("ended with {status}; look for leftovers"))),
+                Ok(Some(status)) => return Err(failed(format!("ended with {status}; processes or files may be left"))),
                 Ok(None) if Instant::now() > deadline => return Err(failed("still cleaning up".to_owned())),
-                Ok(None) => std::thread::sleep(Duration::from_millis(5)),
+                Ok(None) => std::thread::sleep(CLOSE_POLL_PERIOD),
                 Err(error) => return Err(failed(error.to_string())),
             }
         }
     }
 }
 
-impl Drop for Inner {
+impl Drop for GuardedFolder {
     fn drop(&mut self) {
         if let Err(error) = self.close() {
-            tracing::warn!(%error, "clean-up");
+            tracing::warn!(%error, "clean-up failed");
         }
     }
 }
 
-/// When a process started, in clock ticks since boot (field 22 of `/proc/PID/stat`): with the pid it identifies it.
+/// Start time of a process in clock ticks since boot (field 22 of `/proc/PID/stat`). Pid and start time together identify a
+/// process.
 fn start_time(pid: u32) -> std::io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
@@ -164,12 +167,12 @@ mod tests {
     use crate::{Launch, process::tests::exe_exists};
 
     #[tokio::test]
-    async fn closing_kills_adopted_and_registered_processes_and_their_descendants_and_removes_the_folder() {
+    async fn closing_kills_all_processes_and_their_descendants_and_removes_the_folder() {
         let guard = Guard::temporary("berth-guard-test").unwrap();
         let dir = guard.dir().to_owned();
         let mut adopted = Command::new("sleep").arg("300").spawn().unwrap();
         guard.adopt(adopted.id()).unwrap();
-        // A grandchild in a session of its own, whose parent is gone: found by its mark alone.
+        // A grandchild in a session of its own, whose parent has ended: only its mark leads to it.
         let script = format!("setsid sleep 301 & echo $! > {}/grandchild", dir.display());
         let child = Launch::new("sh", "/bin/sh").args(["-c", &script]).spawn(&guard).unwrap();
         assert!(child.wait(Duration::from_secs(5)).await.unwrap().success());
@@ -181,11 +184,11 @@ mod tests {
         assert!(!exe_exists(grandchild) && !exe_exists(adopted.id()));
         assert!(!dir.exists());
         adopted.wait().unwrap();
-        assert!(guard.adopt(std::process::id()).is_err(), "a closed guard adopts nobody");
+        assert!(guard.adopt(std::process::id()).is_err(), "a closed guard adopts no process");
     }
 
     #[tokio::test]
-    async fn a_reused_pid_is_not_killed() {
+    async fn a_process_that_reuses_a_pid_is_not_killed() {
         let guard = Guard::temporary("berth-guard-test").unwrap();
         let mut bystander = Command::new("sleep").arg("300").spawn().unwrap();
         let start = start_time(bystander.id()).unwrap();

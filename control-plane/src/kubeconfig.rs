@@ -16,16 +16,16 @@ use kube::{
 use serde_json::{Value, json};
 
 use crate::{
-    error::{Error, IoContext, Result},
-    pki::Pair,
+    error::{ControlPlaneError, IoContext, Result},
+    pki::CertificateAndKey,
 };
 
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(5);
-/// How long the answer to a call may take.
-const CALL: Duration = Duration::from_secs(30);
+/// How long it may take to connect: loopback is fast, but the machine may be busy.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a call may take: half of the apiserver's own limit of 60 s.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Who a kubeconfig speaks for, in the form of its `user` entry.
+/// The user of a kubeconfig, in the form of its `user` entry.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     name: String,
@@ -33,7 +33,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn certificate(name: &str, pair: &Pair) -> Self {
+    pub(crate) fn certificate(name: &str, pair: &CertificateAndKey) -> Self {
         let encode = |pem: &str| BASE64_STANDARD.encode(pem);
         let user = json!({"client-certificate-data": encode(&pair.certificate), "client-key-data": encode(&pair.key)});
         Self { name: name.to_owned(), user }
@@ -43,7 +43,7 @@ impl Identity {
         Self { name: name.to_owned(), user: json!({"token": token}) }
     }
 
-    /// Another user, in whose name this one speaks.
+    /// Another user, whom this one impersonates.
     pub(crate) fn impersonating(&self, name: &str, groups: &[&str]) -> Self {
         let mut user = self.user.clone();
         user["as"] = json!(name);
@@ -52,7 +52,7 @@ impl Identity {
     }
 }
 
-/// Where the apiserver is, and whose signature its certificate bears.
+/// The apiserver's address, and the authority that signed its certificate.
 #[derive(Debug, Clone)]
 pub(crate) struct Cluster {
     pub(crate) url: String,
@@ -76,28 +76,28 @@ impl Cluster {
         })
     }
 
-    /// Writes a kubeconfig that only this user can read (mode 0600), replacing one that is there.
+    /// Writes a kubeconfig that only this user can read (mode 0600), replacing an existing one.
     pub(crate) fn write(&self, path: PathBuf, identity: &Identity, namespace: Option<&str>) -> Result<PathBuf> {
         let yaml = serde_saphyr::to_string(&self.kubeconfig(identity, namespace))
-            .map_err(|e| Error::Kubeconfig { who: identity.name.clone(), reason: e.to_string() })?;
+            .map_err(|e| ControlPlaneError::Kubeconfig { user: identity.name.clone(), reason: e.to_string() })?;
         replace(&path, yaml.as_bytes()).doing(|| format!("write {}", path.display()))?;
         Ok(path)
     }
 
-    /// A client that reports failures at once: no built-in retries, 5 s to connect, and 30 s for a call.
+    /// A client that reports failures at once: no built-in retries, 5 s to connect, 30 s for a call.
     pub(crate) async fn client(&self, identity: &Identity) -> Result<Client> {
-        let failed = |reason: String| Error::Kubeconfig { who: identity.name.clone(), reason };
+        let failed = |reason: String| ControlPlaneError::Kubeconfig { user: identity.name.clone(), reason };
         let kubeconfig: Kubeconfig =
             serde_json::from_value(self.kubeconfig(identity, None)).map_err(|e| failed(e.to_string()))?;
         let options = KubeConfigOptions::default();
         let mut config =
             Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| failed(e.to_string()))?;
-        config.connect_timeout = Some(CONNECT);
-        berth_runtime::connect(config, CALL).map_err(|e| failed(format!("{e:#}")))
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        berth_runtime::connect(config, CALL_TIMEOUT).map_err(|e| failed(format!("{e:#}")))
     }
 }
 
-/// Replaces a file as a whole: a reader sees the old or the new one.
+/// Replaces a file by renaming a new one, so that a reader sees the old or the new content.
 fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
     let fresh = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;

@@ -1,4 +1,4 @@
-# Registers this process with its guardian, then becomes the program.
+# Registers this process with its guardian, then replaces itself by the program.
 # Arguments: the register's folder, the program, its arguments.
 register=$1
 shift

@@ -11,19 +11,24 @@
 //! ```
 
 pub mod acquire;
+mod components;
 mod control_plane;
 mod error;
 mod guard;
 mod install;
 mod kubeconfig;
 mod manifest;
-mod parts;
+mod options;
 mod pki;
+mod ports;
 mod process;
 
-pub use control_plane::{ControlPlane, Options};
-pub use error::{Error, Result};
+pub use components::Component;
+pub use control_plane::ControlPlane;
+pub use error::{ControlPlaneError, Result};
 pub use guard::{GUARD_VARIABLE, Guard};
-pub use install::{ApiWarning, InstallReport, WebhookEndpoint};
-pub use parts::{Part, free_port};
-pub use process::{Launch, Process};
+pub use install::{ApiWarning, InstallReport};
+pub use manifest::WebhookEndpoint;
+pub use options::ControlPlaneOptions;
+pub use ports::free_port;
+pub use process::{ChildProcess, Launch};

@@ -4,7 +4,7 @@ use std::{fs, io, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use berth_control_plane::{
-    ControlPlane, Options, WebhookEndpoint,
+    ControlPlane, ControlPlaneOptions, WebhookEndpoint,
     acquire::{Settings, acquire},
 };
 use clap::{Parser, Subcommand};
@@ -14,44 +14,44 @@ use tracing_subscriber::EnvFilter;
 /// A real Kubernetes control plane on loopback, for tests and demonstrations.
 ///
 /// Runs etcd, kube-apiserver (with RBAC) and kube-controller-manager (garbage collector and namespaces). There is no
-/// kubelet: nothing runs pods.
+/// kubelet, so pods do not run.
 #[derive(Parser)]
 #[command(version, after_long_help = ENVIRONMENT)]
 struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: ControlPlaneCommand,
 }
 
 const ENVIRONMENT: &str = "\
 Environment:
   KUBEBUILDER_ASSETS         a folder with etcd, kube-apiserver, kube-controller-manager and kubectl
-  BERTH_CACHE                where downloaded or built programs are kept [default: $XDG_CACHE_HOME/berth or ~/.cache/berth]
+  BERTH_CACHE                folder that keeps downloaded and built programs [default: $XDG_CACHE_HOME/berth or ~/.cache/berth]
   BERTH_ENVTEST_INDEX        address of the index of the envtest releases
   BERTH_ENVTEST_RELEASES     base address of the envtest releases
   BERTH_KUBERNETES_RELEASES  base address of the Kubernetes releases
-  BERTH_GO                   the Go command, for building where no release can be had [default: go]
+  BERTH_GO                   the Go command, to build programs where no release is reachable [default: go]
   RUST_LOG                   what to log to standard error [default: info]";
 
 #[derive(Subcommand)]
-enum Command {
-    /// Gets the programs and prints the folder they are in.
+enum ControlPlaneCommand {
+    /// Gets the programs and prints their folder.
     ///
-    /// Tried in turn: the folder named in the environment, the cache, the official releases (checksums verified), a build from the Go
-    /// modules (about ten minutes, once). If they end up in different folders, the four paths are printed instead.
+    /// The sources, in this order: the folder in KUBEBUILDER_ASSETS, the cache, the official releases (checksums verified), a build
+    /// from the Go modules (about ten minutes, once). If the programs are in different folders, prints their four paths instead.
     Acquire,
     /// Starts a control plane, prints the path of a kubeconfig, and stays until Ctrl-C.
     ///
-    /// Whatever way this program ends, the control plane ends with it and its folder is removed.
+    /// The control plane ends together with this program, however that ends, and its folder is removed.
     Up(Up),
 }
 
 #[derive(clap::Args)]
 struct Up {
-    /// A folder of manifests to install, such as `deploy`; kinds that need a kubelet are left out.
+    /// A folder of manifests to install, such as `deploy`; kinds that need a kubelet are skipped.
     #[arg(long, value_name = "DIR")]
     deploy: Option<PathBuf>,
-    /// Where the webhook of these manifests listens, such as `https://127.0.0.1:8443`; without it, webhook configurations
-    /// are left out.
+    /// Address of the webhook of these manifests, such as `https://127.0.0.1:8443`; without it, webhook configurations are
+    /// skipped.
     #[arg(long, value_name = "URL", requires_all = ["webhook_ca", "deploy"])]
     webhook_url: Option<String>,
     /// The certificate of the authority that signed the webhook's certificate (PEM).
@@ -70,8 +70,8 @@ async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     let result = match Args::parse().command {
-        Command::Acquire => print_acquired().await,
-        Command::Up(up) => up.run().await,
+        ControlPlaneCommand::Acquire => print_acquired().await,
+        ControlPlaneCommand::Up(up) => up.run().await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -93,7 +93,7 @@ async fn print_acquired() -> anyhow::Result<()> {
 
 impl Up {
     async fn run(self) -> anyhow::Result<()> {
-        // Before anything is started, so that no signal is missed.
+        // Listens before it starts anything, so that it misses no signal.
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
         let serve = async {
@@ -107,7 +107,7 @@ impl Up {
         };
         let control_plane = tokio::select! {
             started = serve => started?,
-            _ = interrupt.recv() => return Ok(()), // what was started is dropped, and so ended
+            _ = interrupt.recv() => return Ok(()), // dropping the control plane ends it
             _ = terminate.recv() => return Ok(()),
         };
         tokio::select! {
@@ -125,12 +125,16 @@ impl Up {
             }
             _ => None,
         };
-        let options = Options { audit: self.audit, apiserver_flags: self.apiserver_flag.clone(), ..Options::default() };
+        let options = ControlPlaneOptions {
+            audit: self.audit,
+            apiserver_flags: self.apiserver_flag.clone(),
+            ..ControlPlaneOptions::default()
+        };
         let control_plane = ControlPlane::start(options).await?;
         if let Some(dir) = &self.deploy {
             let report = control_plane.install(dir, webhook.as_ref()).await?;
             for title in &report.skipped {
-                tracing::info!(object = title, "left out");
+                tracing::info!(object = title, "skipped");
             }
             tracing::info!(objects = report.applied.len(), warnings = report.warnings.len(), "manifests installed");
         }

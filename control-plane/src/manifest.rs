@@ -1,4 +1,4 @@
-//! Manifests on disk: found, read, put in order, and fitted to a control plane without a kubelet.
+//! Manifests on disk: finds, reads and orders them, and adapts them to a control plane without a kubelet.
 
 use std::{
     fs,
@@ -9,12 +9,18 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use kube::core::{DynamicObject, GroupVersionKind, TypeMeta};
 use serde_json::{Value, json};
 
-use crate::{
-    error::{Error, IoContext, Result},
-    install::WebhookEndpoint,
-};
+use crate::error::{ControlPlaneError, IoContext, Result};
 
-/// An object of a manifest, with the file it came from.
+/// The address at which the apiserver calls the webhooks of the installed configurations.
+#[derive(Debug, Clone)]
+pub struct WebhookEndpoint {
+    /// `https://127.0.0.1:PORT`; the path comes from the manifest.
+    pub url_base: String,
+    /// The certificate of the authority that signed the webhook's certificate, as PEM.
+    pub ca_pem: String,
+}
+
+/// An object of a manifest, with its file.
 pub(crate) struct Manifest {
     pub(crate) file: PathBuf,
     pub(crate) object: DynamicObject,
@@ -22,7 +28,7 @@ pub(crate) struct Manifest {
 
 impl Manifest {
     fn new(file: &Path, value: Value) -> Result<Self> {
-        let failed = |reason: String| Error::Manifest { file: file.to_owned(), reason };
+        let failed = |reason: String| ControlPlaneError::Manifest { file: file.to_owned(), reason };
         let object: DynamicObject =
             serde_json::from_value(value).map_err(|e| failed(format!("not a Kubernetes object: {e}")))?;
         let complete =
@@ -42,14 +48,14 @@ impl Manifest {
     }
 
     pub(crate) fn gvk(&self) -> Result<GroupVersionKind> {
-        let failed = |e: kube::core::gvk::ParseGroupVersionError| Error::Manifest {
+        let failed = |e: kube::core::gvk::ParseGroupVersionError| ControlPlaneError::Manifest {
             file: self.file.clone(),
             reason: e.to_string(),
         };
         GroupVersionKind::try_from(self.types()).map_err(failed)
     }
 
-    /// Kind, and namespace and name, for messages.
+    /// Kind, namespace and name, for messages.
     pub(crate) fn title(&self) -> String {
         let meta = &self.object.metadata;
         let namespace = meta.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
@@ -64,14 +70,14 @@ impl Manifest {
         matches!(self.kind().as_str(), "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration")
     }
 
-    /// Whether it only means something where a kubelet or a network plugin runs, or to a kind that is not installed.
+    /// Whether it has no effect without a kubelet, a network plugin or a controller that does not run here.
     pub(crate) fn needs_nodes(&self) -> bool {
         let kind = self.kind();
         let pods = ["Deployment", "DaemonSet", "StatefulSet", "Job", "CronJob", "Pod", "PodDisruptionBudget"];
         pods.contains(&kind.as_str()) || ["NetworkPolicy", "HorizontalPodAutoscaler"].contains(&kind.as_str())
     }
 
-    /// What others refer to comes first; what could refuse the rest comes last.
+    /// Its place in the order: objects that others refer to come first, admission webhooks that could deny others last.
     fn rank(&self) -> u8 {
         match self.kind().as_str() {
             "CustomResourceDefinition" => 0,
@@ -86,7 +92,7 @@ impl Manifest {
         }
     }
 
-    /// Sends the apiserver to a webhook on loopback instead of to a Service, which nothing serves here.
+    /// Replaces the Services of its webhooks by a URL on loopback, because no pod serves these Services here.
     pub(crate) fn point_webhooks_at(&mut self, endpoint: &WebhookEndpoint) {
         for webhook in self.object.data["webhooks"].as_array_mut().into_iter().flatten() {
             let path = webhook["clientConfig"]["service"]["path"].as_str().unwrap_or_default();
@@ -96,8 +102,8 @@ impl Manifest {
     }
 }
 
-/// Reads the manifests of a folder in the order in which they are to be applied: those below its `crds` and `base` if it
-/// has such, else all below it.
+/// Reads the manifests of a folder in the order to apply them: those below its subfolders `crds` and `base` if it has them,
+/// otherwise all below it.
 pub(crate) fn read(dir: &Path) -> Result<Vec<Manifest>> {
     let mut roots: Vec<PathBuf> =
         ["crds", "base"].map(|name| dir.join(name)).into_iter().filter(|dir| dir.is_dir()).collect();
@@ -108,7 +114,7 @@ pub(crate) fn read(dir: &Path) -> Result<Vec<Manifest>> {
     for root in roots {
         read_below(&root, &mut manifests)?;
     }
-    manifests.sort_by_key(Manifest::rank); // stable: otherwise by path
+    manifests.sort_by_key(Manifest::rank); // stable, so that equal ranks stay sorted by path
     Ok(manifests)
 }
 
@@ -131,11 +137,11 @@ fn read_below(dir: &Path, manifests: &mut Vec<Manifest>) -> Result<()> {
 fn read_file(file: &Path) -> Result<Vec<Manifest>> {
     let text = fs::read_to_string(file).doing(|| format!("read {}", file.display()))?;
     let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
-        .map_err(|e| Error::Manifest { file: file.to_owned(), reason: e.to_string() })?;
+        .map_err(|e| ControlPlaneError::Manifest { file: file.to_owned(), reason: e.to_string() })?;
     let objects = documents.into_iter().filter(|document| !document.is_null());
     objects
         .flat_map(|document| match document {
-            // A List holds objects; anything else is one.
+            // A List holds objects; any other document is an object itself.
             Value::Object(mut map) if map.get("kind").is_some_and(|kind| kind == "List") => {
                 map.remove("items").and_then(|items| serde_json::from_value(items).ok()).unwrap_or_default()
             }
@@ -164,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn manifests_are_read_in_the_order_of_their_dependence() {
+    fn manifests_are_read_in_the_order_to_apply_them() {
         let both =
             format!("---\n{}---\n{}---\n", object("MutatingWebhookConfiguration", "w"), object("RoleBinding", "b"));
         let dir = folder(&[
@@ -183,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_named_with_its_file() {
+    fn the_error_names_the_file_that_is_no_manifest() {
         for text in ["kind: Namespace\nmetadata: {name: x}", "a: [", "apiVersion: v1\nkind: Namespace\nmetadata: {}"] {
             let dir = folder(&[("bad.yaml", text)]);
             let error = read(dir.path()).err().unwrap().to_string();
@@ -193,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn webhooks_are_sent_to_loopback() {
+    fn webhooks_are_called_on_loopback() {
         let text = "apiVersion: admissionregistration.k8s.io/v1\nkind: MutatingWebhookConfiguration\nmetadata: {name: w}\n\
                     webhooks:\n- name: a\n  clientConfig: {service: {name: s, namespace: n, path: /mutate}, caBundle: Cg==}\n";
         let dir = folder(&[("w.yaml", text)]);

@@ -11,12 +11,12 @@ use crate::error::{IoContext, Result};
 
 /// A certificate with its private key, both as PEM.
 #[derive(Debug, Clone)]
-pub(crate) struct Pair {
+pub(crate) struct CertificateAndKey {
     pub(crate) certificate: String,
     pub(crate) key: String,
 }
 
-/// The authority that signs the apiserver's certificate and the certificates by which people are known to it.
+/// The authority that signs the apiserver's certificate and the client certificates of users.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -36,8 +36,8 @@ impl Authority {
         self.issuer.pem()
     }
 
-    /// A server's certificate for loopback and for the names that an apiserver has inside a cluster.
-    pub(crate) fn serving(&self) -> Result<Pair> {
+    /// A serving certificate for loopback and for the names of an apiserver inside a cluster.
+    pub(crate) fn serving(&self) -> Result<CertificateAndKey> {
         let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
         let mut params = CertificateParams::new(names.map(String::from).to_vec())?;
         params.subject_alt_names.push(SanType::IpAddress(Ipv4Addr::LOCALHOST.into()));
@@ -46,8 +46,8 @@ impl Authority {
         self.sign(params)
     }
 
-    /// A certificate by which the apiserver knows a user (common name) and the user's group (organization).
-    pub(crate) fn client(&self, user: &str, group: &str) -> Result<Pair> {
+    /// A client certificate that names a user (common name) and the user's group (organization).
+    pub(crate) fn client(&self, user: &str, group: &str) -> Result<CertificateAndKey> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, user);
         params.distinguished_name.push(DnType::OrganizationName, group);
@@ -55,11 +55,11 @@ impl Authority {
         self.sign(params)
     }
 
-    fn sign(&self, mut params: CertificateParams) -> Result<Pair> {
+    fn sign(&self, mut params: CertificateParams) -> Result<CertificateAndKey> {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
-        Ok(Pair { certificate, key: key.serialize_pem() })
+        Ok(CertificateAndKey { certificate, key: key.serialize_pem() })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Programs under a guardian: start, watch, kill, freeze, restart.
+//! Processes under a guardian: started, watched, killed, frozen and restarted.
 
 use std::{
     ffi::OsString,
@@ -7,7 +7,6 @@ use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -15,19 +14,20 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use parking_lot::Mutex;
 
 use crate::{
-    error::{Error, IoContext, Result},
+    error::{ControlPlaneError, IoContext, Result},
     guard::Guard,
 };
 
-/// How often a condition that nobody announces (the end of a process, a readiness probe) is looked at.
-pub(crate) const POLL: Duration = Duration::from_millis(10);
+/// How often to check a condition that raises no event, such as the end of a process. A check costs one system call.
+pub(crate) const POLL_PERIOD: Duration = Duration::from_millis(10);
 
-/// How much of a log an error carries, in bytes.
-const TAIL: u64 = 4096;
+/// How much of a log an error includes, in bytes: about forty lines.
+const LOG_TAIL_BYTES: u64 = 4096;
 
-/// What to start: a program, its arguments and its environment (added to this process's own).
+/// A program to start, with its arguments and with variables that are added to this process's environment.
 #[derive(Debug, Clone)]
 pub struct Launch {
     name: String,
@@ -38,7 +38,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// A program (an absolute path) under a `name`, which also names its log file.
+    /// A program, by its absolute path. `name` also names its log file.
     #[must_use]
     pub fn new(name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
         Self { name: name.into(), program: program.into(), args: Vec::new(), env: Vec::new(), dir: None }
@@ -58,34 +58,34 @@ impl Launch {
         self
     }
 
-    /// Sets a variable of the environment.
+    /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
         self
     }
 
-    /// Sets the working folder; without it, the guarded folder.
+    /// Sets the working folder. The default is the guarded folder.
     #[must_use]
     pub fn current_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.dir = Some(dir.into());
         self
     }
 
-    /// Starts the program under `guard`, in a process group of its own (so that Ctrl-C in a terminal does not reach it),
-    /// with its output appended to `logs/<name>.log` in the guarded folder.
+    /// Starts the program under `guard`, in a process group of its own, so that Ctrl-C in a terminal does not reach it.
+    /// Appends its output to `logs/<name>.log` in the guarded folder.
     ///
     /// # Errors
-    /// When the program is no executable file or cannot be started.
-    pub fn spawn(self, guard: &Guard) -> Result<Process> {
+    /// When the program is not an executable file or cannot be started.
+    pub fn spawn(self, guard: &Guard) -> Result<ChildProcess> {
         let log = guard.dir().join("logs").join(format!("{}.log", self.name));
         let child = self.start(guard, &log)?;
-        Ok(Process { launch: self, guard: guard.clone(), log, child: Mutex::new(child) })
+        Ok(ChildProcess { launch: self, guard: guard.clone(), log, child: Mutex::new(child) })
     }
 
     fn start(&self, guard: &Guard, log: &Path) -> Result<Child> {
         check_executable(&self.program).doing(|| format!("start {} from {}", self.name, self.program.display()))?;
-        // Not its parents: a closed guard's folder must stay away.
+        // Does not create parents, because the folder of a closed guard must not come back.
         match fs::create_dir(guard.dir().join("logs")) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(()),
@@ -120,26 +120,26 @@ fn check_executable(program: &Path) -> std::io::Result<()> {
     Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, "not an executable file"))
 }
 
-/// A program that was started under a [`Guard`]. Dropping it kills it with SIGKILL and reaps it.
+/// A process that was started under a [`Guard`]. Dropping it kills the process with SIGKILL and reaps it.
 #[derive(Debug)]
-pub struct Process {
+pub struct ChildProcess {
     launch: Launch,
     guard: Guard,
     log: PathBuf,
     child: Mutex<Child>,
 }
 
-impl Process {
-    /// The name given at the start.
+impl ChildProcess {
+    /// The name that its [`Launch`] gave it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.launch.name
     }
 
-    /// The process id; after [`Process::restart`], the new one.
+    /// The process id; after [`ChildProcess::restart`], the new one.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child().id()
+        self.child.lock().id()
     }
 
     /// The log file: standard output and error of every start, appended.
@@ -154,30 +154,30 @@ impl Process {
         tail(&self.log).unwrap_or_else(|error| format!("(no log: {error})"))
     }
 
-    /// Whether it runs; a process stopped by [`Process::signal_stop`] still runs.
+    /// Whether it is running. A process that is frozen by [`ChildProcess::signal_stop`] still is.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        matches!(self.child().try_wait(), Ok(None))
+        matches!(self.child.lock().try_wait(), Ok(None))
     }
 
-    /// How it ended, if it ended.
+    /// Its exit status; `None` while it is running.
     #[must_use]
     pub fn exit_status(&self) -> Option<ExitStatus> {
-        self.child().try_wait().ok().flatten()
+        self.child.lock().try_wait().ok().flatten()
     }
 
-    /// Kills it with SIGKILL and waits until it is dead. No error if it was already.
+    /// Kills it with SIGKILL and waits until it is dead. It is not an error if it was dead before.
     pub fn kill9(&self) -> Result<()> {
-        let mut child = self.child();
+        let mut child = self.child.lock();
         child.kill().and_then(|()| child.wait()).map(drop).doing(|| format!("kill {}", self.launch.name))
     }
 
-    /// Freezes it with SIGSTOP: it keeps its connections and answers nothing.
+    /// Freezes it with SIGSTOP: it keeps its connections and stops responding.
     pub fn signal_stop(&self) -> Result<()> {
         self.signal(Signal::SIGSTOP)
     }
 
-    /// Lets a frozen process go on (SIGCONT).
+    /// Resumes a frozen process with SIGCONT.
     pub fn signal_cont(&self) -> Result<()> {
         self.signal(Signal::SIGCONT)
     }
@@ -185,7 +185,7 @@ impl Process {
     /// Asks it to end with SIGTERM and waits for it.
     ///
     /// # Errors
-    /// When it still runs after `timeout`; it is left running then.
+    /// When it is still running after `timeout`. It is not killed then.
     pub async fn terminate_and_wait(&self, timeout: Duration) -> Result<ExitStatus> {
         if let Some(status) = self.exit_status() {
             return Ok(status);
@@ -197,7 +197,7 @@ impl Process {
     /// Waits until it has ended by itself.
     ///
     /// # Errors
-    /// When it still runs after `timeout`.
+    /// When it is still running after `timeout`.
     pub async fn wait(&self, timeout: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -207,32 +207,33 @@ impl Process {
             if Instant::now() > deadline {
                 return Err(self.timeout("did not end", timeout));
             }
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(POLL_PERIOD).await;
         }
     }
 
-    /// Starts it again with the same arguments, after killing it if it still runs.
+    /// Restarts it with the same arguments. Kills it first if it is running.
     pub fn restart(&self) -> Result<()> {
         self.kill9()?;
-        let fresh = self.launch.start(&self.guard, &self.log)?;
-        *self.child() = fresh;
+        let child = self.launch.start(&self.guard, &self.log)?;
+        *self.child.lock() = child;
         Ok(())
     }
 
-    /// Starts it again with other arguments, environment or program, after killing it if it still runs. Its log stays.
+    /// Restarts it with another program, other arguments or another environment. Kills it first if it is running. Its log
+    /// stays the same.
     pub fn restart_as(&mut self, launch: Launch) -> Result<()> {
         self.kill9()?;
-        let fresh = launch.start(&self.guard, &self.log)?;
-        *self.child() = fresh;
+        let child = launch.start(&self.guard, &self.log)?;
+        *self.child.lock() = child;
         self.launch = launch;
         Ok(())
     }
 
-    /// The error that says that this process ended, with the end of its log; none while it runs.
+    /// The error that this process has ended, with the end of its log; `None` while it is running.
     #[must_use]
-    pub fn died(&self) -> Option<Error> {
+    pub fn died(&self) -> Option<ControlPlaneError> {
         let status = self.exit_status()?;
-        Some(Error::Died {
+        Some(ControlPlaneError::Died {
             name: self.launch.name.clone(),
             status: status.to_string(),
             log: self.log.clone(),
@@ -240,19 +241,15 @@ impl Process {
         })
     }
 
-    pub(crate) fn timeout(&self, what: &str, timeout: Duration) -> Error {
+    pub(crate) fn timeout(&self, what: &str, timeout: Duration) -> ControlPlaneError {
         let last = format!("the end of its log {}:\n{}", self.log.display(), self.log_tail());
-        Error::Timeout { what: format!("{} {what}", self.launch.name), timeout, last }
-    }
-
-    fn child(&self) -> MutexGuard<'_, Child> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+        ControlPlaneError::Timeout { what: format!("{} {what}", self.launch.name), timeout, last }
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        let mut child = self.child();
-        // Under the lock and not yet reaped, the pid is this process's own.
-        let ended = child.try_wait().doing(|| format!("look at {}", self.launch.name))?.is_some();
+        let mut child = self.child.lock();
+        // While the lock is held and the process is not reaped, no other process can have this pid.
+        let ended = child.try_wait().doing(|| format!("check {}", self.launch.name))?.is_some();
         let pid = i32::try_from(child.id()).map_err(std::io::Error::other);
         let sent = pid
             .and_then(|pid| if ended { Err(nix::Error::ESRCH.into()) } else { Ok(kill(Pid::from_raw(pid), signal)?) });
@@ -260,10 +257,10 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         if let Err(error) = self.kill9() {
-            tracing::warn!(%error, "clean-up");
+            tracing::warn!(%error, "clean-up failed");
         }
     }
 }
@@ -271,19 +268,23 @@ impl Drop for Process {
 fn tail(log: &Path) -> std::io::Result<String> {
     let mut file = File::open(log)?;
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
-    // What was cut begins in the middle of a line.
-    Ok(if length > TAIL { text.split_once('\n').map_or(text.clone(), |(_, rest)| rest.to_owned()) } else { text })
+    // A cut tail starts in the middle of a line, which is dropped.
+    Ok(if length > LOG_TAIL_BYTES {
+        text.split_once('\n').map_or(text.clone(), |(_, rest)| rest.to_owned())
+    } else {
+        text
+    })
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
 
-    /// Whether a process is alive, zombies not counted.
+    /// Whether a process is alive. A zombie is not.
     pub(crate) fn exe_exists(pid: u32) -> bool {
         fs::read_link(format!("/proc/{pid}/exe")).is_ok()
     }
@@ -297,7 +298,7 @@ pub(crate) mod tests {
         let deadline = Instant::now() + Duration::from_secs(5);
         while !condition() {
             assert!(Instant::now() < deadline, "{what}");
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(POLL_PERIOD).await;
         }
     }
 
@@ -327,7 +328,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_does_not_end_is_an_error_with_its_log() {
+    async fn a_process_that_ignores_sigterm_is_an_error_with_its_log() {
         let guard = Guard::temporary("berth-process-test").unwrap();
         let script = "trap 'echo no' TERM; echo deaf now; while :; do sleep 0.01; done";
         let process = Launch::new("deaf", "/bin/sh").args(["-c", script]).spawn(&guard).unwrap();
@@ -338,7 +339,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_missing_program_is_named() {
+    fn the_error_names_a_missing_program() {
         let guard = Guard::temporary("berth-process-test").unwrap();
         let error = Launch::new("it", "/nowhere/it").spawn(&guard).unwrap_err().to_string();
         assert!(error.contains("/nowhere/it") && error.contains("No such file"), "{error}");

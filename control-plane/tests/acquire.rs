@@ -1,5 +1,4 @@
-//! Getting the programs: the order of the ways, downloads from a server on loopback, builds, and what never gets into the
-//! cache.
+//! Gets the programs: the order of the sources, downloads from a server on loopback, builds, and what stays out of the cache.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail a test by panicking")]
 
@@ -8,12 +7,13 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use berth_control_plane::acquire::{Assets, KUBERNETES_VERSION, Settings, acquire};
 use flate2::{Compression, write::GzEncoder};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha512};
 use tempfile::TempDir;
 use tokio::{
@@ -21,20 +21,20 @@ use tokio::{
     net::TcpListener,
 };
 
-/// What the server answers for a path: the body, and how much of it is sent before the connection ends.
+/// A file on the server: its content, and how much of it the server sends before it closes the connection.
 #[derive(Clone)]
-struct Answer {
+struct ServedFile {
     body: Vec<u8>,
     sent: usize,
 }
 
-/// A server that knows nothing but how to answer GET, also wrongly.
-async fn serve(answers: BTreeMap<String, Answer>) -> String {
+/// Starts a server for these files that only understands GET.
+async fn serve(files: BTreeMap<String, ServedFile>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let answers = answers.clone();
+            let files = files.clone();
             tokio::spawn(async move {
                 let mut request = Vec::new();
                 while !request.ends_with(b"\r\n\r\n") {
@@ -42,8 +42,8 @@ async fn serve(answers: BTreeMap<String, Answer>) -> String {
                 }
                 let request = String::from_utf8_lossy(&request).into_owned();
                 let path = request.split(' ').nth(1).unwrap_or_default();
-                match answers.get(path) {
-                    Some(Answer { body, sent }) => {
+                match files.get(path) {
+                    Some(ServedFile { body, sent }) => {
                         let head =
                             format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
                         stream.write_all(head.as_bytes()).await?;
@@ -58,9 +58,9 @@ async fn serve(answers: BTreeMap<String, Answer>) -> String {
     url
 }
 
-fn whole(body: impl Into<Vec<u8>>) -> Answer {
+fn whole(body: impl Into<Vec<u8>>) -> ServedFile {
     let body = body.into();
-    Answer { sent: body.len(), body }
+    ServedFile { sent: body.len(), body }
 }
 
 fn arch() -> &'static str {
@@ -94,8 +94,8 @@ fn manager_path() -> String {
     format!("/kubernetes/{KUBERNETES_VERSION}/bin/linux/{}/kube-controller-manager", arch())
 }
 
-/// Everything that a download needs, right.
-fn right() -> BTreeMap<String, Answer> {
+/// All files of a valid release.
+fn valid_release() -> BTreeMap<String, ServedFile> {
     let archive = archive(&["etcd", "kube-apiserver", "kubectl"]);
     let entry = |version: &str, hash: &str| {
         format!(
@@ -103,7 +103,7 @@ fn right() -> BTreeMap<String, Answer> {
             arch()
         )
     };
-    // The newest patch release of the minor version is wanted: by number, not by letters, and of no other minor version.
+    // The newest patch release of this minor version is v1.36.12: by number, not by letters.
     let index =
         ["releases:\n", &entry("v1.36.2", "aa"), &entry("v1.36.12", &sha512(&archive)), &entry("v1.37.0", "bb")]
             .concat();
@@ -116,18 +116,18 @@ fn right() -> BTreeMap<String, Answer> {
     ])
 }
 
-struct Place {
+struct TestSetup {
     settings: Settings,
-    told: Arc<Mutex<Vec<String>>>,
+    progress_lines: Arc<Mutex<Vec<String>>>,
     dir: TempDir,
 }
 
-impl Place {
+impl TestSetup {
     /// An empty cache, no named folder, a server at `url`, and no Go.
     fn new(url: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let teller = Arc::clone(&told);
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&lines);
         let settings = Settings {
             assets: None,
             cache: dir.path().join("cache"),
@@ -135,16 +135,16 @@ impl Place {
             envtest_releases: format!("{url}/releases"),
             kubernetes_releases: format!("{url}/kubernetes"),
             go: dir.path().join("no-go").into(),
-            progress: Arc::new(move |line| teller.lock().unwrap().push(line.to_owned())),
+            progress: Arc::new(move |line| sink.lock().push(line.to_owned())),
         };
-        Self { settings, told, dir }
+        Self { settings, progress_lines: lines, dir }
     }
 
-    async fn with(answers: BTreeMap<String, Answer>) -> Self {
-        Self::new(&serve(answers).await)
+    async fn with(files: BTreeMap<String, ServedFile>) -> Self {
+        Self::new(&serve(files).await)
     }
 
-    /// What is in the cache, but for the lock.
+    /// The content of the cache without its lock file.
     fn cached(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.settings.cache).unwrap().map(|entry| entry.unwrap().path());
         entries.filter(|path| path.extension().is_none_or(|extension| extension != "lock")).collect()
@@ -158,7 +158,7 @@ impl Place {
         path
     }
 
-    /// A command in place of Go that notes that it was called, and writes the file it is to build.
+    /// Replaces Go by a script that records its calls and writes the program that it should build.
     fn use_fake_go(&mut self, script: &str) {
         let text = format!(
             "#!/bin/sh\necho \"$PWD $*\" >>'{}/calls'\nwhile [ \"$1\" != -o ]; do shift; done\n{script}\n",
@@ -187,62 +187,62 @@ fn assert_complete(assets: &Assets) {
 }
 
 #[tokio::test]
-async fn a_right_release_is_downloaded_once() {
-    let mut place = Place::with(right()).await;
-    let found = acquire(&place.settings).await.unwrap();
+async fn a_valid_release_is_downloaded_once() {
+    let mut setup = TestSetup::with(valid_release()).await;
+    let found = acquire(&setup.settings).await.unwrap();
     assert_complete(&found);
     assert!(content(&found.kube_apiserver).starts_with("kube-apiserver of the release"));
     assert_eq!(content(&found.kube_controller_manager), "kube-controller-manager of the release");
-    assert_eq!(place.cached(), [found.folder().unwrap().to_owned()]);
+    assert_eq!(setup.cached(), [found.folder().unwrap().to_owned()]);
     assert!(
         fs::read_dir(found.folder().unwrap()).unwrap().all(|f| !f.unwrap().path().to_string_lossy().ends_with(".part"))
     );
 
-    // Again, with no server: from the cache.
-    place.settings.envtest_index = "http://127.0.0.1:1/".to_owned();
-    assert_eq!(acquire(&place.settings).await.unwrap(), found);
+    // The second time they come from the cache, so no server is needed.
+    setup.settings.envtest_index = "http://127.0.0.1:1/".to_owned();
+    assert_eq!(acquire(&setup.settings).await.unwrap(), found);
 }
 
-/// Every way fails; the message has the download's reason, and nothing is in the cache.
-async fn refused(answers: BTreeMap<String, Answer>, reason: &str) {
-    let place = Place::with(answers).await;
-    let error = acquire(&place.settings).await.unwrap_err().to_string();
+/// Asserts that every source fails, that the message has the reason of the download, and that the cache stays empty.
+async fn assert_refused(files: BTreeMap<String, ServedFile>, reason: &str) {
+    let setup = TestSetup::with(files).await;
+    let error = acquire(&setup.settings).await.unwrap_err().to_string();
     let line = error.lines().find(|line| line.contains("official release")).unwrap();
     assert!(line.contains(reason), "{error}");
-    assert_eq!(place.cached(), [] as [PathBuf; 0], "{error}");
+    assert_eq!(setup.cached(), [] as [PathBuf; 0], "{error}");
 }
 
 #[tokio::test]
 async fn a_download_that_is_cut_off_leaves_nothing() {
     for path in [archive_path(), manager_path()] {
-        let mut answers = right();
-        let answer = answers.get_mut(&path).unwrap();
-        answer.sent = answer.body.len() / 2;
-        let sent = answer.sent;
-        refused(answers, &format!("{path}: cut off after {sent} bytes")).await;
+        let mut files = valid_release();
+        let file = files.get_mut(&path).unwrap();
+        file.sent = file.body.len() / 2;
+        let sent = file.sent;
+        assert_refused(files, &format!("{path}: cut off after {sent} bytes")).await;
     }
 }
 
 #[tokio::test]
 async fn a_download_with_a_wrong_digest_leaves_nothing() {
     for path in [archive_path(), manager_path()] {
-        let mut answers = right();
-        let body = &mut answers.get_mut(&path).unwrap().body;
+        let mut files = valid_release();
+        let body = &mut files.get_mut(&path).unwrap().body;
         let middle = body.len() / 2;
         body[middle] ^= 1;
-        refused(answers, &format!("{path}: SHA-512 is ")).await;
+        assert_refused(files, &format!("{path}: SHA-512 is ")).await;
     }
 }
 
 #[tokio::test]
-async fn a_release_that_is_not_whole_leaves_nothing() {
-    let mut answers = right();
-    answers.remove(&manager_path());
-    refused(answers, "404").await;
+async fn an_incomplete_release_leaves_nothing() {
+    let mut files = valid_release();
+    files.remove(&manager_path());
+    assert_refused(files, "404").await;
 
-    let mut answers = right();
-    answers.insert(format!("{}.sha512", manager_path()), whole(""));
-    refused(answers, "published is \"\"").await;
+    let mut files = valid_release();
+    files.insert(format!("{}.sha512", manager_path()), whole(""));
+    assert_refused(files, "published is \"\"").await;
 
     let without = archive(&["etcd", "kubectl"]);
     let index = format!(
@@ -250,21 +250,22 @@ async fn a_release_that_is_not_whole_leaves_nothing() {
         arch(),
         sha512(&without)
     );
-    let mut answers = right();
-    answers.insert("/index.yaml".into(), whole(index));
-    answers.insert(archive_path(), whole(without));
-    refused(answers, "there is no kube-apiserver inside").await;
+    let mut files = valid_release();
+    files.insert("/index.yaml".into(), whole(index));
+    files.insert(archive_path(), whole(without));
+    assert_refused(files, "there is no kube-apiserver inside").await;
 
-    refused(BTreeMap::from([("/index.yaml".into(), whole("releases: {}"))]), "no release of v1.36 for linux-").await;
-    refused(BTreeMap::from([("/index.yaml".into(), whole("<html>"))]), "not an index of envtest releases").await;
+    assert_refused(BTreeMap::from([("/index.yaml".into(), whole("releases: {}"))]), "no release of v1.36 for linux-")
+        .await;
+    assert_refused(BTreeMap::from([("/index.yaml".into(), whole("<html>"))]), "not an index of envtest releases").await;
 }
 
 #[tokio::test]
-async fn when_every_way_fails_the_message_has_a_line_for_each_and_comes_quickly() {
-    let mut place = Place::new("http://127.0.0.1:1");
-    place.settings.assets = Some(place.dir.path().join("named"));
+async fn when_every_source_fails_the_error_comes_quickly_with_a_line_for_each() {
+    let mut setup = TestSetup::new("http://127.0.0.1:1");
+    setup.settings.assets = Some(setup.dir.path().join("named"));
     let begin = Instant::now();
-    let error = acquire(&place.settings).await.unwrap_err().to_string();
+    let error = acquire(&setup.settings).await.unwrap_err().to_string();
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     let lines: Vec<_> = error.lines().collect();
     assert_eq!(lines.len(), 5, "{error}");
@@ -275,37 +276,37 @@ async fn when_every_way_fails_the_message_has_a_line_for_each_and_comes_quickly(
 }
 
 #[tokio::test]
-async fn a_named_folder_wins_and_what_it_lacks_comes_from_elsewhere() {
-    let mut place = Place::with(right()).await;
+async fn a_named_folder_comes_first_and_missing_programs_come_from_other_sources() {
+    let mut setup = TestSetup::with(valid_release()).await;
     for name in ["etcd", "kube-apiserver"] {
-        place.write_program(&format!("named/{name}"), "named");
+        setup.write_program(&format!("named/{name}"), "named");
     }
-    let named = place.dir.path().join("named");
-    place.settings.assets = Some(named.clone());
-    let found = acquire(&place.settings).await.unwrap();
+    let named = setup.dir.path().join("named");
+    setup.settings.assets = Some(named.clone());
+    let found = acquire(&setup.settings).await.unwrap();
     assert_eq!((found.etcd.parent(), found.kube_apiserver.parent()), (Some(&*named), Some(&*named)));
     assert!(content(&found.kubectl).starts_with("kubectl of the release"));
     assert_eq!(found.folder(), None);
-    assert!(place.told.lock().unwrap()[0].contains("has no kube-controller-manager, no kubectl"));
+    assert!(setup.progress_lines.lock()[0].contains("has no kube-controller-manager, no kubectl"));
 
     for name in ["kube-controller-manager", "kubectl"] {
-        place.write_program(&format!("named/{name}"), "named");
+        setup.write_program(&format!("named/{name}"), "named");
     }
-    fs::remove_dir_all(&place.settings.cache).unwrap();
-    assert_eq!(acquire(&place.settings).await.unwrap().folder(), Some(&*named));
-    assert!(!place.settings.cache.exists(), "nothing else was looked for");
+    fs::remove_dir_all(&setup.settings.cache).unwrap();
+    assert_eq!(acquire(&setup.settings).await.unwrap().folder(), Some(&*named));
+    assert!(!setup.settings.cache.exists(), "no other source was used");
 }
 
 #[tokio::test]
-async fn without_a_release_the_programs_are_built_once_for_all_who_wait() {
-    let mut place = Place::new("http://127.0.0.1:1");
-    place.use_fake_go(&format!("sleep 0.1; {BUILDS}"));
-    let (one, two) = tokio::join!(acquire(&place.settings), acquire(&place.settings));
+async fn without_a_release_the_programs_are_built_once_for_parallel_callers() {
+    let mut setup = TestSetup::new("http://127.0.0.1:1");
+    setup.use_fake_go(&format!("sleep 0.1; {BUILDS}"));
+    let (one, two) = tokio::join!(acquire(&setup.settings), acquire(&setup.settings));
     let (one, two) = (one.unwrap(), two.unwrap());
     assert_eq!(one, two);
     assert_complete(&one);
-    assert_eq!(fs::read_dir(one.folder().unwrap()).unwrap().count(), 5, "the programs and where they are from");
-    let calls = place.go_calls();
+    assert_eq!(fs::read_dir(one.folder().unwrap()).unwrap().count(), 5, "the programs and the file ORIGIN");
+    let calls = setup.go_calls();
     assert_eq!(calls.len(), 4, "{calls:?}");
     assert!(
         calls[0].contains("/etcd build -mod=readonly -trimpath -ldflags -s -w -o ")
@@ -315,38 +316,38 @@ async fn without_a_release_the_programs_are_built_once_for_all_who_wait() {
         calls[1].contains(&format!("version.gitVersion={KUBERNETES_VERSION} "))
             && calls[1].ends_with("cmd/kube-apiserver")
     );
-    let told = place.told.lock().unwrap();
-    let tells = |text: &str| told.iter().any(|line| line.contains(text));
-    assert!(tells("waiting for another download or build") && tells("building kubectl (4 of 4)"), "{told:?}");
+    let lines = setup.progress_lines.lock();
+    let has_line = |text: &str| lines.iter().any(|line| line.contains(text));
+    assert!(has_line("waiting for another download or build") && has_line("building kubectl (4 of 4)"), "{lines:?}");
 }
 
 #[tokio::test]
 async fn a_build_that_fails_or_is_interrupted_leaves_nothing() {
-    let mut place = Place::new("http://127.0.0.1:1");
-    place.use_fake_go(&format!("case $2 in */kubectl) echo 'no space left' >&2; exit 1;; esac; {BUILDS}"));
-    let error = acquire(&place.settings).await.unwrap_err().to_string();
+    let mut setup = TestSetup::new("http://127.0.0.1:1");
+    setup.use_fake_go(&format!("case $2 in */kubectl) echo 'no space left' >&2; exit 1;; esac; {BUILDS}"));
+    let error = acquire(&setup.settings).await.unwrap_err().to_string();
     assert!(error.contains("kubectl: `go build` ended with exit status: 1: no space left"), "{error}");
-    assert_eq!(place.cached(), [] as [PathBuf; 0]);
+    assert_eq!(setup.cached(), [] as [PathBuf; 0]);
 
-    // Given up while the second program is being built.
-    place.use_fake_go(&format!("case $2 in */kube-apiserver) exec sleep 60;; esac; {BUILDS}"));
-    let calls = place.go_calls().len();
+    // The caller is dropped while the second program is being built.
+    setup.use_fake_go(&format!("case $2 in */kube-apiserver) exec sleep 60;; esac; {BUILDS}"));
+    let calls = setup.go_calls().len();
     let second = async {
-        while place.go_calls().len() < calls + 2 {
+        while setup.go_calls().len() < calls + 2 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::select! {
-        result = acquire(&place.settings) => panic!("ended: {result:?}"),
+        result = acquire(&setup.settings) => panic!("ended: {result:?}"),
         () = second => {}
     }
-    assert_eq!(place.cached(), [] as [PathBuf; 0]);
+    assert_eq!(setup.cached(), [] as [PathBuf; 0]);
 
-    // What a killed builder left is cleared away by the next one.
+    // The next builder removes what a killed one has left.
     let left =
-        place.settings.cache.join(format!(".kubernetes-{KUBERNETES_VERSION}-etcd-v3.6.16-linux-{}.part-x", arch()));
+        setup.settings.cache.join(format!(".kubernetes-{KUBERNETES_VERSION}-etcd-v3.6.16-linux-{}.part-x", arch()));
     fs::create_dir(&left).unwrap();
-    place.use_fake_go(BUILDS);
-    let found = acquire(&place.settings).await.unwrap();
-    assert_eq!(place.cached(), [found.folder().unwrap().to_owned()]);
+    setup.use_fake_go(BUILDS);
+    let found = acquire(&setup.settings).await.unwrap();
+    assert_eq!(setup.cached(), [found.folder().unwrap().to_owned()]);
 }

@@ -1,10 +1,10 @@
-//! A control plane, as its users see it.
+//! A control plane as its users see it.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail a test by panicking")]
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use berth_control_plane::{ControlPlane, Error, Options, Part, WebhookEndpoint};
+use berth_control_plane::{Component, ControlPlane, ControlPlaneError, ControlPlaneOptions, WebhookEndpoint};
 use k8s_openapi::{
     api::{
         core::v1::{ConfigMap, Namespace, ServiceAccount},
@@ -20,9 +20,10 @@ use kube::{
 };
 use serde_json::json;
 
+/// How long a condition may take to hold; a failing test ends after this.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Waits until `condition` gives a value.
+/// Waits until `condition` returns a value.
 async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let wait = async {
         loop {
@@ -50,7 +51,7 @@ async fn client_of(kubeconfig: &Path) -> Client {
 fn code(error: &kube::Error) -> u16 {
     match error {
         kube::Error::Api(status) => status.code,
-        other => panic!("not an answer of the apiserver: {other}"),
+        other => panic!("not a response of the apiserver: {other}"),
     }
 }
 
@@ -69,8 +70,9 @@ async fn bind_edit(client: &Client, subject: Subject) {
 }
 
 #[tokio::test]
-async fn rbac_holds_for_service_accounts_and_people() {
-    let control_plane = ControlPlane::start(Options { audit: true, ..Options::default() }).await.unwrap();
+async fn rbac_applies_to_service_accounts_and_users() {
+    let control_plane =
+        ControlPlane::start(ControlPlaneOptions { audit: true, ..ControlPlaneOptions::default() }).await.unwrap();
     let admin = control_plane.admin_client();
     let maps: Api<ConfigMap> = Api::default_namespaced(admin.clone());
     maps.create(&PostParams::default(), &config_map("one")).await.unwrap();
@@ -175,8 +177,8 @@ metadata: {name: harbour}
 ";
 
 #[tokio::test]
-async fn manifests_are_installed_and_dependents_and_namespaces_collected() {
-    let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+async fn manifests_are_installed_and_dependents_and_namespaces_are_collected() {
+    let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
     let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"length": {"type": "integer"}}}}});
     write_crd(dir.path(), &schema);
@@ -192,8 +194,8 @@ async fn manifests_are_installed_and_dependents_and_namespaces_collected() {
     assert_eq!(report.applied, expected);
     assert_eq!(report.skipped, ["Deployment harbour/webhook", "MutatingWebhookConfiguration boats"]);
     assert_eq!(report.warnings, []);
-    let again = control_plane.install(dir.path(), None).await.unwrap();
-    assert_eq!(again.applied, expected, "installing again is no conflict");
+    let second = control_plane.install(dir.path(), None).await.unwrap();
+    assert_eq!(second.applied, expected, "a second installation causes no conflict");
 
     let client = control_plane.admin_client();
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("test.berth.dev", "v1", "Boat"));
@@ -215,18 +217,18 @@ async fn manifests_are_installed_and_dependents_and_namespaces_collected() {
     })
     .await;
 
-    // With an endpoint the webhook configuration is installed, and asked: nothing listens there.
+    // With an endpoint, the webhook configuration is installed and the apiserver calls the webhook, which does not exist.
     let ca_pem = fs::read_to_string(control_plane.dir().join("ca.crt")).unwrap();
     let endpoint = WebhookEndpoint { url_base: "https://127.0.0.1:1".into(), ca_pem };
     let report = control_plane.install(dir.path(), Some(&endpoint)).await.unwrap();
     assert_eq!(report.applied.last().unwrap(), "MutatingWebhookConfiguration boats");
     let boat = DynamicObject::new("second", &kind).data(json!({"spec": {"length": 8}}));
-    let asked = eventually("the webhook is asked", async || {
+    let error = eventually("the apiserver calls the webhook", async || {
         let error = boats.create(&PostParams { dry_run: true, ..PostParams::default() }, &boat).await.err()?;
         Some(error.to_string())
     });
-    let asked = asked.await;
-    assert!(asked.contains("https://127.0.0.1:1/mutate"), "{asked}");
+    let error = error.await;
+    assert!(error.contains("https://127.0.0.1:1/mutate"), "{error}");
 
     maps.create(&PostParams::default(), &config_map("anchor")).await.unwrap();
     let namespaces: Api<Namespace> = Api::all(client);
@@ -238,9 +240,9 @@ async fn manifests_are_installed_and_dependents_and_namespaces_collected() {
 
 #[tokio::test]
 async fn warnings_and_refusals_of_the_apiserver_are_reported() {
-    let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+    let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
-    // Both are accepted, with a warning: an unknown format.
+    // The apiserver accepts an unknown format with a warning.
     write_crd(dir.path(), &json!({"type": "object", "properties": {"x": {"type": "string", "format": "nonsense"}}}));
     let report = control_plane.install(dir.path(), None).await.unwrap();
     assert_eq!(report.warnings.len(), 1, "{:?}", report.warnings);
@@ -253,8 +255,8 @@ async fn warnings_and_refusals_of_the_apiserver_are_reported() {
 }
 
 #[tokio::test]
-async fn two_run_side_by_side_and_share_nothing() {
-    let start = || ControlPlane::start(Options::default());
+async fn two_control_planes_share_nothing() {
+    let start = || ControlPlane::start(ControlPlaneOptions::default());
     let (one, two) = tokio::try_join!(start(), start()).unwrap();
     assert_ne!(one.url(), two.url());
     let maps = |of: &ControlPlane| -> Api<ConfigMap> { Api::default_namespaced(of.admin_client()) };
@@ -267,27 +269,28 @@ async fn two_run_side_by_side_and_share_nothing() {
 }
 
 #[tokio::test]
-async fn parts_are_killed_and_restarted_without_loss() {
-    let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+async fn killed_components_restart_without_losing_data() {
+    let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();
     let maps: Api<ConfigMap> = Api::default_namespaced(control_plane.admin_client());
     maps.create(&PostParams::default(), &config_map("kept")).await.unwrap();
-    control_plane.kill(Part::Apiserver).unwrap();
-    assert!(!control_plane.process(Part::Apiserver).is_running());
+    control_plane.kill(Component::Apiserver).unwrap();
+    assert!(!control_plane.process(Component::Apiserver).is_running());
     assert!(maps.get("kept").await.is_err());
-    control_plane.kill(Part::Etcd).unwrap();
-    control_plane.restart(Part::Etcd).await.unwrap();
-    control_plane.restart(Part::Apiserver).await.unwrap();
-    control_plane.restart(Part::ControllerManager).await.unwrap();
+    control_plane.kill(Component::Etcd).unwrap();
+    control_plane.restart(Component::Etcd).await.unwrap();
+    control_plane.restart(Component::Apiserver).await.unwrap();
+    control_plane.restart(Component::ControllerManager).await.unwrap();
     assert_eq!(maps.get("kept").await.unwrap().data.unwrap()["a"], "b");
     let dir = control_plane.dir().to_owned();
     drop(control_plane);
-    assert!(!dir.exists(), "dropping is stopping");
+    assert!(!dir.exists(), "dropping stops it");
 }
 
 #[tokio::test]
-async fn a_part_that_dies_at_the_start_says_why() {
-    let options = Options { apiserver_flags: vec!["--no-such-flag".into()], ..Options::default() };
+async fn the_error_has_the_log_of_a_component_that_dies_at_the_start() {
+    let options =
+        ControlPlaneOptions { apiserver_flags: vec!["--no-such-flag".into()], ..ControlPlaneOptions::default() };
     let error = ControlPlane::start(options).await.unwrap_err();
-    assert!(matches!(&error, Error::Died { name, .. } if name == "kube-apiserver"), "{error}");
+    assert!(matches!(&error, ControlPlaneError::Died { name, .. } if name == "kube-apiserver"), "{error}");
     assert!(error.to_string().contains("unknown flag: --no-such-flag"), "{error}");
 }

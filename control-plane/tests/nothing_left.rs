@@ -1,4 +1,4 @@
-//! Whatever way its parent ends, a control plane leaves no process and no folder.
+//! A control plane leaves no process and no folder, however its parent ends.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail a test by panicking")]
 
@@ -15,13 +15,14 @@ use nix::{
     unistd::Pid,
 };
 
+/// How long the clean-up may take; a failing test ends after this.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The program `berth-control-plane up`, with what it started.
+/// The program `berth-control-plane up`, with its child processes.
 struct Parent {
     child: Child,
     dir: PathBuf,
-    /// Guardian, etcd, kube-apiserver, kube-controller-manager: pid and program.
+    /// Pid and program of guardian, etcd, kube-apiserver and kube-controller-manager.
     processes: Vec<(u32, PathBuf)>,
     _stderr: ChildStderr,
 }
@@ -67,12 +68,12 @@ fn up() -> Parent {
 }
 
 /// Ends the parent with a signal and waits until nothing is left.
-fn ends_by(signal: Signal) {
+fn assert_nothing_left_after(signal: Signal) {
     let mut parent = up();
     kill(Pid::from_raw(parent.child.id().try_into().unwrap()), signal).unwrap();
     parent.child.wait().unwrap();
     let deadline = Instant::now() + TIMEOUT;
-    // Judged by exe, which a zombie lacks: PID 1 may reap late.
+    // A zombie has no exe, and PID 1 may reap it late.
     let left = |(pid, program): &(u32, PathBuf)| exe(*pid).is_some_and(|found| found == *program);
     while parent.dir.exists() || parent.processes.iter().any(left) {
         let still: Vec<_> = parent.processes.iter().filter(|process| left(process)).collect();
@@ -83,19 +84,19 @@ fn ends_by(signal: Signal) {
 }
 
 #[test]
-fn after_kill_9() {
-    ends_by(Signal::SIGKILL);
+fn nothing_is_left_after_sigkill() {
+    assert_nothing_left_after(Signal::SIGKILL);
 }
 
 #[test]
-fn after_ctrl_c() {
-    ends_by(Signal::SIGINT);
+fn nothing_is_left_after_sigint() {
+    assert_nothing_left_after(Signal::SIGINT);
 }
 
 #[test]
-fn when_killed_in_the_middle_of_the_start() {
+fn nothing_is_left_after_sigkill_during_the_start() {
     let temporary = tempfile::tempdir().unwrap();
-    // At several moments of the start, none of which is known exactly.
+    // Milliseconds after the start: several moments, because the phases of a start take different times.
     for delay in [5, 40, 150, 400, 900, 1600] {
         let mut child = Command::new(env!("CARGO_BIN_EXE_berth-control-plane"))
             .arg("up")
@@ -117,7 +118,7 @@ fn when_killed_in_the_middle_of_the_start() {
         let folders = fs::read_dir(temporary.path()).unwrap().count();
         let pids =
             fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-        // Every process of these has the folder in its environment.
+        // Every process of such a control plane has the folder in its environment.
         let processes = pids.filter(|pid| mentions(format!("/proc/{pid}/environ"))).count();
         if folders == 0 && processes == 0 {
             break;

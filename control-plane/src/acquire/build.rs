@@ -8,41 +8,44 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use tokio::{io::AsyncReadExt, process::Command};
+use tokio::{
+    io::AsyncReadExt,
+    process::{Child, Command},
+};
 
-use super::{ETCD_VERSION, KUBERNETES_VERSION, Settings};
+use super::settings::{ETCD_VERSION, KUBERNETES_VERSION, Settings};
 
-/// The longest that one program may take; kube-apiserver needs six minutes on two cores.
+/// Longest build of one program; kube-apiserver takes six minutes on two cores, and longer on a busy machine.
 const BUILD_TIMEOUT: Duration = Duration::from_hours(1);
-/// How often a build that goes on says so.
-const TELL: Duration = Duration::from_secs(10);
+/// How often a running build reports progress, so that it does not seem stuck.
+const PROGRESS_PERIOD: Duration = Duration::from_secs(10);
 
-struct Program {
+struct GoProgram {
     name: &'static str,
     module: &'static str,
     package: &'static str,
 }
 
-const PROGRAMS: [Program; 4] = [
-    Program { name: "etcd", module: "etcd", package: "go.etcd.io/etcd/server/v3" },
-    Program { name: "kube-apiserver", module: "kubernetes", package: "k8s.io/kubernetes/cmd/kube-apiserver" },
-    Program {
+const PROGRAMS: [GoProgram; 4] = [
+    GoProgram { name: "etcd", module: "etcd", package: "go.etcd.io/etcd/server/v3" },
+    GoProgram { name: "kube-apiserver", module: "kubernetes", package: "k8s.io/kubernetes/cmd/kube-apiserver" },
+    GoProgram {
         name: "kube-controller-manager",
         module: "kubernetes",
         package: "k8s.io/kubernetes/cmd/kube-controller-manager",
     },
-    Program { name: "kubectl", module: "kubernetes", package: "k8s.io/kubernetes/cmd/kubectl" },
+    GoProgram { name: "kubectl", module: "kubernetes", package: "k8s.io/kubernetes/cmd/kubectl" },
 ];
 
-/// Embedded, so that a program far from its source can build too.
+/// Name, `go.mod` and `go.sum` of each module: embedded, so that the program builds them outside of a checkout, too.
 const MODULES: [(&str, &str, &str); 2] = [
     ("etcd", include_str!("../../go/etcd/go.mod"), include_str!("../../go/etcd/go.sum")),
     ("kubernetes", include_str!("../../go/kubernetes/go.mod"), include_str!("../../go/kubernetes/go.sum")),
 ];
 
-/// Fills `dir` with the four programs.
+/// Builds the four programs into `dir`.
 pub(super) async fn build(settings: &Settings, dir: &Path) -> anyhow::Result<()> {
-    // Inside, so that whoever clears away an interrupted build clears this away too; gone when this function ends.
+    // Inside `dir`, so that it is removed together with `dir` after an interrupted build.
     let source = tempfile::Builder::new().prefix("modules-").tempdir_in(dir).context("create a folder")?;
     for (name, go_mod, go_sum) in MODULES {
         let module = source.path().join(name);
@@ -65,13 +68,34 @@ pub(super) async fn build(settings: &Settings, dir: &Path) -> anyhow::Result<()>
 
 async fn go_build(
     settings: &Settings,
-    program: &Program,
+    program: &GoProgram,
     module: &Path,
     dir: &Path,
     doing: &str,
 ) -> anyhow::Result<()> {
     let begin = Instant::now();
-    let mut child = Command::new(&settings.go)
+    let mut child = spawn_go(settings, program, module, dir)?;
+    let report_progress = async {
+        loop {
+            tokio::time::sleep(PROGRESS_PERIOD).await;
+            (settings.progress)(&format!("{doing}: {} s", begin.elapsed().as_secs()));
+        }
+    };
+    let (status, stderr) = tokio::select! {
+        ended = tokio::time::timeout(BUILD_TIMEOUT, output(&mut child)) => {
+            ended.with_context(|| format!("`go build` did not end within {} s", BUILD_TIMEOUT.as_secs()))??
+        }
+        () = report_progress => bail!("the progress report ended"),
+    };
+    if !status.success() {
+        let lines: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("go: downloading")).collect();
+        bail!("`go build` ended with {status}: {}", lines[lines.len().saturating_sub(10)..].join(" | "));
+    }
+    Ok(())
+}
+
+fn spawn_go(settings: &Settings, program: &GoProgram, module: &Path, dir: &Path) -> anyhow::Result<Child> {
+    Command::new(&settings.go)
         .args(["build", "-mod=readonly", "-trimpath", "-ldflags", &ldflags(program)])
         .arg("-o")
         .arg(dir.join(program.name))
@@ -85,37 +109,21 @@ async fn go_build(
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .with_context(|| format!("start `{}` (Go 1.26 or later is needed)", settings.go.display()))?;
-    let mut stderr = child.stderr.take();
-    let output = async {
-        let mut text = Vec::new();
-        if let Some(stderr) = &mut stderr {
-            stderr.read_to_end(&mut text).await?;
-        }
-        let status = child.wait().await?;
-        std::io::Result::Ok((status, String::from_utf8_lossy(&text).into_owned()))
-    };
-    let tell = async {
-        loop {
-            tokio::time::sleep(TELL).await;
-            (settings.progress)(&format!("{doing}: {} s", begin.elapsed().as_secs()));
-        }
-    };
-    let (status, text): (ExitStatus, String) = tokio::select! {
-        output = tokio::time::timeout(BUILD_TIMEOUT, output) => {
-            output.with_context(|| format!("`go build` did not end within {} s", BUILD_TIMEOUT.as_secs()))??
-        }
-        () = tell => bail!("the ticker ended"),
-    };
-    if !status.success() {
-        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("go: downloading")).collect();
-        bail!("`go build` ended with {status}: {}", lines[lines.len().saturating_sub(10)..].join(" | "));
-    }
-    Ok(())
+        .with_context(|| format!("start `{}` (Go 1.26 or later is needed)", settings.go.display()))
 }
 
-/// Without debug information; Kubernetes with its version, which clients ask for.
-fn ldflags(program: &Program) -> String {
+/// Waits until a process has ended. Returns its status and its standard error.
+async fn output(child: &mut Child) -> std::io::Result<(ExitStatus, String)> {
+    let mut text = Vec::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_end(&mut text).await?;
+    }
+    let status = child.wait().await?;
+    Ok((status, String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// Strips debug information, and gives Kubernetes its version, which clients query.
+fn ldflags(program: &GoProgram) -> String {
     let mut parts = KUBERNETES_VERSION.trim_start_matches('v').split('.');
     let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let v = "k8s.io/component-base/version";

@@ -1,5 +1,5 @@
-//! The official releases: etcd, kube-apiserver and kubectl from an envtest archive, kube-controller-manager from the
-//! Kubernetes release. Nothing unverified gets a name that anything would run.
+//! Downloads the official releases: etcd, kube-apiserver and kubectl from an envtest archive, kube-controller-manager from
+//! the Kubernetes release. A file gets the name of a program only after its checksum is verified.
 
 use std::{
     collections::BTreeMap,
@@ -14,27 +14,29 @@ use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 use sha2::{Digest, Sha512};
 
-use super::{KUBERNETES_VERSION, Settings};
+use super::settings::{KUBERNETES_VERSION, Settings};
 
+/// Time to connect: short, because without access to the internet a build follows.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest silence in the middle of an answer.
+/// Longest pause within a response, after which the download counts as stuck.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
-/// The most that one download may take on disk, in bytes; the archive has about 80 MB.
-const LARGEST: u64 = 1 << 30;
-/// The most that an index or a checksum may have, in bytes.
-const LARGEST_TEXT: u64 = 4 << 20;
+/// Largest download, in bytes: ten times the archive's 80 MB, so that a wrong URL does not fill the disk.
+const MAX_DOWNLOAD_BYTES: u64 = 1 << 30;
+/// Largest index or checksum, in bytes: they are read into memory, and have some 100 KB.
+const MAX_TEXT_BYTES: u64 = 4 << 20;
 
+/// The index of the envtest releases: archives by version and file name.
 #[derive(Deserialize)]
-struct Index {
-    releases: BTreeMap<String, BTreeMap<String, Archive>>,
+struct ReleaseIndex {
+    releases: BTreeMap<String, BTreeMap<String, ReleaseArchive>>,
 }
 
 #[derive(Deserialize)]
-struct Archive {
+struct ReleaseArchive {
     hash: String,
 }
 
-/// Fills `dir` with the four programs.
+/// Downloads the four programs into `dir`.
 pub(super) async fn download(settings: &Settings, os: &str, arch: &str, dir: &Path) -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT).build()?;
@@ -45,7 +47,7 @@ pub(super) async fn download(settings: &Settings, os: &str, arch: &str, dir: &Pa
     let name = format!("envtest-{version}-{os}-{arch}.tar.gz");
     let url = format!("{}/envtest-{version}/{name}", settings.envtest_releases);
     (settings.progress)(&format!("downloading {url}"));
-    verified(&client, &url, &sha512, &archive).await?;
+    download_verified(&client, &url, &sha512, &archive).await?;
     unpack(&archive, dir).with_context(|| format!("unpack {url}"))?;
     fs::remove_file(&archive)?;
 
@@ -54,16 +56,16 @@ pub(super) async fn download(settings: &Settings, os: &str, arch: &str, dir: &Pa
     let sums = text(&client, &format!("{url}.sha512")).await?;
     let sha512 = sums.split_whitespace().next().unwrap_or_default();
     let part = dir.join("kube-controller-manager.part");
-    verified(&client, &url, sha512, &part).await?;
+    download_verified(&client, &url, sha512, &part).await?;
     fs::set_permissions(&part, fs::Permissions::from_mode(0o755))?;
     fs::rename(part, dir.join("kube-controller-manager"))?;
     let origin = format!("{name} and kube-controller-manager {KUBERNETES_VERSION}, downloaded\n");
     fs::write(dir.join("ORIGIN"), origin).context("write ORIGIN")
 }
 
-/// The newest envtest release of our minor version for this platform, and the SHA-512 of its archive.
+/// The newest envtest release of the minor version for this platform, and the SHA-512 of its archive.
 fn newest(index: &str, os: &str, arch: &str) -> anyhow::Result<(String, String)> {
-    let index: Index = serde_saphyr::from_str(index).context("not an index of envtest releases")?;
+    let index: ReleaseIndex = serde_saphyr::from_str(index).context("not an index of envtest releases")?;
     let minor = KUBERNETES_VERSION.rsplit_once('.').map_or(KUBERNETES_VERSION, |(minor, _)| minor);
     let ours = index.releases.into_iter().filter_map(|(version, mut archives)| {
         let patch: u32 = version.strip_prefix(minor)?.strip_prefix('.')?.parse().ok()?;
@@ -75,32 +77,32 @@ fn newest(index: &str, os: &str, arch: &str) -> anyhow::Result<(String, String)>
 }
 
 async fn get(client: &reqwest::Client, url: &str) -> anyhow::Result<reqwest::Response> {
-    let answer = client.get(url).send().await.map_err(reqwest::Error::without_url);
-    let answer = answer.with_context(|| format!("get {url}"))?;
-    ensure!(answer.status().is_success(), "get {url}: answered {}", answer.status());
-    Ok(answer)
+    let response = client.get(url).send().await.map_err(reqwest::Error::without_url);
+    let response = response.with_context(|| format!("get {url}"))?;
+    ensure!(response.status().is_success(), "get {url}: status {}", response.status());
+    Ok(response)
 }
 
 async fn text(client: &reqwest::Client, url: &str) -> anyhow::Result<String> {
-    let mut answer = get(client, url).await?;
+    let mut response = get(client, url).await?;
     let mut bytes = Vec::new();
-    while let Some(chunk) = answer.chunk().await.with_context(|| format!("get {url}"))? {
+    while let Some(chunk) = response.chunk().await.with_context(|| format!("get {url}"))? {
         bytes.extend_from_slice(&chunk);
-        ensure!(bytes.len() as u64 <= LARGEST_TEXT, "get {url}: more than {LARGEST_TEXT} bytes");
+        ensure!(bytes.len() as u64 <= MAX_TEXT_BYTES, "get {url}: more than {MAX_TEXT_BYTES} bytes");
     }
     String::from_utf8(bytes).with_context(|| format!("get {url}: not text"))
 }
 
-/// Downloads to `path`; there is no file when it fails.
-async fn verified(client: &reqwest::Client, url: &str, sha512: &str, path: &Path) -> anyhow::Result<()> {
+/// Downloads a file to `path` and verifies its checksum; leaves no file when it fails.
+async fn download_verified(client: &reqwest::Client, url: &str, sha512: &str, path: &Path) -> anyhow::Result<()> {
     let result = async {
-        let mut answer = get(client, url).await?;
+        let mut response = get(client, url).await?;
         let (mut file, mut digest, mut length) = (File::create(path)?, Sha512::new(), 0);
         while let Some(chunk) =
-            answer.chunk().await.with_context(|| format!("get {url}: cut off after {length} bytes"))?
+            response.chunk().await.with_context(|| format!("get {url}: cut off after {length} bytes"))?
         {
             length += chunk.len() as u64;
-            ensure!(length <= LARGEST, "get {url}: more than {LARGEST} bytes");
+            ensure!(length <= MAX_DOWNLOAD_BYTES, "get {url}: more than {MAX_DOWNLOAD_BYTES} bytes");
             digest.update(&chunk);
             file.write_all(&chunk).with_context(|| format!("write {}", path.display()))?;
         }
@@ -117,7 +119,7 @@ async fn verified(client: &reqwest::Client, url: &str, sha512: &str, path: &Path
     result
 }
 
-/// Takes the three programs out of an envtest archive, wherever they are inside, and nothing else.
+/// Extracts the three programs from an envtest archive, whichever folders they are in, and nothing else.
 fn unpack(archive: &Path, dir: &Path) -> anyhow::Result<()> {
     let mut wanted = vec!["etcd", "kube-apiserver", "kubectl"];
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(File::open(archive)?));
@@ -130,7 +132,7 @@ fn unpack(archive: &Path, dir: &Path) -> anyhow::Result<()> {
             continue;
         }
         let mut file = File::create(dir.join(&name))?;
-        std::io::copy(&mut entry.take(LARGEST), &mut file)?;
+        std::io::copy(&mut entry.take(MAX_DOWNLOAD_BYTES), &mut file)?;
         file.set_permissions(fs::Permissions::from_mode(0o755))?;
         wanted.swap_remove(found);
     }

@@ -1,72 +1,35 @@
-//! The three programs of the control plane: their arguments, ports and readiness.
+//! The three components of the control plane: their arguments and readiness.
 
 use std::{
-    collections::BTreeSet,
-    net::{Ipv4Addr, TcpListener},
     path::Path,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use rand::RngExt;
-
 use crate::{
-    Options,
     acquire::Assets,
-    error::{Error, Result},
-    process::{Launch, POLL, Process},
+    error::Result,
+    options::ControlPlaneOptions,
+    ports::Ports,
+    process::{ChildProcess, Launch, POLL_PERIOD},
 };
 
-/// A program of the control plane.
+/// A component of the control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// The store. Its data survive a kill and a restart.
+pub enum Component {
+    /// etcd. Its data survive a kill and a restart.
     Etcd,
-    /// The API.
+    /// kube-apiserver.
     Apiserver,
-    /// The garbage collector, the namespace controller, and the aggregation of `ClusterRole`s.
+    /// kube-controller-manager with the garbage collector, the namespace controller, and the aggregation of `ClusterRole`s.
     ControllerManager,
 }
 
-/// The ports of one control plane, kept across restarts of its parts.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ports {
-    pub(crate) apiserver: u16,
-    pub(crate) controller_manager: u16,
-}
-
-impl Ports {
-    /// Two ports that are free now.
-    pub(crate) fn find() -> Result<Self> {
-        Ok(Self { apiserver: free_port()?, controller_manager: free_port()? })
-    }
-}
-
-/// A port of 127.0.0.1 that is free now, and that this process has not given away before: two that start at the same time
-/// never get the same one.
-///
-/// It lies below the range from which Linux serves outgoing connections (32768 and up), so that no connection takes it while
-/// a program that listens on it restarts.
-///
-/// # Errors
-/// When none is free between 20000 and 32000.
-pub fn free_port() -> Result<u16> {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let port = (0..1000)
-        .map(|_| rand::rng().random_range(20_000..32_000))
-        .find(|port| !given.contains(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .ok_or_else(|| Error::Io {
-            doing: "find a free loopback port between 20000 and 32000".to_owned(),
-            source: std::io::ErrorKind::AddrInUse.into(),
-        })?;
-    given.insert(port);
-    Ok(port)
-}
-
-/// etcd listens on unix sockets in its own folder: no port to collide on, and nobody else can reach it.
+/// etcd's client URL: a unix socket in its own folder, which cannot collide with another port and which only this user can
+/// reach.
 const ETCD_CLIENT: &str = "unix://client:0";
+/// etcd's peer URL, a unix socket for the same reason.
 const ETCD_PEER: &str = "unix://peer:0";
+/// The file name of the socket behind the client URL.
 pub(crate) const ETCD_SOCKET: &str = "client:0";
 
 pub(crate) fn etcd(assets: &Assets, dir: &Path) -> Launch {
@@ -83,7 +46,7 @@ pub(crate) fn etcd(assets: &Assets, dir: &Path) -> Launch {
     ])
 }
 
-pub(crate) fn apiserver(assets: &Assets, dir: &Path, ports: Ports, options: &Options) -> Launch {
+pub(crate) fn apiserver(assets: &Assets, dir: &Path, ports: Ports, options: &ControlPlaneOptions) -> Launch {
     let mut launch = Launch::new("kube-apiserver", &assets.kube_apiserver).current_dir(dir).args([
         format!("--etcd-servers={ETCD_CLIENT}"),
         "--bind-address=127.0.0.1".to_owned(),
@@ -97,26 +60,26 @@ pub(crate) fn apiserver(assets: &Assets, dir: &Path, ports: Ports, options: &Opt
         "--service-account-key-file=sa.pub".to_owned(),
         "--service-account-signing-key-file=sa.key".to_owned(),
         "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
-        // It insists on a `default` ServiceAccount in every namespace, which a controller that does not run makes.
+        // This plugin demands a `default` ServiceAccount in every namespace, and the controller that creates it does not run.
         "--disable-admission-plugins=ServiceAccount".to_owned(),
-        // 127.0.0.1 is no valid endpoint, and nothing inside the cluster looks for the apiserver.
+        // 127.0.0.1 is not a valid endpoint, and nothing inside the cluster connects to the apiserver.
         "--endpoint-reconciler-type=none".to_owned(),
     ]);
     if options.audit {
         launch = launch.args([
             "--audit-policy-file=audit-policy.yaml",
             "--audit-log-path=audit.log",
-            // One line per request, on disk before the request is answered, so that a count misses nothing.
+            // Each line is on disk before the response to its request, so that a count of requests misses none.
             "--audit-log-mode=blocking",
         ]);
     }
-    // A third of its time is spent on collecting garbage otherwise, on a machine that has more memory than processors.
+    // With Go's default of 100, the apiserver spends a third of its time on garbage collection; memory is not scarce here.
     launch
         .env("GOGC", std::env::var_os("GOGC").unwrap_or_else(|| "400".into()))
         .args(options.apiserver_flags.iter().cloned())
 }
 
-/// Writes only, when they are complete: what a count of API writes needs.
+/// Logs completed writes and no reads, for counting API writes.
 pub(crate) const AUDIT_POLICY: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -132,30 +95,33 @@ pub(crate) fn controller_manager(
     dir: &Path,
     ports: Ports,
     kubeconfig: &Path,
-    options: &Options,
+    options: &ControlPlaneOptions,
 ) -> Launch {
     let kubeconfig = kubeconfig.display();
     let launch = Launch::new("kube-controller-manager", &assets.kube_controller_manager).current_dir(dir).args([
         format!("--kubeconfig={kubeconfig}"),
         format!("--authentication-kubeconfig={kubeconfig}"),
         format!("--authorization-kubeconfig={kubeconfig}"),
-        // The last one fills `view`, `edit` and `admin`, which are empty without it.
+        // Without the last controller, the ClusterRoles `view`, `edit` and `admin` are empty.
         "--controllers=garbage-collector-controller,namespace-controller,clusterrole-aggregation-controller".to_owned(),
         "--leader-elect=false".to_owned(),
         "--bind-address=127.0.0.1".to_owned(),
         format!("--secure-port={}", ports.controller_manager),
         "--tls-cert-file=serving.crt".to_owned(),
         "--tls-private-key-file=serving.key".to_owned(),
-        // The default of 20 requests per second makes the clean-up of a large test take minutes.
+        // With the default of 20 requests per second, the clean-up after a large test takes minutes.
         "--kube-api-qps=1000".to_owned(),
         "--kube-api-burst=2000".to_owned(),
     ]);
     launch.args(options.controller_manager_flags.iter().cloned())
 }
 
-/// Waits until `ready` holds; fails at once when the process ends, and after `timeout`.
+/// How often to check readiness: a readiness request costs more than a check of a process.
+const READINESS_POLL_PERIOD: Duration = POLL_PERIOD.saturating_mul(5);
+
+/// Waits until `ready` returns true. Fails at once when the process ends, and after `timeout`.
 pub(crate) async fn wait_until(
-    process: &Process,
+    process: &ChildProcess,
     timeout: Duration,
     mut ready: impl AsyncFnMut() -> bool,
 ) -> Result<()> {
@@ -170,6 +136,6 @@ pub(crate) async fn wait_until(
         if Instant::now() > deadline {
             return Err(process.timeout("was not ready", timeout));
         }
-        tokio::time::sleep(POLL * 5).await;
+        tokio::time::sleep(READINESS_POLL_PERIOD).await;
     }
 }
