@@ -1,18 +1,18 @@
-# `make` alone lists what there is to do.
+# `make` without a target lists the targets.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-# cargo works in parallel itself, and its stages wait for each other.
+# cargo runs in parallel itself, and parallel invocations of cargo wait for each other.
 .NOTPARALLEL:
 
 CARGO ?= cargo
-# Arguments of single tests or of the demonstration: make unit ARGS='-p berth-core', make demo ARGS=--exit-when-ready
+# Arguments for tests or for the demonstration: make unit ARGS='-p berth-core', make demo ARGS=--exit-when-ready
 ARGS ?=
 
 export CARGO_TERM_COLOR ?= $(if $(filter dumb,$(TERM)),never,auto)
 
-# Says what runs, and how long it took.
+# Prints the name of a stage and its duration.
 run = @scripts/stage.sh '$@'
 
 .PHONY: help
@@ -20,73 +20,77 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## Show a whole Berth on this machine, from nothing to three servers that answer (no root; Ctrl-C ends it)
-	@# The profile of the tests: its first build is much faster than the release's.
+demo: ## Show a whole Berth on this machine, from nothing to three servers that respond (no root; Ctrl-C ends it)
+	@# The dev profile, because its first build is much faster than a release build.
 	@$(CARGO) build --workspace --bins
 	@target/debug/berth-demo $(ARGS)
 
 .PHONY: test
-test: packages fmt lint deny typos generated pure docs tests ## Everything that must hold: checks, lints, and all tests
+test: packages fmt lint deny typos generated circles pure docs tests ## What CI runs: checks, lints and all tests
 
 .PHONY: packages
-packages: ## Install the Debian packages that the tests need (nothing, when they are there)
+packages: ## Install the Debian packages that the tests need, unless they are installed
 	$(run) scripts/packages.sh
 
 .PHONY: fmt
-fmt: ## Formatting is as rustfmt writes it (`cargo fmt --all` mends it)
+fmt: ## Check formatting (`cargo fmt --all` repairs it)
 	$(run) $(CARGO) fmt --all --check
 
 .PHONY: lint
-lint: ## clippy, pedantic, on everything; a warning is an error
+lint: ## Run clippy with pedantic lints on everything; a warning is an error
 	$(run) $(CARGO) clippy --workspace --all-targets -- -D warnings
 
 .PHONY: deny
-deny: ## Licences, bans, sources; advisories where the network allows (it says which ran)
+deny: ## Check licences, bans and sources; advisories where the network allows (it prints what was checked)
 	$(run) scripts/deny.sh
 
 .PHONY: typos
-typos: ## Spelling
+typos: ## Check spelling
 	$(run) bash -c '"$$(scripts/tools.sh typos)"'
 
 .PHONY: crds
-crds: ## Write the generated files anew: deploy/crds and docs/api.md
+crds: ## Generate deploy/crds and docs/api.md
 	$(run) $(CARGO) xtask generate
 
 .PHONY: generated
-generated: ## The generated files are what the types say
+generated: ## Check that the generated files match the types
 	$(run) $(CARGO) xtask generate --check
 
+.PHONY: circles
+circles: ## Check that no files of a crate import each other in a circle
+	$(run) $(CARGO) xtask circles
+
 .PHONY: pure
-pure: ## The pure crate builds alone, and drags in no client and no runtime
+pure: ## Check that the pure crate builds alone, without client and runtime
 	$(run) scripts/pure.sh
 
 .PHONY: docs
-docs: ## The documentation builds; a warning is an error
+docs: ## Build the documentation; a warning is an error
 	$(run) env RUSTDOCFLAGS='-D warnings' $(CARGO) doc --quiet --workspace --no-deps
 
-# Programs and tests in one go: by themselves, the programs would be built a second time with fewer features.
+# Builds programs and tests together; alone, the programs would be built a second time with fewer features.
 .PHONY: build
 build:
 	$(run) $(CARGO) build --workspace --all-targets
 
 .PHONY: tests
-tests: build ## All tests
+tests: build ## Run all tests
 	$(run) $(CARGO) test --workspace $(ARGS)
 
 .PHONY: unit
-unit: ## The tests of the parts (all but those of a whole Berth)
+unit: ## Run the tests of single crates (all but those of a whole Berth)
 	@$(CARGO) build --quiet --package local-machine
 	$(run) $(CARGO) test --workspace --exclude berth-tests $(ARGS)
 
 .PHONY: system
-system: ## The tests of a whole Berth: real control plane, real processes, real SSH
+system: ## Run the tests of a whole Berth: real control plane, real processes, real SSH
 	@$(CARGO) build --quiet --workspace --bins
 	$(run) $(CARGO) test --package berth-tests $(ARGS)
 
 .PHONY: mutants
-mutants: ## Mutation testing of the life cycle and the protocol (hours; not part of `make test`)
+mutants: ## Run mutation tests of the life cycle and the protocol (hours; not part of `make test`)
 	$(run) scripts/mutants.sh $(ARGS)
 
 .PHONY: bench
-bench: ## Measure: figure, reference in the same run, ratio, target
+bench: ## Run the benches: figure, reference in the same run, ratio, target
 	$(run) scripts/bench.sh

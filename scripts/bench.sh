@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every bench and prints one table of their figures. A bench prints its figures as lines of five fields:
+# Runs every bench and prints one table of all figures. A bench prints each figure as a line of five fields:
 #   figure | value | reference | ratio | target
 # The rest of its output goes to standard error.
 set -euo pipefail
@@ -7,11 +7,12 @@ cd "$(dirname "$0")/.."
 header='figure | value | reference | ratio | target'
 rows=$(mktemp)
 trap 'rm -f "$rows"' EXIT
-cargo build --quiet --release --workspace --bins
 for bench in */benches shared/*/benches; do
     [ -d "$bench" ] || continue
     package=$(sed -n 's/^name = "\(.*\)"/\1/p' "$(dirname "$bench")/Cargo.toml" | head -1)
     echo "bench: $package" >&2
+    # Each time: a bench of a controller's crate builds its program anew, alone and so without the providers of tests.
+    cargo build --quiet --release --workspace --bins
     cargo bench --quiet --package "$package" --benches | tee >(grep -E '^[^|]+(\|[^|]*){4}$' >>"$rows") >&2
 done
 if [ ! -s "$rows" ]; then echo "bench: no figures" >&2; exit 1; fi

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Checks licences, bans and sources of all dependencies. Their advisories come from a public git host: where that cannot
-# be reached they cannot be checked, and this says so. BERTH_REQUIRE_ADVISORIES=1 makes that an error.
+# Checks licences, bans and sources of all dependencies. Advisories come from a public git host; where it is unreachable, they
+# are not checked, and this script prints so. With BERTH_REQUIRE_ADVISORIES=1, that is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 deny=$(scripts/tools.sh cargo-deny)
 
 "$deny" --all-features check --hide-inclusion-graph bans licenses sources
 
-# Asked first and shortly: cargo-deny itself waits for minutes where packets vanish.
+# Tries to reach the host first, for 20 s, because cargo-deny itself waits for minutes where packets are dropped.
 database=https://github.com/RustSec/advisory-db
 if GIT_TERMINAL_PROMPT=0 timeout 20 git ls-remote --quiet --exit-code "$database" HEAD >/dev/null 2>&1; then
     "$deny" --all-features check advisories

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Mutation testing of the rules that everything rests on: life cycle (claims and guards included) and protocol. Fails below 95 % caught.
-# The outcome, with each survivor, is in mutants.out. Arguments go to cargo-mutants (such as --shard 1/4).
+# Runs mutation tests of the life cycle (with claims and guards) and of the protocol. Fails when tests catch fewer than 95 % of
+# the mutants. The result, with every survivor, is in mutants.out. Arguments, such as --shard 1/4, go to cargo-mutants.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mutants=$(scripts/tools.sh cargo-mutants)
-# cargo finds it as `cargo mutants`; called by its path it wants that word too. Status 2 says that mutants survived.
+# Called by its path instead of as `cargo mutants`, it still expects the word `mutants`. Status 2 means survivors, status 3
+# timeouts.
 status=0
-nice "$mutants" mutants --package berth-core --file 'shared/core/src/lifecycle/**' --file shared/core/src/protocol.rs \
+nice "$mutants" mutants --package berth-core --file 'shared/core/src/lifecycle/**' --file 'shared/core/src/protocol/**' \
     --timeout 300 --no-shuffle "$@" || status=$?
 case $status in 0 | 2 | 3) ;; *) exit "$status" ;; esac
 count() { if [ -f "mutants.out/$1.txt" ]; then wc -l <"mutants.out/$1.txt"; else echo 0; fi; }

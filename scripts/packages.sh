@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the tests need and that are not there yet: machines of the tests are containers of a real
-# Incus, and Debian machines with real package managers. Does nothing when all of them are there.
+# Installs the Debian packages that the tests need: their machines are containers of a real Incus, and Debian machines with real
+# package managers. Does nothing when all packages are installed.
 set -euo pipefail
 
-# Debian packages: the program that must be there, and the package that brings it.
+# Each entry names a program and the Debian package that contains it.
 packages() {
     local missing=() entry
     for entry in dnf:dnf dnf:dnf-plugins-core rpmbuild:rpm createrepo_c:createrepo-c sshd:openssh-server ssh-keygen:openssh-client curl:curl cc:gcc make:make git:git \
@@ -19,7 +19,7 @@ packages() {
     DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
 }
 
-# Incus, for the provider of that name: in Debian 12 it is in bookworm-backports.
+# Incus, for the provider `incus`. For Debian 12 it comes from bookworm-backports.
 incus() {
     [ ! -x /usr/libexec/incus/incusd ] || return 0
     local root=() from=() release=
@@ -36,7 +36,7 @@ incus() {
         ;;
     debian1[3-9]) ;;
     *)
-        echo "packages: install Incus 6.0 or newer so that /usr/libexec/incus/incusd is there (Debian: incus-base); this is ${release:-no Debian}" >&2
+        echo "packages: install Incus 6.0 or newer by hand, so that /usr/libexec/incus/incusd exists (package incus-base on Debian); this is ${release:-not Debian}" >&2
         return 1
         ;;
     esac

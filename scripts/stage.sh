@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs one stage of the Makefile, and says which and how long it took.
+# Runs one stage of the Makefile, and prints its name, status and duration.
 # Usage: scripts/stage.sh NAME COMMAND...
 set -euo pipefail
 name=$1

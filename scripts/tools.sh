@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs the tools of `make test` once, each at a pinned version, into a cache outside the checkout.
+# Installs the tools of `make test` once, each at a pinned version, into a cache outside of the checkout.
 # Usage: scripts/tools.sh cargo-deny|cargo-mutants|typos
-# Prints the path of the program. What is half installed is never used: each tool is built beside its place and moved
-# there when it works; of parallel callers one does the work.
+# Prints the path of the program. A tool is built in a temporary folder and renamed when it is complete, so that a partial
+# installation is never used. Of parallel callers, one installs and the others wait.
 set -euo pipefail
 
 CARGO_DENY_VERSION=0.20.2
@@ -13,7 +13,7 @@ cache=${BERTH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/berth}/tools
 
 say() { echo "tools: $*" >&2; }
 
-# Installs with the function `$2` into the folder given to it as argument, unless `$1` is there already.
+# Creates the folder `$1` in the cache, unless it exists, by calling the function `$2` with a temporary folder to install into.
 install_once() { # FOLDER FUNCTION
     local folder=$cache/$1 part
     if [ ! -d "$folder" ]; then
@@ -32,14 +32,14 @@ install_once() { # FOLDER FUNCTION
 }
 
 cargo_tool() { # NAME VERSION FOLDER
-    # A build folder of its own: the workspace's flags and profiles are not this tool's.
+    # A build folder of its own, because the workspace's flags and profiles are not meant for this tool.
     CARGO_TARGET_DIR=$3.build nice cargo install --quiet --locked --root "$3" --version "$2" "$1"
     rm -rf "$3.build"
 }
 cargo_deny() { cargo_tool cargo-deny "$CARGO_DENY_VERSION" "$1"; }
 cargo_mutants() { cargo_tool cargo-mutants "$CARGO_MUTANTS_VERSION" "$1"; }
 typos() {
-    # The wheel is the program alone; unpacked, because a virtual environment cannot be moved.
+    # Unpacks the wheel, which contains only the program, because a virtual environment cannot be moved.
     python3 -m venv "$1.venv"
     "$1.venv/bin/pip" --quiet --disable-pip-version-check install --no-deps --target "$1" "typos==$TYPOS_VERSION"
     rm -rf "$1.venv"

@@ -1,4 +1,4 @@
-//! The CRDs, generated from the types.
+//! Generates the CRDs from the types of the API.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,12 @@ use berth_core::api::{Approval, MachineClass, Server, VMDeployment, VMReplicaSet
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-/// All CRDs, in the order in which a reader wants to know them.
+/// All CRDs, in the order of the reference: from what users write to what controllers write.
 pub(crate) fn all() -> [CustomResourceDefinition; 5] {
     [VMDeployment::crd(), VMReplicaSet::crd(), Server::crd(), MachineClass::crd(), Approval::crd()]
 }
 
-/// The files of `deploy/crds` and what they are to hold.
+/// The paths and contents of the files in `deploy/crds`.
 pub(crate) fn files(root: &Path) -> Result<Vec<(PathBuf, String)>> {
     let folder = root.join("deploy/crds");
     let file = |crd: &CustomResourceDefinition| {

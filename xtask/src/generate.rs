@@ -1,4 +1,4 @@
-//! Generated files: written, or compared with what is there.
+//! Writes the generated files, or compares them with the existing ones.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ pub(crate) fn generate(root: &Path, check: bool) -> Result<()> {
         files.into_iter().filter(|(path, text)| !fs::read_to_string(path).is_ok_and(|now| now == *text)).collect();
     if check && !differing.is_empty() {
         let names: Vec<_> = differing.iter().map(|(path, _)| path.display().to_string()).collect();
-        bail!("not what the types say; run `cargo xtask generate`: {}", names.join(", "));
+        bail!("these files differ from the types; run `cargo xtask generate`: {}", names.join(", "));
     }
     differing.iter().try_for_each(write)
 }

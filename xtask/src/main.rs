@@ -1,10 +1,11 @@
 //! Chores of the repository: generated files and checks.
 
+mod circles;
 mod crds;
 mod generate;
 mod reference;
 
-use std::path::PathBuf;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -14,22 +15,35 @@ use clap::{Parser, Subcommand};
 #[command(name = "xtask")]
 struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: XtaskCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum XtaskCommand {
+    /// Fail when files of a crate import each other in a circle.
+    Circles,
     /// Write the generated files: the CRDs in `deploy/crds` and the API reference in `docs/api.md`.
     Generate {
-        /// Change nothing; fail when a file is not what would be written.
+        /// Write nothing; fail when a file differs.
         #[arg(long)]
         check: bool,
     },
 }
 
-fn main() -> Result<()> {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    match Args::parse().command {
-        Command::Generate { check } => generate::generate(&root, check),
+fn main() -> ExitCode {
+    match run(&Args::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &XtaskCommand) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+    match command {
+        XtaskCommand::Circles => circles::check(&root),
+        XtaskCommand::Generate { check } => generate::generate(&root, *check),
     }
 }

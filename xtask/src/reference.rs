@@ -1,4 +1,4 @@
-//! The reference of the API, `docs/api.md`, generated from the schemas of the CRDs.
+//! Generates `docs/api.md`, the reference of the API, from the schemas of the CRDs.
 
 use std::fmt::Write;
 
@@ -6,6 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 
+/// The introduction of the page.
 const HEAD: &str = "\
 # API reference
 
@@ -21,12 +22,12 @@ part of a Server is in [protocol.md](protocol.md).
 pub(crate) fn render(crds: &[CustomResourceDefinition]) -> String {
     let mut page = HEAD.to_owned();
     for crd in crds {
-        kind(&mut page, crd);
+        push_kind(&mut page, crd);
     }
     page
 }
 
-fn kind(page: &mut String, crd: &CustomResourceDefinition) {
+fn push_kind(page: &mut String, crd: &CustomResourceDefinition) {
     let names = &crd.spec.names;
     let short = names.short_names.iter().flatten().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let Some(version) = crd.spec.versions.first() else { return };
@@ -43,13 +44,13 @@ fn kind(page: &mut String, crd: &CustomResourceDefinition) {
     if !selectable.is_empty() {
         push(page, &format!("Field selectors: {}.", selectable.join(", ")));
     }
-    for rule in schema.x_kubernetes_validations.iter().flatten().filter_map(|rule| rule.message.as_deref()) {
+    for rule in own_rules(schema) {
         push(page, &format!("\nRule: {rule}."));
     }
     for part in ["spec", "status"] {
         let Some(schema) = schema.properties.as_ref().and_then(|properties| properties.get(part)) else { continue };
         push(page, &format!("\n### {}: `{part}`\n", names.kind));
-        for rule in schema.x_kubernetes_validations.iter().flatten().filter_map(|rule| rule.message.as_deref()) {
+        for rule in own_rules(schema) {
             push(page, &format!("Rule: {rule}.\n"));
         }
         push(page, "| field | type | default | meaning |\n| --- | --- | --- | --- |");
@@ -57,7 +58,7 @@ fn kind(page: &mut String, crd: &CustomResourceDefinition) {
     }
 }
 
-/// A row for each field below `schema`, depth first.
+/// A row for each field of `schema` and everything below it, depth first.
 fn fields(page: &mut String, path: &str, schema: &JSONSchemaProps) {
     for (name, field) in schema.properties.iter().flatten() {
         let inside = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
@@ -67,7 +68,7 @@ fn fields(page: &mut String, path: &str, schema: &JSONSchemaProps) {
     }
 }
 
-/// What is below a field: members, elements or values.
+/// Rows for the members, elements or values of a field.
 fn below(page: &mut String, path: &str, schema: &JSONSchemaProps) {
     fields(page, path, schema);
     if let Some(JSONSchemaPropsOrArray::Schema(element)) = &schema.items {
@@ -85,22 +86,26 @@ fn row(page: &mut String, path: &str, required: bool, schema: &JSONSchemaProps) 
     for rule in rules(schema) {
         let _ = write!(meaning, " Rule: {rule}.");
     }
-    let cells = [name, kind_of(schema), default, meaning].map(|cell| cell.replace('|', "\\|").trim().to_owned());
+    let cells = [name, type_of(schema), default, meaning].map(|cell| cell.replace('|', "\\|").trim().to_owned());
     push(page, &format!("| {} |", cells.join(" | ")));
 }
 
-/// The messages of a field's rules, those of its elements included.
+/// The messages of a schema's rules, without those below it.
+fn own_rules(schema: &JSONSchemaProps) -> impl Iterator<Item = &str> {
+    schema.x_kubernetes_validations.iter().flatten().filter_map(|rule| rule.message.as_deref())
+}
+
+/// The messages of a field's rules, including those of its elements.
 fn rules(schema: &JSONSchemaProps) -> Vec<&str> {
-    let mut messages: Vec<_> =
-        schema.x_kubernetes_validations.iter().flatten().filter_map(|rule| rule.message.as_deref()).collect();
+    let mut messages: Vec<_> = own_rules(schema).collect();
     if let Some(JSONSchemaPropsOrArray::Schema(element)) = &schema.items {
         messages.extend(rules(element));
     }
     messages
 }
 
-/// The type with its limits, in words.
-fn kind_of(schema: &JSONSchemaProps) -> String {
+/// The type of a field with its limits, as text.
+fn type_of(schema: &JSONSchemaProps) -> String {
     if let Some(values) = &schema.enum_ {
         let values = values.iter().filter_map(|value| value.0.as_str()).map(|value| format!("`{value}`"));
         return format!("one of {}", values.collect::<Vec<_>>().join(", "));
@@ -108,27 +113,24 @@ fn kind_of(schema: &JSONSchemaProps) -> String {
     if schema.x_kubernetes_int_or_string == Some(true) {
         return "number or percentage".to_owned();
     }
-    let mut text = match (schema.type_.as_deref(), &schema.items, &schema.additional_properties) {
-        (Some("array"), Some(JSONSchemaPropsOrArray::Schema(element)), _) => format!("list of {}", kind_of(element)),
-        (Some("object"), _, Some(JSONSchemaPropsOrBool::Schema(value))) => format!("map of {}", kind_of(value)),
+    let name = match (schema.type_.as_deref(), &schema.items, &schema.additional_properties) {
+        (Some("array"), Some(JSONSchemaPropsOrArray::Schema(element)), _) => format!("list of {}", type_of(element)),
+        (Some("object"), _, Some(JSONSchemaPropsOrBool::Schema(value))) => format!("map of {}", type_of(value)),
         (Some("object"), ..) if schema.x_kubernetes_preserve_unknown_fields == Some(true) => "any object".to_owned(),
         (Some("string"), ..) if schema.format.as_deref() == Some("date-time") => "time".to_owned(),
         (Some(name), ..) => name.to_owned(),
         (None, ..) => "any".to_owned(),
     };
+    [vec![name], limits(schema)].concat().join(", ")
+}
+
+fn limits(schema: &JSONSchemaProps) -> Vec<String> {
     let numbers = range(schema.minimum, schema.maximum, "");
     let lengths = range(schema.min_length, schema.max_length, " characters");
     let counts = range(schema.min_items, schema.max_items, " elements");
-    for limit in [numbers, lengths, counts].into_iter().flatten() {
-        let _ = write!(text, ", {limit}");
-    }
-    if let Some(keys) = &schema.x_kubernetes_list_map_keys {
-        let _ = write!(text, ", unique by `{}`", keys.join("`, `"));
-    }
-    if let Some(pattern) = &schema.pattern {
-        let _ = write!(text, ", `{pattern}`");
-    }
-    text
+    let keys = schema.x_kubernetes_list_map_keys.as_ref().map(|keys| format!("unique by `{}`", keys.join("`, `")));
+    let pattern = schema.pattern.as_ref().map(|pattern| format!("`{pattern}`"));
+    [numbers, lengths, counts, keys, pattern].into_iter().flatten().collect()
 }
 
 fn range<N: PartialEq + std::fmt::Display>(least: Option<N>, most: Option<N>, unit: &str) -> Option<String> {
@@ -152,7 +154,7 @@ mod tests {
     use crate::crds;
 
     #[test]
-    fn fields_show_type_limits_default_rules_and_whether_they_are_required() {
+    fn rows_show_type_limits_default_rules_and_required_fields() {
         let page = render(&crds::all());
         let row = |start: &str| page.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{start}"));
         let replicas = row("| `replicas` |");
@@ -165,7 +167,7 @@ mod tests {
         assert!(page.contains("Rule: an Approval is immutable"));
     }
 
-    /// A column that a pattern's `|` opened would shift the rest of the row.
+    /// An unescaped `|` in a pattern would add a column.
     #[test]
     fn every_row_has_four_cells() {
         let page = render(&crds::all());
