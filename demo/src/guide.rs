@@ -15,7 +15,7 @@ pub(crate) fn text(berth: &Berth, kubeconfig: &Path, servers: &[Server]) -> anyh
     let machine = machine.display();
     let patch = repository().join("examples/web-v2.patch.yaml");
     let patch = patch.display();
-    let (last, uid) = servers.last().map(|s| (s.name_any(), s.uid().unwrap_or_default())).unwrap_or_default();
+    let (last, uid) = servers.last().map(|s| (s.name_any(), s.uid().to_owned())).unwrap_or_default();
     let dir = berth.machines().of(&uid);
     let dir = dir.path().display();
     Ok(format!(

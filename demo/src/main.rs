@@ -81,7 +81,7 @@ async fn demonstrate(args: &Args) -> Result<()> {
     // First, because on a fresh machine it takes minutes and tells about them.
     let assets = acquire::acquire(&acquire::Settings::from_env()).await?;
     stage("starting a control plane, the webhook and four controllers, each with its own rights");
-    let control_plane = berth_control_plane::Options { assets: Some(assets), ..Default::default() };
+    let control_plane = berth_control_plane::ControlPlaneOptions { assets: Some(assets), ..Default::default() };
     let options = Options { control_plane, artifacts_port: examples::PORT, ..Options::default() };
     let berth = Berth::start(options).await?;
     let kubeconfig = berth.control_plane().user_kubeconfig("you", &["system:masters"])?;

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use berth_machine::{
-    app::{App, deploy_app},
+    app::{AppRelease, deploy_app},
     archive::{ArchivePackage, install_package},
     ssh::{ClientKey, PoolConfig, SshMachine, SshPool, SshTarget},
 };
@@ -36,7 +36,7 @@ fn put(artifacts: &Artifacts, name: &str) -> berth_tests::Artifact {
 
 async fn deploy(machine: &SshMachine, artifacts: &Artifacts, revision: &str) {
     let artifact = put(artifacts, &format!("web-{revision}"));
-    let app = App {
+    let app = AppRelease {
         name: "web".into(),
         revision: revision.into(),
         url: artifact.url,

@@ -34,7 +34,7 @@ const READY_TIMEOUT: Duration = Duration::from_mins(1);
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The control plane's own options: audit log, flags of the apiserver.
-    pub control_plane: berth_control_plane::Options,
+    pub control_plane: berth_control_plane::ControlPlaneOptions,
     /// Which parts are started. The webhook should be among them: without it, nothing can write a Server.
     pub parts: Vec<Part>,
     /// The port of the artifacts on 127.0.0.1; 0 for a free one.
@@ -48,7 +48,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            control_plane: berth_control_plane::Options::default(),
+            control_plane: berth_control_plane::ControlPlaneOptions::default(),
             parts: Part::ALL.to_vec(),
             artifacts_port: 0,
             arguments: BTreeMap::new(),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
-use berth_control_plane::{Launch, Process, free_port};
+use berth_control_plane::{ChildProcess, Launch, free_port};
 
 use crate::{programs::program, serving::Serving};
 
@@ -69,7 +69,7 @@ pub struct Instance {
     /// Its `/healthz`, `/readyz` and `/metrics`.
     pub http: SocketAddr,
     /// The process: to be killed, frozen, or its log to be read.
-    pub process: Arc<Process>,
+    pub process: Arc<ChildProcess>,
 }
 
 /// What the programs are started with.

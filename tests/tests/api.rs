@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use berth_control_plane::{ControlPlane, Options};
+use berth_control_plane::{ControlPlane, ControlPlaneOptions};
 use berth_core::api::{Approval, MachineClass, Server, VMDeployment, VMReplicaSet};
 use futures::TryStreamExt;
 use kube::{
@@ -82,7 +82,7 @@ fn assert_says(refusal: &str, words: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_on_a_real_apiserver() {
-    let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+    let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();
     let report = control_plane.install(&crds(), None).await.unwrap();
     assert_eq!(report.applied.len(), 5, "{:?}", report.applied);
     assert!(report.warnings.is_empty(), "the API server warns: {:?}", report.warnings);
@@ -219,7 +219,7 @@ async fn scale_and_selectable_fields(client: &Client) {
 /// What all controllers but replicaset-controller watch: Servers from their first state on.
 async fn servers_that_have_begun(client: &Client) {
     let api: Api<Server> = Api::namespaced(client.clone(), "default");
-    let mut events = pin!(watcher(api.clone(), berth_runtime::begun()).applied_objects().map_ok(|s| s.name_any()));
+    let mut events = pin!(watcher(api.clone(), berth_runtime::with_state()).applied_objects().map_ok(|s| s.name_any()));
     let next = async |events: &mut Pin<_>| timeout(SOON, TryStreamExt::try_next(events)).await.unwrap().unwrap();
     let begin = async |name: &str| {
         let status = Patch::Merge(json!({"status": {"state": "Initializing"}}));

@@ -122,7 +122,7 @@ async fn a_provider_that_hangs_keeps_nobody_else_waiting() {
     let stuck = world.of("stuck").await;
     assert_eq!((held(&stuck), running(&stuck)), (8, 0), "{}", describe(&stuck));
     let untouched = stuck.iter().filter(|server| server.status.is_none()).count();
-    assert_eq!(untouched, 32, "who has no room costs no write and no attempt");
+    assert_eq!(untouched, 32, "a Server without a slot costs no write and no attempt");
     assert!(world.of("dumb").await.iter().all(|server| server.status.is_none()), "nothing is claimed before the check");
 
     // Once it answers, all of them are looked at.
@@ -133,7 +133,7 @@ async fn a_provider_that_hangs_keeps_nobody_else_waiting() {
     world.until("those that had not begun", "stuck", |servers| running(servers) + held(servers) >= 8).await;
     let controller = world.berth.instance(Part::ReplicasetController, 1).unwrap();
     let metrics = world.berth.metrics(&controller).await.unwrap();
-    let counted = r#"berth_iaas_calls_total{provider="simulated",call="create",outcome="ok"}"#;
+    let counted = r#"berth_iaas_calls_total{provider="simulated",call="create",result="ok"}"#;
     assert!(metrics.contains(counted), "{metrics}");
     world.berth.stop().await.unwrap();
 }
@@ -176,7 +176,7 @@ async fn a_full_provider_is_said_in_words_and_goes_on_when_there_is_room() {
     world.create("full", 4).await;
     let says_so = |server: &Server| {
         create_task(server)
-            .is_some_and(|task| task.message.contains("no room") && task.message.contains("all 2 machines"))
+            .is_some_and(|task| task.message.contains("quota is exhausted") && task.message.contains("all 2 machines"))
     };
     let servers = world
         .until("two run, and the others say why not", "full", |servers| {

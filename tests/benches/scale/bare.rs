@@ -6,8 +6,9 @@ use std::{collections::BTreeMap, time::Instant};
 
 use berth_core::{
     FINALIZER,
-    api::{Claim, Executor, Outcome, Report, Server, Task, TaskKind, TaskPhase, TrafficFact, TrafficPhase},
-    lifecycle::{current_tasks, open_tasks},
+    api::{
+        Claim, Executor, Outcome, Report, Server, ServerStatus, Task, TaskKind, TaskPhase, TrafficFact, TrafficPhase,
+    },
     protocol::StatusWrite,
 };
 use berth_tests::{BERTH_NAMESPACE, Berth};
@@ -132,7 +133,7 @@ impl<'a> Bare<'a> {
         let (executor, write) = if server.status.is_none() {
             (Executor::ReplicasetController, StatusWrite::new(&server).claim(claim(Executor::ReplicasetController, 1)))
         } else {
-            let open = Executor::CONTROLLERS.into_iter().flat_map(|executor| open_tasks(&server, executor));
+            let open = Executor::CONTROLLERS.into_iter().flat_map(|executor| server.open_tasks(executor));
             let Some(task) = open.min_by_key(|task| task.id) else { return (server, false) };
             (task.executor, self.write(&server, task))
         };
@@ -155,7 +156,7 @@ impl<'a> Bare<'a> {
             retry_after_seconds: None,
         };
         let write = self.facts(server, task, write).report(report);
-        let tasks = server.status.as_ref().into_iter().flat_map(current_tasks);
+        let tasks = server.status.as_ref().into_iter().flat_map(ServerStatus::current_tasks);
         let next = tasks.into_iter().find(|t| t.kind == TaskKind::InstallPackages && t.phase == TaskPhase::Pending);
         match next.filter(|_| task.kind == TaskKind::CreateMachine) {
             Some(next) => write.claim(claim(next.executor, next.id)),

@@ -119,9 +119,9 @@ async fn start() -> Berth {
     let simulated = || vec!["--simulated".to_owned()];
     let arguments =
         BTreeMap::from([(Part::ReplicasetController, simulated()), (Part::DeploymentController, simulated())]);
-    let control_plane = berth_control_plane::Options {
+    let control_plane = berth_control_plane::ControlPlaneOptions {
         controller_manager_flags: vec!["--controllers=replicaset-controller".to_owned()],
-        ..berth_control_plane::Options::default()
+        ..berth_control_plane::ControlPlaneOptions::default()
     };
     Berth::start(Options { control_plane, arguments, ..Options::default() }).await.unwrap()
 }

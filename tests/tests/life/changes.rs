@@ -49,14 +49,14 @@ async fn a_machine_that_dies_is_unknown_and_held_and_comes_back_verified() {
     let world = World::start().await;
     world.deploy(1, |_| ()).await;
     let before = world.ready(1).await.remove(0);
-    let uid = before.uid().unwrap();
-    world.berth.machines().kill(&uid).unwrap();
+    let uid = before.uid();
+    world.berth.machines().kill(uid).unwrap();
     // The fact comes before the result of HoldTraffic, so that both together say that its turn is over.
     let awaited = |s: &Server| waits_for(s, "AwaitRecovery by monitor-controller");
     world.server("web-0", "Unknown, held and awaited", |s| is_in(State::Unknown)(s) && held(s) && awaited(s)).await;
     assert_eq!(world.endpoints().await["web-0"], (false, false, false));
 
-    world.berth.machines().reboot(&uid).await.unwrap();
+    world.berth.machines().reboot(uid).await.unwrap();
     let after = world.ready(1).await.remove(0);
     assert_eq!((after.uid(), machine_id(&after)), (before.uid(), machine_id(&before)), "the machine is the same");
     let states: Vec<_> = after.status.as_ref().unwrap().transitions.iter().map(|t| t.to).collect();

@@ -2,7 +2,7 @@
 
 use berth_core::{
     api::{State, TrafficPhase},
-    conditions,
+    conditions::{self, STALLED},
 };
 use berth_tests::Archive;
 use serde_json::json;
@@ -24,11 +24,11 @@ async fn an_app_that_never_gets_healthy_stays_out_of_traffic_and_says_why() {
     let stalled = world
         .server("web-0", "stalled in Deploying", |s| {
             is_in(State::Deploying)(s)
-                && s.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, "Stalled"))
+                && s.status.as_ref().is_some_and(|s| conditions::get_true(&s.conditions, STALLED).is_some())
         })
         .await;
     let status = stalled.status.clone().unwrap();
-    let said = &conditions::get(&status.conditions, "Stalled").unwrap().message;
+    let said = &conditions::get(&status.conditions, STALLED).unwrap().message;
     assert!(said.contains("CheckHealth") && said.contains("404"), "it says why: {said}");
     assert!(status.waiting_for.unwrap().starts_with("a person: "));
     assert_ne!(traffic(&stalled), Some(TrafficPhase::Serving));
@@ -37,7 +37,7 @@ async fn an_app_that_never_gets_healthy_stays_out_of_traffic_and_says_why() {
     // The person deploys code that works: it goes on from there.
     world.patch(json!({"spec": {"app": world.app("v2")}})).await;
     let well = world.ready(1).await.remove(0);
-    assert!(!conditions::is_true(&well.status.as_ref().unwrap().conditions, "Stalled"));
+    assert!(conditions::get_true(&well.status.as_ref().unwrap().conditions, STALLED).is_none());
     world.assert_answers(&well, "v2").await;
     world.end().await;
 }

@@ -21,7 +21,7 @@ fn names(servers: &[Server]) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_stays_away_is_replaced_and_nothing_is_left_of_it() {
     let (world, before) = three(json!({"waitSeconds": 2, "action": "Replace"})).await;
-    world.berth.machines().kill(&before[1].uid().unwrap()).unwrap();
+    world.berth.machines().kill(before[1].uid()).unwrap();
     // The name may be given again; the Server is another one.
     let after = world.ready_when(3, |s| s.uid() != before[1].uid()).await;
     let stayed = |n: usize| after.iter().any(|s| s.uid() == before[n].uid() && machine_id(s) == machine_id(&before[n]));
@@ -29,7 +29,7 @@ async fn a_machine_that_stays_away_is_replaced_and_nothing_is_left_of_it() {
     for server in &after {
         world.gets_traffic(&server.name_any()).await;
     }
-    assert!(!world.has_machine(&before[1].uid().unwrap()), "its machine is destroyed");
+    assert!(!world.has_machine(before[1].uid()), "its machine is destroyed");
     assert!(!world.events("Failover").await.is_empty());
     world.end().await;
 }
@@ -38,7 +38,7 @@ async fn a_machine_that_stays_away_is_replaced_and_nothing_is_left_of_it() {
 async fn a_machine_is_rebooted_first_and_then_it_is_the_same_one() {
     let failover = json!({"waitSeconds": 2, "action": "Replace", "reboot": {"cooldownSeconds": 600}});
     let (world, before) = three(failover).await;
-    world.berth.machines().kill(&before[1].uid().unwrap()).unwrap();
+    world.berth.machines().kill(before[1].uid()).unwrap();
     world.server("web-1", "Unknown", is_in(State::Unknown)).await;
     let back = world.server("web-1", "Ready again", is_settled).await;
     assert_eq!((back.uid(), machine_id(&back)), (before[1].uid(), machine_id(&before[1])));
@@ -52,14 +52,14 @@ async fn a_network_that_fails_destroys_no_fleet() {
     // Long enough for both to be seen lost before the turn of the first, and for the second to be back before its own.
     let (world, before) = three(json!({"waitSeconds": 12, "action": "Replace"})).await;
     for server in &before[..2] {
-        world.berth.machines().kill(&server.uid().unwrap()).unwrap();
+        world.berth.machines().kill(server.uid()).unwrap();
     }
     let message = world.set_says("Stalled", "TooManyUnknown").await;
     // Whoever was lost first is named first.
     assert!(message.contains("2 of 3 Servers") && message.contains("web-0") && message.contains("web-1"), "{message}");
     // The brake lets go with the first that is back. The other, whose wait was over long ago, waits anew.
     for server in &before[..2] {
-        world.berth.machines().reboot(&server.uid().unwrap()).await.unwrap();
+        world.berth.machines().reboot(server.uid()).await.unwrap();
         world.server(&server.name_any(), "seen again", |s| !is_in(State::Unknown)(s)).await;
     }
     let after = world.ready(3).await;
@@ -74,23 +74,23 @@ async fn a_network_that_fails_destroys_no_fleet() {
 async fn a_failed_machine_is_kept_for_diagnosis_and_another_takes_its_place() {
     let failover = json!({"waitSeconds": 2, "action": "Replace", "retain": {"max": 1, "expirySeconds": 20}});
     let (world, before) = three(failover).await;
-    let uid = before[1].uid().unwrap();
-    world.berth.machines().kill(&uid).unwrap();
+    let uid = before[1].uid();
+    world.berth.machines().kill(uid).unwrap();
     let kept = world.server("web-1", "kept", |s| s.spec.retain.is_some() && is_in(State::Unknown)(s)).await;
-    assert_eq!(kept.uid().as_ref(), Some(&uid));
+    assert_eq!(kept.uid(), uid);
     world.server("web-3", "Ready in its place", is_settled).await;
-    assert!(world.has_machine(&uid), "its machine is still there");
+    assert!(world.has_machine(uid), "its machine is still there");
     // Its time over, it goes.
     let after = world.ready(3).await;
     assert_eq!(names(&after), ["web-0", "web-2", "web-3"]);
-    assert!(!world.has_machine(&uid));
+    assert!(!world.has_machine(uid));
     world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_shrinks_where_its_number_is_declared() {
     let (world, before) = three(json!({"waitSeconds": 2, "action": "Shrink"})).await;
-    world.berth.machines().kill(&before[0].uid().unwrap()).unwrap();
+    world.berth.machines().kill(before[0].uid()).unwrap();
     let after = world.ready(2).await;
     assert_eq!(names(&after), ["web-1", "web-2"]);
     assert_eq!(world.deployments().get("web").await.unwrap().spec.replicas, 2);
@@ -100,7 +100,7 @@ async fn a_fleet_shrinks_where_its_number_is_declared() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_is_asked_and_answers_by_retiring_it() {
     let (world, before) = three(json!({"waitSeconds": 2, "action": "AskHuman"})).await;
-    world.berth.machines().kill(&before[2].uid().unwrap()).unwrap();
+    world.berth.machines().kill(before[2].uid()).unwrap();
     let message = world.set_says("Stalled", "AskHuman").await;
     assert!(message.contains("kubectl delete server web-2"), "{message}");
     world.servers().delete("web-2", &kube::api::DeleteParams::default()).await.unwrap();

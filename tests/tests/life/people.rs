@@ -2,7 +2,7 @@
 
 use berth_core::{
     api::{Approval, State, TaskKind, TaskPhase, TrafficPhase},
-    conditions,
+    conditions::{self, STALLED},
 };
 use kube::{Api, Client, api::PostParams};
 use serde_json::json;
@@ -47,11 +47,11 @@ async fn a_gate_before_traffic_waits_for_a_person() {
     assert_eq!(refusal.spec.approver.unwrap().username, "alice", "stamped, whatever was written there");
     let refused = world
         .server("web-0", "says that it was refused", |s| {
-            s.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, "Stalled"))
+            s.status.as_ref().is_some_and(|s| conditions::get_true(&s.conditions, STALLED).is_some())
         })
         .await;
     let status = refused.status.unwrap();
-    let stalled = conditions::get(&status.conditions, "Stalled").unwrap();
+    let stalled = conditions::get(&status.conditions, STALLED).unwrap();
     assert_eq!(stalled.reason, "GateRefused");
     assert!(stalled.message.contains("alice") && stalled.message.contains("looked at it"), "{}", stalled.message);
     assert_eq!(world.endpoints().await["web-0"], (false, false, false));
@@ -80,11 +80,11 @@ async fn a_task_that_fails_waits_for_a_person_who_repairs_and_retries() {
         .await;
     let is_stalled = |s: &berth_core::api::Server| {
         is_in(State::Initializing)(s)
-            && s.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, "Stalled"))
+            && s.status.as_ref().is_some_and(|s| conditions::get_true(&s.conditions, STALLED).is_some())
     };
     let stalled = world.server("web-0", "stalled", is_stalled).await;
     let status = stalled.status.clone().unwrap();
-    let said = &conditions::get(&status.conditions, "Stalled").unwrap().message;
+    let said = &conditions::get(&status.conditions, STALLED).unwrap().message;
     assert!(said.contains("InstallPackages") && said.contains("SHA-256") && said.contains("tool"), "{said}");
     berth_tests::eventually("an Event", LONG, async || {
         let events = world.events("TaskFailed").await;

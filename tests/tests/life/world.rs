@@ -274,7 +274,7 @@ pub(crate) fn traffic(server: &Server) -> Option<TrafficPhase> {
 }
 
 pub(crate) fn uid(server: &Server) -> String {
-    server.uid().unwrap()
+    server.uid().to_owned()
 }
 
 /// How often a task of this kind was begun, as far as the Server remembers.

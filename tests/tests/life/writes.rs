@@ -33,7 +33,7 @@ fn writes(world: &World) -> BTreeMap<String, u32> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn few_writes_on_the_way_to_ready_and_none_at_rest() {
-    let control_plane = berth_control_plane::Options { audit: true, ..Default::default() };
+    let control_plane = berth_control_plane::ControlPlaneOptions { audit: true, ..Default::default() };
     let world = World::start_with(Options { control_plane, ..Options::default() }).await;
     let servers = 4;
     world.deploy(servers, |_| ()).await;
