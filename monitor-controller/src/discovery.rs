@@ -45,7 +45,8 @@ fn target_group(server: &Server) -> Option<TargetGroup> {
         return None;
     }
     let address = server.address()?;
-    let mut labels = declared.labels.clone();
+    let mut labels: BTreeMap<_, _> =
+        declared.target_labels().map(|(name, value)| (name.clone(), value.clone())).collect();
     labels.insert("namespace".to_owned(), server.namespace().to_owned());
     labels.insert("server".to_owned(), server.name().to_owned());
     labels.insert("__metrics_path__".to_owned(), declared.path.clone());
@@ -85,6 +86,18 @@ mod tests {
         let json = serde_json::to_value(target_group(&server("Bound"))).unwrap();
         let labels = json!({"team": "a", "namespace": "shop", "server": "web-0", "__metrics_path__": "/metrics"});
         assert_eq!(json, json!({"targets": ["10.0.0.1:9100"], "labels": labels}));
+    }
+
+    #[test]
+    fn labels_that_prometheus_would_reject_or_that_pass_for_others_are_dropped() {
+        let mut server = server("Bound");
+        let declared = json!({"team": "a", "": "x", "a-b": "x", "1": "x", "__address__": "x", "__param_x": "x", "job": "x",
+            "instance": "x", "namespace": "x", "server": "x", "berth_paused": "true", "long": "x".repeat(257)});
+        server.spec.monitoring.as_mut().unwrap().labels = serde_json::from_value(declared).unwrap();
+        let digest = server.monitoring_digest().unwrap();
+        server.status.as_mut().unwrap().monitoring.as_mut().unwrap().digest = digest;
+        let labels = json!({"team": "a", "namespace": "shop", "server": "web-0", "__metrics_path__": "/metrics"});
+        assert_eq!(serde_json::to_value(target_group(&server).unwrap().labels).unwrap(), labels);
     }
 
     #[test]

@@ -23,10 +23,12 @@ pub struct App {
     /// Shell command that runs the application in the foreground, from the folder of the unpacked archive.
     #[schemars(length(min = 1, max = 4096))]
     pub command: String,
-    /// Environment variables of the command.
+    /// Environment variables of the command. Names that begin with `BERTH_` are reserved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[x_kube(validation = Rule::new("self.all(variable, !variable.name.startsWith('BERTH_'))")
+            .message("app.env: names that begin with BERTH_ are reserved: Berth sets such variables itself"),
+        merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub env: Vec<EnvVar>,
     /// How many releases are kept on the machine, including the current one. Older ones are deleted after a deployment.
     #[serde(default = "keep_releases")]

@@ -104,6 +104,8 @@ pub struct Rollout {
     /// is `Stalled` with reason `NotSupported`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.filter(step, has(step.weight)).map(step, step.weight).isSorted()")
+        .message("rollout.steps: no weight may be lower than that of an earlier step"))]
     pub steps: Vec<RolloutStep>,
 }
 

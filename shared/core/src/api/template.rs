@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use kube::{
+    KubeSchema,
+    core::{Message, Rule},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,15 +27,41 @@ pub struct ServerTemplate {
 }
 
 /// Labels and annotations of a template.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct TemplateMeta {
-    /// Labels of each Server. They must include those of the selector.
+    /// Labels of each Server, at most 32. They must include those of the selector.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "labels_schema")]
+    #[x_kube(validation = qualified_names("labels", "name"))]
     pub labels: BTreeMap<String, String>,
-    /// Annotations of each Server.
+    /// Annotations of each Server, at most 32.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "annotations_schema")]
+    #[x_kube(validation = qualified_names("annotations", "name.lowerAscii()"))]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// The validation rule for the names of labels and annotations: that of Kubernetes itself. Without it a set with a wrong
+/// name would be accepted, and the creation of each of its Servers refused.
+fn qualified_names(field: &str, name: &str) -> Rule {
+    Rule::new(format!("self.all(name, !format.qualifiedName().validate({name}).hasValue())")).message(Message::Message(format!(
+        "template.metadata.{field}: a name is an optional DNS subdomain with a slash, and up to 63 letters, digits, '-', '_' and '.', the first and the last of which are letters or digits"
+    )))
+}
+
+/// The values of labels as Kubernetes allows them.
+fn labels_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let value = schemars::json_schema!({
+        "type": "string", "maxLength": 63, "pattern": "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
+    });
+    schemars::json_schema!({"type": "object", "maxProperties": 32, "additionalProperties": value})
+}
+
+/// Kubernetes allows annotations of 256 KiB in total: with these bounds, names and values stay below half of it.
+fn annotations_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let value = schemars::json_schema!({"type": "string", "maxLength": 4096});
+    schemars::json_schema!({"type": "object", "maxProperties": 32, "additionalProperties": value})
 }
 
 /// Fields that concern a single Server: people and failover write them, a template never has them.

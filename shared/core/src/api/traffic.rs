@@ -1,5 +1,7 @@
 //! Declarations of traffic and monitoring.
 
+use std::collections::BTreeMap;
+
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,10 +15,11 @@ pub struct Traffic {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub services: Vec<ServiceBackend>,
-    /// HAProxy backends. Not supported yet: a Server that declares any is not registered, and its task says why.
+    /// HAProxy backends. Not supported yet: none may be declared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[x_kube(validation = Rule::new("self.size() == 0").message("traffic.haproxy is not supported yet and must be empty: declare traffic.services"),
+        merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub haproxy: Vec<HaProxyBackend>,
     /// Seconds for which open connections may finish when the Server is taken out of traffic.
     #[serde(default = "drain")]
@@ -65,7 +68,7 @@ fn weight() -> i32 {
 }
 
 /// Where Prometheus scrapes the metrics of a Server.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Monitoring {
     /// Port on the machine that serves metrics.
@@ -75,9 +78,53 @@ pub struct Monitoring {
     #[serde(default = "path")]
     #[schemars(length(max = 1024), regex(pattern = r"^/[^\s]*$"))]
     pub path: String,
-    /// Labels of the monitoring target.
-    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    pub labels: std::collections::BTreeMap<String, String>,
+    /// Labels of the monitoring target, at most 16. A name consists of letters, digits and underscores, and begins with
+    /// neither a digit nor two underscores. The names `job`, `instance`, `namespace`, `server` and `berth_paused` are
+    /// reserved.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "target_labels_schema")]
+    #[x_kube(validation = Rule::new(format!("self.all(name, name.matches('{LABEL_NAME}') && !name.startsWith('__'))"))
+            .message("monitoring.labels: a name consists of 1 to 128 letters, digits and underscores, and begins with neither a digit nor two underscores"),
+        validation = Rule::new(format!("self.all(name, !(name in {RESERVED_LABELS:?}))"))
+            .message("monitoring.labels: the names job, instance, namespace, server and berth_paused are reserved for Prometheus and Berth"))]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Names of Prometheus labels. Another one makes Prometheus reject the whole list of targets.
+const LABEL_NAME: &str = "^[a-zA-Z_][a-zA-Z0-9_]{0,127}$";
+
+/// Labels that Prometheus or monitor-controller sets: with them, a Server could pass for another one.
+const RESERVED_LABELS: [&str; 5] = ["job", "instance", "namespace", "server", "berth_paused"];
+
+/// Most labels of one target: Prometheus stores each with every series of the target.
+const MAX_TARGET_LABELS: usize = 16;
+
+/// Longest value of a label in bytes, for the same reason.
+const MAX_TARGET_LABEL_BYTES: usize = 256;
+
+impl Monitoring {
+    /// The declared labels that a target may have. Admission refuses all others; these checks are for Servers that were
+    /// stored before, or without it.
+    pub fn target_labels(&self) -> impl Iterator<Item = (&String, &String)> {
+        let valid = |(name, value): &(&String, &String)| {
+            is_label_name(name)
+                && !name.starts_with("__")
+                && !RESERVED_LABELS.contains(&name.as_str())
+                && value.len() <= MAX_TARGET_LABEL_BYTES
+        };
+        self.labels.iter().filter(valid).take(MAX_TARGET_LABELS)
+    }
+}
+
+/// What [`LABEL_NAME`] matches.
+fn is_label_name(name: &str) -> bool {
+    let allowed = name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric());
+    allowed && (1..=128).contains(&name.len()) && !name.starts_with(|first: char| first.is_ascii_digit())
+}
+
+fn target_labels_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let value = schemars::json_schema!({"type": "string", "maxLength": MAX_TARGET_LABEL_BYTES});
+    schemars::json_schema!({"type": "object", "maxProperties": MAX_TARGET_LABELS, "additionalProperties": value})
 }
 
 fn path() -> String {

@@ -287,6 +287,13 @@ mod tests {
     }
 
     #[test]
+    fn the_admission_policy_lists_the_same_parameters() {
+        let policy = include_str!("../../../../deploy/base/machine-classes.yaml");
+        let policy = policy.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(policy.contains(&format!("\"incus\": {KNOWN:?}")), "deploy/base/machine-classes.yaml");
+    }
+
+    #[test]
     fn all_parameters_except_the_endpoint_have_defaults() {
         let parameters = read(&json!({"endpoint": "unix:///run/incus/unix.socket"})).unwrap();
         assert_eq!(parameters.endpoint, IncusEndpoint::Unix("/run/incus/unix.socket".into()));

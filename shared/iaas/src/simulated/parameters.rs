@@ -228,6 +228,13 @@ mod tests {
     }
 
     #[test]
+    fn the_admission_policy_lists_the_same_parameters() {
+        let policy = include_str!("../../../../deploy/base/machine-classes.yaml");
+        let policy = policy.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(policy.contains(&format!("\"simulated\": {KNOWN:?}")), "deploy/base/machine-classes.yaml");
+    }
+
+    #[test]
     fn a_mistake_is_explained_with_the_field_and_what_is_allowed() {
         for (parameters, field, allowed) in [
             (json!({"sed": 1}), "spec.parameters.sed:", "seed, account, capacity"),
