@@ -150,8 +150,8 @@ fn a_release_waits_until_the_lock_of_an_earlier_task_has_expired() {
     releasing.status.as_mut().unwrap().lock = Some(serde_json::from_value(lock).unwrap());
     let locked = plan_at(&releasing, 10);
     assert_eq!((phase(&locked), &locked.report), (Some(Held), &None));
-    assert_eq!(locked.requeue_at, Some(at(31)));
-    assert_eq!(report(&plan_at(&releasing, 31)).0, Outcome::Succeeded);
+    assert_eq!(locked.requeue_at, Some(at(91)));
+    assert_eq!(report(&plan_at(&releasing, 91)).0, Outcome::Succeeded);
 }
 
 #[test]

@@ -88,6 +88,9 @@ pub(crate) fn launch(part: Part, number: usize, http: SocketAddr, setting: &Sett
     let mut launch = Launch::new(name, program(part.name())?).arg("--kubeconfig").arg(setting.kubeconfig).args([
         "--http-address".to_owned(),
         http.to_string(),
+        // A program that is killed leaves its lock to expire: a short one, so that tests wait less.
+        "--lock-seconds".to_owned(),
+        "10".to_owned(),
         "--instance".to_owned(),
         number.to_string(),
     ]);

@@ -7,7 +7,7 @@ use berth_core::{
     identity::{Author, Identities},
     lifecycle::{self, Refusal, RefusalReason},
 };
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -28,6 +28,8 @@ pub struct Admission {
     pub resource: ReviewedResource,
     /// The state before and after an allowed status write; `None` for every other request.
     pub transition: Option<(Option<State>, Option<State>)>,
+    /// How far this copy's clock is behind the time in the Server's lock, which some copy has written; `None` without a lock.
+    pub clock_behind: Option<SignedDuration>,
 }
 
 /// The resource that a request writes to.
@@ -100,8 +102,16 @@ fn admit_status_write(body: &[u8], ids: &Identities, now: Timestamp) -> Option<A
     }
     let author = Author::new(&*request.user_info.username);
     let uid = request.uid.into_owned();
-    let result = update_status(request.object?, request.old_object?.status, &author, ids, now);
-    Some(admission(uid, ReviewedResource::ServerStatus, result))
+    let old = request.old_object?.status;
+    let clock_behind = old.as_ref().and_then(|status| clock_behind(status, now));
+    let result = update_status(request.object?, old, &author, ids, now);
+    Some(Admission { clock_behind, ..admission(uid, ReviewedResource::ServerStatus, result) })
+}
+
+/// How far this copy's clock is behind what another copy has written into the lock; zero if it is not.
+fn clock_behind(stored: &ServerStatus, now: Timestamp) -> Option<SignedDuration> {
+    let renewed_at = stored.lock.as_ref()?.renewed_at.0;
+    Some(renewed_at.duration_since(now).max(SignedDuration::ZERO))
 }
 
 fn admit_any(body: &[u8], ids: &Identities, now: Timestamp) -> Admission {
@@ -126,9 +136,12 @@ fn admit_any(body: &[u8], ids: &Identities, now: Timestamp) -> Admission {
 
 fn admission(uid: String, resource: ReviewedResource, result: Result<Allowed, Denial>) -> Admission {
     match result {
-        Ok(Allowed { patch, transition, warning }) => {
-            Admission { response: AdmissionResponse { uid, patch, warning, denial: None }, resource, transition }
-        }
+        Ok(Allowed { patch, transition, warning }) => Admission {
+            response: AdmissionResponse { uid, patch, warning, denial: None },
+            resource,
+            transition,
+            clock_behind: None,
+        },
         Err(denial) => denied(uid, resource, denial),
     }
 }
@@ -139,7 +152,7 @@ fn malformed(body: &[u8], message: String) -> Admission {
 }
 
 fn denied(uid: String, resource: ReviewedResource, denial: Denial) -> Admission {
-    Admission { response: AdmissionResponse::denied(uid, denial), resource, transition: None }
+    Admission { response: AdmissionResponse::denied(uid, denial), resource, ..Admission::default() }
 }
 
 fn unknown_version(kind: &str, api_version: &str) -> Denial {

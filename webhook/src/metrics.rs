@@ -3,10 +3,10 @@
 use berth_core::api::State;
 use prometheus_client::{
     encoding::{EncodeLabelSet, LabelSetEncoder},
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
-use std::time::Duration;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use crate::admit::{Admission, ReviewedResource};
 
@@ -22,6 +22,7 @@ pub struct WebhookMetrics {
     decisions: Family<TransitionLabels, Counter>,
     denied: Family<ReasonLabel, Counter>,
     panics: Counter,
+    clock_behind: Gauge<f64, AtomicU64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -58,6 +59,7 @@ impl WebhookMetrics {
             decisions: Family::default(),
             denied: Family::default(),
             panics: Counter::default(),
+            clock_behind: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("webhook");
         registry.register_with_unit(
@@ -77,12 +79,21 @@ impl WebhookMetrics {
             "Requests that the webhook denied because it panicked while handling them",
             metrics.panics.clone(),
         );
+        registry.register_with_unit(
+            "clock_behind",
+            "How far this copy's clock is behind the time in a Server's lock, at the latest write to a locked Server",
+            Unit::Seconds,
+            metrics.clock_behind.clone(),
+        );
         metrics
     }
 
     pub(crate) fn count(&self, admission: &Admission) {
         if let Some((from, to)) = admission.transition {
             self.decisions.get_or_create(&TransitionLabels { from, to }).inc();
+        }
+        if let Some(behind) = admission.clock_behind {
+            self.clock_behind.set(behind.as_secs_f64());
         }
         if let Some(denial) = &admission.response.denial {
             self.denied.get_or_create(&ReasonLabel { reason: denial.cause }).inc();

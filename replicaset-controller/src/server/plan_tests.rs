@@ -117,8 +117,8 @@ fn nothing_is_claimed_before_the_gate_of_the_machine_is_settled() {
 #[test]
 fn a_task_waits_for_the_lock_of_another_holder_and_for_its_pause_after_a_failure() {
     let locked = claim(&server(json!({})), 1, OTHER);
-    assert_eq!(action(&locked, false, now()), NextAction::RequeueAt(later(31)));
-    assert_eq!(kind(&action(&locked, false, later(31))), TaskKind::CreateMachine, "the lock has expired");
+    assert_eq!(action(&locked, false, now()), NextAction::RequeueAt(later(91)));
+    assert_eq!(kind(&action(&locked, false, later(91))), TaskKind::CreateMachine, "the lock has expired");
     let failed = report(&claim(&server(json!({})), 1, ME), 1, Outcome::Retry, |_| {});
     assert_eq!(action(&failed, false, now()), NextAction::RequeueAt(later(20)));
     assert_eq!(kind(&action(&failed, false, later(20))), TaskKind::CreateMachine);

@@ -17,6 +17,8 @@ mod server;
 mod sets;
 mod template;
 
+pub use server::CLOCK_MARGIN_SECONDS;
+
 /// The API group of every kind.
 pub const GROUP: &str = "berth.dev";
 /// The API version of every kind.

@@ -137,12 +137,19 @@ impl Server {
     }
 }
 
+/// Seconds by which the clocks of two copies of the webhook may differ. Each copy judges by its own clock whether a lock has
+/// expired, but the time in the lock is from the copy that renewed it. A holder stops when it could not renew its lock for its
+/// duration; another holder may take the lock only this much later. Kubernetes itself expects clocks that differ by seconds at
+/// most, so a minute is ample; a longer margin would only delay the work after a crash.
+pub const CLOCK_MARGIN_SECONDS: i32 = 60;
+
 impl Lock {
-    /// When the lock expires, unless it is renewed.
+    /// When another holder may take the lock, unless it is renewed: its duration after the last renewal, and the margin for
+    /// clocks that differ.
     #[must_use]
     pub fn expires_at(&self) -> Timestamp {
-        let duration = SignedDuration::from_secs(i64::from(self.duration_seconds));
-        self.renewed_at.0.checked_add(duration).unwrap_or(Timestamp::MAX)
+        let seconds = i64::from(self.duration_seconds) + i64::from(CLOCK_MARGIN_SECONDS);
+        self.renewed_at.0.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
     }
 
     /// Whether the lock has expired, so that another holder may take it.

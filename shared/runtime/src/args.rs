@@ -38,9 +38,9 @@ pub struct CommonArgs {
     /// Address for /metrics, /healthz and /readyz
     #[arg(long, env = "BERTH_HTTP_ADDRESS", default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
     pub http_address: SocketAddr,
-    /// Name of this instance, unique among the copies of this binary; random by default
-    #[arg(long, env = "POD_NAME", default_value_t = random_instance(), hide_default_value = true, value_name = "NAME")]
-    pub instance: String,
+    /// Name of this copy, such as that of its pod; a random part is added to it at each start
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pub instance: Option<String>,
     /// How many objects are reconciled at the same time
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024), value_name = "N")]
     pub concurrency: u16,
@@ -58,11 +58,14 @@ impl CommonArgs {
     pub fn identities(&self) -> Identities {
         Identities { namespace: self.berth_namespace.clone() }
     }
-}
 
-/// A name that no other copy has: 64 random bits.
-fn random_instance() -> String {
-    format!("{:016x}", rand::random::<u64>())
+    /// A new name for this process, which no other copy and no earlier process of this copy has: with 64 random bits. A
+    /// restarted container would otherwise pass for the holder of a lock whose work may still be going on.
+    #[must_use]
+    pub fn new_instance(&self) -> String {
+        let random = format!("{:016x}", rand::random::<u64>());
+        self.instance.as_ref().map_or_else(|| random.clone(), |name| format!("{name}-{random}"))
+    }
 }
 
 #[cfg(test)]
@@ -90,14 +93,19 @@ mod tests {
     fn arguments_and_defaults_are_parsed() {
         let args = parse("--http-address 127.0.0.1:9 --log-format json --instance a --concurrency 3").unwrap();
         assert_eq!(args.http_address, "127.0.0.1:9".parse().unwrap());
-        assert_eq!((args.log_format, args.instance.as_str(), args.concurrency), (LogFormat::Json, "a", 3));
+        assert_eq!((args.log_format, args.instance.as_deref(), args.concurrency), (LogFormat::Json, Some("a"), 3));
         assert_eq!((args.call_timeout, args.lock_seconds), (10, 30));
         assert_eq!(args.identities(), Identities::default());
     }
 
     #[test]
-    fn random_instance_names_differ() {
-        assert_ne!(random_instance(), random_instance());
+    fn every_start_of_a_copy_has_a_name_of_its_own() {
+        for line in ["", "--instance lb-controller-7d9f"] {
+            let args = parse(line).unwrap();
+            let (first, second) = (args.new_instance(), args.new_instance());
+            assert_ne!(first, second);
+            assert!(first.starts_with(args.instance.as_deref().unwrap_or_default()), "{first}");
+        }
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Process {
         let parts = ContextParts {
             client: client::build(args.kubeconfig.as_deref(), call).await?,
             executor,
-            instance: args.instance.clone(),
+            instance: args.new_instance(),
             identities: args.identities(),
             clock: Arc::new(SystemClock),
             lock_duration: Duration::from_secs(u64::from(args.lock_seconds.unsigned_abs())),

@@ -1,6 +1,7 @@
 //! Tests of the webhook from outside: requests in, responses out.
 #![cfg(test)]
 
+mod clocks;
 mod random_writes;
 mod requests;
 mod router;

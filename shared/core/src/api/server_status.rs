@@ -103,7 +103,8 @@ pub struct Lock {
     pub acquired_at: Time,
     /// When the lock was last renewed, by the webhook's clock.
     pub renewed_at: Time,
-    /// Seconds after `renewedAt` at which the lock expires.
+    /// Seconds after `renewedAt` within which the holder renews the lock, or stops. Another holder may take the lock a
+    /// minute later, because the clocks of the webhook's copies may differ.
     pub duration_seconds: i32,
 }
 

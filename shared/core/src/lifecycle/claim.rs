@@ -35,9 +35,11 @@ fn is_renewal(server: &Server, claim: &Claim) -> bool {
         && server.task(claim.task_id).is_some_and(|task| task.phase == TaskPhase::Running)
 }
 
+/// Renews the lock. Its time never moves backwards: a copy of the webhook whose clock is behind would otherwise shorten what
+/// another copy has granted.
 fn renew(server: &mut Server, claim: &Claim, now: Timestamp) {
     if let Some(lock) = server.status.as_mut().and_then(|s| s.lock.as_mut()) {
-        lock.renewed_at = Time(now);
+        lock.renewed_at = Time(now.max(lock.renewed_at.0));
         lock.duration_seconds = claim.duration_seconds;
     }
 }
@@ -97,11 +99,12 @@ fn take(server: &mut Server, claim: &Claim, now: Timestamp) {
         let kind = task.kind;
         note_effect(status, kind);
     }
+    let acquired_at = status.lock.as_ref().map_or(now, |previous| previous.renewed_at.0.max(now));
     status.lock = Some(Lock {
         holder: claim.holder.clone(),
         task_id: claim.task_id,
-        acquired_at: Time(now),
-        renewed_at: Time(now),
+        acquired_at: Time(acquired_at),
+        renewed_at: Time(acquired_at),
         duration_seconds: claim.duration_seconds,
     });
 }

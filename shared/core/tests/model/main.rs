@@ -241,7 +241,8 @@ fn holder(world: &World) -> Option<String> {
     (lock.renewed_at.0 == start()).then_some(lock.holder)
 }
 
-/// Time passes until the lock has expired. Its holder notices no later than the webhook.
+/// Time passes until the lock has expired. Its holder notices no later than the webhook, whichever copy of it judges: that is what
+/// the margin for clocks that differ is for.
 fn expire(world: &mut World) -> Option<()> {
     let holder = holder(world)?;
     let mut server = world.server()?.clone();

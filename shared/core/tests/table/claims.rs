@@ -1,6 +1,7 @@
 //! Claims: who may take, renew and release the lock, and when.
 
 use berth_core::{
+    CLOCK_MARGIN_SECONDS,
     api::{Claim, Executor, GatePoint, Lock, MachinePhase, Outcome, TaskKind, TaskPhase},
     lifecycle::RefusalReason,
 };
@@ -143,7 +144,7 @@ fn claims_of_tasks_without_a_lock_are_refused() {
 fn other_holders_cannot_claim_a_locked_server() {
     let mut fixture = new();
     fixture.claim(CreateMachine, "a").unwrap();
-    fixture.advance(i64::from(LOCK));
+    fixture.advance(i64::from(LOCK + CLOCK_MARGIN_SECONDS));
     assert_eq!(refusal(fixture.claim(CreateMachine, "b")), ("status.claim.taskID".into(), R::Locked));
     assert_eq!(lock(&fixture).holder, "replicaset-controller/a");
 }
@@ -153,7 +154,7 @@ fn an_expired_lock_can_be_claimed_by_another_holder() {
     let mut fixture = new();
     fixture.claim(CreateMachine, "a").unwrap();
     let begun = fixture.task(CreateMachine).started_at.clone();
-    fixture.advance(i64::from(LOCK) + 1);
+    fixture.advance(i64::from(LOCK + CLOCK_MARGIN_SECONDS) + 1);
     fixture.claim(CreateMachine, "b").unwrap();
     let task = fixture.task(CreateMachine);
     assert_eq!((task.attempts, &task.started_at), (2, &begun));
@@ -163,6 +164,20 @@ fn an_expired_lock_can_be_claimed_by_another_holder() {
     );
     assert_eq!(reason(fixture.report(CreateMachine, "a", Outcome::Succeeded)), R::NotHolder);
     fixture.report(CreateMachine, "b", Outcome::Running).unwrap();
+}
+
+/// Another copy of the webhook may have a clock that is behind.
+#[test]
+fn the_time_of_a_lock_never_moves_backwards() {
+    let mut fixture = new();
+    fixture.claim(CreateMachine, "a").unwrap();
+    let renewed_at = lock(&fixture).renewed_at.clone();
+    fixture.advance(-20);
+    fixture.claim(CreateMachine, "a").unwrap();
+    assert_eq!(lock(&fixture).renewed_at, renewed_at);
+    fixture.declare(|spec| spec.offline = true);
+    fixture.claim(TaskKind::DestroyMachine, "a").unwrap();
+    assert_eq!((&lock(&fixture).acquired_at, &lock(&fixture).renewed_at), (&renewed_at, &renewed_at));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Reports: who may report on which task, and what a report changes.
 
 use berth_core::{
+    CLOCK_MARGIN_SECONDS,
     api::{Executor, Outcome, Report, TaskKind, TaskPhase, TrafficPhase},
     lifecycle::RefusalReason,
 };
@@ -245,7 +246,7 @@ fn a_report_on_a_cancelled_task_is_refused_but_its_facts_are_accepted() {
 #[test]
 fn a_report_is_refused_after_another_holder_took_the_lock() {
     let mut fixture = claimed();
-    fixture.advance(i64::from(LOCK) + 1);
+    fixture.advance(i64::from(LOCK + CLOCK_MARGIN_SECONDS) + 1);
     fixture.claim(CreateMachine, "b").unwrap();
     assert_eq!(reason(fixture.report(CreateMachine, "a", Outcome::Succeeded)), R::NotHolder);
     fixture
@@ -300,7 +301,7 @@ fn traffic_is_not_released_while_a_lock_is_held() {
     }
     fixture.perform(TaskKind::BindMonitoring);
     let mut expired = fixture.clone();
-    expired.advance(i64::from(LOCK) + 1);
+    expired.advance(i64::from(LOCK + CLOCK_MARGIN_SECONDS) + 1);
     expired.perform(TaskKind::ReleaseTraffic);
     fixture.claim_for(InstallPackages, "a", 0).unwrap();
     fixture.perform(TaskKind::ReleaseTraffic);
