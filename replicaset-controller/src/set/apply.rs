@@ -13,7 +13,7 @@ use super::{
     drift_repair::DriftReports,
     machines::{MachineAtProvider, MachineSource},
     observe::SetMemories,
-    plan::{FailoverPlan, Plan},
+    plan::{FailoverPlan, Plan, may_be_in_service},
     writes::{Creation, SetWrites},
 };
 
@@ -41,8 +41,8 @@ impl Applier<'_> {
     pub(super) async fn apply(&self, servers: &[&Server], plan: &Plan<'_>, read_at: Instant) -> Result<(), ApiError> {
         self.fail_over(servers, &plan.failover).await?;
         let (set, writes) = (self.set, self.writes);
-        // A Server that was not Ready costs nothing; if it is Ready by now, its turn has not come.
-        let in_state = |server: &Server| plan.is_paced && !server.is_ready();
+        // A Server that was not in service costs nothing; if it is Ready by now, its turn has not come.
+        let in_state = |server: &Server| plan.is_paced && !may_be_in_service(server);
         all(plan.retire.iter().map(|server| writes.delete(server, false)).collect()).await?;
         all(plan.replace.iter().map(|server| writes.delete(server, in_state(server))).collect()).await?;
         all(plan.update.iter().map(|server| writes.update(set, server, in_state(server))).collect()).await?;

@@ -33,7 +33,7 @@ pub enum Pace {
     Hold,
     /// As fast as the budget allows.
     Unlimited,
-    /// At most this many more Ready Servers. Servers that are not Ready cost no headroom and are not limited.
+    /// At most this many more Servers that are in service. The others cost no headroom and are not limited.
     ReadyServers(usize),
 }
 
@@ -116,8 +116,8 @@ impl<'a> Fleet<'a> {
     /// Advances a roll-out on `axis`: Servers that are Ready again and not `outdated` leave the ledger, the next ones are
     /// entered, and the Servers to change are returned, all of which are in the ledger.
     ///
-    /// Servers are entered in the given `order`, but those that are not Ready come first, because they are unavailable anyway
-    /// and cost no headroom. At least `partition` Servers stay as they are.
+    /// Servers are entered in the given `order`, but those that are not in service come first, because disturbing them costs
+    /// nothing. At least `partition` Servers stay as they are.
     pub fn roll(
         &mut self,
         axis: Axis,
@@ -141,7 +141,7 @@ impl<'a> Fleet<'a> {
         &self,
         axis: Axis,
         order: &[&'a Server],
-        ready_at_most: usize,
+        at_most: usize,
         outdated: &impl Fn(&Server) -> bool,
     ) -> Vec<&'a Server> {
         let is_taken = |entry_axis: Axis| entry_axis == axis || entry_axis.removes_the_server();
@@ -151,9 +151,9 @@ impl<'a> Fleet<'a> {
         let (old, new): (Vec<&Server>, Vec<&Server>) =
             active.iter().partition(|server| outdated(server) && !taken.contains(server.name()));
         let wanted = active.len().saturating_sub(self.budget.partition).saturating_sub(new.len());
-        let (ready, unready): (Vec<&Server>, Vec<&Server>) =
-            old.into_iter().partition(|server| server.is_ready() && server.receives_declared_traffic());
-        let headroom = self.headroom().min(ready_at_most);
-        unready.into_iter().chain(ready.into_iter().take(headroom)).take(wanted).collect()
+        let (in_service, free): (Vec<&Server>, Vec<&Server>) =
+            old.into_iter().partition(|server| server.is_in_service());
+        let headroom = self.headroom().min(at_most);
+        free.into_iter().chain(in_service.into_iter().take(headroom)).take(wanted).collect()
     }
 }

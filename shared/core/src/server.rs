@@ -84,6 +84,14 @@ impl Server {
             && self.available_at(min_ready_seconds).is_none_or(|at| at <= now)
     }
 
+    /// Whether disturbing the Server takes something away from its users, by the facts: load balancers send it traffic, or it
+    /// declares none and is Ready. A newer generation that the webhook has not decided on changes nothing about that: otherwise
+    /// a bulk edit would make all Servers free to disturb.
+    #[must_use]
+    pub fn is_in_service(&self) -> bool {
+        self.is_serving() || self.declared_traffic().is_none() && self.state() == Some(State::Ready)
+    }
+
     /// When a Ready Server becomes available, if it stays Ready.
     #[must_use]
     pub fn available_at(&self, min_ready_seconds: i32) -> Option<Timestamp> {

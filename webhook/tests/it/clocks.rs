@@ -1,9 +1,9 @@
 //! Copies of the webhook whose clocks differ judge the expiry of locks without losing one.
 
 use crate::{
-    life::{Fixture, holder, start},
     requests::{LocalWebhook, Reply, review, stored},
 };
+use berth_testing::{Fixture, holder, start};
 use berth_core::{
     CLOCK_MARGIN_SECONDS,
     api::{Claim, Executor, TaskKind},

@@ -15,7 +15,7 @@ use berth_core::{
 const DELETION_COST: &str = "berth.dev/deletion-cost";
 
 /// The Servers in the order in which they are removed: those that failover gives up (`unreachable`) first, then those that
-/// `scaleDown.servers` names, then by deletion cost, then those that are not Ready, then those whose machine would be replaced
+/// `scaleDown.servers` names, then by deletion cost, then those that are not in service or not Ready, then those whose machine would be replaced
 /// anyway, then by `scaleDown.policy`, and by name where all else is equal.
 pub(super) fn deletion_order<'a>(
     set: &VMReplicaSet,
@@ -30,6 +30,7 @@ pub(super) fn deletion_order<'a>(
             !unreachable.contains(server.name()),
             !named.contains(server.name()),
             cost(server),
+            server.is_in_service(),
             server.is_ready(),
             !set.must_replace(server),
             by_policy(scale_down.policy, server),

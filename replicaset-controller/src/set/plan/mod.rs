@@ -30,6 +30,7 @@ mod tests;
 
 pub use input::{PlanInput, SetLimits, UnresponsiveProviders};
 pub use output::{Blocker, Effect, FailoverPlan, Plan, SetLedgers, TOO_MANY_FAILED, TOO_MANY_UNKNOWN};
+pub(in crate::set) use pacing::may_be_in_service;
 use planner::Planner;
 
 /// Plans what has to be done about a set.

@@ -1,7 +1,7 @@
 //! The interval between two Ready Servers of a roll-out.
 
 use berth_core::{
-    api::{Server, VMReplicaSet},
+    api::{Server, State, VMReplicaSet},
     fleet::Pace,
 };
 use k8s_openapi::{
@@ -51,8 +51,9 @@ impl Pacing {
     }
 
     fn admits(&mut self, server: &Server) -> bool {
-        let admits = !self.is_paced() || !server.is_ready() || self.is_due();
-        self.has_begun |= admits && server.is_ready();
+        let is_free = !may_be_in_service(server);
+        let admits = !self.is_paced() || is_free || self.is_due();
+        self.has_begun |= admits && !is_free;
         self.has_waiting |= !admits;
         admits
     }
@@ -79,4 +80,9 @@ impl Pacing {
     fn next(&self) -> Option<Timestamp> {
         self.last.and_then(|last| last.checked_add(self.interval).ok())
     }
+}
+
+/// Whether the Server is in service or may be at any moment, because it is Ready. The others are changed without an interval.
+pub(in crate::set) fn may_be_in_service(server: &Server) -> bool {
+    server.is_in_service() || server.state() == Some(State::Ready)
 }

@@ -15,7 +15,7 @@ use super::{
 };
 
 impl<'a> Planner<'_, 'a> {
-    /// Removes old Servers, as many as new ones can stand in for. Servers that are not Ready go first.
+    /// Removes old Servers, as many as new ones can stand in for. Servers that are not in service go first.
     pub(super) fn replace(&mut self) {
         // Entered before, and not removed yet.
         let mut removed = self.pacing.admit(self.fleet.entered(Axis::Replacement));
@@ -33,9 +33,8 @@ impl<'a> Planner<'_, 'a> {
         let (set, budget, staying) = (self.input.set, self.fleet.budget, staying(&self.fleet));
         let disturbed: HashSet<String> = self.fleet.ledger.servers().into_iter().map(str::to_owned).collect();
         let given_up: HashSet<String> = self.fleet.ledger.on(Axis::Failover).map(str::to_owned).collect();
-        let is_undisturbed = |server: &Server| {
-            server.is_available(budget.min_ready_seconds, self.fleet.now) && !disturbed.contains(server.name())
-        };
+        let is_undisturbed = |server: &Server| self.fleet.is_available(server) && !disturbed.contains(server.name());
+        let costs = |server: &Server| server.is_in_service() && !disturbed.contains(server.name());
         let least = budget.replicas.saturating_sub(budget.max_unavailable);
         let (mut old, new): (Vec<&Server>, Vec<&Server>) =
             staying.iter().partition(|server| set.machine_differs(server));
@@ -48,15 +47,15 @@ impl<'a> Planner<'_, 'a> {
         }
         old.sort_by_cached_key(|server| {
             let created = server.metadata.creation_timestamp.as_ref().map(|time| time.0);
-            (server.is_ready(), is_undisturbed(server), created, server.name().to_owned())
+            (costs(server), server.is_ready(), is_undisturbed(server), created, server.name().to_owned())
         });
         let mut next: Vec<&Server> = Vec::new();
         for server in old {
-            let costs = is_undisturbed(server);
+            let costs = costs(server);
             if total == 0 || costs && spare == 0 {
                 break;
             }
-            // The Servers that follow are Ready, too, so that the pace holds for all of them.
+            // The Servers that follow are in service, too, so that the pace holds for all of them.
             let Some(server) = self.pacing.admit(vec![server]).pop() else { break };
             total -= 1;
             spare -= usize::from(costs);

@@ -159,6 +159,86 @@ proptest! {
     }
 }
 
+/// What is taken out of service by entering Servers: those that serve by the facts, whatever the newest generation.
+fn in_service(servers: &[&Server], ledger: &Ledger) -> usize {
+    let disturbed = ledger.servers();
+    servers
+        .iter()
+        .filter(|server| server.is_active() && server.is_in_service() && !disturbed.contains(server.name()))
+        .count()
+}
+
+#[test]
+fn a_bulk_retry_during_a_roll_out_does_not_bypass_the_budget() {
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    for traffic in [None, Some("Serving")] {
+        let make = |observed: bool| {
+            names.map(|name| match traffic {
+                None => server(name, "Ready", 100, false, observed),
+                Some(phase) => {
+                    let mut server = behind_a_service(name, phase);
+                    server.metadata.generation = Some(if observed { 2 } else { 3 });
+                    server
+                }
+            })
+        };
+        let budget = budget(names.len(), 1);
+        let mut ledger = Ledger::default();
+        // Four rounds: each time `spec.retry` of all Servers is patched, and the webhook has decided on it before the next.
+        for round in 0..4 {
+            for observed in [false, true] {
+                let all = make(observed);
+                let servers: Vec<&Server> = all.iter().collect();
+                let mut fleet = fleet_of(&servers, ledger, budget);
+                fleet.roll(Axis::App, &servers, Pace::Unlimited, |_| true);
+                ledger = fleet.ledger;
+                let left = in_service(&servers, &ledger);
+                assert!(left >= 7, "round {round}: {left} of 8 are left in service");
+            }
+        }
+        assert_eq!(ledger.servers().len(), 1, "the roll-out itself goes on");
+    }
+}
+
+prop_compose! {
+    /// Servers in any state, observed or not, with any fact about their traffic.
+    fn fleet_with_traffic()(
+        parts in prop::collection::vec((0..4usize, 0..20i64, any::<bool>(), any::<bool>(), 0..4usize), 0..12),
+    ) -> Vec<Server> {
+        parts.into_iter().enumerate().map(|(n, (state, age, observed, declared, phase))| {
+            let state = ["Ready", "Ready", "Deploying", "Unknown"][state];
+            let mut server = server(&format!("s-{n}"), state, age, false, observed);
+            if declared {
+                server.spec.traffic = serde_json::from_value(json!({"services": [{"name": "web", "port": 80}]})).unwrap();
+            }
+            if phase > 0 {
+                let phase = ["Serving", "Held", "Draining"][phase - 1];
+                server.status.as_mut().unwrap().traffic = serde_json::from_value(json!({"phase": phase})).unwrap();
+            }
+            server
+        }).collect()
+    }
+}
+
+proptest! {
+    /// Whatever is written to the Servers' declarations, a roll-out takes no more out of service than the budget allows.
+    #[test]
+    fn servers_in_service_stay_so_within_the_budget(
+        all in fleet_with_traffic(), replicas in 0..12usize, max in 0..6usize,
+        outdated in prop::collection::vec(any::<bool>(), 12), in_ledger in prop::collection::vec(any::<bool>(), 12),
+    ) {
+        let servers: Vec<&Server> = all.iter().collect();
+        let is_entered = servers.iter().zip(&in_ledger).filter(|(_, entered)| **entered);
+        let ledger: Ledger = is_entered.map(|(server, _)| LedgerEntry::new(server.name(), Axis::Drift)).collect();
+        let before = in_service(&servers, &ledger);
+        let index = |server: &Server| server.name()[2..].parse::<usize>().unwrap();
+        let mut fleet = fleet_of(&servers, ledger, budget(replicas, max));
+        fleet.roll(Axis::Environment, &servers, Pace::Unlimited, |server| outdated[index(server)]);
+        let after = in_service(&servers, &fleet.ledger);
+        prop_assert!(after >= before.min(replicas.saturating_sub(max)), "{after} of {before} are left of {replicas}, {max} may be out");
+    }
+}
+
 /// The world of a roll-out: what each Server has, whether it works, and the ledger.
 #[derive(Clone)]
 struct World {

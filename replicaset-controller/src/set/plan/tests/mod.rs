@@ -1,5 +1,6 @@
 //! Tests of the plan: each phase by itself, failover, and random worlds with several copies of the controllers.
 
 mod failover;
+mod people;
 mod phases;
 mod rollouts;

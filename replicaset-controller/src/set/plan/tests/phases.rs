@@ -20,12 +20,12 @@ use crate::set::{
 
 const NOW: i64 = 1_000_000;
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(NOW + seconds).unwrap()
 }
 
 /// A set whose template has packages of this version, on machines of this class.
-fn set(version: &str, class: &str, spec: impl Into<Value>) -> VMReplicaSet {
+pub(super) fn set(version: &str, class: &str, spec: impl Into<Value>) -> VMReplicaSet {
     let spec = spec.into();
     let labels = json!({"app": "web"});
     let package =
@@ -42,7 +42,7 @@ fn set(version: &str, class: &str, spec: impl Into<Value>) -> VMReplicaSet {
     .unwrap()
 }
 
-fn server(set: &VMReplicaSet, ordinal: i64, state: &str) -> Server {
+pub(super) fn server(set: &VMReplicaSet, ordinal: i64, state: &str) -> Server {
     let mut value = serde_json::to_value(new_server(set, &format!("web-{ordinal}"))).unwrap();
     value["metadata"]["generation"] = 1.into();
     value["metadata"]["uid"] = format!("uid-{ordinal}").into();
@@ -51,7 +51,7 @@ fn server(set: &VMReplicaSet, ordinal: i64, state: &str) -> Server {
     serde_json::from_value(value).unwrap()
 }
 
-fn fleet(set: &VMReplicaSet, states: &[&str]) -> Vec<Server> {
+pub(super) fn fleet(set: &VMReplicaSet, states: &[&str]) -> Vec<Server> {
     states.iter().zip(0..).map(|(state, ordinal)| server(set, ordinal, state)).collect()
 }
 
@@ -60,21 +60,21 @@ fn stall(server: &mut Server, why: &str) {
     conditions::set(conditions, STALLED, true, "TaskFailed", why, None, at(0));
 }
 
-struct World<'a> {
+pub(super) struct World<'a> {
     servers: &'a [Server],
     seconds: i64,
     limits: SetLimits,
     no_machines: Option<NoMachines>,
-    drift: DriftView,
+    pub(super) drift: DriftView,
 }
 
-fn world(servers: &[Server]) -> World<'_> {
+pub(super) fn world(servers: &[Server]) -> World<'_> {
     let limits = SetLimits { creating: 50, replicas: 1000 };
     World { servers, seconds: 0, limits, no_machines: None, drift: DriftView::default() }
 }
 
 impl<'a> World<'a> {
-    fn plan(&self, set: &VMReplicaSet) -> Plan<'a> {
+    pub(super) fn plan(&self, set: &VMReplicaSet) -> Plan<'a> {
         let servers: Vec<&Server> = self.servers.iter().collect();
         plan(PlanInput {
             set,
@@ -89,7 +89,7 @@ impl<'a> World<'a> {
     }
 
     /// Enters what the plan asks for, and says what the status is then.
-    fn enter(&self, set: &mut VMReplicaSet) -> Plan<'a> {
+    pub(super) fn enter(&self, set: &mut VMReplicaSet) -> Plan<'a> {
         let plan = self.plan(set);
         let servers: Vec<&Server> = self.servers.iter().collect();
         set.status = Some(status(set, &servers, &plan, at(self.seconds)));
@@ -116,11 +116,11 @@ pub(super) fn disturbed(set: &VMReplicaSet) -> Vec<String> {
     lines(&Ledger::of(set).to_status())
 }
 
-fn names(servers: &[&Server]) -> Vec<String> {
+pub(super) fn names(servers: &[&Server]) -> Vec<String> {
     servers.iter().map(|s| s.name().to_owned()).collect()
 }
 
-fn condition(set: &VMReplicaSet, kind: &str) -> (String, String) {
+pub(super) fn condition(set: &VMReplicaSet, kind: &str) -> (String, String) {
     let condition = conditions::get(&set.status.as_ref().unwrap().conditions, kind).unwrap();
     (condition.status.clone(), condition.reason.clone())
 }
@@ -151,9 +151,12 @@ fn an_interval_delays_ready_servers_and_no_others() {
     let early = World { seconds: 59, ..world(&servers) }.enter(&mut new);
     assert_eq!((names(&early.update), early.requeue_at), (vec![], Some(at(60))));
     servers[1].status.as_mut().unwrap().observed_generation = Some(0);
+    let unobserved = World { seconds: 59, ..world(&servers) }.plan(&new);
+    assert!(unobserved.update.is_empty(), "a newer generation does not make a serving Server free to disturb");
+    servers[1] = server(&old, 1, "Deploying");
     let unready = World { seconds: 59, ..world(&servers) }.plan(&new);
     assert_eq!(names(&unready.update), ["web-1"]);
-    servers[1].status.as_mut().unwrap().observed_generation = Some(1);
+    servers[1] = server(&old, 1, "Ready");
     let due = World { seconds: 60, ..world(&servers) }.enter(&mut new);
     assert_eq!(names(&due.update), ["web-1"]);
     assert_eq!(disturbed(&new), ["web-0/Environment", "web-1/Environment"]);

@@ -11,7 +11,7 @@ use berth_core::{
 use super::world::{World, uid};
 use crate::set::{
     drift_repair::{DriftMemory, DriftView},
-    plan::{Plan, PlanInput, SetLedgers, SetLimits, UnresponsiveProviders, plan},
+    plan::{Plan, PlanInput, SetLedgers, SetLimits, UnresponsiveProviders, may_be_in_service, plan},
 };
 
 /// A call that a controller makes.
@@ -139,7 +139,7 @@ fn plan_calls(
         assert!(is_entered, "{} is not entered", server.name());
     }
     let mut calls: VecDeque<Call> = plan.retire.iter().map(|s| Call::Retire(name(s), uid(s))).collect();
-    let in_state = |server: &Server| plan.is_paced && !server.is_ready();
+    let in_state = |server: &Server| plan.is_paced && !may_be_in_service(server);
     calls.extend(plan.replace.iter().map(|s| Call::Replace(name(s), uid(s), in_state(s))));
     calls.extend(plan.update.iter().map(|s| Call::Update(name(s), uid(s), environment, in_state(s))));
     calls.extend(
