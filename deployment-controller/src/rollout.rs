@@ -52,6 +52,15 @@ pub(crate) fn next_updates<'a>(
     AppUpdates { ledger: fleet.ledger, servers }
 }
 
+/// The Servers that a person has forced and that the roll-out spares, if no others are left to be updated.
+pub(crate) fn spared(deployment: &VMDeployment, servers: &[&Server], now: Timestamp) -> Option<String> {
+    let (app, budget) = (newest_app(deployment), Budget::of_deployment(deployment));
+    let fleet = Fleet { servers: servers.to_vec(), ledger: Ledger::default(), budget, now };
+    let is_outdated = |server: &Server| is_outdated(server, &app);
+    let outdated = fleet.active().filter(|server| is_outdated(server)).count();
+    fleet.spared(is_outdated).filter(|_| outdated > budget.partition)
+}
+
 /// Why nothing is rolled out; none when nothing holds the roll-out.
 pub(crate) fn hold_reason(deployment: &VMDeployment) -> Option<&'static str> {
     if deployment.spec.paused {
@@ -134,6 +143,21 @@ mod tests {
         assert_eq!(names, ["web-2", "web-1"]);
         assert_eq!(ledger, ["web-2", "web-1"].map(|name| LedgerEntry::new(name, Axis::App)));
         assert!(!is_complete(&newer, &servers.iter().collect::<Vec<_>>(), now()));
+    }
+
+    #[test]
+    fn a_forced_server_keeps_its_application_until_the_force_ends() {
+        let newer = deployment("v2", |spec| spec["updateStrategy"] = serde_json::json!({"maxUnavailable": 3}));
+        let mut servers = [server("web-0", "v1", "Unknown", 50), server("web-1", "v1", "Ready", 90)];
+        let force = serde_json::json!({"state": "Unknown", "reason": "disk", "by": "ann"});
+        servers[0].spec.force = serde_json::from_value(force).unwrap();
+        assert_eq!(updates(&newer, &servers, &[]).0, ["web-1"]);
+        let entered = [LedgerEntry::new("web-0", Axis::App)];
+        assert_eq!(updates(&newer, &servers, &entered).0, ["web-1"], "although it was entered before");
+        assert_eq!(spared(&newer, &servers.iter().collect::<Vec<_>>(), now()), None, "others have their turn first");
+        servers[1] = server("web-1", "v2", "Ready", 90);
+        let note = spared(&newer, &servers.iter().collect::<Vec<_>>(), now()).unwrap();
+        assert!(note.starts_with("web-0 is forced to Unknown by ann (disk)"), "{note}");
     }
 
     #[test]

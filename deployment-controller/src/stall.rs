@@ -39,11 +39,13 @@ pub(crate) fn find(observed: &ObservedDeployment<'_>, deadline: Option<Timestamp
     Some(DeploymentStall { reason: "ReplicaSetStalled", message: of_set.message.clone() })
 }
 
-/// When the roll-out has failed because nothing has progressed; none while it is held. Progress is its beginning and every
+/// When the roll-out has failed because nothing has progressed; none while it is held, or only Servers that a
+/// person has forced are left. Progress is its beginning and every
 /// change of a Server's state.
 pub(crate) fn deadline(observed: &ObservedDeployment<'_>) -> Option<Timestamp> {
     let deployment = observed.deployment;
-    if rollout::hold_reason(deployment).is_some() {
+    let is_spared = rollout::spared(deployment, observed.servers, observed.now).is_some();
+    if is_spared || rollout::hold_reason(deployment).is_some() {
         return None;
     }
     let status = deployment.status.as_ref();

@@ -74,7 +74,10 @@ fn waiting_for(
     }
     match rollout::hold_reason(observed.deployment).filter(|_| status.updated_replicas < status.replicas) {
         Some(reason) => Some(format!("a person: {reason}")),
-        None => observed.set_waiting_for().map(str::to_owned),
+        None => {
+            let spared = rollout::spared(observed.deployment, observed.servers, observed.now);
+            spared.map(|note| format!("a person: {note}")).or_else(|| observed.set_waiting_for().map(str::to_owned))
+        }
     }
 }
 

@@ -34,13 +34,12 @@ pub(super) fn should_check(server: &Server) -> bool {
     let Some(status) = server.status.as_ref().filter(|_| server.is_ready()) else { return false };
     let runs = status.machine.as_ref().is_some_and(|machine| machine.phase == MachinePhase::Running);
     let is_unreachable = status.reachability.as_ref().is_some_and(|fact| !fact.reachable);
-    let is_forced = status.force.as_ref().is_some_and(|force| force.active);
     let is_unfinished = |phase| matches!(phase, TaskPhase::Pending | TaskPhase::Running);
     let changes =
         status.lock.is_some() || status.tasks.iter().any(|task| task.kind.needs_lock() && is_unfinished(task.phase));
     let environment = status.environment.as_ref().filter(|fact| fact.verified);
     let has_packages = environment.is_some_and(|fact| !fact.packages.is_empty() || !server.spec.packages.is_empty());
-    runs && has_packages && !is_unreachable && !is_forced && !changes
+    runs && has_packages && !is_unreachable && !server.is_forced() && !changes
 }
 
 #[cfg(test)]
@@ -124,8 +123,7 @@ mod tests {
             ("/status/machine/phase", json!("Stopped"), false),
             ("/status/reachability", unreachable, false),
             ("/status/lock", lock, false),
-            ("/status/force", json!({"id": "f", "active": true}), false),
-            ("/status/force", json!({"id": "f", "active": false}), true),
+            ("/spec/force", json!({"state": "Ready", "reason": "mine"}), false),
             ("/status/environment/verified", json!(false), false),
             ("/status/tasks", task("Running", "InstallPackages"), false),
             ("/status/tasks", task("Succeeded", "InstallPackages"), true),

@@ -66,15 +66,18 @@ impl<'a> Fleet<'a> {
         server.is_available(self.budget.min_ready_seconds, self.now)
     }
 
-    /// How many Servers are available and have no entry in the ledger.
+    /// How many Servers are available, have no entry in the ledger, and are not forced: a force counts as a disturbance by a
+    /// person.
     #[must_use]
     pub fn undisturbed(&self) -> usize {
         let disturbed = self.ledger.servers();
-        self.servers.iter().filter(|server| self.is_available(server) && !disturbed.contains(server.name())).count()
+        let is_undisturbed =
+            |server: &Server| self.is_available(server) && !server.is_forced() && !disturbed.contains(server.name());
+        self.servers.iter().filter(|server| is_undisturbed(server)).count()
     }
 
-    /// How many Servers are unavailable, through whatever cause: not created yet, not available, or in the ledger. Servers
-    /// beyond `replicas` make up for them.
+    /// How many Servers are unavailable, through whatever cause: not created yet, not available, forced, or in the ledger.
+    /// Servers beyond `replicas` make up for them.
     #[must_use]
     pub fn unavailable(&self) -> usize {
         self.budget.replicas.saturating_sub(self.undisturbed())
@@ -99,6 +102,22 @@ impl<'a> Fleet<'a> {
         found.into_iter().map(|(_, server)| server).collect()
     }
 
+    /// What a change waits for that only forced Servers are left to need: who has forced them, and what ends that. None when
+    /// none needs it, or another Server does, too.
+    #[must_use]
+    pub fn spared(&self, needs_change: impl Fn(&Server) -> bool) -> Option<String> {
+        /// Servers in the message: enough to begin with, few enough to read.
+        const NAMED: usize = 3;
+        let left: Vec<&Server> = self.active().filter(|server| needs_change(server)).collect();
+        let notes: Vec<String> = left.iter().filter_map(|server| server.force_note()).collect();
+        if notes.is_empty() || notes.len() < left.len() {
+            return None;
+        }
+        let more = if notes.len() > NAMED { format!(" and {} more", notes.len() - NAMED) } else { String::new() };
+        let first = notes.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+        Some(format!("{first}{more}: automation leaves it alone until a person removes spec.force"))
+    }
+
     /// Enters Servers on this axis.
     pub fn enter(&mut self, servers: &[&Server], axis: Axis) {
         for server in servers {
@@ -117,7 +136,7 @@ impl<'a> Fleet<'a> {
     /// entered, and the Servers to change are returned, all of which are in the ledger.
     ///
     /// Servers are entered in the given `order`, but those that are not in service come first, because disturbing them costs
-    /// nothing. At least `partition` Servers stay as they are.
+    /// nothing. At least `partition` Servers stay as they are, and so does each that a person has forced.
     pub fn roll(
         &mut self,
         axis: Axis,
@@ -133,7 +152,7 @@ impl<'a> Fleet<'a> {
         };
         let next = self.next(axis, order, at_most, &outdated);
         self.enter(&next, axis);
-        self.entered(axis).into_iter().filter(|server| outdated(server)).collect()
+        self.entered(axis).into_iter().filter(|server| outdated(server) && !server.is_forced()).collect()
     }
 
     /// The Servers to enter next: outdated, and not yet in the ledger on this axis or on one that removes them.
@@ -151,8 +170,8 @@ impl<'a> Fleet<'a> {
         let (old, new): (Vec<&Server>, Vec<&Server>) =
             active.iter().partition(|server| outdated(server) && !taken.contains(server.name()));
         let wanted = active.len().saturating_sub(self.budget.partition).saturating_sub(new.len());
-        let (in_service, free): (Vec<&Server>, Vec<&Server>) =
-            old.into_iter().partition(|server| server.is_in_service());
+        let changeable = old.into_iter().filter(|server| !server.is_forced());
+        let (in_service, free): (Vec<&Server>, Vec<&Server>) = changeable.partition(|server| server.is_in_service());
         let headroom = self.headroom().min(at_most);
         free.into_iter().chain(in_service.into_iter().take(headroom)).take(wanted).collect()
     }

@@ -98,13 +98,6 @@ impl Server {
         self.state_since()?.checked_add(SignedDuration::from_secs(i64::from(min_ready_seconds))).ok()
     }
 
-    /// Whether a person's force is in effect, according to the webhook.
-    #[must_use]
-    pub fn is_forced(&self) -> bool {
-        self.spec.force.is_some()
-            && self.status.as_ref().and_then(|status| status.force.as_ref()).is_some_and(|force| force.active)
-    }
-
     /// Whether the Server is active and Unknown because of the facts, not because a person forced it.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {

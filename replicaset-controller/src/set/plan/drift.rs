@@ -16,8 +16,10 @@ impl<'a> Planner<'_, 'a> {
         let next = self.next_to_repair();
         self.fleet.enter(&next, Axis::Drift);
         let entered = self.fleet.entered(Axis::Drift).into_iter();
-        let is_due =
-            |server: &&Server| server.is_ready() && must_report(server) && !drift.requested.contains(server.name());
+        let is_due = |server: &&Server| {
+            let is_requested = drift.requested.contains(server.name());
+            server.is_ready() && must_report(server) && !is_requested && !server.is_forced()
+        };
         self.plan.repair = entered.filter(is_due).collect();
     }
 
@@ -28,7 +30,7 @@ impl<'a> Planner<'_, 'a> {
         }
         // What else is being changed on a Server may repair it, or removes it.
         let busy: HashSet<&str> = self.fleet.ledger.servers();
-        let free = self.fleet.ready().filter(|server| drift.drifted.contains(server.name()));
+        let free = self.fleet.ready().filter(|s| drift.drifted.contains(s.name()) && !s.is_forced());
         free.filter(|server| !busy.contains(server.name())).take(self.fleet.headroom()).collect()
     }
 }

@@ -114,7 +114,7 @@ impl<'a> Planner<'_, 'a> {
     }
 
     fn expire_retained(&mut self) {
-        let retained = self.fleet.servers.iter().filter(|server| !server.is_being_deleted());
+        let retained = self.fleet.servers.iter().filter(|server| !server.is_being_deleted() && !server.is_forced());
         let until: Vec<(&str, Timestamp)> =
             retained.filter_map(|s| Some((s.name(), s.spec.retain.as_ref()?.until.0))).collect();
         for (name, until) in until {

@@ -16,6 +16,7 @@ mod deletion_order;
 mod drift;
 mod failover;
 mod failover_stage;
+mod forced;
 mod headroom;
 mod input;
 mod output;
@@ -47,5 +48,6 @@ pub fn plan<'a>(input: PlanInput<'_, 'a>) -> Plan<'a> {
     planner.replace();
     planner.roll_out();
     planner.repair_drift();
+    planner.report_forced();
     planner.finish()
 }

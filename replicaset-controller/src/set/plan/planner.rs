@@ -23,9 +23,9 @@ pub(super) struct Planner<'i, 'a> {
 impl<'i, 'a> Planner<'i, 'a> {
     pub(super) fn new(input: PlanInput<'i, 'a>) -> Self {
         let mut fleet = Fleet::of_set(input.set, input.servers, input.now);
-        // Servers that were removed have left.
-        fleet.leave(Axis::Retirement, |_| true);
-        fleet.leave(Axis::Replacement, |_| true);
+        // Servers that were removed have left, and so have those that a person has forced before they were removed.
+        fleet.leave(Axis::Retirement, |server| !server.is_forced());
+        fleet.leave(Axis::Replacement, |server| !server.is_forced());
         let pacing = Pacing::of(input.set, input.now);
         Self { input, fleet, pacing, is_held: input.set.spec.paused, plan: Plan::default() }
     }

@@ -33,12 +33,14 @@ impl<'a> Planner<'_, 'a> {
         let (set, budget, staying) = (self.input.set, self.fleet.budget, staying(&self.fleet));
         let disturbed: HashSet<String> = self.fleet.ledger.servers().into_iter().map(str::to_owned).collect();
         let given_up: HashSet<String> = self.fleet.ledger.on(Axis::Failover).map(str::to_owned).collect();
-        let is_undisturbed = |server: &Server| self.fleet.is_available(server) && !disturbed.contains(server.name());
+        let is_undisturbed = |server: &Server| {
+            self.fleet.is_available(server) && !server.is_forced() && !disturbed.contains(server.name())
+        };
         let costs = |server: &Server| server.is_in_service() && !disturbed.contains(server.name());
         let least = budget.replicas.saturating_sub(budget.max_unavailable);
         let (mut old, new): (Vec<&Server>, Vec<&Server>) =
             staying.iter().partition(|server| set.machine_differs(server));
-        old.retain(|server| !given_up.contains(server.name()));
+        old.retain(|server| !given_up.contains(server.name()) && !server.is_forced());
         let unproven = new.iter().filter(|server| !self.fleet.is_available(server)).count();
         let mut total = staying.len().saturating_sub(least).saturating_sub(unproven).min(wanted);
         let mut spare = staying.iter().filter(|server| is_undisturbed(server)).count().saturating_sub(least);

@@ -13,7 +13,7 @@ use berth_core::{
 pub(super) struct ReplacementDemand {
     /// Servers with another machine than the template's that are not being removed.
     pub(super) old: usize,
-    /// Of these, the ones to replace: not those that the partition keeps.
+    /// Of these, the ones to replace: not those that the partition keeps, and none that a person has forced.
     pub(super) wanted: usize,
     /// Servers beyond `replicas` that may exist for it.
     pub(super) surge: usize,
@@ -35,7 +35,8 @@ impl ReplacementDemand {
         }
         let budget = fleet.budget;
         let updated = staying.iter().filter(|server| set.is_updated(server)).count();
-        let wanted = staying.len().saturating_sub(budget.partition).saturating_sub(updated).min(old);
+        let forced = staying.iter().filter(|server| set.machine_differs(server) && server.is_forced()).count();
+        let wanted = staying.len().saturating_sub(budget.partition).saturating_sub(updated).min(old - forced);
         let max_surge = budget::max_surge(strategy, set.spec.replicas);
         let is_stuck = wanted > 0 && max_surge == 0 && budget.max_unavailable == 0 && budget.replicas > 0;
         Self { old, wanted, surge: max_surge.min(wanted), is_stuck }

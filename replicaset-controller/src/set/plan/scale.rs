@@ -39,9 +39,10 @@ impl Planner<'_, '_> {
             let not_created = surplus.min(pending.len());
             pending.truncate(pending.len() - not_created);
             let unreachable: BTreeSet<&str> = self.fleet.ledger.on(Axis::Failover).collect();
-            let removed = deletion_order(set, &staying, &unreachable).into_iter().take(surplus - not_created);
-            let removed: Vec<&Server> = removed.collect();
+            let order = deletion_order(set, &staying, &unreachable).into_iter();
+            let removed: Vec<&Server> = order.filter(|s| !s.is_forced()).take(surplus - not_created).collect();
             self.fleet.enter(&removed, Axis::Retirement);
+            self.report_spared_surplus(surplus - not_created - removed.len());
         } else if self.input.no_machines.is_none() {
             let replaces = !self.is_held;
             let surge = if replaces { demand.surge } else { 0 };

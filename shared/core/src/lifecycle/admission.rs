@@ -90,7 +90,8 @@ fn whole_seconds(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
-/// Refuses changes by controllers to fields that only people change. replicaset-controller may retry when the cause of a
+/// Refuses changes by controllers to fields that only people change, and to the declaration of a Server that a person has forced,
+/// which may have happened since the controller has read it. replicaset-controller may retry when the cause of a
 /// failure was repaired elsewhere, but not after a person has refused a gate.
 fn check_people_only_fields(
     before: &Server,
@@ -105,10 +106,17 @@ fn check_people_only_fields(
         ("spec.force", old.force != new.force),
         ("spec.retry", old.retry != new.retry && !may_retry),
         ("spec.offline", old.offline && !new.offline),
+        // The write would end the force.
+        ("spec", before.is_forced() && force::declaration(old) != force::declaration(new)),
     ];
     match changes.into_iter().find(|(_, changed)| *changed) {
         Some((field, _)) => {
-            let message = format!("only a person changes this, not {executor}");
+            let message = match field {
+                "spec" => format!(
+                    "a person has forced this Server: {executor} leaves it as it is until spec.force is removed"
+                ),
+                _ => format!("only a person changes this, not {executor}"),
+            };
             Err(Refusal::new(RefusalReason::NotAPerson, field, message))
         }
         None => Ok(()),

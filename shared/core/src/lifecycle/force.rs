@@ -6,6 +6,26 @@ use crate::{
     digest,
 };
 
+impl Server {
+    /// Whether a person forces the Server into a state: a force that has not ended, or one that the webhook has not decided on
+    /// yet. Automation leaves such a Server alone.
+    #[must_use]
+    pub fn is_forced(&self) -> bool {
+        self.spec.force.as_ref().is_some_and(|force| {
+            let known = self.known_status().force.as_ref().filter(|known| known.id == id(force));
+            known.is_none_or(|known| known.active)
+        })
+    }
+
+    /// Who forces the Server into which state, and why; none when nobody does.
+    #[must_use]
+    pub fn force_note(&self) -> Option<String> {
+        let force = self.spec.force.as_ref().filter(|_| self.is_forced())?;
+        let by = force.by.as_deref().unwrap_or("a person");
+        Some(format!("{} is forced to {} by {by} ({})", self.name(), force.state, force.reason))
+    }
+}
+
 /// The force that is in effect.
 pub(super) fn in_effect(server: &Server) -> Option<&Force> {
     let force = server.spec.force.as_ref()?;

@@ -1,12 +1,15 @@
 //! Force and retry, which only people may set.
 
-use berth_core::api::{Executor, Force, Outcome, Request, ServerSpec, State, TaskKind, TaskPhase};
+use berth_core::{
+    api::{Executor, Force, Outcome, Request, Server, ServerSpec, State, TaskKind, TaskPhase},
+    lifecycle::RefusalReason,
+};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
 };
 
-use berth_testing::{Fixture, controller, created, full_spec, person, start, unreachable};
+use berth_testing::{Fixture, controller, created, full_spec, person, refusal, start, unreachable};
 
 use TaskKind::{CreateMachine, RegisterBackend};
 
@@ -130,6 +133,28 @@ fn a_force_ends_for_good_when_the_declaration_changes() {
     fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r1".into()));
     assert_eq!(force_status(&fixture), Some((false, "the declaration changed")));
     assert_eq!(fixture.state(), State::Deploying);
+}
+
+#[test]
+fn automation_ends_no_force() {
+    let mut fixture = Fixture::ready();
+    let roll_out = |server: &mut Server| server.spec.app.as_mut().unwrap().revision = Some("r2".into());
+    fixture.update(&person("ann"), |server| server.spec.force = force(State::Unknown)).unwrap();
+    for is_observed in [false, true] {
+        if is_observed {
+            fixture.acknowledge();
+        }
+        for executor in [Executor::DeploymentController, Executor::ReplicasetController] {
+            let refused = refusal(fixture.update(&controller(executor), roll_out));
+            assert_eq!(refused, ("spec".into(), RefusalReason::NotAPerson));
+        }
+    }
+    assert_eq!((fixture.state(), force_status(&fixture)), (State::Unknown, Some((true, ""))));
+    // Retention and requests are no part of what the force was meant for.
+    let reboot = |server: &mut Server| server.spec.reboot = retry("1");
+    fixture.update(&controller(Executor::ReplicasetController), reboot).unwrap();
+    fixture.declare(|spec| spec.force = None);
+    fixture.update(&controller(Executor::DeploymentController), roll_out).unwrap();
 }
 
 #[test]

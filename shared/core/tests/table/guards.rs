@@ -204,17 +204,19 @@ fn controllers_cannot_write_fields_that_only_people_change() {
 }
 
 #[test]
-fn a_controller_may_retire_a_server_that_a_person_forced() {
+fn only_a_person_retires_or_changes_a_server_that_a_person_forced() {
     use berth_core::api::{Force, State};
     let mut fixture = Fixture::new();
     let force = Force { state: State::Ready, reason: "x".into(), by: None, at: None, declaration: None };
     fixture.update(&person("ann"), |server| server.spec.force = Some(force)).unwrap();
     let retires = controller(Executor::ReplicasetController);
-    fixture.update(&retires, |server| server.spec.offline = true).unwrap();
-    assert!(fixture.server.spec.offline && fixture.server.spec.force.is_some());
-    let cleared = fixture.update(&retires, |server| server.spec.force = None);
-    assert_eq!(reason(cleared), RefusalReason::NotAPerson);
-    fixture.update(&retires, |server| server.spec.packages.clear()).unwrap();
+    let changes: [fn(&mut Server); 3] =
+        [|server| server.spec.offline = true, |server| server.spec.force = None, |server| server.spec.packages.clear()];
+    for change in changes {
+        assert_eq!(reason(fixture.update(&retires, change)), RefusalReason::NotAPerson);
+        let mut by_hand = fixture.clone();
+        by_hand.update(&person("ann"), change).unwrap();
+    }
 }
 
 #[test]

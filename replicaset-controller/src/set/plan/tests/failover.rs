@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use berth_core::api::{Axis, Server, VMReplicaSet};
+use berth_core::{
+    api::{Axis, Force, Server, VMReplicaSet},
+    digest,
+};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -180,7 +183,8 @@ fn a_persons_decision_keeps_failover_off_a_server() {
     let forced = |server: &mut Server| {
         change(server, |v| {
             v["spec"]["force"] = json!({"state": "Unknown", "reason": "mine"});
-            v["status"]["force"] = json!({"id": "x", "active": true});
+            let force: Force = serde_json::from_value(v["spec"]["force"].clone()).unwrap();
+            v["status"]["force"] = json!({"id": digest::short(&force), "active": true});
         });
     };
     let opted_out = |server: &mut Server| {
