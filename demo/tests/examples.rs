@@ -39,6 +39,7 @@ async fn deploy(machine: &SshMachine, artifacts: &Artifacts, revision: &str) {
     let app = AppRelease {
         name: "web".into(),
         revision: revision.into(),
+        digest: revision.into(),
         url: artifact.url,
         sha256: artifact.sha256,
         env: BTreeMap::new(),

@@ -47,19 +47,27 @@ fn mismatch(wanted: &AppRelease, found: &AppStatus) -> Option<String> {
         let found = found.revision.as_deref().unwrap_or("nothing");
         return Some(format!("the machine runs {found} after the deployment"));
     }
+    if found.digest.as_ref() != Some(&wanted.digest) {
+        return Some("something else has changed the application's files during the deployment".to_owned());
+    }
     (!found.running).then(|| "it is deployed, but its command does not keep running".to_owned())
 }
 
 /// The result of a successful deployment. The time of a deployment that changed nothing stays as it was.
 fn deployed(server: &Server, wanted: &AppRelease, change: MachineChange, now: Timestamp, place: &str) -> TaskResult {
     let known = server.status.as_ref().and_then(|status| status.app.as_ref());
-    let deployed_at = match (change, known.filter(|fact| fact.revision == wanted.revision)) {
+    let deployed_at = match (change, known.filter(|fact| is_same(fact, wanted))) {
         (MachineChange::None, Some(fact)) => fact.deployed_at.clone(),
         _ => Some(Time(now)),
     };
     let what = if change == MachineChange::Done { "deployed" } else { "is deployed already" };
-    let fact = AppFact { revision: wanted.revision.clone(), verified: true, deployed_at };
+    let (revision, digest) = (wanted.revision.clone(), wanted.digest.clone());
+    let fact = AppFact { revision, digest, verified: true, deployed_at };
     TaskResult::succeeded(format!("{place} {what}")).with(Fact::App(Some(fact)))
+}
+
+fn is_same(fact: &AppFact, wanted: &AppRelease) -> bool {
+    (&fact.revision, &fact.digest) == (&wanted.revision, &wanted.digest)
 }
 
 /// The declared application as a release that a machine can get.
@@ -68,12 +76,13 @@ fn to_release(server: &Server, declared: &App) -> AppRelease {
     AppRelease {
         name: declared.name.clone(),
         revision: declared.effective_revision(),
+        digest: server.spec.app_digest().unwrap_or_default(),
         url: declared.artifact.url.clone(),
         sha256: declared.artifact.sha256.clone(),
         env,
         // The declared command is a shell command.
         command: ["/bin/sh", "-c", &declared.command].map(str::to_owned).to_vec(),
-        port: port(server),
+        port: server.spec.app_port(),
         keep_releases: earlier_releases(declared),
     }
 }
@@ -81,16 +90,6 @@ fn to_release(server: &Server, declared: &App) -> AppRelease {
 /// The API counts the current release, too; the machine counts only the earlier ones.
 fn earlier_releases(declared: &App) -> u32 {
     u32::try_from(declared.keep_releases - 1).unwrap_or(0)
-}
-
-/// The port that the application gets as `PORT`, unless its own environment sets another: the port of its health check, else
-/// the first port that receives traffic.
-fn port(server: &Server) -> u16 {
-    let health = server.spec.health_check.as_ref();
-    let probed = health.and_then(|h| h.http_get.as_ref().map(|g| g.port).or(h.tcp_socket.as_ref().map(|t| t.port)));
-    let traffic = server.spec.traffic.as_ref();
-    let balanced = traffic.and_then(|t| t.services.first().map(|s| s.port).or(t.haproxy.first().map(|h| h.port)));
-    probed.or(balanced).and_then(|port| u16::try_from(port).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The status of a VMDeployment.
 
 use berth_core::{
-    api::{Server, VMDeploymentStatus},
+    api::{App, Server, VMDeploymentStatus},
     budget::Budget,
     conditions::{self, AVAILABLE, PROGRESSING, STALLED},
 };
@@ -33,7 +33,8 @@ fn counts(observed: &ObservedDeployment<'_>, is_rolled_out: bool) -> VMDeploymen
     let ObservedDeployment { deployment, now, .. } = *observed;
     let count = |holds: &dyn Fn(&Server) -> bool| to_i32(observed.active().filter(|server| holds(server)).count());
     let known = deployment.status.clone().unwrap_or_default();
-    let revision = replica_set::newest_app(deployment).effective_revision();
+    let newest = replica_set::newest_app(deployment);
+    let revision = newest.effective_revision();
     // The set also counts the Servers that have no state yet, which the cache of this controller does not hold.
     let counted_by_set = observed.own_set().and_then(|set| set.status.as_ref()).map(|status| status.replicas);
     VMDeploymentStatus {
@@ -41,7 +42,7 @@ fn counts(observed: &ObservedDeployment<'_>, is_rolled_out: bool) -> VMDeploymen
         replicas: counted_by_set.unwrap_or_else(|| count(&|_| true)),
         ready_replicas: count(&Server::is_ready),
         available_replicas: count(&|server| server.is_available(deployment.spec.min_ready_seconds, now)),
-        updated_replicas: count(&|server| runs(server, &revision)),
+        updated_replicas: count(&|server| runs(server, &newest)),
         stable_revision: if is_rolled_out { Some(revision.clone()) } else { known.stable_revision },
         revision: Some(revision),
         selector: Some(deployment.selector_text()),
@@ -50,10 +51,13 @@ fn counts(observed: &ObservedDeployment<'_>, is_rolled_out: bool) -> VMDeploymen
     }
 }
 
-/// Whether the Server runs this revision, as read back from its machine.
-fn runs(server: &Server, revision: &str) -> bool {
+/// Whether the Server runs this application, as read back from its machine. Its digest includes the port that the
+/// application gets on this Server.
+fn runs(server: &Server, app: &App) -> bool {
     let fact = server.status.as_ref().and_then(|status| status.app.as_ref());
-    fact.is_some_and(|fact| fact.revision == revision)
+    fact.is_some_and(|fact| {
+        fact.revision == app.effective_revision() && fact.digest == app.digest(server.spec.app_port())
+    })
 }
 
 fn to_i32(n: usize) -> i32 {

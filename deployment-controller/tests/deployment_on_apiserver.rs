@@ -141,7 +141,7 @@ impl Cluster {
     async fn make_ready(&self, server: &Server) {
         let status = json!({"status": {
             "state": "Ready", "stateSince": "2026-01-01T00:00:00Z", "observedGeneration": server.metadata.generation,
-            "app": {"revision": revision(server), "verified": true},
+            "app": {"revision": revision(server), "digest": server.spec.app_digest(), "verified": true},
         }});
         self.servers.patch_status(server.name(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     }

@@ -44,6 +44,7 @@ fn web(revision: &str, port: u16) -> AppRelease {
     AppRelease {
         name: "web".into(),
         revision: revision.into(),
+        digest: format!("digest-{revision}"),
         sha256: sha256(&artifact),
         url: serve(artifact),
         env: BTreeMap::from([("GREETING".into(), "it's \"$HOME\" `id`\nand more".into())]),
@@ -166,6 +167,52 @@ async fn an_app_is_deployed_once_and_upgraded_in_place() {
         std::fs::read_dir(lab.path("apps/web/releases")).unwrap().flatten().map(|e| e.file_name()).collect();
     releases.sort();
     assert_eq!(releases, ["v2", "v3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_differs_from_what_was_deployed_until_a_deployment_is_complete() {
+    let lab = LocalLab::start();
+    let machine = lab.machine();
+    let app = web("v1", 8080);
+    let read = async || app::read_app(&machine, ROOT, "web", LIMIT).await.unwrap();
+    assert_eq!(read().await, app::AppStatus::default(), "nothing is deployed");
+    let (_, first) = app::deploy_app(&machine, ROOT, &app, LIMIT).await.unwrap();
+    assert_eq!(first.digest.as_deref(), Some("digest-v1"));
+    assert_eq!(read().await, first);
+
+    // Another archive, and another environment, under the same revision.
+    let mut other = web("v1", 8080);
+    let artifact = support::archive(&[("run", "#!/bin/sh\nexec sleep 1000\n", true)]);
+    (other.sha256, other.url, other.digest) = (sha256(&artifact), serve(artifact), "other".into());
+    let (change, second) = app::deploy_app(&machine, ROOT, &other, LIMIT).await.unwrap();
+    assert_eq!((change, second.digest.as_deref()), (MachineChange::Done, Some("other")));
+    assert_ne!(second.pid, first.pid);
+    other.env = BTreeMap::from([("GREETING".into(), "hi".into())]);
+    other.digest = "third".into();
+    let (change, third) = app::deploy_app(&machine, ROOT, &other, LIMIT).await.unwrap();
+    assert_eq!((change, third.digest.as_deref(), third.pid != second.pid), (MachineChange::Done, Some("third"), true));
+
+    // Only the digest is computed differently: nothing restarts.
+    other.digest = "fourth".into();
+    let (change, fourth) = app::deploy_app(&machine, ROOT, &other, LIMIT).await.unwrap();
+    assert_eq!((change, fourth.digest.as_deref(), fourth.pid), (MachineChange::None, Some("fourth"), third.pid));
+    assert_eq!(read().await, fourth);
+
+    // A deployment that was interrupted before the restart: its files are there, and the old process runs.
+    std::fs::remove_file(lab.path("services/web/started")).unwrap();
+    assert_eq!((read().await.digest, read().await.pid), (None, third.pid));
+    let (change, fifth) = app::deploy_app(&machine, ROOT, &other, LIMIT).await.unwrap();
+    assert_eq!((change, fifth.digest.as_deref()), (MachineChange::Done, Some("fourth")));
+    assert_ne!(fifth.pid, third.pid, "the service was restarted");
+
+    // Somebody else changes how it is started, or what is current.
+    let run = lab.path("services/web/run");
+    std::fs::write(&run, std::fs::read_to_string(&run).unwrap() + "\n").unwrap();
+    assert_eq!(read().await.digest, None);
+    app::deploy_app(&machine, ROOT, &other, LIMIT).await.unwrap();
+    assert_eq!(read().await.digest.as_deref(), Some("fourth"));
+    std::fs::remove_file(lab.path("apps/web/current")).unwrap();
+    assert_eq!((read().await.revision, read().await.digest), (None, None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,13 +22,19 @@ const STATUS: &str = include_str!("scripts/app_status.sh");
 pub(crate) static DEPLOY: LazyLock<String> =
     LazyLock::new(|| MachineOperation::script(&[FETCH, SERVICE, STATUS, include_str!("scripts/app_deploy.sh")]));
 
+pub(crate) static READ: LazyLock<String> =
+    LazyLock::new(|| MachineOperation::script(&[FETCH, SERVICE, STATUS, include_str!("scripts/app_read.sh")]));
+
 /// One revision of an application: its code, and how the machine runs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppRelease {
     /// Name, a file name; also names the service.
     pub name: String,
-    /// Name of this code, a file name. Different code must have a different revision.
+    /// Name of this version, a file name.
     pub revision: String,
+    /// Digest of all that makes the running application differ, as the caller defines it. It is kept on the machine with what
+    /// was started, and so says later whether the application that runs is still the one that was deployed.
+    pub digest: String,
     /// URL of the archive with the code: a tar file, plain or gzip.
     pub url: String,
     /// SHA-256 of the archive, 64 hexadecimal digits in lower case.
@@ -48,6 +54,9 @@ pub struct AppRelease {
 pub struct AppStatus {
     /// The current release; `None` when nothing is deployed.
     pub revision: Option<String>,
+    /// The digest that the running service was started with ([`AppRelease::digest`]); `None` when the last deployment was not
+    /// completed, or when somebody else has changed since then what is started.
+    pub digest: Option<String>,
     /// SHA-256 of the archive that the current release came from.
     pub sha256: Option<String>,
     /// Whether the program runs.
@@ -63,6 +72,7 @@ impl AppStatus {
         };
         Ok(Self {
             revision: answer.all("revision").next().map(str::to_owned),
+            digest: answer.all("digest").next().map(str::to_owned),
             sha256: answer.all("sha256").next().map(str::to_owned),
             running: answer.yes("running")?,
             pid: answer.all("pid").next().map(pid).transpose()?,
@@ -76,6 +86,7 @@ impl AppRelease {
         validate::file_name("app revision", &self.revision)?;
         validate::url("app url", &self.url)?;
         validate::sha256("app sha256", &self.sha256)?;
+        validate::file_name("app digest", &self.digest)?;
         if self.command.first().is_none_or(String::is_empty) {
             return Err(MachineError::invalid("app command", "must name the program to start"));
         }
@@ -112,6 +123,7 @@ pub async fn deploy_app(
         .set("NAME", &app.name)?
         .set("LOCK_SECONDS", LOCK_SECONDS)?
         .set("REVISION", &app.revision)?
+        .set("DIGEST", &app.digest)?
         .set("URL", &app.url)?
         .set("SHA256", &app.sha256)?
         .set("ENVIRONMENT", &app.environment())?
@@ -121,4 +133,12 @@ pub async fn deploy_app(
         .run(machine, &app.url, timeout)
         .await?;
     Ok((MachineChange::read(&answer)?, AppStatus::read(&answer)?))
+}
+
+/// Reads what is deployed and whether it runs. Changes nothing.
+pub async fn read_app(machine: &dyn Machine, root: &str, name: &str, timeout: Duration) -> Result<AppStatus> {
+    validate::path("root", root)?;
+    validate::file_name("app name", name)?;
+    let answer = MachineOperation::new(&READ).set("ROOT", root)?.set("NAME", name)?.run(machine, "", timeout).await?;
+    AppStatus::read(&answer)
 }

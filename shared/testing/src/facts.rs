@@ -44,7 +44,13 @@ pub fn environment(spec: &ServerSpec) -> EnvironmentFact {
 
 /// The fact that the declared application is deployed.
 pub fn app(spec: &ServerSpec) -> Option<AppFact> {
-    spec.app.as_ref().map(|app| AppFact { revision: app.effective_revision(), verified: true, deployed_at: None })
+    let digest = spec.app_digest()?;
+    spec.app.as_ref().map(|app| AppFact {
+        revision: app.effective_revision(),
+        digest,
+        verified: true,
+        deployed_at: None,
+    })
 }
 
 /// The fact that the Server is registered as declared.

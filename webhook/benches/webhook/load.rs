@@ -108,7 +108,7 @@ fn declared() -> Value {
             "epoch": 4,
             "machine": {"phase": "Running", "id": "m1", "address": "10.0.0.1", "bootID": "b1"},
             "environment": {"verified": true, "packages": [installed("runtime"), installed("theme"), installed("fonts")]},
-            "app": {"revision": "r1", "verified": true},
+            "app": {"revision": "r1", "digest": "0123456789", "verified": true},
             "traffic": {"phase": "Held", "services": [{"name": "web", "port": 8080}], "address": "10.0.0.1"}
         }
     })

@@ -1,5 +1,7 @@
 //! The application that is deployed on a Server.
 
+use std::collections::BTreeMap;
+
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,8 +15,8 @@ pub struct App {
     /// Name of the application's service on the machine.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// Name of this version of code and configuration: Servers with the same revision run the same application.
-    /// Defaults to a digest of the other fields.
+    /// Name of this version of the application. Defaults to a digest of the archive's digest, the command and the
+    /// environment. A change of those is deployed even under the same revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-zA-Z0-9]([-a-zA-Z0-9_.]*[a-zA-Z0-9])?$"))]
     pub revision: Option<String>,
@@ -37,11 +39,38 @@ pub struct App {
 }
 
 impl App {
-    /// The declared revision, or the digest of the declaration where none is declared.
+    /// The declared revision, or a digest of what the application is where none is declared.
     #[must_use]
     pub fn effective_revision(&self) -> String {
-        self.revision.clone().unwrap_or_else(|| digest::short(self))
+        self.revision.clone().unwrap_or_else(|| digest::short(&self.essence()))
     }
+
+    /// Digest of what makes the application differ while it runs, with this port.
+    #[must_use]
+    pub fn digest(&self, port: u16) -> String {
+        digest::short(&(self.essence(), port))
+    }
+
+    fn essence(&self) -> AppEssence<'_> {
+        AppEssence {
+            name: &self.name,
+            sha256: &self.artifact.sha256,
+            command: &self.command,
+            env: self.env.iter().map(|variable| (variable.name.as_str(), variable.value.as_str())).collect(),
+        }
+    }
+}
+
+/// What makes an application differ while it runs: not where its archive comes from, nor how many releases are kept.
+///
+/// A field that a later version adds must be left out of the JSON while it has its default: else an upgrade would deploy every
+/// application again.
+#[derive(Serialize)]
+struct AppEssence<'a> {
+    name: &'a str,
+    sha256: &'a str,
+    command: &'a str,
+    env: BTreeMap<&'a str, &'a str>,
 }
 
 fn keep_releases() -> i32 {

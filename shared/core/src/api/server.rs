@@ -93,6 +93,25 @@ pub struct ServerSpec {
     pub retain: Option<Retention>,
 }
 
+impl ServerSpec {
+    /// The port that the application gets as `PORT`, unless its own environment sets another: the port of its health check, else
+    /// the first port that receives traffic.
+    #[must_use]
+    pub fn app_port(&self) -> u16 {
+        let health = self.health_check.as_ref();
+        let probed = health.and_then(|h| h.http_get.as_ref().map(|g| g.port).or(h.tcp_socket.as_ref().map(|t| t.port)));
+        let traffic = self.traffic.as_ref();
+        let balanced = traffic.and_then(|t| t.services.first().map(|s| s.port).or(t.haproxy.first().map(|h| h.port)));
+        probed.or(balanced).and_then(|port| u16::try_from(port).ok()).unwrap_or(0)
+    }
+
+    /// Digest of what makes the declared application differ while it runs; none when no application is declared.
+    #[must_use]
+    pub fn app_digest(&self) -> Option<String> {
+        self.app.as_ref().map(|app| app.digest(self.app_port()))
+    }
+}
+
 /// Makes server-side apply treat each element of a list as a whole.
 fn applied_as_wholes(list: &mut schemars::Schema) {
     if let Some(element) = list.get_mut("items").and_then(|items| items.as_object_mut()) {

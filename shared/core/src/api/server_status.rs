@@ -223,11 +223,15 @@ pub struct InstalledPackage {
 pub struct AppFact {
     /// Revision of the deployed application.
     pub revision: String,
-    /// Whether the revision was read back since the machine was last unreachable. The webhook sets it to false when the
+    /// Digest of what makes the running application: its archive, command, environment and port. An application with
+    /// another digest is deployed again, even under the same revision.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub digest: String,
+    /// Whether the application was read back since the machine was last unreachable. The webhook sets it to false when the
     /// machine may have changed.
     #[serde(default)]
     pub verified: bool,
-    /// When the revision was deployed.
+    /// When it was deployed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployed_at: Option<Time>,
 }

@@ -1,5 +1,6 @@
 //! What the facts of a Server say about its declaration.
 
+use super::declared;
 use crate::{
     api::{
         EnvironmentFact, HealthState, MachinePhase, MonitoringPhase, Package, Server, ServerStatus, Traffic,
@@ -109,11 +110,15 @@ impl Server {
         self.declared_traffic().is_none() || self.is_serving()
     }
 
-    /// Whether the declared application is deployed, as read back since the machine was last unreachable.
+    /// Whether the declared application is deployed: revision, code and the way it runs, as read back since the machine was last unreachable.
     pub(crate) fn app_matches(&self) -> bool {
         self.spec.app.as_ref().is_none_or(|app| {
             let fact = self.known_status().app.as_ref();
-            fact.is_some_and(|fact| fact.verified && fact.revision == app.effective_revision())
+            fact.is_some_and(|fact| {
+                fact.verified
+                    && fact.revision == app.effective_revision()
+                    && Some(&fact.digest) == self.spec.app_digest().as_ref()
+            })
         })
     }
 
@@ -130,7 +135,7 @@ impl Server {
     #[must_use]
     pub fn monitoring_digest(&self) -> Option<String> {
         let declared = self.spec.monitoring.as_ref()?;
-        Some(digest::short(&(declared, self.address())))
+        Some(digest::short(&(declared::field("monitoring", declared), self.address())))
     }
 
     /// Whether monitoring is bound as declared.

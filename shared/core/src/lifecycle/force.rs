@@ -1,6 +1,6 @@
 //! A person's force: when it is in effect, and when it ends.
 
-use super::from_facts::state_from_facts;
+use super::{declared, from_facts::state_from_facts};
 use crate::{
     api::{Force, ForceStatus, Server, ServerSpec},
     digest,
@@ -71,7 +71,8 @@ fn id(force: &Force) -> String {
     digest::short(force)
 }
 
-/// Digest of the declaration without force, requests and retention: changes of those do not end a force.
+/// Digest of the declaration without force, requests and retention: changes of those do not end a force. Nor does an upgrade
+/// that adds fields with defaults.
 pub(super) fn declaration(spec: &ServerSpec) -> String {
-    digest::short(&ServerSpec { force: None, retry: None, reboot: None, retain: None, ..spec.clone() })
+    declared::digest_of_spec(&ServerSpec { force: None, retry: None, reboot: None, retain: None, ..spec.clone() })
 }

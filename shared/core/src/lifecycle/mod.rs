@@ -8,6 +8,7 @@ mod apply_decision;
 mod claim;
 mod decide;
 mod decision;
+mod declared;
 mod executor_rules;
 mod facts;
 mod force;

@@ -1,5 +1,6 @@
 //! The plan: the tasks that a Server still needs in a state, in steps. Tasks whose result is true already are left out.
 
+use super::declared;
 use crate::{
     api::{GatePoint, MonitoringPhase, Server, State, Task, TaskKind},
     digest,
@@ -138,12 +139,14 @@ impl PlanBuilder<'_> {
 fn digest_for(server: &Server, kind: TaskKind) -> String {
     let (spec, status) = (&server.spec, server.known_status());
     match kind {
-        TaskKind::CreateMachine => digest::short(&spec.machine),
-        TaskKind::InstallPackages => digest::short(&(&spec.packages, spec.prune_packages)),
-        TaskKind::DeployApp => digest::short(&spec.app),
-        TaskKind::CheckHealth => digest::short(&(&spec.health_check, status.epoch)),
-        TaskKind::RegisterBackend | TaskKind::ReleaseTraffic => digest::short(&spec.traffic),
-        TaskKind::BindMonitoring => digest::short(&spec.monitoring),
+        TaskKind::CreateMachine => digest::short(&declared::field("machine", &spec.machine)),
+        TaskKind::InstallPackages => digest::short(&(declared::field("packages", &spec.packages), spec.prune_packages)),
+        TaskKind::DeployApp => digest::short(&declared::field("app", &spec.app)),
+        TaskKind::CheckHealth => digest::short(&(declared::field("healthCheck", &spec.health_check), status.epoch)),
+        TaskKind::RegisterBackend | TaskKind::ReleaseTraffic => {
+            digest::short(&declared::field("traffic", &spec.traffic))
+        }
+        TaskKind::BindMonitoring => digest::short(&declared::field("monitoring", &spec.monitoring)),
         TaskKind::RebootMachine => digest::short(&spec.reboot.as_ref().map(|request| &request.id)),
         TaskKind::Gate
         | TaskKind::HoldTraffic

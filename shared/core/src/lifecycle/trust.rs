@@ -61,6 +61,6 @@ fn rebooted(before: &ServerStatus, status: &ServerStatus) -> bool {
 
 fn installed_or_deployed(before: &ServerStatus, status: &ServerStatus) -> bool {
     let packages = |s: &ServerStatus| s.environment.as_ref().map(|e| e.packages.clone());
-    let revision = |s: &ServerStatus| s.app.as_ref().map(|a| a.revision.clone());
-    packages(before) != packages(status) || revision(before) != revision(status)
+    let app = |s: &ServerStatus| s.app.as_ref().map(|a| (a.revision.clone(), a.digest.clone()));
+    packages(before) != packages(status) || app(before) != app(status)
 }

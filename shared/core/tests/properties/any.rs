@@ -156,8 +156,13 @@ pub(crate) fn fact() -> impl Strategy<Value = Fact> {
             .map(|version| InstalledPackage { name: "runtime".into(), version, sha256: Some("a".repeat(64)) })
             .collect(),
     });
-    let app =
-        (revision(), any::<bool>()).prop_map(|(revision, verified)| AppFact { revision, verified, deployed_at: None });
+    let digest = prop_oneof![3 => Just(full_spec().app_digest().unwrap()), 1 => Just("another".to_owned())];
+    let app = (revision(), digest, any::<bool>()).prop_map(|(revision, digest, verified)| AppFact {
+        revision,
+        digest,
+        verified,
+        deployed_at: None,
+    });
     let phase = select(vec![TrafficPhase::Held, TrafficPhase::Serving, TrafficPhase::Draining]);
     let traffic = (phase, any::<bool>()).prop_map(|(phase, known)| TrafficFact {
         phase,

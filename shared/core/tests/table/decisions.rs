@@ -1,7 +1,7 @@
 //! `decide`: every rule, and the order of the rules.
 
 use berth_core::{
-    api::{Executor, HealthCheck, HealthState, MachinePhase, State, TrafficPhase},
+    api::{App, EnvVar, Executor, HealthCheck, HealthState, MachinePhase, State, TrafficPhase},
     lifecycle::decide,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -177,6 +177,35 @@ fn with_another_application_the_state_is_deploying() {
     decides(&derived.deployed(), State::Ready, "environment, application and health are as declared");
     let no_app = wrong(|fact| fact.revision = "r0".into()).spec(|spec| spec.app = None);
     decides(&no_app, State::Ready, "environment, application and health are as declared");
+}
+
+#[test]
+fn another_application_under_the_same_revision_has_to_be_deployed() {
+    let reason = "the application is not deployed as declared";
+    let declaring = |change: fn(&mut App)| right().spec(|spec| change(spec.app.as_mut().unwrap()));
+    for changed in [
+        declaring(|app| app.artifact.sha256 = "c".repeat(64)),
+        declaring(|app| app.command = "./run --fast".into()),
+        declaring(|app| app.name = "shop".into()),
+        declaring(|app| app.env.push(EnvVar { name: "A".into(), value: "1".into() })),
+        // The application gets it as PORT.
+        right().spec(|spec| spec.health_check.as_mut().unwrap().http_get.as_mut().unwrap().port = 8081),
+    ] {
+        decides(&changed, State::Deploying, reason);
+        decides(&changed.deployed(), State::Ready, "environment, application and health are as declared");
+    }
+    for same in [
+        declaring(|app| app.keep_releases = 9),
+        declaring(|app| app.artifact.url = "http://mirror.example/w.tgz".into()),
+        right().spec(|spec| spec.health_check.as_mut().unwrap().period_seconds = 7),
+    ] {
+        decides(&same, State::Ready, "environment, application and health are as declared");
+    }
+    let mut reordered =
+        declaring(|app| app.env = ["A", "B"].map(|name| EnvVar { name: name.into(), value: "1".into() }).to_vec())
+            .deployed();
+    reordered = reordered.spec(|spec| spec.app.as_mut().unwrap().env.reverse());
+    decides(&reordered, State::Ready, "environment, application and health are as declared");
 }
 
 #[test]

@@ -14,4 +14,5 @@ mod summaries;
 mod task_list;
 mod trust;
 mod unreachable;
+mod upgrades;
 mod writes;

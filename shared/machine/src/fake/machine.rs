@@ -188,6 +188,7 @@ mod tests {
         let app = AppRelease {
             name: "web".into(),
             revision: "v1".into(),
+            digest: "d1".into(),
             url: "http://127.0.0.1/a".into(),
             sha256: "b".repeat(64),
             env: BTreeMap::from([("A".into(), "it's".into())]),

@@ -72,6 +72,8 @@ impl FakeState {
             Some(self.inventory(parameters))
         } else if script == app::DEPLOY.as_str() {
             Some(self.deploy(parameters))
+        } else if script == app::READ.as_str() {
+            Some(self.apps.get(parameters.get("NAME")).map_or_else(|| "fact running no\n".to_owned(), app_facts))
         } else {
             self.change_packages(script, parameters)
         };
@@ -113,9 +115,10 @@ impl FakeState {
         let app = self.apps.entry(parameters.get("NAME").to_owned()).or_default();
         let revision = Some(parameters.get("REVISION").to_owned());
         let sha256 = Some(parameters.get("SHA256").to_owned());
-        let changed = !app.running || (&app.revision, &app.sha256) != (&revision, &sha256);
+        let digest = Some(parameters.get("DIGEST").to_owned());
+        let changed = !app.running || (&app.revision, &app.sha256, &app.digest) != (&revision, &sha256, &digest);
         if changed {
-            *app = AppStatus { revision, sha256, running: true, pid: Some(100 + self.changes) };
+            *app = AppStatus { revision, digest, sha256, running: true, pid: Some(100 + self.changes) };
         }
         let status = app_facts(app);
         self.changed(changed) + &status
@@ -127,6 +130,7 @@ fn app_facts(app: &AppStatus) -> String {
     let pid = app.pid.map(|pid| pid.to_string());
     fact("revision", app.revision.as_deref())
         + &fact("sha256", app.sha256.as_deref())
+        + &fact("digest", app.digest.as_deref())
         + &fact("running", Some(yes(app.running)))
         + &fact("pid", pid.as_deref())
 }
