@@ -15,9 +15,10 @@ pub struct Args {
     /// Private key with which Berth logs in to machines: OpenSSH format, ed25519, without a passphrase
     #[arg(long, env = "BERTH_SSH_KEY", value_name = "FILE")]
     pub ssh_key: PathBuf,
-    /// Name of this cluster, unique among those that share an IaaS provider
-    #[arg(long, env = "BERTH_CLUSTER_NAME", default_value = "default", value_name = "NAME")]
-    pub cluster_name: String,
+    /// Name of this cluster, unique among those that share an IaaS provider; by default the UID of the namespace
+    /// kube-system, which is unique
+    #[arg(long, env = "BERTH_CLUSTER_NAME", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub cluster_name: Option<String>,
     /// Servers of one VMReplicaSet whose creation may be under way at once
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "N")]
     pub max_creating: u16,
@@ -72,7 +73,7 @@ mod tests {
         let args = parse("--ssh-key k").unwrap();
         assert_eq!(args.drift_interval, 600);
         assert_eq!(args.max_replicas, 10_000);
-        assert_eq!((args.cluster_name.as_str(), args.max_creating), ("default", 50));
+        assert_eq!((args.cluster_name, args.max_creating), (None, 50));
         for (line, argument) in [("", "--ssh-key"), ("--ssh-key k --max-creating 0", "--max-creating")] {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains(argument), "{error}");

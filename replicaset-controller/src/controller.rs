@@ -11,6 +11,7 @@ use kube::runtime::controller::Action;
 
 use crate::{
     args::Args,
+    cluster,
     drift::DriftDetector,
     orphans::OrphanCollector,
     server::ServerReconciler,
@@ -31,10 +32,11 @@ const SET_INTERVAL: Duration = Duration::from_millis(200);
 /// Runs until shutdown.
 ///
 /// # Errors
-/// When the arguments name something that cannot be used, or the API server's address is not known.
+/// When the arguments name something that cannot be used, or the API server's address or the cluster's identity is not known.
 pub async fn run(args: Args, process: Process) -> Result<()> {
-    let (tasks, drivers) = setup::machines(&args)?;
     let ctx = process.context(Executor::ReplicasetController, &args.common).await?;
+    let Some(cluster) = cluster::identity(&ctx, args.cluster_name.as_deref()).await? else { return Ok(()) };
+    let (tasks, drivers) = setup::machines(&args, &cluster)?;
     let caches = Caches::start(&ctx);
     tokio::select! {
         () = caches.ready() => {}
@@ -42,7 +44,8 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
     }
     let slots = usize::from(ctx.concurrency.saturating_mul(SLOTS));
     let classes = Classes::new(&ctx, &caches.classes, drivers, CallLimits::default(), slots);
-    let orphans = OrphanCollector::new(&ctx, &classes, &args.cluster_name);
+    let orphan_period = Duration::from_secs(u64::from(args.orphan_period));
+    let orphans = OrphanCollector::new(&ctx, &classes, &cluster, orphan_period);
     let drift_interval = Duration::from_secs(u64::from(args.drift_interval));
     let drift = DriftDetector::new(&ctx, tasks.clone(), &caches.servers, drift_interval);
     let limits = SetLimits { creating: usize::from(args.max_creating), replicas: args.max_replicas };
@@ -51,7 +54,7 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
     let servers = ServerReconciler::new(&ctx, tasks, &caches.servers, &classes, &caches.approvals, batches);
     let servers = Arc::new(servers);
     tokio::join!(
-        orphans.run(Duration::from_secs(u64::from(args.orphan_period))),
+        orphans.run(),
         reconcile_servers(&ctx, &caches, servers.clone()),
         run_tasks(&ctx, &caches, &classes, servers),
         reconcile_sets(&ctx, &caches, &drift, Arc::new(sets)),

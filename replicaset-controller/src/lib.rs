@@ -5,6 +5,7 @@
 //! changes, and [`orphans`] finds machines without a Server.
 
 mod args;
+pub mod cluster;
 mod controller;
 pub mod drift;
 mod in_progress;

@@ -15,16 +15,16 @@ use crate::{args::Args, server::tasks::TaskContext};
 ///
 /// # Errors
 /// When the SSH key cannot be read, or a provider cannot be set up.
-pub(crate) fn machines(args: &Args) -> Result<(TaskContext, Drivers)> {
+pub(crate) fn machines(args: &Args, cluster: &str) -> Result<(TaskContext, Drivers)> {
     let key = ClientKey::from_file(&args.ssh_key).context("--ssh-key")?;
     let authorized_key = key.public_openssh()?;
     let connector: Arc<dyn Connector> = Arc::new(SshConnector::new(SshPool::new(key, PoolConfig::default())));
-    let drivers = Drivers::default().with("incus", Arc::new(IncusDriver::new(&args.cluster_name)));
+    let drivers = Drivers::default().with("incus", Arc::new(IncusDriver::new(cluster)));
     #[cfg(feature = "local")]
     let drivers = with_local(args, drivers)?;
     #[cfg(feature = "simulated")]
     let (connector, drivers) = with_simulated(args, connector, drivers);
-    Ok((TaskContext { connector, authorized_key, cluster: args.cluster_name.clone() }, drivers))
+    Ok((TaskContext { connector, authorized_key, cluster: cluster.to_owned() }, drivers))
 }
 
 #[cfg(feature = "local")]

@@ -13,18 +13,19 @@ use berth_iaas::{
     simulated::{SimulatedMachines, Simulation},
 };
 use berth_runtime::{Cache, CacheOptions, Context, ContextParts, Process, SystemClock};
-use k8s_openapi::api::core::v1::{Event, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use replicaset_controller::orphans::OrphanCollector;
+use replicaset_controller::{cluster::identity, orphans::OrphanCollector};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 const LIMIT: Duration = Duration::from_mins(1);
 const CLUSTER: &str = "here";
+const PERIOD: Duration = Duration::from_mins(10);
 
 /// The simulation, which takes only one password.
 struct Guarded(Simulation);
@@ -47,6 +48,7 @@ impl Driver for Guarded {
 struct Lab {
     control_plane: ControlPlane,
     admin: Client,
+    ctx: Context,
     simulation: Simulation,
     classes: Classes,
     orphans: OrphanCollector,
@@ -54,6 +56,10 @@ struct Lab {
 
 impl Lab {
     async fn start() -> Self {
+        Self::start_with(Simulation::new(SimulatedMachines::default())).await
+    }
+
+    async fn start_with(simulation: Simulation) -> Self {
         let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
         control_plane.install(&deploy, None).await.unwrap();
@@ -70,14 +76,15 @@ impl Lab {
         let ctx = Context::new(&Process::default(), parts);
         let cache: Cache<MachineClass> = Cache::start_with(&ctx, CacheOptions::default().keep_change_times());
         cache.ready().await;
-        let simulation = Simulation::new(SimulatedMachines::default());
         let providers = Drivers::default()
             .with("simulated", Arc::new(simulation.clone()))
             .with("guarded", Arc::new(Guarded(simulation.clone())));
         let classes = Classes::new(&ctx, &cache, providers, CallLimits::default(), 8);
-        let orphans = OrphanCollector::new(&ctx, &classes, CLUSTER);
+        let orphans = OrphanCollector::new(&ctx, &classes, CLUSTER, PERIOD);
+        // The first mark: machines that are created from now on may become orphans.
+        orphans.collect().await;
         let admin = control_plane.admin_client();
-        Self { control_plane, admin, simulation, classes, orphans }
+        Self { control_plane, admin, ctx, simulation, classes, orphans }
     }
 
     /// Creates or changes the class, and waits until the controller's cache shows it.
@@ -162,13 +169,17 @@ async fn classes_and_orphans() {
     let lab = Lab::start().await;
     only_orphans_are_destroyed_and_only_after_their_grace(&lab).await;
     orphans_are_only_reported_if_a_class_that_lists_them_says_so(&lab).await;
+    too_many_orphans_are_left_to_a_person_who_may_raise_the_limit(&lab).await;
+    after_a_restore_of_etcd_newer_machines_are_only_reported(&lab).await;
     a_class_is_unusable_with_a_reason_until_it_is_corrected(&lab).await;
     lab.control_plane.stop().await.unwrap();
 }
 
 async fn only_orphans_are_destroyed_and_only_after_their_grace(lab: &Lab) {
-    let spec =
-        |grace: i32| json!({"provider": "simulated", "orphanGraceSeconds": grace, "parameters": {"account": "delete"}});
+    let spec = |grace: i32| {
+        json!({"provider": "simulated", "orphanPolicy": "Delete", "orphanGraceSeconds": grace,
+            "parameters": {"account": "delete"}})
+    };
     lab.class("delete", spec(3600)).await;
     let uid = lab.server("kept", "delete").await;
     let gone = lab.server("gone", "delete").await;
@@ -201,7 +212,8 @@ async fn orphans_are_only_reported_if_a_class_that_lists_them_says_so(lab: &Lab)
     lab.class("report", spec).await;
     lab.machine("report", CLUSTER, "lost").await;
     // Another class that lists the same machines and would destroy them.
-    let bolder = json!({"provider": "simulated", "orphanGraceSeconds": 0, "parameters": parameters});
+    let bolder =
+        json!({"provider": "simulated", "orphanPolicy": "Delete", "orphanGraceSeconds": 0, "parameters": parameters});
     lab.class("bolder", bolder).await;
     lab.orphans.collect().await;
     assert_eq!(lab.machines("report", CLUSTER).await, ["lost"]);
@@ -211,6 +223,73 @@ async fn orphans_are_only_reported_if_a_class_that_lists_them_says_so(lab: &Lab)
         notes.len() == 1 && notes[0].contains("orphanPolicy")
     })
     .await;
+}
+
+fn deletes_in(account: &str) -> Value {
+    json!({"provider": "simulated", "orphanPolicy": "Delete", "orphanGraceSeconds": 0, "parameters": {"account": account}})
+}
+
+async fn too_many_orphans_are_left_to_a_person_who_may_raise_the_limit(lab: &Lab) {
+    lab.class("many", deletes_in("many")).await;
+    for n in 0..6 {
+        lab.machine("many", CLUSTER, &format!("lost-{n}")).await;
+    }
+    lab.orphans.collect().await;
+    assert_eq!(lab.machines("many", CLUSTER).await.len(), 6);
+    let note = lab.event("many", "TooManyOrphans").await;
+    assert!(note.contains("one of 6 orphans") && note.contains("spec.orphanLimit"), "{note}");
+    let mut raised = deletes_in("many");
+    raised["orphanLimit"] = 6.into();
+    lab.class("many", raised).await;
+    lab.orphans.collect().await;
+    assert_eq!(lab.machines("many", CLUSTER).await, [""; 0]);
+}
+
+/// The restore is shown by its effect: the mark in the API is older than the one that the controller wrote.
+async fn after_a_restore_of_etcd_newer_machines_are_only_reported(lab: &Lab) {
+    let maps: Api<ConfigMap> = Api::namespaced(lab.admin.clone(), "berth-system");
+    let name = "replicaset-controller-orphans";
+    let backup = maps.get(name).await.unwrap().data;
+    lab.class("restored", deletes_in("restored")).await;
+    sleep(Duration::from_millis(10)).await;
+    lab.machine("restored", CLUSTER, "newer").await;
+    let uid = lab.server("of-newer", "restored").await;
+    lab.machine("restored", CLUSTER, &uid).await;
+    lab.orphans.collect().await;
+    let servers: Api<Server> = Api::default_namespaced(lab.admin.clone());
+    servers.delete("of-newer", &DeleteParams::default()).await.unwrap();
+    maps.patch(name, &PatchParams::default(), &Patch::Merge(json!({"data": backup}))).await.unwrap();
+    for _ in 0..2 {
+        lab.orphans.collect().await;
+        assert_eq!(lab.machines("restored", CLUSTER).await, [uid.as_str()], "the one before the restore was destroyed");
+    }
+    assert!(lab.event("restored", "OrphanMayServe").await.contains("restore of etcd"));
+}
+
+/// Two clusters with one account of a provider, both with the shipped defaults.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_clusters_never_touch_each_others_machines() {
+    let simulation = Simulation::new(SimulatedMachines::default());
+    let one = Lab::start_with(simulation.clone()).await;
+    let other = Lab::start_with(simulation).await;
+    let identities =
+        [identity(&one.ctx, None).await.unwrap().unwrap(), identity(&other.ctx, None).await.unwrap().unwrap()];
+    assert_eq!(identity(&one.ctx, Some("name")).await.unwrap().unwrap(), "name");
+    for (lab, cluster) in [(&one, &identities[0]), (&other, &identities[1])] {
+        lab.class("shared", deletes_in("shared")).await;
+        let orphans = OrphanCollector::new(&lab.ctx, &lab.classes, cluster, PERIOD);
+        orphans.collect().await;
+        sleep(Duration::from_millis(10)).await;
+        let uid = lab.server("serves", "shared").await;
+        lab.machine("shared", cluster, &uid).await;
+    }
+    for (lab, cluster) in [(&one, &identities[0]), (&other, &identities[1])] {
+        OrphanCollector::new(&lab.ctx, &lab.classes, cluster, PERIOD).collect().await;
+    }
+    assert_eq!(one.simulation.count(), 2, "both machines serve");
+    assert_ne!(identities[0], identities[1]);
+    one.control_plane.stop().await.unwrap();
+    other.control_plane.stop().await.unwrap();
 }
 
 async fn a_class_is_unusable_with_a_reason_until_it_is_corrected(lab: &Lab) {
@@ -245,5 +324,5 @@ async fn a_class_is_unusable_with_a_reason_until_it_is_corrected(lab: &Lab) {
     secrets.patch("cloud", &PatchParams::default(), &right).await.unwrap();
     // The class has not changed; the Secret is read again after half a minute.
     lab.problem("secret", "").await;
-    assert_eq!(lab.simulation.count(), 3);
+    assert_eq!(lab.simulation.count(), 4);
 }

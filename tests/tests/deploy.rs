@@ -61,7 +61,7 @@ impl Rights {
 }
 
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
-const RESOURCES: [&str; 24] = [
+const RESOURCES: [&str; 25] = [
     "berth.dev/servers",
     "berth.dev/servers/status",
     "berth.dev/vmreplicasets",
@@ -80,6 +80,7 @@ const RESOURCES: [&str; 24] = [
     "/services",
     "/secrets",
     "/configmaps",
+    "/namespaces",
     "/events",
     "events.k8s.io/events",
     "/pods",
@@ -155,6 +156,11 @@ async fn each_program_may_do_what_it_needs_and_nothing_else() {
             ("list", "/secrets", BERTH_NAMESPACE, "", false),
             ("get", "/secrets", "berth-credentials", "cloud", replicaset),
             ("list", "/secrets", "berth-credentials", "", false),
+            ("get", "/namespaces", "", "kube-system", replicaset),
+            ("get", "/namespaces", "", "default", false),
+            ("create", "/configmaps", BERTH_NAMESPACE, "", replicaset),
+            ("update", "/configmaps", BERTH_NAMESPACE, "replicaset-controller-orphans", replicaset),
+            ("get", "/configmaps", BERTH_NAMESPACE, "other", false),
             ("patch", "admissionregistration.k8s.io/mutatingwebhookconfigurations", "", "berth", webhook),
             ("patch", "admissionregistration.k8s.io/mutatingwebhookconfigurations", "", "other", false),
         ] {

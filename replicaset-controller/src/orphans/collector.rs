@@ -1,6 +1,9 @@
 //! Compares the machines of every MachineClass with the Servers, and destroys or reports orphans.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use berth_core::api::{MachineClass, Server};
 use berth_iaas::{Classes, ProviderConnection};
@@ -13,14 +16,30 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 
-use super::find::{ClassMachines, Orphan, find_orphans};
+use super::{
+    find::{ClassMachines, Held, Orphan, find_orphans},
+    mark::Mark,
+};
 
 /// Servers per page of a list: only their metadata, so that a page is small.
 const PAGE: u32 = 500;
+/// Periods after which the mark is so old that the API's history may have been restored: one may be missed while the controller
+/// is updated, and another because copies of it write at once.
+const MISSED_PERIODS: i32 = 3;
+/// With a short period, a restart of the controller takes longer than three of them.
+const SHORTEST_GAP: SignedDuration = SignedDuration::from_mins(15);
+/// Events about orphans of one class in one comparison; the metric counts all of them.
+const MOST_EVENTS: usize = 10;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OrphanLabels {
     class: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HeldLabels {
+    class: String,
+    reason: &'static str,
 }
 
 /// Collects orphans.
@@ -28,31 +47,42 @@ pub struct OrphanCollector {
     ctx: Context,
     classes: Classes,
     cluster: String,
+    mark: Mark,
+    longest_without_mark: SignedDuration,
+    period: Duration,
     found: Family<OrphanLabels, Gauge>,
+    held: Family<HeldLabels, Gauge>,
     destroyed: Family<OrphanLabels, Counter>,
 }
 
 impl OrphanCollector {
-    /// Collects the orphans of this cluster in all of these classes.
+    /// Collects the orphans of this cluster in all of these classes, once per period.
     #[must_use]
-    pub fn new(ctx: &Context, classes: &Classes, cluster: &str) -> Self {
-        let (found, destroyed) = (Family::<OrphanLabels, Gauge>::default(), Family::<OrphanLabels, Counter>::default());
+    pub fn new(ctx: &Context, classes: &Classes, cluster: &str, period: Duration) -> Self {
+        let (found, held, destroyed) = (Family::default(), Family::default(), Family::default());
         ctx.metrics.register(|r| {
-            let help = "Machines without a Server that the last comparison found, by MachineClass";
-            r.register("orphans", help, found.clone());
-            let help = "Machines without a Server that were destroyed, by MachineClass";
-            r.register("orphans_destroyed", help, destroyed.clone());
+            let about = "Machines without a Server that the last comparison found, by MachineClass";
+            r.register("orphans", about, Family::clone(&found));
+            let about = "Machines without a Server that are only reported, by MachineClass and reason";
+            r.register("orphans_held", about, Family::clone(&held));
+            let about = "Machines without a Server that were destroyed, by MachineClass";
+            r.register("orphans_destroyed", about, Family::clone(&destroyed));
         });
-        Self { ctx: ctx.clone(), classes: classes.clone(), cluster: cluster.to_owned(), found, destroyed }
+        let (classes, cluster, mark) = (classes.clone(), cluster.to_owned(), Mark::new(ctx));
+        let missed = SignedDuration::try_from(period).unwrap_or(SignedDuration::MAX).saturating_mul(MISSED_PERIODS);
+        let longest_without_mark = missed.max(SHORTEST_GAP);
+        Self { ctx: ctx.clone(), classes, cluster, mark, longest_without_mark, found, held, destroyed, period }
     }
 
     /// Collects orphans once per period until shutdown; zero means never.
-    pub async fn run(&self, period: Duration) {
-        while !period.is_zero() {
+    pub async fn run(&self) {
+        // Machines that are created from now on may be destroyed as orphans later.
+        while !self.period.is_zero() && !self.ctx.shutdown.is_cancelled() {
+            self.collect().await;
             // With jitter, so that copies that were started together do not list the machines at once.
-            let pause = Backoff::new(period, period).delay(1);
+            let pause = Backoff::new(self.period, self.period).delay(1);
             tokio::select! {
-                () = tokio::time::sleep(pause) => self.collect().await,
+                () = tokio::time::sleep(pause) => {},
                 () = self.ctx.shutdown.cancelled() => return,
             }
         }
@@ -60,6 +90,12 @@ impl OrphanCollector {
 
     /// Compares the machines of every class with the Servers once. A class whose machines cannot be listed is skipped.
     pub async fn collect(&self) {
+        // Before anything is listed: what is created later is covered by the next mark.
+        let marked = self.mark.advance(self.longest_without_mark, self.ctx.clock.now()).await;
+        let history = match marked {
+            Ok(history) => history,
+            Err(error) => return tracing::warn!(%error, "orphans are not looked for"),
+        };
         let classes = self.classes.all();
         let listed = join_all(classes.iter().map(|class| self.list_machines(class))).await;
         let (listed, connections): (Vec<ClassMachines>, Vec<ProviderConnection>) = listed.into_iter().flatten().unzip();
@@ -70,14 +106,20 @@ impl OrphanCollector {
             Ok(servers) => servers,
             Err(error) => return tracing::warn!(%error, "orphans are not looked for"),
         };
-        let orphans = find_orphans(&listed, &servers, &self.cluster, self.ctx.clock.now());
+        let orphans = find_orphans(&listed, &servers, &self.cluster, &history, self.ctx.clock.now());
         self.set_gauges(&listed, &orphans);
+        let mut events: BTreeMap<&str, usize> = BTreeMap::new();
         for orphan in &orphans {
             let at = listed.iter().position(|listed| listed.class == orphan.class);
             let class = classes.iter().find(|class| class.name() == orphan.class);
-            if let (Some(connection), Some(class)) = (at.and_then(|at| connections.get(at)), class) {
-                self.handle(class, connection, orphan).await;
+            let (Some(connection), Some(class)) = (at.and_then(|at| connections.get(at)), class) else { continue };
+            let events = events.entry(class.name()).or_default();
+            match orphan.held {
+                None => self.destroy(class, connection, orphan).await,
+                Some(held) if *events < MOST_EVENTS => self.report(class, orphan, held),
+                Some(_) => {}
             }
+            *events += 1;
         }
     }
 
@@ -92,6 +134,7 @@ impl OrphanCollector {
                 provider: class.spec.provider.clone(),
                 policy: class.spec.orphan_policy,
                 grace: SignedDuration::from_secs(i64::from(class.spec.orphan_grace_seconds)),
+                limit: class.spec.orphan_limit.and_then(|limit| usize::try_from(limit).ok()),
                 machines,
             };
             anyhow::Ok((listed, connection))
@@ -104,34 +147,39 @@ impl OrphanCollector {
 
     fn set_gauges(&self, listed: &[ClassMachines], orphans: &[Orphan]) {
         self.found.clear();
+        self.held.clear();
         for ClassMachines { class, .. } in listed {
             let count = orphans.iter().filter(|orphan| orphan.class == *class).count();
             let labels = OrphanLabels { class: class.clone() };
             self.found.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+        for (orphan, held) in orphans.iter().filter_map(|orphan| Some((orphan, orphan.held?))) {
+            self.held.get_or_create(&HeldLabels { class: orphan.class.clone(), reason: held.reason() }).inc();
+        }
     }
 
-    /// Destroys or only reports the orphan, and publishes an Event about it.
-    async fn handle(&self, class: &MachineClass, connection: &ProviderConnection, orphan: &Orphan) {
-        let owner = &orphan.machine.owner;
-        let machine = format!(
-            "machine {} of the Server {}/{} (UID {}), which does not exist",
-            orphan.machine.id, owner.namespace, owner.name, owner.uid
-        );
-        let (kind, reason, note) = if orphan.destroy {
-            match connection.provider.delete(&owner.uid).await {
-                Ok(()) => {
-                    self.destroyed.get_or_create(&OrphanLabels { class: class.name().to_owned() }).inc();
-                    (EventType::Normal, "OrphanDestroyed", format!("destroyed the {machine}"))
-                }
-                Err(error) => {
-                    (EventType::Warning, "OrphanNotDestroyed", format!("cannot destroy the {machine}: {error}"))
-                }
+    /// Destroys the orphan, and publishes an Event about it.
+    async fn destroy(&self, class: &MachineClass, connection: &ProviderConnection, orphan: &Orphan) {
+        let machine = describe(orphan);
+        match connection.provider.delete(&orphan.machine.owner.uid).await {
+            Ok(()) => {
+                self.destroyed.get_or_create(&OrphanLabels { class: class.name().to_owned() }).inc();
+                self.publish(class, EventType::Normal, "OrphanDestroyed", format!("destroyed the {machine}"));
             }
-        } else {
-            let advice = "destroy it by hand, or set orphanPolicy to Delete";
-            (EventType::Warning, "Orphan", format!("there is the {machine}: {advice}"))
-        };
+            Err(error) => {
+                let note = format!("cannot destroy the {machine}: {error}");
+                self.publish(class, EventType::Warning, "OrphanNotDestroyed", note);
+            }
+        }
+    }
+
+    /// Publishes an Event about an orphan that is not destroyed.
+    fn report(&self, class: &MachineClass, orphan: &Orphan, held: Held) {
+        let note = format!("there is the {}: {held}", describe(orphan));
+        self.publish(class, EventType::Warning, held.reason(), note);
+    }
+
+    fn publish(&self, class: &MachineClass, kind: EventType, reason: &'static str, note: String) {
         tracing::warn!(class = class.name(), note, "{reason}");
         self.ctx.events.publish(&reference(class), kind, reason, note);
     }
@@ -150,4 +198,10 @@ impl OrphanCollector {
             }
         }
     }
+}
+
+fn describe(orphan: &Orphan) -> String {
+    let (id, owner) = (&orphan.machine.id, &orphan.machine.owner);
+    let (namespace, name, uid) = (&owner.namespace, &owner.name, &owner.uid);
+    format!("machine {id} of the Server {namespace}/{name} (UID {uid}), which does not exist")
 }

@@ -4,8 +4,15 @@
 //! can carry out a creation long after its call has timed out and the Server is gone. So the machines of each MachineClass are
 //! compared with the Servers from time to time. Several controllers may do that at once: destroying a machine that is gone
 //! already succeeds.
+//!
+//! A machine is destroyed only if its class says so, if the API's history covers the time of its creation ([`History`]), and if
+//! there are not too many orphans at once.
 
 mod collector;
 mod find;
+mod history;
+mod mark;
 
 pub use collector::OrphanCollector;
+pub use find::{ClassMachines, Held, Orphan, find_orphans};
+pub use history::{Gap, History};

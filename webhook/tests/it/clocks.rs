@@ -1,15 +1,13 @@
 //! Copies of the webhook whose clocks differ judge the expiry of locks without losing one.
 
-use crate::{
-    requests::{LocalWebhook, Reply, review, stored},
-};
-use berth_testing::{Fixture, holder, start};
+use crate::requests::{LocalWebhook, Reply, review, stored};
 use berth_core::{
     CLOCK_MARGIN_SECONDS,
     api::{Claim, Executor, TaskKind},
     identity::Identities,
     protocol::StatusWrite,
 };
+use berth_testing::{Fixture, holder, start};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use std::sync::{

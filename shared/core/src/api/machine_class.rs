@@ -44,14 +44,20 @@ pub struct MachineClassSpec {
     /// How Berth logs in to the machines.
     #[serde(default)]
     pub access: MachineAccess,
-    /// What is done about machines of this class that belong to no Server: `Delete` destroys them after the grace
-    /// period, `Report` only reports them.
+    /// What is done about machines of this class that belong to no Server: `Report` only reports them, `Delete` destroys
+    /// them after the grace period.
     #[serde(default)]
     pub orphan_policy: OrphanPolicy,
     /// Seconds after its creation during which a machine without a Server does not count as an orphan.
     #[serde(default = "ten_minutes")]
     #[schemars(range(min = 0, max = 2_592_000))]
     pub orphan_grace_seconds: i32,
+    /// Most machines without a Server that are destroyed at once with `orphanPolicy: Delete`. When there are more, none of
+    /// them is destroyed until a person has raised this limit. Defaults to 5, or to a tenth of the class's machines if that
+    /// is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub orphan_limit: Option<i32>,
 }
 
 fn ten_minutes() -> i32 {
@@ -61,11 +67,11 @@ fn ten_minutes() -> i32 {
 /// What is done about machines that belong to no Server.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum OrphanPolicy {
-    /// Destroys them after the grace period.
-    #[default]
-    Delete,
     /// Reports them and leaves them alone.
+    #[default]
     Report,
+    /// Destroys them after the grace period.
+    Delete,
 }
 
 fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

@@ -105,7 +105,7 @@ fn deployment() -> Value {
 fn class() -> Value {
     let spec = json!({"provider": "incus", "image": "debian", "flavor": "small", "parameters": {"pool": "a"},
         "credentials": {"namespace": "berth-system", "name": "incus"},
-        "access": {"user": "berth", "port": 2222, "root": "/srv/berth"}, "orphanPolicy": "Report",
+        "access": {"user": "berth", "port": 2222, "root": "/srv/berth"}, "orphanPolicy": "Delete", "orphanLimit": 7,
         "orphanGraceSeconds": 60});
     object("MachineClass", &spec, &Value::Null)
 }
