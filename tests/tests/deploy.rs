@@ -61,7 +61,7 @@ impl Rights {
 }
 
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
-const RESOURCES: [&str; 25] = [
+const RESOURCES: [&str; 26] = [
     "berth.dev/servers",
     "berth.dev/servers/status",
     "berth.dev/vmreplicasets",
@@ -74,6 +74,7 @@ const RESOURCES: [&str; 25] = [
     "berth.dev/vmdeployments/finalizers",
     "berth.dev/machineclasses",
     "berth.dev/approvals",
+    "berth.dev/approvals/status",
     "apps/controllerrevisions",
     "apps/deployments",
     "discovery.k8s.io/endpointslices",
@@ -109,6 +110,7 @@ fn allowed(part: Part) -> BTreeMap<&'static str, String> {
             ("berth.dev/vmdeployments/scale", "patch".into()),
             ("berth.dev/machineclasses", READ.into()),
             ("berth.dev/approvals", READ.into()),
+            ("berth.dev/approvals/status", "patch".into()),
         ]),
         Part::DeploymentController => rights.extend([
             ("berth.dev/servers", format!("{READ} patch")),

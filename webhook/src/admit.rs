@@ -290,9 +290,9 @@ fn update_status(
 
 fn create_approval(request: &AdmissionRequest<'_>, author: &Author, now: Timestamp) -> Result<Allowed, Denial> {
     let new = decode::approval(object(request)?)?;
-    let before = new.spec.approver.clone();
+    let before = new.clone();
     let admitted = lifecycle::admit_approval(new, author, now);
-    Ok(Allowed { patch: patch::approver(before.as_ref(), &admitted).encode(), ..Allowed::default() })
+    Ok(Allowed { patch: patch::approval(&before, &admitted).encode(), ..Allowed::default() })
 }
 
 fn object<'a>(request: &AdmissionRequest<'a>) -> Result<&'a RawValue, Denial> {

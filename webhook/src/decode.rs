@@ -135,7 +135,7 @@ pub fn status(raw: &RawValue) -> Result<Option<ServerStatus>, DecodeError> {
 /// Decodes an Approval.
 pub fn approval(raw: &RawValue) -> Result<Approval, DecodeError> {
     let RawApproval { metadata, spec } = decode(raw)?;
-    Ok(Approval { metadata: metadata.into(), spec })
+    Ok(Approval { metadata: metadata.into(), spec, status: None })
 }
 
 fn decode<T: DeserializeOwned>(raw: &RawValue) -> Result<T, DecodeError> {

@@ -5,7 +5,7 @@
 //! trees, which it compares member by member. Unknown members (of a newer version of the API) are in neither tree, so the
 //! patch leaves them alone.
 
-use berth_core::api::{Approval, Approver, Force, Request, Server, ServerStatus};
+use berth_core::api::{Approval, Force, Request, Server, ServerStatus};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -261,11 +261,12 @@ impl StampedFields {
     }
 }
 
-/// The patch for the creation of an Approval: its author and time.
+/// The patch for the creation of an Approval: its author and time, and until when it counts.
 #[must_use]
-pub fn approver(before: Option<&Approver>, after: &Approval) -> PatchWriter {
+pub fn approval(before: &Approval, after: &Approval) -> PatchWriter {
     let mut patch = PatchWriter::default();
-    patch.field("/spec/approver", before, after.spec.approver.as_ref());
+    patch.field("/spec/approver", before.spec.approver.as_ref(), after.spec.approver.as_ref());
+    patch.field("/spec/expiresAt", before.spec.expires_at.as_ref(), after.spec.expires_at.as_ref());
     patch
 }
 

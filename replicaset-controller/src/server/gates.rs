@@ -1,12 +1,15 @@
 //! Gates: what people have decided about a Server's gate tasks.
 //!
-//! An Approval is about one gate task of one Server, or about one kind of gate of all Servers of a set in one generation.
-//! A Server's own Approval has precedence over its set's.
+//! An Approval is about one gate task of one Server, or about one kind of gate of a set's Servers in one generation. The newest
+//! decision counts. A Server's own Approval has precedence over its set's. A refused gate stays refused, also in another pass
+//! through its state, until a later approval revises it.
 
 use berth_core::api::{
-    Approval, ApprovalDecision, Executor, GatePoint, Outcome, Server, TargetKind, Task, TaskKind, VMReplicaSet,
+    Approval, ApprovalDecision, ApprovedServer, Executor, GatePoint, Outcome, Server, TargetKind, Task, TaskKind,
+    TaskPhase, VMReplicaSet,
 };
 use berth_runtime::ApiError;
+use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client};
 
 use crate::set::template;
@@ -20,6 +23,9 @@ pub struct GateSettlement {
     pub outcome: Outcome,
     /// Who decided, and why.
     pub message: String,
+    /// Name of the Approval if it is limited to some Servers and does not name this one yet: before the gate is reported on, the
+    /// Server has to be entered in the Approval's status.
+    pub enter_in: Option<String>,
 }
 
 impl GateSettlement {
@@ -34,42 +40,59 @@ impl GateSettlement {
         if !approval.spec.reason.is_empty() {
             message = format!("{message}: {}", approval.spec.reason);
         }
-        Self { task_id, outcome, message }
+        Self { task_id, outcome, message, enter_in: None }
     }
 }
 
-fn open_gates(server: &Server) -> impl Iterator<Item = &Task> {
-    server.open_tasks(Executor::Person).filter(|task| task.kind == TaskKind::Gate)
+/// The gates that a person may decide on now: those that are open, and those that were refused and still stop the Server.
+fn decidable_gates(server: &Server) -> Vec<&Task> {
+    let open = server.open_tasks(Executor::Person).filter(|task| task.kind == TaskKind::Gate);
+    let mut gates: Vec<&Task> = open.chain(server.refused_gates()).collect();
+    gates.sort_by_key(|gate| gate.id);
+    gates
 }
 
-/// What the Server's own Approvals decide about its first open gate. Of several Approvals of one gate the oldest counts.
-pub(super) fn settlement<'a>(server: &Server, approvals: impl Iterator<Item = &'a Approval>) -> Option<GateSettlement> {
-    let gates: Vec<i64> = open_gates(server).map(|task| task.id).collect();
-    if gates.is_empty() {
-        return None;
-    }
-    let decided = approvals.filter(|approval| is_about_server(approval, server)).filter_map(|approval| {
-        let id = approval.spec.task_id.filter(|id| gates.contains(id))?;
-        Some((id, approval.spec.approver.as_ref()?.at.0, approval))
-    });
-    let (task_id, _, approval) = decided.min_by_key(|(id, at, approval)| (*id, *at, approval.name()))?;
-    Some(GateSettlement::new(task_id, approval, ""))
+/// What the Server's own Approvals decide about its first gate that has something to decide.
+#[must_use]
+pub fn settlement<'a>(
+    server: &Server,
+    approvals: &(impl Iterator<Item = &'a Approval> + Clone),
+    now: Timestamp,
+) -> Option<GateSettlement> {
+    decidable_gates(server).into_iter().find_map(|gate| {
+        let is_refused = gate.phase == TaskPhase::Failed;
+        // An approval is for the task that it names; a refused gate may have been refused in an earlier pass.
+        let own = own_decisions(server, gate, approvals.clone());
+        let own = own.filter(|own| (is_refused || own.spec.task_id == Some(gate.id)) && !is_expired(own, now));
+        let approval = newest(own.clone())?;
+        changes(gate, approval, own).then(|| GateSettlement::new(gate.id, approval, ""))
+    })
 }
 
-/// Whether Approvals of its set may settle an open gate of the Server, depending on what the set is now.
-pub(super) fn may_be_settled_by_set<'a>(server: &Server, mut approvals: impl Iterator<Item = &'a Approval>) -> bool {
-    let gates: Vec<GatePoint> = open_gates(server).filter_map(|task| task.gate).collect();
-    let Some(owner) = server.owner().filter(|_| !gates.is_empty()) else { return false };
+/// Whether Approvals of its set may settle a gate of the Server, depending on what the set is now.
+#[must_use]
+pub fn may_be_settled_by_set<'a>(
+    server: &Server,
+    approvals: &(impl Iterator<Item = &'a Approval> + Clone),
+    now: Timestamp,
+) -> bool {
+    let Some(owner) = server.owner() else { return false };
     let created_for = template::set_generation(server);
-    approvals.any(|approval| {
-        let target = &approval.spec.target;
-        let fits =
-            |gate| gate != GatePoint::CreateMachine || target.generation.is_some() && target.generation == created_for;
-        target.kind == TargetKind::VMReplicaSet
-            && target.name == owner.name
-            && target.uid.as_ref().is_none_or(|uid| *uid == owner.uid)
-            && approval.metadata.namespace == server.metadata.namespace
-            && approval.spec.gate.is_some_and(|gate| gates.contains(&gate) && fits(gate))
+    decidable_gates(server).into_iter().any(|gate| {
+        let of_set = approvals.clone().filter(|approval| {
+            let target = &approval.spec.target;
+            let fits = gate.gate != Some(GatePoint::CreateMachine)
+                || target.generation.is_some() && target.generation == created_for;
+            target.kind == TargetKind::VMReplicaSet
+                && target.name == owner.name
+                && target.uid.as_ref().is_none_or(|uid| *uid == owner.uid)
+                && approval.metadata.namespace == server.metadata.namespace
+                && approval.spec.gate.is_some()
+                && approval.spec.gate == gate.gate
+                && fits
+                && covers(approval, server, now)
+        });
+        newest(of_set.clone()).is_some_and(|approval| changes(gate, approval, of_set))
     })
 }
 
@@ -82,40 +105,144 @@ pub async fn settlement_by_current_set<'a>(
     client: &Client,
     server: &Server,
     approvals: impl Iterator<Item = &'a Approval> + Clone + Send,
+    now: Timestamp,
 ) -> Result<Option<GateSettlement>, ApiError> {
-    let Some(owner) = server.owner().filter(|_| may_be_settled_by_set(server, approvals.clone())) else {
+    let Some(owner) = server.owner().filter(|_| may_be_settled_by_set(server, &approvals, now)) else {
         return Ok(None);
     };
     let sets: Api<VMReplicaSet> = Api::namespaced(client.clone(), server.namespace());
     let read = sets.get_opt(&owner.name).await;
     let set = read.map_err(ApiError::doing(format!("read VMReplicaSet {}", owner.name)))?;
-    Ok(set.and_then(|set| settlement_by_set(&set, server, &approvals)))
+    Ok(set.and_then(|set| settlement_by_set(&set, server, &approvals, now)))
 }
 
 /// What Approvals of this set decide about the Server's gates. The gate of a new machine is settled for the generation of
-/// the set that the Server was created for, every other gate for the set's current generation. Of several Approvals of one
-/// gate the oldest counts.
-pub(super) fn settlement_by_set<'a>(
+/// the set that the Server was created for, every other gate for the set's current generation.
+#[must_use]
+pub fn settlement_by_set<'a>(
     set: &VMReplicaSet,
     server: &Server,
     approvals: &(impl Iterator<Item = &'a Approval> + Clone),
+    now: Timestamp,
 ) -> Option<GateSettlement> {
     if !set.owns(server) {
         return None;
     }
-    open_gates(server).find_map(|task| {
-        let gate = task.gate?;
-        let generation = template::generation_of_gate(set, server, gate)?;
-        let is_about_gate = |approval: &&Approval| {
+    decidable_gates(server).into_iter().find_map(|gate| {
+        let point = gate.gate?;
+        let generation = template::generation_of_gate(set, server, point)?;
+        let of_set = approvals.clone().filter(|approval| {
             let spec = &approval.spec;
-            is_about_set(approval, set) && spec.gate == Some(gate) && spec.target.generation == Some(generation)
-        };
-        let decided = approvals.clone().filter(is_about_gate);
-        let decided = decided.filter_map(|approval| Some((approval.spec.approver.as_ref()?.at.0, approval)));
-        let (_, approval) = decided.min_by_key(|(at, approval)| (*at, approval.name()))?;
+            let is_about_gate = spec.gate == Some(point) && spec.target.generation == Some(generation);
+            is_about_gate && is_about_set(approval, set) && covers(approval, server, now)
+        });
+        let approval = newest(of_set.clone())?;
+        if !changes(gate, approval, of_set) || is_outranked(server, gate, approval, approvals.clone()) {
+            return None;
+        }
         let scope = format!(" for VMReplicaSet {}, generation {generation}", set.name());
-        Some(GateSettlement::new(task.id, approval, &scope))
+        let settlement = GateSettlement::new(gate.id, approval, &scope);
+        let is_limited = approval.spec.decision == ApprovalDecision::Approve
+            && (!approval.spec.servers.is_empty() || approval.spec.max_servers.is_some());
+        let enter_in = (is_limited && !is_entered(approval, server)).then(|| approval.name().to_owned());
+        Some(GateSettlement { enter_in, ..settlement })
     })
+}
+
+/// The status of an Approval with this Server entered; none if the Approval does not cover it (any more).
+#[must_use]
+pub fn entered(approval: &Approval, server: &Server, now: Timestamp) -> Option<Vec<ApprovedServer>> {
+    let mut servers = approved(approval).to_vec();
+    servers.push(ApprovedServer { name: server.name().to_owned(), uid: server.uid().to_owned() });
+    covers(approval, server, now).then_some(servers)
+}
+
+/// The Server's own Approvals about this gate with this content, in whichever pass through its state they were given.
+fn own_decisions<'a>(
+    server: &Server,
+    gate: &Task,
+    approvals: impl Iterator<Item = &'a Approval> + Clone,
+) -> impl Iterator<Item = &'a Approval> + Clone {
+    let is_same = |task: &&Task| task.kind == TaskKind::Gate && task.gate == gate.gate && task.digest == gate.digest;
+    let tasks: Vec<i64> = server.tasks().iter().filter(is_same).map(|task| task.id).collect();
+    approvals
+        .filter(move |approval| is_about_server(approval, server))
+        .filter(move |approval| approval.spec.task_id.is_some_and(|id| tasks.contains(&id)))
+}
+
+/// The newest decision. Times are whole seconds: of two in the same second the refusal counts.
+fn newest<'a>(approvals: impl Iterator<Item = &'a Approval>) -> Option<&'a Approval> {
+    let decided = approvals.filter_map(|approval| Some((approval.spec.approver.as_ref()?.at.0, approval)));
+    let newest = decided.max_by_key(|(at, approval)| (*at, is_refusal(approval), approval.name()));
+    newest.map(|(_, approval)| approval)
+}
+
+/// Whether the newest of these decisions changes the gate: an open gate always, a refused one only if it was approved after the
+/// refusal.
+fn changes<'a>(gate: &Task, newest: &Approval, mut decisions: impl Iterator<Item = &'a Approval>) -> bool {
+    gate.phase != TaskPhase::Failed
+        || !is_refusal(newest) && (decisions.any(is_refusal) || decided_at(newest) > refused_at(gate))
+}
+
+/// Whether the Server's own Approvals say otherwise than this one of its set: a refusal that still stands, or, after a person has
+/// asked for a retry, one that is younger than the approval.
+fn is_outranked<'a>(
+    server: &Server,
+    gate: &Task,
+    of_set: &Approval,
+    approvals: impl Iterator<Item = &'a Approval> + Clone,
+) -> bool {
+    let own = newest(own_decisions(server, gate, approvals)).filter(|own| is_refusal(own));
+    let own_stands = own.is_some_and(|own| gate.phase == TaskPhase::Failed || decided_at(own) >= decided_at(of_set));
+    let is_same = |task: &&Task| {
+        task.phase == TaskPhase::Failed && task.gate == gate.gate && task.digest == gate.digest && task.id != gate.id
+    };
+    let earlier = server.tasks().iter().filter(is_same).filter_map(refused_at).max();
+    let is_older = earlier.is_some() && decided_at(of_set) <= earlier;
+    !is_refusal(of_set) && (own_stands || gate.phase != TaskPhase::Failed && is_older)
+}
+
+fn is_refusal(approval: &Approval) -> bool {
+    approval.spec.decision == ApprovalDecision::Refuse
+}
+
+fn decided_at(approval: &Approval) -> Option<Timestamp> {
+    approval.spec.approver.as_ref().map(|approver| approver.at.0)
+}
+
+fn refused_at(gate: &Task) -> Option<Timestamp> {
+    gate.finished_at.as_ref().map(|time| time.0)
+}
+
+fn is_expired(approval: &Approval, now: Timestamp) -> bool {
+    approval.spec.expires_at.as_ref().is_some_and(|at| at.0 <= now)
+}
+
+fn approved(approval: &Approval) -> &[ApprovedServer] {
+    approval.status.as_ref().map_or(&[], |status| status.servers.as_slice())
+}
+
+fn is_entered(approval: &Approval, server: &Server) -> bool {
+    approved(approval).iter().any(|entry| entry.uid == server.uid())
+}
+
+/// Whether a set's Approval covers this Server now: one of those that it lists, or as many as it allows, until it expires. A name
+/// counts for one Server, which must not be younger than the Approval.
+fn covers(approval: &Approval, server: &Server, now: Timestamp) -> bool {
+    if is_expired(approval, now) {
+        return false;
+    }
+    let spec = &approval.spec;
+    let is_listed = || {
+        spec.servers.iter().any(|name| name == server.name())
+            && (is_refusal(approval) || server.metadata.creation_timestamp <= approval.metadata.creation_timestamp)
+            && !approved(approval).iter().any(|entry| entry.name == server.name())
+    };
+    let has_room = || {
+        let max = spec.max_servers.map(|max| usize::try_from(max).unwrap_or(0));
+        is_refusal(approval) || max.is_none_or(|max| approved(approval).len() < max)
+    };
+    is_entered(approval, server) || (spec.servers.is_empty() || is_listed()) && has_room()
 }
 
 /// Whether the Approval is about this very set and not about another one of the same name. An Approval without a UID must
@@ -143,150 +270,4 @@ fn is_about_server(approval: &Approval, server: &Server) -> bool {
             Some(uid) => server.uid() == uid,
             None => approval.metadata.creation_timestamp >= server.metadata.creation_timestamp,
         }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn server() -> Server {
-        serde_json::from_value(json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
-            "metadata": {"name": "web-0", "namespace": "n", "uid": "u", "creationTimestamp": "2026-01-02T00:00:00Z"},
-            "spec": {"machine": {"className": "local"}, "gates": [{"before": "ReleaseTraffic"}]},
-            "status": {"state": "Ready", "firstTaskID": 7, "lastTaskID": 8, "tasks": [
-                {"id": 6, "kind": "Gate", "gate": "CreateMachine", "step": 1, "executor": "person", "phase": "Succeeded"},
-                {"id": 7, "kind": "Gate", "gate": "ReleaseTraffic", "step": 1, "executor": "person", "phase": "Pending"},
-                {"id": 8, "kind": "ReleaseTraffic", "step": 2, "executor": "lb-controller", "phase": "Pending"},
-            ]},
-        }))
-        .unwrap()
-    }
-
-    fn approval(name: &str, at: &str, change: impl FnOnce(&mut Value)) -> Approval {
-        let mut value = json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "Approval",
-            "metadata": {"name": name, "namespace": "n", "creationTimestamp": "2026-01-03T00:00:00Z"},
-            "spec": {
-                "target": {"kind": "Server", "name": "web-0"}, "taskID": 7, "decision": "Approve", "reason": "fine",
-                "approver": {"username": "ann", "at": at},
-            },
-        });
-        change(&mut value);
-        serde_json::from_value(value).unwrap()
-    }
-
-    const EARLY: &str = "2026-01-03T00:00:00Z";
-    const LATE: &str = "2026-01-03T00:00:09Z";
-
-    #[test]
-    fn the_oldest_approval_counts_and_says_who_decided_and_why() {
-        let yes = approval("b", LATE, |_| {});
-        let no = approval("a", EARLY, |v| v["spec"]["decision"] = "Refuse".into());
-        let settled = settlement(&server(), [&yes, &no].into_iter()).unwrap();
-        assert_eq!((settled.task_id, settled.outcome), (7, Outcome::Failed));
-        assert_eq!(settled.message, "refused by ann: fine");
-    }
-
-    #[test]
-    fn an_approval_of_another_gate_or_server_settles_nothing() {
-        let others: [fn(&mut Value); 7] = [
-            |v| v["spec"]["taskID"] = 6.into(),
-            |v| v["spec"]["taskID"] = 8.into(),
-            |v| v["spec"]["target"]["name"] = "web-1".into(),
-            |v| v["spec"]["target"]["uid"] = "another".into(),
-            |v| v["metadata"]["namespace"] = "m".into(),
-            |v| v["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into(),
-            |v| v["spec"]["approver"] = Value::Null,
-        ];
-        for (n, change) in others.into_iter().enumerate() {
-            assert_eq!(settlement(&server(), [&approval("a", EARLY, change)].into_iter()), None, "case {n}");
-        }
-        let by_uid = approval("a", EARLY, |v| v["spec"]["target"]["uid"] = "u".into());
-        assert_eq!(settlement(&server(), [&by_uid].into_iter()).unwrap().outcome, Outcome::Succeeded);
-    }
-
-    fn set(generation: i64) -> VMReplicaSet {
-        let labels = json!({"app": "web"});
-        let metadata = json!({
-            "name": "web", "namespace": "n", "uid": "s", "generation": generation, "creationTimestamp": "2026-01-01T00:00:00Z",
-        });
-        let template = json!({"metadata": {"labels": labels}, "spec": {"machine": {"className": "local"}}});
-        serde_json::from_value(json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": metadata,
-            "spec": {"selector": {"matchLabels": labels}, "template": template},
-        }))
-        .unwrap()
-    }
-
-    /// A Server of the set, created for its generation 3, with this gate open.
-    fn server_with_open(gate: GatePoint) -> Server {
-        let mut server = server();
-        server.metadata.owner_references = template::new_server(&set(3), "web-0").metadata.owner_references;
-        server.metadata.annotations = template::new_server(&set(3), "web-0").metadata.annotations;
-        server.status.as_mut().unwrap().tasks[1].gate = Some(gate);
-        server
-    }
-
-    fn set_approval(gate: GatePoint, generation: i64, change: impl FnOnce(&mut Value)) -> Approval {
-        approval("a", EARLY, |v| {
-            v["spec"]["taskID"] = Value::Null;
-            v["spec"]["gate"] = gate.to_string().into();
-            v["spec"]["target"] = json!({"kind": "VMReplicaSet", "name": "web", "generation": generation});
-            change(v);
-        })
-    }
-
-    fn settled_by(now: i64, gate: GatePoint, approvals: &[&Approval]) -> Option<GateSettlement> {
-        let server = server_with_open(gate);
-        let settled = settlement_by_set(&set(now), &server, &approvals.iter().copied());
-        assert!(settled.is_none() || may_be_settled_by_set(&server, approvals.iter().copied()), "the set is read");
-        settled
-    }
-
-    #[test]
-    fn the_gate_of_a_new_machine_is_settled_for_the_generation_it_was_created_for() {
-        let gate = GatePoint::CreateMachine;
-        let settled = settled_by(9, gate, &[&set_approval(gate, 3, |_| {})]).unwrap();
-        assert_eq!((settled.task_id, settled.outcome), (7, Outcome::Succeeded));
-        assert_eq!(settled.message, "approved by ann for VMReplicaSet web, generation 3: fine");
-        for other in [2, 9] {
-            assert_eq!(settled_by(9, gate, &[&set_approval(gate, other, |_| {})]), None, "generation {other}");
-            assert!(!may_be_settled_by_set(&server_with_open(gate), [&set_approval(gate, other, |_| {})].into_iter()));
-        }
-    }
-
-    #[test]
-    fn every_other_gate_is_settled_for_the_current_generation() {
-        for gate in GatePoint::ALL.into_iter().filter(|gate| *gate != GatePoint::CreateMachine) {
-            let (older, newer) =
-                (set_approval(gate, 3, |_| {}), set_approval(gate, 9, |v| v["spec"]["decision"] = "Refuse".into()));
-            assert_eq!(settled_by(9, gate, &[&older]), None, "{gate}");
-            assert_eq!(settled_by(9, gate, &[&older, &newer]).unwrap().outcome, Outcome::Failed, "{gate}");
-            assert_eq!(settled_by(3, gate, &[&older, &newer]).unwrap().outcome, Outcome::Succeeded, "{gate}");
-        }
-    }
-
-    #[test]
-    fn an_approval_of_another_set_or_gate_settles_nothing() {
-        let gate = GatePoint::DestroyMachine;
-        let others: [fn(&mut Value); 7] = [
-            |v| v["spec"]["target"]["name"] = "other".into(),
-            |v| v["spec"]["target"]["uid"] = "another".into(),
-            |v| v["spec"]["target"]["kind"] = "Server".into(),
-            |v| v["spec"]["gate"] = "CreateMachine".into(),
-            |v| v["metadata"]["namespace"] = "m".into(),
-            |v| v["metadata"]["creationTimestamp"] = "2025-12-31T00:00:00Z".into(),
-            |v| v["spec"]["approver"] = Value::Null,
-        ];
-        for (n, change) in others.into_iter().enumerate() {
-            assert_eq!(settled_by(9, gate, &[&set_approval(gate, 9, change)]), None, "case {n}");
-        }
-        assert!(settled_by(9, gate, &[&set_approval(gate, 9, |v| v["spec"]["target"]["uid"] = "s".into())]).is_some());
-        let mut stranger = server_with_open(gate);
-        stranger.metadata.owner_references.as_mut().unwrap()[0].uid = "another".into();
-        assert_eq!(settlement_by_set(&set(9), &stranger, &[&set_approval(gate, 9, |_| {})].into_iter()), None);
-    }
 }

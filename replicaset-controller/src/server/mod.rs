@@ -4,6 +4,8 @@
 //! [`ServerReconciler::run_tasks`] carries out [`tasks`] on the machine.
 
 pub mod gates;
+#[cfg(test)]
+mod gates_tests;
 mod object;
 mod plan;
 #[cfg(test)]

@@ -46,7 +46,7 @@ pub(super) struct ThisInstance<'a> {
 /// What to do next.
 pub(super) fn next_action<'a>(
     server: &Server,
-    approvals: impl Iterator<Item = &'a Approval> + Clone,
+    approvals: &(impl Iterator<Item = &'a Approval> + Clone),
     instance: ThisInstance<'_>,
     now: Timestamp,
 ) -> NextAction {
@@ -57,12 +57,12 @@ pub(super) fn next_action<'a>(
     if server.needs_decision() && (!instance.runs_task || server.must_retire()) {
         return if server.may_begin() { NextAction::ClaimFirstTask } else { NextAction::Acknowledge };
     }
-    if let Some(settlement) = gates::settlement(server, approvals.clone()) {
+    if let Some(settlement) = gates::settlement(server, approvals, now) {
         return NextAction::SettleGate(settlement);
     }
     let task = if instance.runs_task { NextAction::AwaitChange } else { next_task(server, instance.holder, now) };
     match task {
-        NextAction::AwaitChange if gates::may_be_settled_by_set(server, approvals) => NextAction::ReadSet,
+        NextAction::AwaitChange if gates::may_be_settled_by_set(server, approvals, now) => NextAction::ReadSet,
         action => action,
     }
 }

@@ -61,7 +61,7 @@ fn report(server: &Server, id: i64, outcome: Outcome, facts: impl FnOnce(&mut Va
 }
 
 fn action(server: &Server, runs_task: bool, at: Timestamp) -> NextAction {
-    next_action(server, std::iter::empty(), ThisInstance { holder: ME, runs_task }, at)
+    next_action(server, &std::iter::empty(), ThisInstance { holder: ME, runs_task }, at)
 }
 
 fn kind(action: &NextAction) -> TaskKind {
@@ -105,7 +105,7 @@ fn nothing_is_claimed_before_the_gate_of_the_machine_is_settled() {
     }))
     .unwrap();
     let NextAction::SettleGate(settlement) =
-        next_action(&server, std::iter::once(&approval), ThisInstance { holder: ME, runs_task: false }, now())
+        next_action(&server, &std::iter::once(&approval), ThisInstance { holder: ME, runs_task: false }, now())
     else {
         panic!("the gate is settled");
     };

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use berth_core::{
-    api::{Report, Server},
-    protocol::StatusWrite,
+    api::{Approval, ApprovalStatus, Report, Server},
+    protocol::{GuardedPatch, StatusWrite},
 };
-use berth_runtime::{ApiError, requeue_after};
-use kube::runtime::controller::Action;
+use berth_runtime::{ApiError, requeue_after, written};
+use kube::{Api, api::Patch, runtime::controller::Action};
 
 use super::{
     gates::{self, GateSettlement},
@@ -54,11 +54,31 @@ impl ServerReconciler {
     async fn settle_gate_by_set(&self, server: &Server, runs_task: bool) -> Result<Action, ApiError> {
         let approvals = self.approvals();
         let approvals = approvals.iter().map(AsRef::as_ref);
-        match gates::settlement_by_current_set(&self.ctx.client, server, approvals).await? {
+        let now = self.ctx.clock.now();
+        match gates::settlement_by_current_set(&self.ctx.client, server, approvals, now).await? {
+            Some(settlement) if !self.enter(server, &settlement).await? => Ok(Action::requeue(AFTER_STALE_WRITE)),
             Some(settlement) => self.settle_gate(server, settlement).await,
             None if runs_task => Ok(Action::requeue(WHILE_TASK_RUNS)),
             None => Ok(Action::requeue(WHILE_SET_DIFFERS)),
         }
+    }
+
+    /// Enters the Server in the Approval that settles its gate, if that is limited to some Servers. Says whether the gate may be
+    /// reported on: not if the Approval has changed since the cache has shown it, or covers no more Servers.
+    async fn enter(&self, server: &Server, settlement: &GateSettlement) -> Result<bool, ApiError> {
+        let Some(name) = &settlement.enter_in else { return Ok(true) };
+        let approvals = self.approvals();
+        let found = approvals.iter().find(|a| a.name() == name && a.namespace() == server.namespace());
+        let Some((approval, servers)) =
+            found.and_then(|approval| Some((approval, gates::entered(approval, server, self.ctx.clock.now())?)))
+        else {
+            return Ok(false);
+        };
+        let status = ApprovalStatus { servers };
+        let patch = GuardedPatch::of_version(&approval.metadata).add(&["status"], &status).build();
+        let api: Api<Approval> = Api::namespaced(self.ctx.client.clone(), server.namespace());
+        let result = api.patch_status(name, &self.ctx.patch_params(), &Patch::Json::<()>(patch)).await;
+        written(result.map_err(ApiError::doing(format!("enter Server {} in Approval {name}", server.name()))))
     }
 
     async fn settle_gate(&self, server: &Server, settlement: GateSettlement) -> Result<Action, ApiError> {

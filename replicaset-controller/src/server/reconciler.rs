@@ -63,7 +63,7 @@ impl ServerReconciler {
         }
         let approvals = self.approvals();
         let instance = ThisInstance { holder: &self.ctx.holder, runs_task };
-        next_action(server, approvals.iter().map(AsRef::as_ref), instance, self.ctx.clock.now())
+        next_action(server, &approvals.iter().map(AsRef::as_ref), instance, self.ctx.clock.now())
     }
 
     pub(super) fn approvals(&self) -> Vec<Arc<Approval>> {

@@ -50,7 +50,8 @@ pub(crate) async fn one_approval_settles_the_gates_of_a_whole_scale_out(lab: &La
 
     let client = lab.control_plane.service_account_client("berth-system", "replicaset-controller").await.unwrap();
     let decide = async |server: &Server, gate: &str| {
-        settlement_by_current_set(&client, &at_gate(server, gate), [&create, &release].into_iter()).await.unwrap()
+        let now = k8s_openapi::jiff::Timestamp::now();
+        settlement_by_current_set(&client, &at_gate(server, gate), [&create, &release].into_iter(), now).await.unwrap()
     };
     for server in &servers {
         let settlement = decide(server, "CreateMachine").await;
@@ -80,4 +81,25 @@ pub(crate) async fn an_approval_of_a_set_names_generation_and_gate(lab: &Lab) {
         let error = approve(lab, approval(name, target, gate)).await.unwrap_err().to_string();
         assert!(error.contains("spec.target.generation and spec.gate are required"), "{error}");
     }
+    let destroy = |name: &str, change: &dyn Fn(&mut Value)| {
+        let mut value = approval(name, &whole, Some("DestroyMachine"));
+        change(&mut value);
+        value
+    };
+    let error = approve(lab, destroy("d", &|_| {})).await.unwrap_err().to_string();
+    assert!(error.contains("spec.servers or spec.maxServers is required to approve DestroyMachine"), "{error}");
+    let both = destroy("e", &|v| {
+        v["spec"]["servers"] = json!(["gated-0"]);
+        v["spec"]["maxServers"] = 1.into();
+    });
+    let error = approve(lab, both).await.unwrap_err().to_string();
+    assert!(error.contains("not both"), "{error}");
+    approve(lab, destroy("f", &|v| v["spec"]["decision"] = "Refuse".into())).await.unwrap();
+    approve(lab, destroy("g", &|v| v["spec"]["servers"] = json!(["gated-0"]))).await.unwrap();
+    let single = json!({"kind": "Server", "name": "gated-0"});
+    let mut limited = approval("h", &single, None);
+    limited["spec"]["taskID"] = 1.into();
+    limited["spec"]["maxServers"] = 1.into();
+    let error = approve(lab, limited).await.unwrap_err().to_string();
+    assert!(error.contains("allowed only for a VMReplicaSet"), "{error}");
 }

@@ -18,6 +18,7 @@ pub(super) fn waiting(set: &VMReplicaSet, servers: &[&Server]) -> Option<String>
             }
         }
     }
+    let extent = |gate| if gate == GatePoint::DestroyMachine { ", servers: [their names] or maxServers" } else { "" };
     let total: usize = groups.values().sum::<usize>() + single;
     let Some(((gate, generation), count)) = groups.into_iter().max_by_key(|(_, count)| *count) else {
         return (single > 0).then(|| format!("{} an approval each", servers_wait_for(single)));
@@ -26,9 +27,10 @@ pub(super) fn waiting(set: &VMReplicaSet, servers: &[&Server]) -> Option<String>
     let more = if others > 0 { format!(" ({others} more wait at other gates)") } else { String::new() };
     Some(format!(
         "{} an approval of {gate}: create an Approval with target: {{kind: VMReplicaSet, name: {}, generation: \
-         {generation}}} and gate: {gate}{more}",
+         {generation}}} and gate: {gate}{}{more}",
         servers_wait_for(count),
-        set.name()
+        set.name(),
+        extent(gate)
     ))
 }
 

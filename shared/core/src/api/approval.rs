@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::GatePoint;
 
-/// A person's decision on a gate. It cannot be changed: create another Approval to decide again.
+/// A person's decision on a gate. It cannot be changed: create another Approval to decide again. Of several decisions on the
+/// same gate the newest counts.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[kube(
     group = "berth.dev",
@@ -17,6 +18,7 @@ use super::GatePoint;
     shortname = "apv",
     category = "berth",
     namespaced,
+    status = "ApprovalStatus",
     derive = "PartialEq",
     doc = "A person's decision on a gate.",
     selectable = ".spec.target.name",
@@ -28,7 +30,10 @@ use super::GatePoint;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.target.kind != 'Server' || has(self.taskID)").message("spec.taskID is required for a Server: it names the gate task that is decided"),
-    validation = Rule::new("self.target.kind != 'VMReplicaSet' || (has(self.target.generation) && has(self.gate))").message("spec.target.generation and spec.gate are required for a VMReplicaSet: they say which declaration and which gates are decided"))]
+    validation = Rule::new("self.target.kind != 'VMReplicaSet' || (has(self.target.generation) && has(self.gate))").message("spec.target.generation and spec.gate are required for a VMReplicaSet: they say which declaration and which gates are decided"),
+    validation = Rule::new("!has(self.servers) && !has(self.maxServers) || self.target.kind == 'VMReplicaSet'").message("spec.servers and spec.maxServers are allowed only for a VMReplicaSet: they say which of its Servers are decided"),
+    validation = Rule::new("!has(self.servers) || !has(self.maxServers)").message("spec.servers or spec.maxServers, not both"),
+    validation = Rule::new("!has(self.gate) || self.gate != 'DestroyMachine' || self.target.kind != 'VMReplicaSet' || self.decision != 'Approve' || has(self.servers) || has(self.maxServers)").message("spec.servers or spec.maxServers is required to approve DestroyMachine for a VMReplicaSet: otherwise every later Server would be destroyed unasked"))]
 pub struct ApprovalSpec {
     /// The object whose gate is decided.
     pub target: ApprovalTarget,
@@ -39,8 +44,21 @@ pub struct ApprovalSpec {
     /// Which gate of the set's Servers is decided. Required for a VMReplicaSet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<GatePoint>,
-    /// `Approve` lets the gated task begin. `Refuse` fails the gate: the Server is stalled until a person asks for a
-    /// retry or changes the declaration.
+    /// Names of the set's Servers that are decided; without it, all of them. Each name counts for one Server: not for a
+    /// later one of the same name. Only for a VMReplicaSet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 63)))]
+    pub servers: Vec<String>,
+    /// How many of the set's Servers an approval covers, whichever come first. Only for a VMReplicaSet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub max_servers: Option<i32>,
+    /// Until when the decision counts for gates that are not settled yet. An approval for a VMReplicaSet without it counts
+    /// for 24 hours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Time>,
+    /// `Approve` lets the gated task begin. `Refuse` fails the gate: the Server is stalled until a later Approval
+    /// revises the refusal, a person asks for a retry, or the declaration changes.
     pub decision: ApprovalDecision,
     /// Why it was decided so, for people who read it later.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -96,4 +114,26 @@ pub struct Approver {
     pub username: String,
     /// When the Approval was created.
     pub at: Time,
+}
+
+/// What has become of an Approval.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApprovalStatus {
+    /// Servers whose gate it has settled. Recorded for approvals that are limited to some Servers of a set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10000))]
+    pub servers: Vec<ApprovedServer>,
+}
+
+/// A Server whose gate an Approval has settled.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApprovedServer {
+    /// Name of the Server.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// UID of the Server.
+    #[schemars(length(max = 64))]
+    pub uid: String,
 }

@@ -19,7 +19,9 @@ mod template;
 mod traffic;
 
 pub use app::{App, Artifact, EnvVar};
-pub use approval::{Approval, ApprovalDecision, ApprovalSpec, ApprovalTarget, Approver, TargetKind};
+pub use approval::{
+    Approval, ApprovalDecision, ApprovalSpec, ApprovalStatus, ApprovalTarget, ApprovedServer, Approver, TargetKind,
+};
 pub use deployment::{
     AnalysisStep, Rollout, RolloutOrder, RolloutStep, VMDeployment, VMDeploymentSpec, VMDeploymentStatus,
 };

@@ -2,7 +2,7 @@
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
-    jiff::Timestamp,
+    jiff::{SignedDuration, Timestamp},
 };
 
 use super::{
@@ -13,13 +13,16 @@ use super::{
 };
 use crate::{
     FINALIZER,
-    api::{Approval, Approver, Executor, Request, Server, ServerSpec, TaskKind},
+    api::{Approval, ApprovalDecision, Approver, Executor, Request, Server, ServerSpec, TargetKind},
     identity::{Author, Identities},
 };
 
 /// With this annotation, whose value says why, a person abandons a Server: its finalizer may be removed although traffic,
 /// monitoring or a machine are left, which somebody has to clean up by other means.
 pub const ABANDON_ANNOTATION: &str = "berth.dev/abandon";
+
+/// How long an approval for a whole set counts when it does not say so itself: a day's work, but not for whatever comes later.
+const APPROVAL_LIFETIME: SignedDuration = SignedDuration::from_hours(24);
 
 /// Admits the creation of a Server: adds the finalizer, and stamps force and requests with user and time.
 pub fn admit_create(mut new: Server, author: &Author, now: Timestamp) -> Result<Server, Refusal> {
@@ -78,10 +81,17 @@ pub fn admit_status(
     Ok(new)
 }
 
-/// Admits the creation of an Approval: records user and time, over whatever the client sent.
+/// Admits the creation of an Approval: records user and time, over whatever the client sent, and until when it counts.
 #[must_use]
 pub fn admit_approval(mut new: Approval, author: &Author, now: Timestamp) -> Approval {
-    new.spec.approver = Some(Approver { username: author.username.clone(), at: Time(whole_seconds(now)) });
+    let now = whole_seconds(now);
+    new.spec.approver = Some(Approver { username: author.username.clone(), at: Time(now) });
+    let is_open_ended = new.spec.target.kind == TargetKind::VMReplicaSet
+        && new.spec.decision == ApprovalDecision::Approve
+        && new.spec.expires_at.is_none();
+    if is_open_ended {
+        new.spec.expires_at = now.checked_add(APPROVAL_LIFETIME).ok().map(Time);
+    }
     new
 }
 
@@ -124,7 +134,7 @@ fn check_people_only_fields(
 }
 
 fn has_refused_gate(server: &Server) -> bool {
-    server.blocking_failures().iter().any(|failed| failed.kind == TaskKind::Gate)
+    server.refused_gates().next().is_some()
 }
 
 /// Whether the write removes Berth's finalizer from a Server that was not abandoned.

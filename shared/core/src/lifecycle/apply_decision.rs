@@ -15,6 +15,9 @@ use crate::api::{Server, ServerStatus, State, Task, TaskKind, TaskPhase, Transit
 const TRANSITIONS: usize = 10;
 /// How many finished tasks are kept beyond those that still count: about one pass through the states.
 const FINISHED: usize = 10;
+/// How many refused gates of earlier states are kept: a refusal holds for its content until a person decides otherwise. Refusals are
+/// rare, and objects stay small.
+const REFUSALS: usize = 10;
 
 /// Decides, and brings state and tasks up to date. Idempotent.
 pub(super) fn apply_decision(server: &mut Server, author: &str, now: Timestamp) {
@@ -118,22 +121,37 @@ fn append_missing(status: &mut ServerStatus, plan: &[Planned], retry: bool) {
             continue;
         }
         let id = status.last_task_id.unwrap_or(0).saturating_add(1);
+        let task = match refusal(status, planned).filter(|_| !retry) {
+            Some(refused) => Task { id, step: planned.step, ..refused.clone() },
+            None => new_task(id, planned),
+        };
         status.last_task_id = Some(id);
-        status.tasks.push(Task {
-            id,
-            kind: planned.kind,
-            gate: planned.gate,
-            step: planned.step,
-            executor: planned.kind.executor(),
-            phase: TaskPhase::Pending,
-            digest: planned.digest.clone(),
-            attempts: 0,
-            not_before: None,
-            started_at: None,
-            finished_at: None,
-            message: String::new(),
-        });
+        status.tasks.push(task);
     }
+}
+
+fn new_task(id: i64, planned: &Planned) -> Task {
+    Task {
+        id,
+        kind: planned.kind,
+        gate: planned.gate,
+        step: planned.step,
+        executor: planned.kind.executor(),
+        phase: TaskPhase::Pending,
+        digest: planned.digest.clone(),
+        attempts: 0,
+        not_before: None,
+        started_at: None,
+        finished_at: None,
+        message: String::new(),
+    }
+}
+
+/// The refusal of this gate with the same content in an earlier state, if it was the last word about it. It still holds: that
+/// the Server has left the state and entered it again is nobody's decision.
+fn refusal<'a>(status: &'a ServerStatus, planned: &Planned) -> Option<&'a Task> {
+    let last = status.tasks.iter().rfind(|task| planned.is_done_by(task))?;
+    (last.kind == TaskKind::Gate && last.phase == TaskPhase::Failed).then_some(last)
 }
 
 /// Whether the list already covers the planned task: by an unfinished task, an approved gate, or a failure without a request to
@@ -149,12 +167,15 @@ fn is_covered(status: &ServerStatus, planned: &Planned, retry: bool) -> bool {
         })
 }
 
-/// Drops the oldest finished tasks, but not gates and failures of the current state, which still count.
+/// Drops the oldest finished tasks, but not gates and failures of the current state, which still count, and not the newest
+/// refusals of earlier states.
 fn drop_old_tasks(status: &mut ServerStatus) {
     let first = status.first_task_id.unwrap_or(1);
+    let refused = newest_refusals(status);
     let counts = |task: &Task| {
         !task.phase.is_finished()
             || (task.id >= first && (task.kind == TaskKind::Gate || task.phase == TaskPhase::Failed))
+            || refused.contains(&task.id)
     };
     let mut excess = status.tasks.iter().filter(|task| !counts(task)).count().saturating_sub(FINISHED);
     status.tasks.retain(|task| {
@@ -162,4 +183,16 @@ fn drop_old_tasks(status: &mut ServerStatus) {
         excess -= usize::from(drop);
         !drop
     });
+}
+
+/// The gates whose last word is a refusal, one for each content, the newest first.
+fn newest_refusals(status: &ServerStatus) -> Vec<i64> {
+    let mut decided: Vec<&Task> = Vec::new();
+    for gate in status.tasks.iter().rev().filter(|task| task.kind == TaskKind::Gate) {
+        if !decided.iter().any(|newer| newer.gate == gate.gate && newer.digest == gate.digest) {
+            decided.push(gate);
+        }
+    }
+    let refused = decided.into_iter().filter(|gate| gate.phase == TaskPhase::Failed);
+    refused.map(|gate| gate.id).take(REFUSALS).collect()
 }

@@ -54,7 +54,7 @@ fn check(server: &Server, report: &Report, executor: Executor, now: Timestamp) -
             format!("task {id} ({}) is reported on by {reporter}, not by {executor}", task.kind),
         );
     }
-    if task.phase.is_finished() {
+    if task.phase.is_finished() && !revises_refusal(server, task, report) {
         return refuse(RefusalReason::NotOpen, format!("task {id} ({}) is already {:?}", task.kind, task.phase));
     }
     if task.kind.needs_lock() {
@@ -66,7 +66,7 @@ fn check(server: &Server, report: &Report, executor: Executor, now: Timestamp) -
             };
             return refuse(RefusalReason::NotHolder, message);
         }
-    } else if !server.is_open(task) {
+    } else if !task.phase.is_finished() && !server.is_open(task) {
         return refuse(RefusalReason::NotOpen, format!("task {id} ({}): tasks before it are not finished", task.kind));
     } else if let Some(lock) = status.lock.as_ref().filter(|lock| !lock.is_expired(now))
         && task.kind == TaskKind::ReleaseTraffic
@@ -76,6 +76,11 @@ fn check(server: &Server, report: &Report, executor: Executor, now: Timestamp) -
         return refuse(RefusalReason::Locked, message);
     }
     Ok(task.kind)
+}
+
+/// Whether the report is a person's later approval of a gate that was refused and still stops the Server.
+fn revises_refusal(server: &Server, task: &Task, report: &Report) -> bool {
+    report.outcome == Outcome::Succeeded && server.refused_gates().any(|refused| refused.id == task.id)
 }
 
 /// Changes the task as the report says; after `limit` attempts a retry is a failure.

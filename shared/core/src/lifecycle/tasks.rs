@@ -1,7 +1,7 @@
 //! Questions about a Server's task list.
 
 use super::plan::{Planned, plan};
-use crate::api::{Executor, Server, ServerStatus, State, Task, TaskPhase};
+use crate::api::{Executor, Server, ServerStatus, State, Task, TaskKind, TaskPhase};
 
 impl Server {
     /// The failed tasks that the Server still needs: it is stalled while there are any. A failure counts only for the part of the
@@ -15,6 +15,11 @@ impl Server {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// The gates that were refused and still stop the Server. A person's later approval revises a refusal.
+    pub fn refused_gates(&self) -> impl Iterator<Item = &Task> {
+        self.blocking_failures().into_iter().filter(|failed| failed.kind == TaskKind::Gate)
     }
 
     /// Whether the task is open: unfinished, of the current state, with no unfinished or failed task before it.

@@ -10,7 +10,7 @@ use k8s_openapi::{
 };
 use serde_json::json;
 
-use berth_testing::{Fixture, holder, person, reason, refusal, report, start};
+use berth_testing::{Fixture, holder, person, reason, refusal, report, start, unreachable};
 
 use RefusalReason as R;
 use TaskKind::{CreateMachine, DeployApp, Gate, ReleaseTraffic};
@@ -115,6 +115,58 @@ fn a_retry_or_another_declaration_asks_for_a_refused_gate_again() {
 }
 
 #[test]
+fn a_refusal_outlives_the_state_that_it_was_given_in() {
+    let mut fixture = Fixture::new().running().installed().registered().gate(GatePoint::DeployApp).decided();
+    let no = berth_core::api::Report {
+        message: "refused by ann: no".into(),
+        ..report(fixture.task(Gate), "replicaset-controller/a", Outcome::Failed)
+    };
+    fixture.write(Executor::ReplicasetController, |write| write.report(no)).unwrap();
+    let refused = fixture.task(Gate).clone();
+    // Many other things happen meanwhile: the machine is lost and comes back more often than finished tasks are kept.
+    for _ in 0..8 {
+        fixture.advance(600);
+        let lost = unreachable(90, fixture.now);
+        fixture.write(Executor::MonitorController, |write| write.reachability(lost)).unwrap();
+        assert_eq!(fixture.state(), State::Unknown);
+        fixture.perform_all();
+        assert_eq!(fixture.state(), State::Deploying);
+        let gate = fixture.task(Gate);
+        assert_eq!((gate.phase, gate.message.as_str()), (TaskPhase::Failed, "refused by ann: no"));
+        assert_eq!(gate.finished_at, refused.finished_at, "when it was decided");
+        assert_eq!(fixture.condition("Stalled").1, "GateRefused");
+        assert_eq!(reason(fixture.claim(DeployApp, "a")), R::NotOpen);
+    }
+    let mut other = fixture.clone();
+    other.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
+    assert_eq!(other.phase(Gate), TaskPhase::Pending, "it was about another content");
+    other.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r1".into()));
+    assert_eq!(other.condition("Stalled").1, "GateRefused", "the refused content again");
+    fixture.declare(|spec| {
+        spec.retry = Some(berth_core::api::Request { id: "1".into(), reason: String::new(), by: None, at: None });
+    });
+    assert_eq!(fixture.phase(Gate), TaskPhase::Pending, "a person asks again");
+}
+
+#[test]
+fn a_later_approval_revises_a_refusal_and_nothing_else_reports_on_it() {
+    let mut fixture = gated();
+    fixture.report(Gate, "a", Outcome::Failed).unwrap();
+    assert_eq!(reason(fixture.report(Gate, "a", Outcome::Failed)), R::NotOpen);
+    assert_eq!(reason(fixture.report(Gate, "a", Outcome::Retry)), R::NotOpen);
+    fixture.report(Gate, "a", Outcome::Succeeded).unwrap();
+    assert_eq!((fixture.phase(Gate), fixture.condition("Stalled").0.as_str()), (TaskPhase::Succeeded, "False"));
+    assert_eq!(reason(fixture.report(Gate, "a", Outcome::Succeeded)), R::NotOpen);
+    fixture.claim(CreateMachine, "a").unwrap();
+    // A refused gate that is no longer declared, or whose content has changed, is history.
+    let mut fixture = gated();
+    fixture.report(Gate, "a", Outcome::Failed).unwrap();
+    let refused = report(fixture.task(Gate), "replicaset-controller/a", Outcome::Succeeded);
+    fixture = fixture.spec(|spec| spec.machine.flavor = Some("large".into())).decided();
+    assert_eq!(reason(fixture.write(Executor::ReplicasetController, |write| write.report(refused))), R::NotOpen);
+}
+
+#[test]
 fn a_gate_that_is_no_longer_declared_is_cancelled() {
     let mut fixture = gated();
     fixture.report(Gate, "a", Outcome::Failed).unwrap();
@@ -164,11 +216,26 @@ fn a_gated_retirement_changes_nothing_before_its_approval() {
 #[test]
 fn the_approver_of_an_approval_is_overwritten_at_admission() {
     let approval = |approver: Option<Approver>| -> Approval {
-        let mut approval: Approval = berth_testing::approval(json!({"spec": {"taskID": 1}}));
+        let mut approval: Approval = serde_json::from_value(json!({
+            "apiVersion": "berth.dev/v1alpha1", "kind": "Approval", "metadata": {"name": "yes"},
+            "spec": {"target": {"kind": "Server", "name": "web-0"}, "taskID": 1, "decision": "Approve"}
+        }))
+        .unwrap();
         approval.spec.approver = approver;
         approval
     };
     let now = start() + SignedDuration::from_millis(400);
+    let of_set = |decision: &str, expires_at: Option<Time>| {
+        let mut approval = approval(None);
+        approval.spec.target.kind = berth_core::api::TargetKind::VMReplicaSet;
+        approval.spec.decision = serde_json::from_value(decision.into()).unwrap();
+        approval.spec.expires_at = expires_at;
+        admit_approval(approval, &person("ann"), now).spec.expires_at.map(|at| at.0)
+    };
+    assert_eq!(of_set("Approve", None), Some(start() + SignedDuration::from_hours(24)), "not for ever");
+    assert_eq!(of_set("Approve", Some(Time(start()))), Some(start()));
+    assert_eq!(of_set("Refuse", None), None);
+    assert_eq!(admit_approval(approval(None), &person("ann"), now).spec.expires_at, None);
     let forged = Approver { username: "boss".into(), at: Time(Timestamp::UNIX_EPOCH) };
     for written in [None, Some(forged)] {
         let stamped = admit_approval(approval(written), &person("ann"), now);
