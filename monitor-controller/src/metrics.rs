@@ -24,6 +24,7 @@ struct ProbeLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ProbeResultLabels {
     kind: &'static str,
+    /// `success` or `failure`.
     result: &'static str,
 }
 

@@ -7,17 +7,18 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{crds, reference};
+use crate::{crds, metrics, reference};
 
 /// Writes all generated files, or with `check` fails when one of them differs.
 pub(crate) fn generate(root: &Path, check: bool) -> Result<()> {
     let mut files = crds::files(root)?;
     files.push((root.join("docs/api.md"), reference::render(&crds::all())));
+    files.push((root.join("docs/metrics.md"), metrics::render(root)?));
     let differing: Vec<_> =
         files.into_iter().filter(|(path, text)| !fs::read_to_string(path).is_ok_and(|now| now == *text)).collect();
     if check && !differing.is_empty() {
         let names: Vec<_> = differing.iter().map(|(path, _)| path.display().to_string()).collect();
-        bail!("these files differ from the types; run `cargo xtask generate`: {}", names.join(", "));
+        bail!("these files differ from the sources; run `cargo xtask generate`: {}", names.join(", "));
     }
     differing.iter().try_for_each(write)
 }

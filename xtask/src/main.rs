@@ -3,6 +3,7 @@
 mod circles;
 mod crds;
 mod generate;
+mod metrics;
 mod reference;
 
 use std::{path::Path, process::ExitCode};
@@ -22,7 +23,8 @@ struct Args {
 enum XtaskCommand {
     /// Fail when files of a crate import each other in a circle.
     Circles,
-    /// Write the generated files: the CRDs in `deploy/crds` and the API reference in `docs/api.md`.
+    /// Write the generated files: the CRDs in `deploy/crds`, the API reference in `docs/api.md` and the list of metrics in
+    /// `docs/metrics.md`.
     Generate {
         /// Write nothing; fail when a file differs.
         #[arg(long)]

@@ -39,9 +39,10 @@ const PARALLEL_CHECKS: usize = 32;
 pub type EnvironmentReader =
     Arc<dyn Fn(Arc<Server>) -> BoxFuture<'static, Result<EnvironmentFact, String>> + Send + Sync>;
 
-/// How a check ended: `matches`, `drifted` or `failed`.
+/// How a check ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CheckLabels {
+    /// `matches`, `drifted` or `failed`.
     result: &'static str,
 }
 

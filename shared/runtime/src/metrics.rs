@@ -28,6 +28,7 @@ pub(crate) struct ControllerLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ReconcileLabels {
     pub(crate) controller: &'static str,
+    /// `ok`, `retry`, or `terminal`: waits for a change.
     pub(crate) result: &'static str,
 }
 
@@ -53,6 +54,7 @@ pub(crate) struct TaskLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct TaskResultLabels {
     pub(crate) task: String,
+    /// `succeeded`, `retry`, `failed`, or `unreported`: the report was not written.
     pub(crate) result: String,
 }
 
@@ -122,7 +124,11 @@ impl Metrics {
             self.undecodable_objects.clone(),
         );
         r.register("watch_errors", "Watches that failed and were started again, by kind", self.watch_errors.clone());
-        r.register("status_writes", "Writes to the status of Servers, by result", self.status_writes.clone());
+        r.register(
+            "status_writes",
+            "Writes to the status of Servers, by result: written, refused, stale, unavailable or error",
+            self.status_writes.clone(),
+        );
         r.register(
             "task_attempts",
             "Attempts at tasks that need the lock, by task and result",

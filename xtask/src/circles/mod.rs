@@ -15,3 +15,6 @@ mod tests;
 mod workspace;
 
 pub(crate) use check::check;
+pub(crate) use module_tree::source_files;
+pub(crate) use names::is_for_tests;
+pub(crate) use workspace::crate_roots;

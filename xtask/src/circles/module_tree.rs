@@ -1,7 +1,7 @@
 //! The modules of a crate, read from its files.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -79,6 +79,11 @@ impl ModuleTree {
             }
         }
     }
+}
+
+/// The files of a crate, without its test modules.
+pub(crate) fn source_files(crate_root: &Path) -> Result<BTreeSet<PathBuf>> {
+    Ok(ModuleTree::read(crate_root)?.modules.into_iter().map(|module| module.file).collect())
 }
 
 /// The file that `mod name;` stands for.

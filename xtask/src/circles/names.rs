@@ -153,7 +153,7 @@ impl<'ast> Visit<'ast> for Names {
 }
 
 /// Whether an item is only compiled for tests: `#[cfg(test)]` or `#[cfg(all(test, ...))]`.
-pub(super) fn is_for_tests(attributes: &[Attribute]) -> bool {
+pub(crate) fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         Meta::List(list) if list.path.is_ident("cfg") => {
             let condition = list.tokens.to_string().replace(' ', "");

@@ -26,7 +26,7 @@ struct CargoTarget {
 }
 
 /// The root file of every library and every binary; tests, benches and examples are left out.
-pub(super) fn crate_roots(root: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn crate_roots(root: &Path) -> Result<Vec<PathBuf>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["metadata", "--no-deps", "--format-version", "1"])

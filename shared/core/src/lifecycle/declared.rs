@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{api::ServerSpec, digest};
 
 /// The schema of a Server's declaration, without references.
-static SCHEMA: LazyLock<Value> = LazyLock::new(|| schema_of::<ServerSpec>());
+static SCHEMA: LazyLock<Value> = LazyLock::new(schema_of::<ServerSpec>);
 
 fn schema_of<T: schemars::JsonSchema>() -> Value {
     let settings = SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true);

@@ -111,7 +111,9 @@ fn a_server_that_was_entered_is_left_alone_once_a_person_forces_it() {
     let mut new = set("2", "c", json!({"updateStrategy": {"maxUnavailable": 4}}));
     new.status.as_mut().unwrap().disturbed = super::phases::ledger(&lines);
     let mut servers = fleet(&old, &["Ready"; 4]);
-    servers.iter_mut().for_each(|server| force(server, "Ready", true));
+    for server in &mut servers {
+        force(server, "Ready", true);
+    }
     let plan = world(&servers).plan(&new);
     assert!(plan.has_no_action(), "{plan:?}");
 }
