@@ -28,6 +28,7 @@ fn package(name: &str) -> Value {
 async fn sets_scale_and_change_their_servers() {
     let lab = Lab::start().await;
     Box::pin(two_copies_with_stale_caches_create_the_declared_number(&lab)).await;
+    Box::pin(a_label_edit_makes_no_surplus_server(&lab)).await;
     Box::pin(scale_down_prefers_named_servers(&lab)).await;
     Box::pin(a_name_that_another_server_has_is_not_used(&lab)).await;
     Box::pin(a_changed_template_is_rolled_out_within_the_budget(&lab)).await;
@@ -87,6 +88,25 @@ async fn two_copies_with_stale_caches_create_the_declared_number(lab: &Lab) {
         servers.len() == 4 && set.status.as_ref().is_some_and(|s| s.replicas == 4 && s.disturbed.is_empty())
     })
     .await;
+}
+
+async fn a_label_edit_makes_no_surplus_server(lab: &Lab) {
+    let controller = lab.controller("a").await;
+    lab.create("relabelled", json!({"replicas": 2})).await;
+    lab.until(&controller, "relabelled", |_, servers| servers.len() == 2).await;
+    let labels = Patch::Merge(json!({"metadata": {"labels": {"set": "another"}}}));
+    lab.servers.patch("relabelled-0", &PatchParams::default(), &labels).await.unwrap();
+    lab.change("relabelled", json!({"replicas": 3})).await;
+    lab.until(&controller, "relabelled", |_, servers| {
+        assert!(servers.len() <= 3, "the owner reference decides, not the labels: {:?}", names(servers));
+        servers.len() == 3
+    })
+    .await;
+    lab.until(&controller, "relabelled", |set, _| set.status.as_ref().is_some_and(|s| s.replicas == 3)).await;
+    assert_eq!(names(&lab.read("relabelled").await.1), ["relabelled-0", "relabelled-1", "relabelled-2"]);
+    // It is the set's also when there are too many.
+    lab.change("relabelled", json!({"replicas": 0})).await;
+    lab.until(&controller, "relabelled", |_, servers| servers.is_empty()).await;
 }
 
 async fn scale_down_prefers_named_servers(lab: &Lab) {

@@ -91,32 +91,44 @@ impl<'a> SetApi<'a> {
         Ok(now.is_some_and(|set| set.metadata.resource_version == read.metadata.resource_version))
     }
 
-    /// All Servers that the set controls, page by page. Of a Server that has not changed since `cached` was read the cached
-    /// copy is given.
+    /// All Servers that the set controls by their owner references, page by page. Of a Server that has not changed since
+    /// `cached_servers` were read the cached copy is given.
+    ///
+    /// The API server selects by labels and not by owners. So a Server of the set whose labels somebody has changed is found
+    /// through `cached_servers`, and read by its name.
     ///
     /// # Errors
     /// When a call fails.
     pub async fn list_servers<'c>(
         &self,
         set: &VMReplicaSet,
-        cached: &[&'c Server],
+        cached_servers: &[&'c Server],
     ) -> Result<Vec<ListedServer<'c>>, ApiError> {
-        let cached: HashMap<_, &'c Server> = cached.iter().map(|server| (&server.metadata.uid, *server)).collect();
+        let cached: HashMap<_, &'c Server> =
+            cached_servers.iter().map(|server| (&server.metadata.uid, *server)).collect();
         let listed = |server: Server| match cached.get(&server.metadata.uid) {
             Some(same) if resource_version(*same) == resource_version(&server) => ListedServer::Cached(same),
             _ => ListedServer::Newer(Box::new(server)),
         };
+        let mut unlisted: HashMap<&str, &'c Server> = cached_servers.iter().map(|s| (s.name(), *s)).collect();
         let mut params = ListParams::default().labels(&set.selector_text()).limit(PAGE);
         let mut servers = Vec::new();
         loop {
             let page = self.servers.list(&params).await;
             let page = page.map_err(|error| ApiError::doing(format!("list the Servers of {}", set.name()))(error))?;
+            page.items.iter().for_each(|server| drop(unlisted.remove(server.name())));
             servers.extend(page.items.into_iter().filter(|server| set.owns(server)).map(listed));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
-                None => return Ok(servers),
+                None => break,
             }
         }
+        for name in unlisted.into_keys() {
+            let found = self.servers.get_opt(name).await;
+            let found = found.map_err(|error| ApiError::doing(format!("read Server {name}"))(error))?;
+            servers.extend(found.filter(|server| set.owns(server)).map(listed));
+        }
+        Ok(servers)
     }
 
     /// Writes the set's status, and with it the ledger, if nothing about the set has changed since it was read. Says whether
