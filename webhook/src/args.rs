@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::body::RequestLimits;
+use crate::{body::RequestLimits, connections::ConnectionLimits};
 
 /// The arguments that only the webhook has, beside those that every program has.
 #[derive(Clone, Debug, clap::Args)]
@@ -19,6 +19,14 @@ pub struct WebhookArgs {
     #[arg(long, default_value_t = RequestLimits::default().max_body_bytes, value_name = "BYTES")]
     pub max_body_bytes: usize,
 
+    /// Bytes of bodies that may be in memory at once; when there are more, clients that take most are disconnected
+    #[arg(long, default_value_t = ConnectionLimits::default().max_bytes, value_name = "BYTES")]
+    pub max_bytes_in_flight: usize,
+
+    /// Connections that may be open at once; when there are more, clients that have most are disconnected
+    #[arg(long, default_value_t = ConnectionLimits::default().max_connections, value_name = "N")]
+    pub max_connections: usize,
+
     /// Seconds within which the body of a request must arrive; keep it below timeoutSeconds of the MutatingWebhookConfiguration
     #[arg(long, default_value = "5", value_parser = seconds, value_name = "SECONDS")]
     pub request_timeout: Duration,
@@ -33,6 +41,15 @@ pub struct WebhookArgs {
 }
 
 impl WebhookArgs {
+    /// The limits of all connections together. Every body has to fit into them.
+    #[must_use]
+    pub fn connection_limits(&self) -> ConnectionLimits {
+        ConnectionLimits {
+            max_connections: self.max_connections.max(1),
+            max_bytes: self.max_bytes_in_flight.max(self.max_body_bytes),
+        }
+    }
+
     /// The limits of each request.
     #[must_use]
     pub fn limits(&self) -> RequestLimits {
@@ -98,7 +115,7 @@ mod tests {
         let args = parse("--tls-secret a --request-timeout 0.5 --max-body-bytes 10").unwrap();
         assert_eq!((args.limits().max_body_bytes, args.limits().read_timeout), (10, Duration::from_millis(500)));
         let args = parse("--tls-cert c --tls-key k").unwrap();
-        assert_eq!((args.limits().max_body_bytes, args.tls.webhook_configuration.as_str()), (8 << 20, "berth"));
+        assert_eq!((args.limits().max_body_bytes, args.tls.webhook_configuration.as_str()), (4 << 20, "berth"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Reads the body of a request within its limits.
 
+use crate::connections::HeldBytes;
 use axum::body::{Body, Bytes, HttpBody as _};
 use std::{pin::pin, time::Duration};
 
@@ -14,8 +15,9 @@ pub struct RequestLimits {
 
 impl Default for RequestLimits {
     fn default() -> Self {
-        // An update carries the object twice, and the apiserver accepts objects of up to 3 MiB.
-        let max_body_bytes = 8 << 20;
+        // An update carries the object twice, and etcd stores objects of up to 1.5 MiB; the rest is for the envelope. Larger writes
+        // could not be stored.
+        let max_body_bytes = 4 << 20;
         // Half of the timeoutSeconds in deploy/, so that the apiserver still waits for the response.
         let read_timeout = Duration::from_secs(5);
         Self { max_body_bytes, read_timeout }
@@ -33,12 +35,20 @@ pub(crate) struct BodyReader {
 impl BodyReader {
     /// Reads the body to its end. Bytes beyond `limit` are read but not kept, because a client that is still sending would
     /// not see the response.
-    pub(crate) async fn read_to_end(&mut self, body: Body, limit: usize) -> Result<(), axum::Error> {
+    pub(crate) async fn read_to_end(
+        &mut self,
+        body: Body,
+        limit: usize,
+        mut held: Option<&mut HeldBytes>,
+    ) -> Result<(), axum::Error> {
         let mut body = pin!(body);
         while let Some(frame) = std::future::poll_fn(|context| body.as_mut().poll_frame(context)).await {
             let Ok(data) = frame?.into_data() else { continue };
             self.length = self.length.saturating_add(data.len());
             if self.length <= limit {
+                if let Some(held) = &mut held {
+                    held.hold(data.len()).await;
+                }
                 self.keep(data);
             }
         }

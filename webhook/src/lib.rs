@@ -7,6 +7,7 @@
 pub mod admit;
 pub mod args;
 pub mod body;
+pub mod connections;
 pub mod decode;
 pub mod metrics;
 pub mod patch;

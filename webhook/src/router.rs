@@ -3,7 +3,7 @@
 use axum::{
     Router,
     body::Body,
-    extract::State,
+    extract::{Request, State},
     http::{HeaderValue, header::CONTENT_TYPE},
     response::Response,
     routing::post,
@@ -19,6 +19,7 @@ use std::{
 use crate::{
     admit::{Admission, admit},
     body::{BodyReader, RequestLimits},
+    connections::RequestConnection,
     metrics::WebhookMetrics,
     review::{self, AdmissionResponse, Denial},
 };
@@ -56,11 +57,18 @@ pub fn router(webhook: Arc<Webhook>) -> Router {
     Router::new().route("/mutate", post(mutate)).with_state(webhook)
 }
 
-async fn mutate(State(webhook): State<Arc<Webhook>>, body: Body) -> Response {
+async fn mutate(State(webhook): State<Arc<Webhook>>, request: Request) -> Response {
     let started_at = Instant::now();
+    // Held until the response is made. There is no connection when the router is called within the process.
+    let mut held = request.extensions().get().map(RequestConnection::hold_nothing);
     let RequestLimits { max_body_bytes, read_timeout } = webhook.limits;
     let mut reader = BodyReader::default();
-    let admission = match tokio::time::timeout(read_timeout, reader.read_to_end(body, max_body_bytes)).await {
+    let admission = match tokio::time::timeout(
+        read_timeout,
+        reader.read_to_end(request.into_body(), max_body_bytes, held.as_mut()),
+    )
+    .await
+    {
         Ok(Ok(())) if reader.length() <= max_body_bytes => webhook.respond(&reader.into_bytes()),
         Ok(Ok(())) => denied(too_large(reader.length(), max_body_bytes), reader),
         Ok(Err(error)) => denied(Denial::bad_request("Malformed", format!("the body is cut off: {error}")), reader),

@@ -34,7 +34,9 @@ pub async fn run(args: WebhookArgs, common: CommonArgs, process: Process) -> any
     let times = ShutdownTimes { delay: args.shutdown_delay, drain_timeout: args.drain_timeout };
     tracing::info!(%address, "serving POST /mutate");
     ready.set(true);
-    serve(listener, tls?, router(Arc::new(webhook)), times, process.shutdown).await.context("the listener failed")
+    serve(listener, tls?, router(Arc::new(webhook)), args.connection_limits(), times, process.shutdown)
+        .await
+        .context("the listener failed")
 }
 
 async fn tls_config(args: &TlsArgs, common: &CommonArgs, process: &Process) -> anyhow::Result<RustlsConfig> {

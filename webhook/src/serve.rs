@@ -3,7 +3,6 @@
 use axum::Router;
 use axum_server::{
     Handle,
-    accept::NoDelayAcceptor,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
 use std::{
@@ -12,12 +11,23 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::connections::{BoundedAcceptor, ConnectionLimits, Connections};
+
 /// Time for the TLS handshake and for the head of the first request, after which an idle connection is closed. The apiserver
 /// gives up on a request after these 10 s as well (`timeoutSeconds`).
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Concurrent requests on one connection, so that one connection takes a bounded amount of memory. The apiserver opens
 /// another connection for more.
-const MAX_STREAMS: u32 = 250;
+const MAX_STREAMS: u32 = 100;
+/// Bytes that a stream, and a connection with all its streams, may send before they are read: the memory that a client can take
+/// before its bytes are counted.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// See [`STREAM_WINDOW`].
+const CONNECTION_WINDOW: u32 = 128 << 10;
+/// Bytes of buffers for the heads of requests; those of an API server take less than 1 KiB.
+const HEAD_BYTES: usize = 16 << 10;
+/// The same for HTTP/2.
+const HEAD_LIST_BYTES: u32 = 16 << 10;
 /// How often an HTTP/2 connection is pinged, so that dead connections are found.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
@@ -36,19 +46,26 @@ pub async fn serve(
     listener: TcpListener,
     tls: RustlsConfig,
     router: Router,
+    limits: ConnectionLimits,
     times: ShutdownTimes,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let handle = Handle::<SocketAddr>::new();
-    let acceptor = RustlsAcceptor::new(tls).handshake_timeout(FIRST_REQUEST_TIMEOUT).acceptor(NoDelayAcceptor::new());
+    let tls = RustlsAcceptor::new(tls).handshake_timeout(FIRST_REQUEST_TIMEOUT);
+    let acceptor = BoundedAcceptor { connections: Connections::new(limits), tls };
     let mut server = axum_server::from_tcp(listener)?
         .acceptor(acceptor)
         .handle(handle.clone())
         .first_request_timeout(FIRST_REQUEST_TIMEOUT);
     let http = server.http_builder();
-    http.http1().header_read_timeout(FIRST_REQUEST_TIMEOUT);
-    http.http2().max_concurrent_streams(MAX_STREAMS).keep_alive_interval(KEEP_ALIVE);
+    http.http1().header_read_timeout(FIRST_REQUEST_TIMEOUT).max_buf_size(HEAD_BYTES);
+    http.http2()
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(HEAD_LIST_BYTES)
+        .keep_alive_interval(KEEP_ALIVE);
     let stopper = tokio::spawn(async move {
         shutdown.cancelled().await;
         tokio::time::sleep(times.delay).await;

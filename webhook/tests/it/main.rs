@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod clocks;
+mod hostile;
 mod random_writes;
 mod requests;
 mod router;

@@ -13,7 +13,7 @@ use rustls::{
 };
 use serde_json::{Value, json};
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
     sync::{
         Arc,
@@ -21,10 +21,14 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    task::JoinHandle,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 use webhook::{
+    connections::ConnectionLimits,
     serve::{ShutdownTimes, serve},
     tls::{Bundle, CertificateFiles, Renewal},
 };
@@ -51,7 +55,14 @@ impl TlsServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let times = ShutdownTimes { delay: Duration::ZERO, drain_timeout: TIMEOUT };
-        let running = tokio::spawn(serve(listener, tls, LocalWebhook::new().router, times, shutdown.clone()));
+        let running = tokio::spawn(serve(
+            listener,
+            tls,
+            LocalWebhook::new().router,
+            ConnectionLimits::default(),
+            times,
+            shutdown.clone(),
+        ));
         Self { address, shutdown, running, folder }
     }
 
@@ -69,11 +80,15 @@ impl TlsServer {
     }
 }
 
-fn bundle() -> Bundle {
+pub(crate) fn bundle() -> Bundle {
     Bundle::generate(&["localhost".to_owned()], Timestamp::now()).unwrap()
 }
 
-fn client(bundle: &Bundle, alpn: &str, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<ClientConfig> {
+pub(crate) fn client(
+    bundle: &Bundle,
+    alpn: &str,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(bundle.ca_crt.as_bytes()).unwrap()).unwrap();
     let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -86,7 +101,18 @@ fn client(bundle: &Bundle, alpn: &str, versions: &[&'static rustls::SupportedPro
 }
 
 async fn connect(address: SocketAddr, config: Arc<ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(address).await?;
+    connect_from(Ipv4Addr::LOCALHOST.into(), address, config).await
+}
+
+/// Connects from an address of this host.
+pub(crate) async fn connect_from(
+    from: IpAddr,
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(from, 0))?;
+    let stream = socket.connect(address).await?;
     TlsConnector::from(config).connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 
