@@ -9,17 +9,27 @@ use berth_core::{
 use berth_machine::{
     Connector, Machine, MachineChange,
     app::{self, AppRelease, AppStatus},
+    unless_cancelled,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use tokio_util::sync::CancellationToken;
 
 /// Limit of one attempt: fetching a large artifact takes minutes, but a machine that hangs must not occupy the Server's lock
 /// for ever.
 const DEPLOY_LIMIT: Duration = Duration::from_mins(10);
 
 /// Deploys the Server's application on its machine.
-pub(crate) async fn deploy(connector: &dyn Connector, server: &Server, now: Timestamp) -> TaskResult {
+pub(crate) async fn deploy(
+    connector: &dyn Connector,
+    server: &Server,
+    now: Timestamp,
+    cancel: &CancellationToken,
+) -> TaskResult {
     match connector.connect(server) {
-        Ok(connection) => deploy_on(connection.machine.as_ref(), &connection.root, server, now).await,
+        Ok(connection) => {
+            let (machine, root) = (connection.machine.as_ref(), connection.root.as_str());
+            unless_cancelled(machine, root, cancel.cancelled(), deploy_on(machine, root, server, now)).await
+        }
         Err(error) => TaskResult::retry(error.to_string()),
     }
 }

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use berth_core::{
-    api::{Executor, Server},
-    protocol::TaskResult,
-};
+use berth_core::api::{Executor, Server};
 use berth_machine::Connector;
 use berth_runtime::{ApiError, Context, ServerCache, TaskRun, TaskRunner};
 use kube::runtime::controller::Action;
@@ -33,10 +30,7 @@ impl DeployTasks {
             return Ok(Action::await_change());
         };
         let work = |server: Arc<Server>, cancel: CancellationToken| async move {
-            tokio::select! {
-                result = deploy(self.connector.as_ref(), &server, self.ctx.clock.now()) => result,
-                () = cancel.cancelled() => TaskResult::retry("stopped before it was done"),
-            }
+            deploy(self.connector.as_ref(), &server, self.ctx.clock.now(), &cancel).await
         };
         let run = self.runner.run(server, task, work).await?;
         if let TaskRun::Reported(written) = &run {

@@ -167,7 +167,7 @@ async fn start_services(environment: Arc<CommandEnvironment>) {
     let Ok(services) = fs::read_dir(environment.root().join("opt/berth/services")) else { return };
     for start in services.flatten().map(|service| service.path().join("start")).filter(|start| start.is_file()) {
         let mut command = environment.command("exec \"$0\"");
-        command.arg(&start).stdin(Stdio::null());
+        command.arg(&start).stdin(Stdio::null()).kill_on_drop(true);
         match tokio::time::timeout(SERVICE_LIMIT, command.status()).await {
             Ok(Ok(status)) if status.success() => tracing::info!(service = %start.display(), "started"),
             outcome => tracing::error!(service = %start.display(), ?outcome, "a service did not start"),

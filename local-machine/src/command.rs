@@ -63,12 +63,13 @@ impl CommandEnvironment {
     pub(crate) fn command(&self, script: &str) -> Command {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]).env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
-        command.current_dir(&self.root).process_group(0).kill_on_drop(true);
+        command.current_dir(&self.root).process_group(0);
         command
     }
 }
 
-/// Runs `script` for the client of `channel`. Cancelling `gone` (the client disconnected) kills it.
+/// Runs `script` for the client of `channel`. When the client disconnects (`gone`) the command goes on, as with OpenSSH: it only
+/// sees that its standard input has ended, and that nobody reads its output.
 pub(crate) async fn run(
     environment: Arc<CommandEnvironment>,
     script: String,
@@ -112,16 +113,18 @@ pub(crate) async fn run(
             }
         }
     };
-    let output = wait(&mut child, &write);
-    tokio::pin!(output);
     let ended = tokio::select! {
-        ended = &mut output => ended,
+        ended = wait(&mut child, &write) => ended,
         () = gone.cancelled() => None,
         () = input => None,
     };
     match ended {
         Some(status) => report(status, id, &write, &handle).await,
-        None => signal(Signal::KILL),
+        None => {
+            drop(stdin);
+            // Collects the exit status, so that no zombie remains.
+            tokio::spawn(async move { child.wait().await });
+        }
     }
 }
 

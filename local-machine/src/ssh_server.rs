@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::command::{self, CommandEnvironment};
 
-/// How often a silent client is asked for a sign of life, so that the commands of one that crashed end.
+/// How often a silent client is asked for a sign of life, so that the commands of one that crashed notice it.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Serves until the listener fails.
@@ -64,7 +64,7 @@ impl server::Server for SshServer {
     }
 }
 
-/// One client's connection. It is dropped when the client disconnects, and then the client's commands are killed.
+/// One client's connection. It is dropped when the client disconnects, and then the client's commands lose their input and output.
 struct ClientConnection {
     authorized: Arc<[PublicKey]>,
     environment: Arc<CommandEnvironment>,

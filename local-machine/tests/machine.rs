@@ -34,15 +34,18 @@ async fn successive_commands_share_one_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_timeout_of_the_client_ends_the_command_on_the_machine() {
+async fn a_command_goes_on_without_its_client_as_with_openssh_and_an_operation_ends() {
     let lab = LocalLab::start();
     let limit = Duration::from_millis(700);
-    let error = lab.machine().exec("sleep 1000", None, limit).await.unwrap_err();
+    let error = lab.machine().exec("sleep 2; echo >done", None, limit).await.unwrap_err();
     assert!(
         matches!(error, MachineError::Timeout { phase: SshPhase::Command, after, .. } if after == limit),
         "{error}"
     );
+    until("the command is done", || lab.dir.root().join("done").exists());
     until("the command has ended", || lab.dir.processes().unwrap() == [lab.info.pid]);
+    contract::operations_end_with_their_client(&lab.machine(), support::ROOT).await;
+    until("the operations have ended", || lab.dir.processes().unwrap() == [lab.info.pid]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,5 @@
 //! Who may take away a gate: the shipped admission policy and roles of people on a real kube-apiserver, without the webhook.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says where")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::{path::Path, time::Duration};
 

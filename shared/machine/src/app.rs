@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::LazyLock, time::Duration
 use crate::{
     change::MachineChange,
     error::{MachineError, Result},
-    limits::{LOCK_SECONDS, download_seconds},
+    limits::download_seconds,
     machine::Machine,
     operation::{MachineOperation, ScriptAnswer},
     shell::quote,
@@ -116,12 +116,9 @@ pub async fn deploy_app(
     app: &AppRelease,
     timeout: Duration,
 ) -> Result<(MachineChange, AppStatus)> {
-    validate::path("root", root)?;
     app.validate()?;
-    let answer = MachineOperation::new(&DEPLOY)
-        .set("ROOT", root)?
+    let answer = MachineOperation::changing(&DEPLOY, root)?
         .set("NAME", &app.name)?
-        .set("LOCK_SECONDS", LOCK_SECONDS)?
         .set("REVISION", &app.revision)?
         .set("DIGEST", &app.digest)?
         .set("URL", &app.url)?
@@ -137,8 +134,7 @@ pub async fn deploy_app(
 
 /// Reads what is deployed and whether it runs. Changes nothing.
 pub async fn read_app(machine: &dyn Machine, root: &str, name: &str, timeout: Duration) -> Result<AppStatus> {
-    validate::path("root", root)?;
     validate::file_name("app name", name)?;
-    let answer = MachineOperation::new(&READ).set("ROOT", root)?.set("NAME", name)?.run(machine, "", timeout).await?;
+    let answer = MachineOperation::reading(&READ, root)?.set("NAME", name)?.run(machine, "", timeout).await?;
     AppStatus::read(&answer)
 }

@@ -7,11 +7,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use crate::{
-    change::MachineChange,
-    error::Result,
-    limits::{LOCK_SECONDS, download_seconds},
-    machine::Machine,
-    operation::MachineOperation,
+    change::MachineChange, error::Result, limits::download_seconds, machine::Machine, operation::MachineOperation,
     validate,
 };
 
@@ -66,10 +62,8 @@ pub async fn install_package(
     package: &ArchivePackage,
     timeout: Duration,
 ) -> Result<MachineChange> {
-    validate::path("root", root)?;
     package.validate()?;
-    let answer = MachineOperation::new(&INSTALL)
-        .set("ROOT", root)?
+    let answer = MachineOperation::changing(&INSTALL, root)?
         .set("NAME", &package.name)?
         .set("VERSION", &package.version)?
         .set("URL", &package.url)?
@@ -79,7 +73,6 @@ pub async fn install_package(
         .set("REMOVE", package.remove.as_deref().unwrap_or_default())?
         .set("MARKER", &package.marker())?
         .set("FETCH_SECONDS", &download_seconds(timeout))?
-        .set("LOCK_SECONDS", LOCK_SECONDS)?
         .run(machine, &package.url, timeout)
         .await?;
     MachineChange::read(&answer)
@@ -87,13 +80,7 @@ pub async fn install_package(
 
 /// Removes the package `name` with its link and all its versions. A package that is not installed is no error.
 pub async fn remove_package(machine: &dyn Machine, root: &str, name: &str, timeout: Duration) -> Result<MachineChange> {
-    validate::path("root", root)?;
     validate::file_name("package name", name)?;
-    let answer = MachineOperation::new(&REMOVE)
-        .set("ROOT", root)?
-        .set("NAME", name)?
-        .set("LOCK_SECONDS", LOCK_SECONDS)?
-        .run(machine, "", timeout)
-        .await?;
+    let answer = MachineOperation::changing(&REMOVE, root)?.set("NAME", name)?.run(machine, "", timeout).await?;
     MachineChange::read(&answer)
 }

@@ -17,6 +17,11 @@ pub trait Connector: Send + Sync {
     /// when a script runs on it.
     fn connect(&self, server: &Server) -> Result<MachineConnection, NotConnectable>;
 
+    /// Whether what this process sees on the Server's machine includes the application, which another program deploys.
+    fn sees_application(&self, _: &Server) -> bool {
+        true
+    }
+
     /// Drops everything that is kept open to the Server's machine: a command on a connection to a machine that hangs,
     /// was rebooted or is gone would wait in vain. Does nothing when the Server names no machine.
     fn forget(&self, server: &Server);

@@ -24,8 +24,10 @@ mod operation;
 pub mod package_manager;
 pub mod ping;
 pub mod script_package;
+pub mod settle;
 mod shell;
 pub mod ssh;
+mod stop;
 mod task_result;
 mod validate;
 
@@ -33,3 +35,4 @@ pub use change::{MachineChange, Removal};
 pub use connect::{Connector, MachineConnection, NotConnectable, SshConnector};
 pub use error::{MachineError, Result, SshPhase};
 pub use machine::{Machine, OUTPUT_LIMIT, Output};
+pub use stop::unless_cancelled;

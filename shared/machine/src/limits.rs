@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// How long an operation waits for another run of itself on the same machine, in seconds. Short: such a run is a rare
-/// remnant of a broken connection, and the task is retried anyway.
-pub(crate) const LOCK_SECONDS: &str = "10";
+/// How long an operation waits until no other script changes the machine, in seconds. A script whose client is gone is killed
+/// after 4 s, and a package manager may take longer to end.
+pub(crate) const LOCK_SECONDS: u64 = 30;
 
 /// What an operation needs besides its download (unpacking, switching links), in seconds.
 const AFTER_DOWNLOAD_SECONDS: u64 = 5;

@@ -16,11 +16,17 @@ const MESSAGE_LIMIT: usize = 1024;
 
 /// A machine that runs shell scripts.
 pub trait Machine: Send + Sync {
-    /// Runs `script` with `sh`, writes `stdin` to its standard input and waits for its end. `timeout` covers the whole
+    /// Runs `script` with `sh`, after the shell assignments in `parameters`, and waits for its end. `timeout` covers the whole
     /// call, connecting included. An exit status other than 0 is not an error here.
     ///
-    /// Other users of the machine can read the script in the process list while it runs: pass secrets in `stdin`.
-    fn exec<'a>(&'a self, script: &'a str, stdin: Option<Bytes>, timeout: Duration) -> BoxFuture<'a, Result<Output>>;
+    /// The script's standard input is empty, and stays open until this call ends in whatever way: so a script can see that its
+    /// client is gone. The script leads its own process group.
+    fn exec<'a>(
+        &'a self,
+        script: &'a str,
+        parameters: Option<Bytes>,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Output>>;
 }
 
 /// Exit status and output of a finished command.

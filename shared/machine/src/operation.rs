@@ -1,8 +1,10 @@
 //! How an operation gets its parameters to the machine and its answer back.
 //!
-//! The script's text is constant and sent as the command; parameters are sent through standard input as shell assignments
-//! in single quotes. So no value is ever part of a command line, where other users of the machine could read it, and no
-//! value can be taken for shell syntax.
+//! Parameters are sent through standard input, as shell assignments in single quotes, and the script, whose text is constant,
+//! after them. So no value is ever part of a command line, where other users of the machine could read it, no value can be
+//! taken for shell syntax, and no SSH server's limit on the length of a command matters.
+//!
+//! A script ends with its client, and only one script at a time changes a machine: see `scripts/common.sh`.
 //!
 //! A script writes nothing to standard output but lines `fact NAME WORD...`, and exits with one of the statuses that
 //! `scripts/common.sh` names.
@@ -11,8 +13,10 @@ use std::{fmt::Write as _, time::Duration};
 
 use crate::{
     error::{MachineError, Result},
+    limits::LOCK_SECONDS,
     machine::{Machine, Output},
     shell::quote,
+    validate,
 };
 
 const COMMON: &str = include_str!("scripts/common.sh");
@@ -48,8 +52,24 @@ impl MachineOperation {
         text
     }
 
+    /// An operation that concerns neither packages nor the application.
     pub(crate) fn new(script: &'static str) -> Self {
-        Self { script, parameters: String::new() }
+        Self { script, parameters: "LOCK='none'\n".to_owned() }
+    }
+
+    /// An operation that changes the machine, whose folder `root` is Berth's: it waits until nothing else changes it.
+    pub(crate) fn changing(script: &'static str, root: &str) -> Result<Self> {
+        Self::locked(script, "exclusive", root)
+    }
+
+    /// An operation that reads what others change: it waits until nothing changes the machine.
+    pub(crate) fn reading(script: &'static str, root: &str) -> Result<Self> {
+        Self::locked(script, "shared", root)
+    }
+
+    fn locked(script: &'static str, lock: &str, root: &str) -> Result<Self> {
+        validate::path("root", root)?;
+        Self { script, parameters: String::new() }.set("LOCK", lock)?.set("ROOT", root)
     }
 
     /// Sets the shell variable `name` for the script.
@@ -74,7 +94,11 @@ impl MachineOperation {
 
     /// Runs the script and returns its answer. Error messages name `subject`: the artifact's URL or the package manager.
     pub(crate) async fn run(self, machine: &dyn Machine, subject: &str, timeout: Duration) -> Result<ScriptAnswer> {
-        let output = machine.exec(self.script, Some(self.parameters.into()), timeout).await?;
+        let mut parameters = self.parameters;
+        // At least half of the time remains for the work itself.
+        let wait = (timeout.as_secs() / 2).clamp(1, LOCK_SECONDS);
+        let _ = writeln!(parameters, "LOCK_SECONDS='{wait}'");
+        let output = machine.exec(self.script, Some(parameters.into()), timeout).await?;
         if output.success() { ScriptAnswer::parse(&output) } else { Err(failure(output, subject)) }
     }
 }

@@ -14,9 +14,6 @@ use crate::{
     validate,
 };
 
-/// How long an operation waits for another run of itself on the same machine, in seconds. Longer than for other
-/// operations: a package manager that was left behind by a broken connection first finishes its transaction.
-const OPERATION_LOCK_SECONDS: &str = "30";
 /// How long an operation waits for other processes that hold the package manager's locks, in seconds: enough for an
 /// unattended upgrade of a few packages.
 const MANAGER_LOCK_SECONDS: u64 = 60;
@@ -78,13 +75,9 @@ impl PackageManager {
     }
 
     fn operation(script: &'static str, root: &str, timeout: Duration) -> Result<MachineOperation> {
-        validate::path("root", root)?;
         // At least half of the time remains for the work itself.
         let wait = (timeout.as_secs() / 2).min(MANAGER_LOCK_SECONDS);
-        MachineOperation::new(script)
-            .set("ROOT", root)?
-            .set("LOCK_SECONDS", OPERATION_LOCK_SECONDS)?
-            .set("LOCK_WAIT", &wait.to_string())
+        MachineOperation::changing(script, root)?.set("LOCK_WAIT", &wait.to_string())
     }
 }
 

@@ -9,7 +9,6 @@ use std::{sync::LazyLock, time::Duration};
 use crate::{
     change::{MachineChange, Removal},
     error::Result,
-    limits::LOCK_SECONDS,
     machine::Machine,
     operation::MachineOperation,
     validate,
@@ -51,16 +50,13 @@ pub async fn install(
     package: &ScriptPackage,
     timeout: Duration,
 ) -> Result<MachineChange> {
-    validate::path("root", root)?;
     package.validate()?;
-    let answer = MachineOperation::new(&INSTALL)
-        .set("ROOT", root)?
+    let answer = MachineOperation::changing(&INSTALL, root)?
         .set("NAME", &package.name)?
         .set("VERSION", &package.version)?
         .set("CHECK", &package.check)?
         .set("INSTALL", &package.install)?
         .set("REMOVE", package.remove.as_deref().unwrap_or_default())?
-        .set("LOCK_SECONDS", LOCK_SECONDS)?
         .run(machine, "", timeout)
         .await?;
     MachineChange::read(&answer)
@@ -68,9 +64,7 @@ pub async fn install(
 
 /// Runs the remove command that the package was installed with, if Berth installed it.
 pub async fn remove(machine: &dyn Machine, root: &str, name: &str, timeout: Duration) -> Result<Removal> {
-    validate::path("root", root)?;
     validate::file_name("package name", name)?;
-    let operation =
-        MachineOperation::new(&REMOVE).set("ROOT", root)?.set("NAME", name)?.set("LOCK_SECONDS", LOCK_SECONDS)?;
+    let operation = MachineOperation::changing(&REMOVE, root)?.set("NAME", name)?;
     Removal::read(&operation.run(machine, "", timeout).await?)
 }

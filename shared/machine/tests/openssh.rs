@@ -89,6 +89,14 @@ async fn the_contract_holds_for_openssh() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_operation_ends_with_its_client_on_openssh() {
+    let server = start();
+    let root = server.folder.path().join("berth");
+    contract::operations_end_with_their_client(&server.pool.machine(server.target.clone()), root.to_str().unwrap())
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn operations_work_in_a_plain_login() {
     let server = start();
     let machine = server.pool.machine(server.target.clone());

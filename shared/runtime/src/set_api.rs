@@ -116,7 +116,9 @@ impl<'a> SetApi<'a> {
         loop {
             let page = self.servers.list(&params).await;
             let page = page.map_err(|error| ApiError::doing(format!("list the Servers of {}", set.name()))(error))?;
-            page.items.iter().for_each(|server| drop(unlisted.remove(server.name())));
+            for server in &page.items {
+                unlisted.remove(server.name());
+            }
             servers.extend(page.items.into_iter().filter(|server| set.owns(server)).map(listed));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),

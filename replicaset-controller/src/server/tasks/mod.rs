@@ -17,7 +17,7 @@ use berth_core::{
 };
 use tokio_util::sync::CancellationToken;
 
-use attempt::{Attempt, unless_cancelled};
+use attempt::Attempt;
 pub use context::TaskContext;
 pub use resources::{TaskResources, acquire};
 
@@ -40,7 +40,7 @@ pub async fn carry_out(
         cancel,
     });
     let result = match (kind, attempt) {
-        (TaskKind::InstallPackages, _) => unless_cancelled(cancel, install_packages::install(context, server)).await,
+        (TaskKind::InstallPackages, _) => install_packages::install(context, server, cancel).await,
         (TaskKind::CreateMachine, Some(attempt)) => create_machine::create(&attempt).await,
         (TaskKind::RebootMachine, Some(attempt)) => reboot_machine::reboot(&attempt).await,
         (TaskKind::DestroyMachine, Some(attempt)) => destroy_machine::destroy(&attempt).await,

@@ -5,6 +5,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use super::{
     guard,
     refusal::{Refusal, RefusalReason},
+    trust,
 };
 use crate::api::{Claim, Executor, Lock, MachineFact, MachinePhase, Server, ServerStatus, TaskKind, TaskPhase};
 
@@ -122,6 +123,9 @@ fn note_effect(status: &mut ServerStatus, kind: TaskKind) {
                 created_at: None,
             });
         }
+        // Even if the attempt never reports: its effect may come after its lock is gone, and the next holder has to look.
+        TaskKind::InstallPackages => trust::distrust_environment(status),
+        TaskKind::DeployApp => trust::distrust_app(status),
         // If the retirement is cancelled from now on, it is unknown whether the machine still runs.
         TaskKind::DestroyMachine => {
             if let Some(machine) = &mut status.machine {

@@ -7,6 +7,19 @@ pub(super) fn distrust_all(status: &mut ServerStatus) {
     if let Some(environment) = &mut status.environment {
         environment.verified = false;
     }
+    distrust_app(status);
+}
+
+/// Distrusts the packages: they have to be read back, and health has to be proven again.
+pub(super) fn distrust_environment(status: &mut ServerStatus) {
+    if let Some(environment) = &mut status.environment {
+        environment.verified = false;
+    }
+    distrust_health(status);
+}
+
+/// Distrusts the application: it has to be read back, and health has to be proven again.
+pub(super) fn distrust_app(status: &mut ServerStatus) {
     if let Some(app) = &mut status.app {
         app.verified = false;
     }
@@ -42,7 +55,7 @@ pub(super) fn update(before: &ServerStatus, status: &mut ServerStatus, proof: Pr
         status.app = None;
         status.reachability = None;
         distrust_health(status);
-    } else if rebooted(before, status) {
+    } else if rebooted(before, status) || environment_is_doubted(before, status) {
         distrust_all(status);
     } else if installed_or_deployed(before, status) {
         distrust_health(status);
@@ -57,6 +70,13 @@ fn another_machine(before: &ServerStatus, status: &ServerStatus) -> bool {
 fn rebooted(before: &ServerStatus, status: &ServerStatus) -> bool {
     let boot = |s: &ServerStatus| s.machine.as_ref().and_then(|m| m.boot_id.clone());
     boot(before) != boot(status)
+}
+
+/// Whether replicaset-controller takes back that the packages were read: something on the machine is not as it was read, for
+/// example the application that runs.
+fn environment_is_doubted(before: &ServerStatus, status: &ServerStatus) -> bool {
+    let verified = |s: &ServerStatus| s.environment.as_ref().is_some_and(|e| e.verified);
+    verified(before) && !verified(status)
 }
 
 fn installed_or_deployed(before: &ServerStatus, status: &ServerStatus) -> bool {

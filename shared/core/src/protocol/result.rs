@@ -36,13 +36,15 @@ pub struct TaskResult {
     pub facts: Vec<Fact>,
     /// Kind of the task to claim with the report, if the report opens it: the executor continues without another write.
     pub next: Option<TaskKind>,
+    /// Whether something that the attempt began on the machine may still run: then its lock must not be released.
+    pub may_still_run: bool,
 }
 
 impl TaskResult {
     /// A result with this outcome, without facts.
     #[must_use]
     pub fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into(), facts: Vec::new(), next: None }
+        Self { outcome, message: message.into(), facts: Vec::new(), next: None, may_still_run: false }
     }
 
     /// The task is done.
@@ -61,6 +63,12 @@ impl TaskResult {
     #[must_use]
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Outcome::Failed, message)
+    }
+
+    /// Something that the attempt began may still run on the machine.
+    #[must_use]
+    pub fn and_may_still_run(self) -> Self {
+        Self { may_still_run: true, ..self }
     }
 
     /// Adds a fact.

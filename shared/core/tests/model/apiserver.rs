@@ -118,6 +118,9 @@ fn evaluate(old: &Server, snapshot: &Server, write: &Write, mutation: Mutation) 
             free.spec.force = None;
             result = admit(&free, snapshot, write, executor).map(|new| Server { spec: old.spec.clone(), ..new });
         }
+        (Mutation::KeepTrust, Ok(_)) if write.claim.is_some_and(|(_, take)| take) && write.report.is_none() => {
+            result = result.map(|new| keeping_trust(old, new));
+        }
         _ => {}
     }
     match result {
@@ -133,6 +136,17 @@ fn evaluate(old: &Server, snapshot: &Server, write: &Write, mutation: Mutation) 
 
 fn admit(old: &Server, snapshot: &Server, write: &Write, executor: Executor) -> Result<Server, Denied> {
     berth_testing::write_status(old, build(snapshot, write), &controller(executor), start())
+}
+
+/// The object as if the claim had said nothing about the facts.
+fn keeping_trust(old: &Server, mut new: Server) -> Server {
+    if let (Some(before), Some(status)) = (&old.status, &mut new.status) {
+        status.environment.clone_from(&before.environment);
+        status.app.clone_from(&before.app);
+        status.health.clone_from(&before.health);
+        status.epoch = before.epoch;
+    }
+    new
 }
 
 /// The object as if the task that is reported on were not finished.

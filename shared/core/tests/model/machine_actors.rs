@@ -129,6 +129,10 @@ impl Berth {
             }
             return;
         }
+        if needs_machine && world.lingering.is_some() && self.mutation != Mutation::NoMachineLock {
+            // The script waits for the machine's lock.
+            return;
+        }
         check_lock(world, index, job);
         let (package, code) = declared(&job.base.version.server);
         let next = match job.kind {
@@ -144,6 +148,7 @@ impl Berth {
             TaskKind::DestroyMachine => {
                 check_drained(world);
                 world.machines.clear();
+                world.lingering = None;
                 Stage::Done(WorkResult::NoMachine)
             }
             TaskKind::InstallPackages => {
@@ -174,6 +179,34 @@ impl Berth {
             job.stage = next;
         }
     }
+}
+
+/// What the script that this process runs on the machine will do.
+pub(crate) fn effect_on_the_way(world: &World, index: usize) -> Option<WorkResult> {
+    let job = world.actors[index].job.as_ref().filter(|job| job.stage == Stage::Begin && job.lock_is_valid)?;
+    world.machines.first().filter(|machine| machine.alive && world.lingering.is_none())?;
+    let (package, code) = declared(&job.base.version.server);
+    match job.kind {
+        TaskKind::InstallPackages => Some(WorkResult::Package(package)),
+        TaskKind::DeployApp => Some(WorkResult::Code(code)),
+        _ => None,
+    }
+}
+
+/// The script of a process that has crashed does its work.
+pub(crate) fn take_late_effect(world: &mut World) -> Option<()> {
+    let effect = world.lingering.take()?;
+    world.machines.first().filter(|machine| machine.alive)?;
+    let machine = world.machines[0].clone();
+    match effect {
+        WorkResult::Package(package) => world.machines[0].package = package,
+        WorkResult::Code(code) => world.machines[0].code = code,
+        _ => {}
+    }
+    if world.machines[0] != machine {
+        check_drained(world);
+    }
+    Some(())
 }
 
 /// An empty write of this process.

@@ -40,6 +40,10 @@ enum Mutation {
     IgnoreForce,
     /// A lock never expires.
     LockForever,
+    /// The webhook still trusts what was read when work on the machine begins.
+    KeepTrust,
+    /// A script does not wait until nothing of an earlier one runs on the machine.
+    NoMachineLock,
 }
 
 /// The model: which processes there are, and what happens to them.
@@ -67,6 +71,12 @@ enum Action {
     StepUnanswered(usize),
     /// A process crashes and is restarted.
     Crash(usize),
+    /// A process crashes and is restarted, and its script on the machine goes on.
+    Linger(usize),
+    /// Such a script takes effect.
+    LateEffect,
+    /// Such a script ends without an effect.
+    LateEnd,
     /// The work of a process fails, and another attempt would fail, too.
     Fail(usize),
     /// The lock expires.
@@ -114,6 +124,7 @@ impl Model for Berth {
             endpoint,
             slice: 0,
             unhealthy: false,
+            lingering: None,
             approvals: Vec::new(),
             refused: None,
             force_over: false,
@@ -134,6 +145,7 @@ impl Model for Berth {
         for index in 0..world.actors.len() {
             actions.extend((faults.lost > 0).then_some(Action::StepUnanswered(index)));
             actions.extend((faults.crashes > 0).then_some(Action::Crash(index)));
+            actions.extend((faults.lingering > 0).then_some(Action::Linger(index)));
             actions.extend((faults.failures > 0).then_some(Action::Fail(index)));
         }
         actions.extend((faults.slow > 0 && holder(world).is_some()).then_some(Action::Expire));
@@ -159,11 +171,17 @@ impl Model for Berth {
                 return wrote.then_some(world);
             }
             Action::Crash(index) => {
-                let actor = &mut world.actors[index];
-                (actor.cache, actor.job, actor.balancer_write) = (None, None, None);
-                actor.instance += 1;
+                world.actors[index].crash();
                 world.faults.crashes -= 1;
             }
+            Action::Linger(index) => {
+                let effect = machine_actors::effect_on_the_way(&world, index)?;
+                world.lingering = Some(effect);
+                world.actors[index].crash();
+                world.faults.lingering -= 1;
+            }
+            Action::LateEffect => machine_actors::take_late_effect(&mut world)?,
+            Action::LateEnd => _ = world.lingering.take()?,
             Action::Fail(index) => {
                 let job = world.actors[index].job.as_mut()?;
                 if job.stage != Stage::Begin {
@@ -200,6 +218,9 @@ impl Berth {
         for (index, actor) in world.actors.iter().enumerate() {
             actions.extend(self.lagging.contains(&actor.role).then_some(Action::RefreshCache(index)));
             actions.push(Action::Step(index));
+        }
+        if world.lingering.is_some() {
+            actions.extend([Action::LateEffect, Action::LateEnd]);
         }
         let abandoned = holder(world)
             .is_some_and(|holder| !world.actors.iter().any(|actor| actor.job.is_some() && actor.holder() == holder));
@@ -300,6 +321,7 @@ fn declare(server: &mut Server, action: PersonAction) {
     let spec = &mut server.spec;
     match action {
         PersonAction::NewCode => spec.app.as_mut().unwrap().revision = Some(code_revision(2)),
+        PersonAction::OldCode => spec.app.as_mut().unwrap().revision = Some(code_revision(1)),
         PersonAction::NewPackage => spec.packages[0].version = package_version(2),
         PersonAction::Offline => spec.offline = true,
         PersonAction::Online => spec.offline = false,

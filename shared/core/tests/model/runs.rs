@@ -15,7 +15,7 @@ use crate::{
     world::{Faults, PersonAction},
 };
 
-const NO_FAULTS: Faults = Faults { crashes: 0, lost: 0, slow: 0, outages: 0, unhealthy: 0, failures: 0 };
+const NO_FAULTS: Faults = Faults { crashes: 0, lost: 0, slow: 0, outages: 0, unhealthy: 0, failures: 0, lingering: 0 };
 
 /// Only ends the run of a model that has grown too large.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -153,6 +153,30 @@ fn new_code_while_the_application_is_unhealthy() {
     holds("new code; a crash, a sick application", Berth { lagging, faults, person_actions, ..ready() });
 }
 
+/// A Server that is Ready, while a person takes new code back and a script outlives the process that began it.
+fn code_is_taken_back() -> Berth {
+    let faults = Faults { lingering: 1, ..NO_FAULTS };
+    let lagging = vec![DeploymentController, LbController];
+    let person_actions = vec![PersonAction::NewCode, PersonAction::OldCode];
+    Berth { lagging, faults, person_actions, ..ready() }
+}
+
+#[test]
+fn new_code_is_taken_back_while_a_script_outlives_its_process() {
+    holds("new code and back; a script that goes on", code_is_taken_back());
+}
+
+#[test]
+fn new_packages_while_a_script_outlives_its_process() {
+    let faults = Faults { lingering: 1, outages: 1, ..NO_FAULTS };
+    let lagging = vec![ReplicasetController];
+    let person_actions = vec![PersonAction::NewPackage, PersonAction::Delete];
+    holds(
+        "a new package, deletion; an outage, a script that goes on",
+        Berth { lagging, faults, person_actions, ..ready() },
+    );
+}
+
 #[test]
 fn new_packages_while_the_machine_is_unreachable() {
     let faults = Faults { outages: 1, slow: 1, ..NO_FAULTS };
@@ -285,4 +309,14 @@ fn an_undone_force_is_detected_when_the_webhook_ignores_it() {
 fn a_stuck_server_is_detected_when_locks_never_expire() {
     let faults = Faults { crashes: 1, ..NO_FAULTS };
     detects("8", Berth { faults, mutation: Mutation::LockForever, ..new() });
+}
+
+#[test]
+fn a_late_effect_is_detected_when_trust_is_not_withdrawn_at_the_claim() {
+    detects("2", Berth { mutation: Mutation::KeepTrust, ..code_is_taken_back() });
+}
+
+#[test]
+fn a_late_effect_is_detected_when_the_next_script_does_not_wait_on_the_machine() {
+    detects("2", Berth { mutation: Mutation::NoMachineLock, ..code_is_taken_back() });
 }

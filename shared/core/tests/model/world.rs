@@ -113,6 +113,12 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
+    /// Forgets everything, and comes back under another name.
+    pub(crate) fn crash(&mut self) {
+        (self.cache, self.job, self.balancer_write) = (None, None, None);
+        self.instance += 1;
+    }
+
     pub(crate) fn holder(&self) -> String {
         format!("{}/{}", self.role, self.instance)
     }
@@ -122,6 +128,8 @@ impl Actor {
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
 pub(crate) enum PersonAction {
     NewCode,
+    /// Takes the new code back.
+    OldCode,
     NewPackage,
     Offline,
     Online,
@@ -148,6 +156,8 @@ pub(crate) struct Faults {
     pub(crate) unhealthy: u8,
     /// Attempts that fail with the outcome `Failed`.
     pub(crate) failures: u8,
+    /// Processes that crash while their script on the machine goes on.
+    pub(crate) lingering: u8,
 }
 
 /// A guarantee that was violated.
@@ -169,6 +179,8 @@ pub(crate) struct World {
     /// Version of the slice that holds the endpoint.
     pub(crate) slice: u32,
     pub(crate) unhealthy: bool,
+    /// The effect of a script on the machine whose process has crashed, and that has not ended yet.
+    pub(crate) lingering: Option<WorkResult>,
     /// Gate tasks that a person has decided.
     pub(crate) approvals: Vec<(i64, bool)>,
     /// The gate that a person refused last, until a person acts again.
@@ -211,6 +223,7 @@ impl Hash for World {
         self.created.hash(state);
         self.endpoint.as_ref().map(|endpoint| (endpoint.phase, rank(endpoint.decided))).hash(state);
         self.unhealthy.hash(state);
+        self.lingering.hash(state);
         self.approvals.hash(state);
         self.refused.hash(state);
         self.force_over.hash(state);

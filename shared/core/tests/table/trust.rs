@@ -5,7 +5,7 @@ use berth_core::api::{
     TaskPhase, TrafficPhase,
 };
 
-use berth_testing::{Fixture, app, environment, machine, machine_phase, unreachable};
+use berth_testing::{Fixture, app, environment, full_spec, machine, machine_phase, unreachable};
 
 fn ready() -> Fixture {
     let mut fixture = Fixture::new().decided();
@@ -103,6 +103,68 @@ fn changed_packages_or_application_require_a_new_proof_of_health() {
     fixture.write(Executor::DeploymentController, |write| write.app(Some(fact))).unwrap();
     assert_eq!((epoch(&fixture), &fixture.status().health, fixture.state()), (before + 1, &None, State::Deploying));
     assert_eq!(verified(&fixture), (true, true));
+}
+
+/// A Server on which a task of this kind was begun for a newer declaration, which a person has then taken back.
+fn begun_and_taken_back(kind: TaskKind) -> Fixture {
+    let mut fixture = ready();
+    let declared = fixture.server.spec.clone();
+    fixture.declare(|spec| {
+        spec.packages[0].version = if kind == TaskKind::InstallPackages { "1.1".into() } else { "1.0".into() };
+        spec.app.as_mut().unwrap().revision = Some(if kind == TaskKind::DeployApp { "r2".into() } else { "r1".into() });
+    });
+    fixture.perform(TaskKind::HoldTraffic);
+    fixture.claim(kind, "a").unwrap();
+    fixture.declare(|spec| *spec = declared);
+    fixture
+}
+
+#[test]
+fn what_was_read_is_not_trusted_after_work_that_never_reported() {
+    for kind in [TaskKind::InstallPackages, TaskKind::DeployApp] {
+        let before = epoch(&ready());
+        let working = begun_and_taken_back(kind);
+        assert_ne!(working.state(), State::Ready, "{kind} may still take effect");
+        assert!(epoch(&working) > before, "{kind}");
+        // Its holder stops and releases the lock.
+        let mut released = working.clone();
+        released.claim_for(kind, "a", 0).unwrap();
+        assert_ne!(released.state(), State::Ready, "{kind} may have taken effect");
+        // Or its holder is gone, and the lock expires.
+        let mut expired = working;
+        expired.advance(i64::from(berth_testing::LOCK) + 1);
+        expired.acknowledge();
+        assert_ne!(expired.state(), State::Ready, "{kind} may have taken effect");
+        for mut next in [released, expired] {
+            // Whoever is next reads back, and health is proven again, before the Server is Ready.
+            next.claim(kind, "b").unwrap();
+            next.report_with(kind, "b", Outcome::Succeeded, |write| match kind {
+                TaskKind::DeployApp => write.app(app(&full_spec())),
+                _ => write.environment(environment(&full_spec())),
+            })
+            .unwrap();
+            assert_eq!(
+                (next.state(), next.steps().as_str(), verified(&next)),
+                (State::Deploying, "CheckHealth", (true, true))
+            );
+            next.perform_all();
+            assert_eq!(next.state(), State::Ready);
+        }
+    }
+}
+
+#[test]
+fn when_the_packages_are_doubted_everything_is_read_back() {
+    let mut fixture = ready();
+    let doubted = EnvironmentFact { verified: false, ..environment(&fixture.server.spec) };
+    let before = epoch(&fixture);
+    fixture.write(Executor::ReplicasetController, |write| write.environment(doubted)).unwrap();
+    assert_eq!(
+        (verified(&fixture), epoch(&fixture), fixture.state()),
+        ((false, false), before + 1, State::Initializing)
+    );
+    fixture.perform_all();
+    assert_eq!((verified(&fixture), fixture.state()), ((true, true), State::Ready));
 }
 
 #[test]

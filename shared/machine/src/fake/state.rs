@@ -7,7 +7,7 @@ use crate::{
     app::{self, AppStatus},
     apt, archive, dnf, inventory,
     machine::Output,
-    ping, script_package,
+    ping, script_package, settle,
 };
 
 /// The exit status of a shell that does not find a command.
@@ -72,6 +72,8 @@ impl FakeState {
             Some(self.inventory(parameters))
         } else if script == app::DEPLOY.as_str() {
             Some(self.deploy(parameters))
+        } else if script == settle::SCRIPT.as_str() {
+            Some("fact settled yes\n".to_owned())
         } else if script == app::READ.as_str() {
             Some(self.apps.get(parameters.get("NAME")).map_or_else(|| "fact running no\n".to_owned(), app_facts))
         } else {

@@ -57,14 +57,13 @@ pub async fn read(
     declared: &[DeclaredPackage],
     timeout: Duration,
 ) -> Result<Inventory> {
-    validate::path("root", root)?;
     let answer = operation(root, declared)?.run(machine, "", timeout).await?;
     Ok(Inventory { machine: BootInfo::read(&answer)?, packages: parse::packages(&answer, declared)? })
 }
 
 fn operation(root: &str, declared: &[DeclaredPackage]) -> Result<MachineOperation> {
     let (mut apt, mut dnf, mut archives, mut scripts) = (String::new(), String::new(), 0, 0);
-    let mut operation = MachineOperation::new(&READ).set("ROOT", root)?;
+    let mut operation = MachineOperation::reading(&READ, root)?;
     for package in declared {
         match package {
             DeclaredPackage::Apt(package) => add_line(&mut apt, &package.name)?,

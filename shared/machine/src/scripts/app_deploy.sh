@@ -1,7 +1,6 @@
 mkdir -p "$home/releases" "$service"
 # The physical path: the supervisor identifies its processes by it.
 service=$(cd "$service" && pwd -P)
-lock "$home/.lock"
 remove_leftovers "$home/releases"
 release=$home/releases/$REVISION
 changed=no

@@ -27,6 +27,5 @@ report_app() {
         fact running no
     fi
 }
-root=$(in_home "$ROOT")
 home=$root/apps/$NAME
 service=$root/services/$NAME

@@ -1,8 +1,6 @@
-root=$(in_home "$ROOT")
 home=$root/packages/$NAME
 here=$home/$SHA256
 mkdir -p "$home"
-lock "$home/.lock"
 remove_leftovers "$home"
 
 old_link=$(sed -n 's/^destination=//p' "$home/current/.berth-package" 2>/dev/null || :)

@@ -1,10 +1,8 @@
-root=$(in_home "$ROOT")
 home=$root/packages/$NAME
 if [ ! -d "$home" ]; then
     fact changed no
     exit 0
 fi
-lock "$home/.lock"
 current=$home/current
 if [ -f "$current/.berth-package" ]; then
     if [ -s "$current/.berth-remove" ]; then

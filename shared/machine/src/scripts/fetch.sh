@@ -40,8 +40,7 @@ unpack() { # FILE FOLDER
 # moved into place by a rename.
 fetch() { # FOLDER
     tmp=$(mktemp -d "$1/.tmp.XXXXXX")
-    trap 'rm -rf "$tmp"' EXIT
-    trap 'exit 143' HUP INT TERM
+    cleanup='rm -rf "$tmp"'
     download "$URL" "$tmp/artifact" || die 82 "the download program ended with status $?"
     actual=$(digest "$tmp/artifact")
     if [ "$actual" != "$SHA256" ]; then

@@ -1,5 +1,4 @@
 # Reports what is installed, of all kinds at once: declared packages, and packages that Berth has left a mark for.
-root=$(in_home "$ROOT")
 managed=$root/managed
 report_boot
 

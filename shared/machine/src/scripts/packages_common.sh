@@ -15,16 +15,13 @@ as_root() {
 refuse_process() {
     [ -z "${BERTH_MACHINE_ID:-}" ] || die 88 "the machine is a process that shares its host's packages"
 }
-begin() { # KIND: takes the lock and sets $marks, $tmp and $deadline
+begin() { # KIND: sets $marks, $tmp and $deadline
     refuse_process
-    root=$(in_home "$ROOT")
     managed=$root/managed
     marks=$managed/$1
     mkdir -p "$marks"
-    lock "$managed/.lock"
     tmp=$(mktemp -d "$managed/.tmp.XXXXXX")
-    trap 'rm -rf "$tmp"' EXIT
-    trap 'exit 143' HUP INT TERM
+    cleanup='rm -rf "$tmp"'
     deadline=$(($(date +%s) + LOCK_WAIT))
 }
 fail_with_log() { # STATUS: exits with the last lines of the package manager as the message

@@ -1,8 +1,6 @@
-root=$(in_home "$ROOT")
 managed=$root/managed
 home=$managed/script/$NAME
 mkdir -p "$managed/script"
-lock "$managed/.lock"
 write() { # FILE CONTENT
     printf '%s\n' "$2" >"$1.new"
     mv "$1.new" "$1"

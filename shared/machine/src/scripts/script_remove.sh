@@ -1,11 +1,9 @@
-root=$(in_home "$ROOT")
 managed=$root/managed
 home=$managed/script/$NAME
 if [ ! -d "$home" ]; then
     fact removed no
     exit 0
 fi
-lock "$managed/.lock"
 version=$(cat "$home/version" 2>/dev/null || :)
 remove=$(cat "$home/remove" 2>/dev/null || :)
 removed=no

@@ -14,20 +14,29 @@ const STDERR: u32 = 1;
 /// Shells add a signal's number to this for the exit status of a command that it ended.
 const SIGNAL_STATUS: u32 = 128;
 
-/// Runs `script` with `sh` in `channel` and waits for its end.
-pub(super) async fn run(channel: Channel<Msg>, address: &str, script: &str, stdin: Option<Bytes>) -> Result<Output> {
+/// Reads a number from standard input, then that many bytes, and runs these as a shell script.
+const READ_SCRIPT: &str = r#"read -r length && eval "$(head -c "$length")""#;
+/// Runs its first argument as the leader of a process group. A command of OpenSSH is one already, and `setsid` would let it run
+/// in the background; one of Dropbear is in the group of the connection's own process.
+const LEAD: &str = r#"read -r _ _ _ _ group _ </proc/$$/stat; [ "$group" = $$ ] || exec setsid sh -c "$1"; eval "$1""#;
+
+/// Runs `script` with `sh` in `channel`, after the assignments in `parameters`, and waits for its end. Its standard input stays
+/// open until then.
+pub(super) async fn run(
+    channel: Channel<Msg>,
+    address: &str,
+    script: &str,
+    parameters: Option<Bytes>,
+) -> Result<Output> {
     let broken =
         |error: russh::Error| MachineError::ConnectionLost { address: address.to_owned(), reason: error.to_string() };
     // The login shell may be any shell: it only has to understand single quotes.
-    channel.exec(true, format!("exec sh -c {}", quote(script))).await.map_err(broken)?;
+    channel.exec(true, format!("exec sh -c {} sh {}", quote(LEAD), quote(READ_SCRIPT))).await.map_err(broken)?;
     let (mut read, write) = channel.split();
     // Both directions at the same time: otherwise a command that writes much before it reads would block forever. A
     // command that does not read its input closes the channel while we write, which is not a failure of the command.
     let send = async {
-        if let Some(stdin) = stdin {
-            let _ = write.data_bytes(stdin).await;
-        }
-        let _ = write.eof().await;
+        let _ = write.data_bytes(with_length(&parameters.unwrap_or_default(), script)).await;
     };
     let collect = collect(&mut read, address);
     tokio::pin!(collect, send);
@@ -35,6 +44,12 @@ pub(super) async fn run(channel: Channel<Msg>, address: &str, script: &str, stdi
         output = &mut collect => output,
         () = &mut send => collect.await,
     }
+}
+
+/// What [`READ_SCRIPT`] reads.
+fn with_length(parameters: &[u8], script: &str) -> Bytes {
+    let length = parameters.len() + script.len();
+    [format!("{length}\n").as_bytes(), parameters, script.as_bytes()].concat().into()
 }
 
 async fn collect(read: &mut ChannelReadHalf, address: &str) -> Result<Output> {

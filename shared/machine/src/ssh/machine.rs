@@ -37,7 +37,7 @@ impl SshMachine {
 impl Machine for SshMachine {
     fn exec<'a>(&'a self, script: &'a str, stdin: Option<Bytes>, timeout: Duration) -> BoxFuture<'a, Result<Output>> {
         async move {
-            // A timeout drops the connection, and with it the SSH server ends the command.
+            // A timeout drops the connection. SSH servers let a command run on then: operations end themselves.
             tokio::time::timeout(timeout, self.exec_once(script, stdin)).await.unwrap_or_else(|_| {
                 let address = self.target.endpoint();
                 Err(MachineError::Timeout { address, phase: SshPhase::Command, after: timeout })

@@ -1,27 +1,30 @@
 //! The contract of every kind of machine. The tests of each kind's crate run it.
 
-#![expect(clippy::unwrap_used, reason = "a failed precondition should panic where it is")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed precondition should panic where it is")]
 
 use std::time::{Duration, Instant};
 
-use berth_machine::{Machine, MachineError, OUTPUT_LIMIT, SshPhase};
+use berth_machine::{
+    Machine, MachineChange, MachineError, OUTPUT_LIMIT, SshPhase,
+    script_package::{self, ScriptPackage},
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Asserts everything that must hold for a running machine.
 pub(crate) async fn holds(machine: &dyn Machine) {
-    a_command_gets_its_input_and_returns_output_and_status(machine).await;
+    a_command_gets_its_parameters_and_returns_output_and_status(machine).await;
     a_signal_is_distinguished_from_an_exit_status(machine).await;
     the_end_of_long_output_is_kept(machine).await;
-    unread_input_is_not_a_failure(machine).await;
-    a_command_that_writes_before_it_reads_does_not_block(machine).await;
+    a_command_leads_its_process_group_and_sees_the_end_of_its_client(machine).await;
     a_command_that_exceeds_its_limit_is_a_timeout(machine).await;
     commands_run_concurrently(machine).await;
 }
 
-async fn a_command_gets_its_input_and_returns_output_and_status(machine: &dyn Machine) {
-    let input = vec![b'x'; 3_000_000];
-    let output = machine.exec("wc -c; echo oops >&2; exit 7", Some(input.into()), LIMIT).await.unwrap();
+async fn a_command_gets_its_parameters_and_returns_output_and_status(machine: &dyn Machine) {
+    let input = format!("INPUT='{}'\n", "x".repeat(3_000_000));
+    let script = "printf %s \"$INPUT\" | wc -c; echo oops >&2; exit 7";
+    let output = machine.exec(script, Some(input.into()), LIMIT).await.unwrap();
     assert_eq!((output.status, output.stdout.trim_ascii(), &output.stderr[..]), (7, &b"3000000"[..], &b"oops\n"[..]));
     assert!(!output.success() && output.signal.is_none() && !output.truncated);
     // Quotes, line ends and characters that a shell might expand arrive unchanged.
@@ -39,15 +42,15 @@ async fn the_end_of_long_output_is_kept(machine: &dyn Machine) {
     assert!(output.truncated && output.stdout.len() == OUTPUT_LIMIT && output.stdout.ends_with(b"end"));
 }
 
-async fn unread_input_is_not_a_failure(machine: &dyn Machine) {
-    let output = machine.exec("printf done", Some(vec![0; 9_000_000].into()), LIMIT).await.unwrap();
-    assert_eq!(output.stdout, b"done");
-}
-
-async fn a_command_that_writes_before_it_reads_does_not_block(machine: &dyn Machine) {
-    let script = "head -c 2000000 /dev/zero; wc -c";
-    let output = machine.exec(script, Some(vec![b'x'; 2_000_000].into()), LIMIT).await.unwrap();
-    assert!(output.stdout.ends_with(b"2000000\n"), "{}", output.stdout.len());
+async fn a_command_leads_its_process_group_and_sees_the_end_of_its_client(machine: &dyn Machine) {
+    let lead = "read -r _ _ _ _ group _ </proc/$$/stat; [ \"$group\" = $$ ]; file=$(mktemp); echo $file";
+    let output = machine.exec(lead, None, LIMIT).await.unwrap().ok().unwrap();
+    let file = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    // Blocks for as long as its client waits.
+    let script = format!("read -r _ || echo gone >{file}; sleep 1000");
+    machine.exec(&script, None, Duration::from_secs(1)).await.unwrap_err();
+    let wait = format!("until grep gone {file}; do sleep 0.05; done; rm {file}");
+    machine.exec(&wait, None, LIMIT).await.unwrap().ok().unwrap();
 }
 
 async fn a_command_that_exceeds_its_limit_is_a_timeout(machine: &dyn Machine) {
@@ -73,4 +76,41 @@ async fn commands_run_concurrently(machine: &dyn Machine) {
     let (first, second) = tokio::join!(machine.exec(&one, None, LIMIT), machine.exec(&two, None, LIMIT));
     assert!(first.unwrap().success() && second.unwrap().success());
     machine.exec(&format!("rm -r {}", folder.trim()), None, LIMIT).await.unwrap().ok().unwrap();
+}
+
+/// A package whose installation takes `seconds`, in two processes of which one ignores signals, and then leaves the file `late`.
+fn slow_package(folder: &str, seconds: u32) -> ScriptPackage {
+    let install = format!(
+        "echo >{folder}/begun; sh -c 'trap \"\" HUP TERM; sleep {seconds}; sleep 1; echo >{folder}/late'; echo >{folder}/late"
+    );
+    let check = format!("[ -e {folder}/late ]");
+    ScriptPackage { name: "slow".into(), version: "1".into(), check, install, remove: None }
+}
+
+/// Asserts that an operation ends with its client, together with all its processes, and that the next operation begins only then.
+pub(crate) async fn operations_end_with_their_client(machine: &dyn Machine, root: &str) {
+    let folder = machine.exec("mktemp -d", None, LIMIT).await.unwrap().ok().unwrap().stdout;
+    let folder = String::from_utf8(folder).unwrap().trim().to_owned();
+    let exists =
+        async |file: &str| machine.exec(&format!("[ -e {folder}/{file} ]"), None, LIMIT).await.unwrap().success();
+    let slow = slow_package(&folder, 8);
+    tokio::select! {
+        done = script_package::install(machine, root, &slow, LIMIT) => panic!("too early: {done:?}"),
+        () = async { while !exists("begun").await { tokio::time::sleep(Duration::from_millis(50)).await } } => {}
+    }
+    // The client is gone, and its connection with it. The next one waits until nothing runs any more.
+    let start = Instant::now();
+    let quick = ScriptPackage {
+        name: "quick".into(),
+        check: format!("[ -e {folder}/quick ]"),
+        install: format!("pgrep -f {folder}/lat[e] >{folder}/running || :; echo >{folder}/quick"),
+        ..slow.clone()
+    };
+    assert_eq!(script_package::install(machine, root, &quick, LIMIT).await, Ok(MachineChange::Done));
+    assert!(start.elapsed() < Duration::from_secs(8), "it waited until the work was done: {:?}", start.elapsed());
+    let running = machine.exec(&format!("cat {folder}/running"), None, LIMIT).await.unwrap().stdout;
+    assert_eq!(String::from_utf8(running).unwrap(), "", "something of the old operation still ran");
+    tokio::time::sleep(Duration::from_secs(11).saturating_sub(start.elapsed())).await;
+    assert!(!exists("late").await, "the old operation took effect after the next one");
+    machine.exec(&format!("rm -r {folder}"), None, LIMIT).await.unwrap().ok().unwrap();
 }

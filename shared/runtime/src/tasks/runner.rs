@@ -39,7 +39,7 @@ enum WorkEnd {
     Finished(TaskResult),
     /// It was cancelled, and stopped in time.
     Stopped(TaskResult, StopReason),
-    /// It was cancelled, and did not stop in time.
+    /// It was cancelled, and did not stop in time, or may still have an effect on the machine.
     Abandoned(StopReason),
 }
 
@@ -54,7 +54,8 @@ impl TaskRunner {
     ///
     /// `work` gets the Server as the claim left it, and a token that is cancelled when it has to stop: because the task was
     /// cancelled, the lock was lost, or the process shuts down. It then has 10 s to stop and return the facts; after that it
-    /// is dropped, and the lock is left to expire.
+    /// is dropped. The lock is released only if nothing of the work can have an effect any more
+    /// ([`TaskResult::may_still_run`]), and is left to expire otherwise.
     ///
     /// # Errors
     /// If the API server is unavailable: the lock expires, and the next attempt starts from the facts.
@@ -89,7 +90,7 @@ impl TaskRunner {
             WorkEnd::Stopped(result, reason) => self.stopped(&server, &task, held, result, reason).await,
             WorkEnd::Abandoned(reason) => {
                 self.count(&task, "abandoned");
-                tracing::warn!(server = server.name(), task = task.id, kind = %task.kind, "work did not stop in time; its lock is left to expire");
+                tracing::warn!(server = server.name(), task = task.id, kind = %task.kind, "work may still go on; its lock is left to expire");
                 Ok(TaskRun::Stopped { message: reason.message() })
             }
         }
@@ -139,8 +140,8 @@ impl TaskRunner {
         tracing::info!(server = server.name(), task = task.id, kind = %task.kind, reason = reason.message(), "stopping work");
         cancel.cancel();
         match timeout(STOP_LIMIT, work).await {
-            Ok(result) => WorkEnd::Stopped(result, reason),
-            Err(_) => WorkEnd::Abandoned(reason),
+            Ok(result) if !result.may_still_run => WorkEnd::Stopped(result, reason),
+            Ok(_) | Err(_) => WorkEnd::Abandoned(reason),
         }
     }
 

@@ -272,6 +272,23 @@ async fn a_cancelled_task_stops_its_work_writes_its_facts_and_releases_the_lock(
 }
 
 #[tokio::test(start_paused = true)]
+async fn work_whose_effect_may_still_come_keeps_the_lock_until_it_expires() {
+    let api = FakeApi::new();
+    let (_ctx, runner) = runner(&api, "a").await;
+    let observer = api.clone();
+    let run = runner
+        .run(&api.server(), &first(&api), |_, cancel| async move {
+            observer.declare(|server| server.spec.offline = true);
+            until_cancelled(cancel).await.and_may_still_run()
+        })
+        .await
+        .unwrap();
+    assert!(matches!(&run, TaskRun::Stopped { message } if message.contains("Cancelled")), "{run:?}");
+    assert_eq!(first(&api).phase, TaskPhase::Cancelled);
+    assert!(lock(&api).is_some(), "the machine has not said that nothing runs");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_report_still_writes_its_facts_and_releases_the_lock() {
     let api = FakeApi::new();
     let (_ctx, runner) = runner(&api, "a").await;

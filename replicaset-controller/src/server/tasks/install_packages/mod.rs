@@ -14,16 +14,23 @@ use berth_core::{
     api::{EnvironmentFact, MachineFact, Server},
     protocol::{Fact, TaskResult},
 };
-use berth_machine::{Machine, inventory::Inventory};
+use berth_machine::{Machine, inventory::Inventory, unless_cancelled};
+use tokio_util::sync::CancellationToken;
 
 use super::context::TaskContext;
 use apply::Installer;
 pub(crate) use environment::difference;
 pub(crate) use read::read_environment;
 
-pub(super) async fn install(context: &TaskContext, server: &Server) -> Result<TaskResult, TaskResult> {
+pub(super) async fn install(
+    context: &TaskContext,
+    server: &Server,
+    cancel: &CancellationToken,
+) -> Result<TaskResult, TaskResult> {
     let connection = context.connector.connect(server)?;
-    install_on(connection.machine.as_ref(), &connection.root, server).await
+    let (machine, root) = (connection.machine.as_ref(), connection.root.as_str());
+    let work = async { install_on(machine, root, server).await.unwrap_or_else(|failed| failed) };
+    Ok(unless_cancelled(machine, root, cancel.cancelled(), work).await)
 }
 
 /// Installs the declared packages on a machine. What is installed is reported also after a failure, as far as it can be
