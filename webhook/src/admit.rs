@@ -28,7 +28,8 @@ pub struct Admission {
     pub resource: ReviewedResource,
     /// The state before and after an allowed status write; `None` for every other request.
     pub transition: Option<(Option<State>, Option<State>)>,
-    /// How far this copy's clock is behind the time in the Server's lock, which some copy has written; `None` without a lock.
+    /// For an allowed status write: how far this copy's clock is behind the time in the Server's lock, which some copy has
+    /// written; `None` without a lock.
     pub clock_behind: Option<SignedDuration>,
 }
 
@@ -102,10 +103,8 @@ fn admit_status_write(body: &[u8], ids: &Identities, now: Timestamp) -> Option<A
     }
     let author = Author::new(&*request.user_info.username);
     let uid = request.uid.into_owned();
-    let old = request.old_object?.status;
-    let clock_behind = old.as_ref().and_then(|status| clock_behind(status, now));
-    let result = update_status(request.object?, old, &author, ids, now);
-    Some(Admission { clock_behind, ..admission(uid, ReviewedResource::ServerStatus, result) })
+    let result = update_status(request.object?, request.old_object?.status, &author, ids, now);
+    Some(admission(uid, ReviewedResource::ServerStatus, result))
 }
 
 /// How far this copy's clock is behind what another copy has written into the lock; zero if it is not.
@@ -136,11 +135,11 @@ fn admit_any(body: &[u8], ids: &Identities, now: Timestamp) -> Admission {
 
 fn admission(uid: String, resource: ReviewedResource, result: Result<Allowed, Denial>) -> Admission {
     match result {
-        Ok(Allowed { patch, transition, warning }) => Admission {
+        Ok(Allowed { patch, transition, warning, clock_behind }) => Admission {
             response: AdmissionResponse { uid, patch, warning, denial: None },
             resource,
             transition,
-            clock_behind: None,
+            clock_behind,
         },
         Err(denial) => denied(uid, resource, denial),
     }
@@ -176,6 +175,7 @@ struct Allowed {
     patch: Vec<u8>,
     transition: Option<(Option<State>, Option<State>)>,
     warning: Option<String>,
+    clock_behind: Option<SignedDuration>,
 }
 
 fn decide(
@@ -285,7 +285,12 @@ fn update_status(
     if drop_managed_fields {
         patch.remove_managed_fields();
     }
-    Ok(Allowed { patch: patch.encode(), transition: Some((state(&old), state(&admitted))), warning: None })
+    Ok(Allowed {
+        patch: patch.encode(),
+        transition: Some((state(&old), state(&admitted))),
+        clock_behind: old.status.as_ref().and_then(|status| clock_behind(status, now)),
+        ..Allowed::default()
+    })
 }
 
 fn create_approval(request: &AdmissionRequest<'_>, author: &Author, now: Timestamp) -> Result<Allowed, Denial> {

@@ -108,10 +108,10 @@ async fn a_copy_measures_how_far_its_clock_is_behind() {
     let mut copies = Copies::new();
     let metric = "webhook_clock_behind_seconds";
     copies.claim(true, "a", SECONDS).await;
-    copies.claim(true, "b", SECONDS).await;
-    copies.claim(false, "b", SECONDS).await;
+    copies.claim(true, "a", SECONDS).await;
+    copies.claim(false, "a", SECONDS).await;
     assert_eq!((copies.on_time.metric(metric), copies.ahead.metric(metric)), (Some(60.0), Some(0.0)));
     copies.time.store(100, Ordering::Relaxed);
-    copies.claim(false, "b", SECONDS).await;
+    copies.claim(false, "a", SECONDS).await;
     assert_eq!(copies.on_time.metric(metric), Some(0.0));
 }
