@@ -76,8 +76,10 @@ pub fn admit_status(
     if let Some(claim) = claim {
         let executor = guard::executor_of(executor, "status.claim")?;
         claim::carry_out(&mut new, &claim, executor, now)?;
-        // A claim calls facts in question, and a released task may be one for an older declaration.
-        apply_decision(&mut new, &author.username, now);
+        if claim.duration_seconds == 0 {
+            // The released task may be one for an older declaration: every later claim of it would be refused.
+            apply_decision(&mut new, &author.username, now);
+        }
     }
     summary::summarise(&mut new, now);
     Ok(new)
