@@ -95,7 +95,7 @@ impl Lab {
         let host_key = ClientKey::generate().unwrap().public_openssh().unwrap();
         let status = json!({
             "state": "Ready", "observedGeneration": created.metadata.generation,
-            "machine": {"phase": "Running", "id": format!("simulated/{name}"), "address": "127.0.0.1", "bootID": "fake-0",
+            "machine": {"phase": "Running", "provider": "simulated", "id": name, "address": "127.0.0.1", "bootID": "fake-0",
                         "ssh": {"port": 22, "user": "root", "hostKey": host_key, "root": "/opt/berth"}},
             "environment": {"verified": true, "packages": [{"name": "nginx", "version": "1"}]},
         });

@@ -5,23 +5,31 @@ use std::{collections::BTreeMap, future::Future, path::Path, sync::Arc, time::Du
 
 use berth_control_plane::{ControlPlane, ControlPlaneOptions};
 use berth_core::{
-    api::{Executor, MachineClass, Server},
+    api::{Executor, MachineClass, Outcome, Server, TaskKind},
     identity::Identities,
+    protocol::TaskResult,
 };
 use berth_iaas::{
     CallLimits, Classes, Driver, Drivers, MachineOwner, MachineRequest, Provider, Result, SecretData,
     simulated::{SimulatedMachines, Simulation},
 };
+use berth_machine::{Connector, MachineConnection, NotConnectable};
 use berth_runtime::{Cache, CacheOptions, Context, ContextParts, Process, SystemClock};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use replicaset_controller::{cluster::identity, orphans::OrphanCollector};
+use replicaset_controller::{
+    cluster::identity,
+    orphans::OrphanCollector,
+    server::tasks::{TaskContext, acquire, carry_out},
+    set::machines::MachineSource as _,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 const LIMIT: Duration = Duration::from_mins(1);
 const CLUSTER: &str = "here";
@@ -42,6 +50,19 @@ impl Driver for Guarded {
             class.parameters.insert("broken".into(), "Credentials".into());
         }
         self.0.connect(&class, None)
+    }
+}
+
+/// The simulation, which needs a class to find its machines.
+struct Bound(Simulation);
+
+impl Driver for Bound {
+    fn connect(
+        &self,
+        class: &berth_core::api::MachineClassSpec,
+        credentials: Option<&SecretData>,
+    ) -> Result<Arc<dyn Provider>> {
+        self.0.connect(class, credentials)
     }
 }
 
@@ -78,6 +99,7 @@ impl Lab {
         cache.ready().await;
         let providers = Drivers::default()
             .with("simulated", Arc::new(simulation.clone()))
+            .with("bound", Arc::new(Bound(simulation.clone())))
             .with("guarded", Arc::new(Guarded(simulation.clone())));
         let classes = Classes::new(&ctx, &cache, providers, CallLimits::default(), 8);
         let orphans = OrphanCollector::new(&ctx, &classes, CLUSTER, PERIOD);
@@ -171,6 +193,7 @@ async fn classes_and_orphans() {
     orphans_are_only_reported_if_a_class_that_lists_them_says_so(&lab).await;
     too_many_orphans_are_left_to_a_person_who_may_raise_the_limit(&lab).await;
     after_a_restore_of_etcd_newer_machines_are_only_reported(&lab).await;
+    a_machine_is_only_found_and_destroyed_at_its_place(&lab).await;
     a_class_is_unusable_with_a_reason_until_it_is_corrected(&lab).await;
     lab.control_plane.stop().await.unwrap();
 }
@@ -266,6 +289,61 @@ async fn after_a_restore_of_etcd_newer_machines_are_only_reported(lab: &Lab) {
     assert!(lab.event("restored", "OrphanMayServe").await.contains("restore of etcd"));
 }
 
+struct NoConnector;
+
+impl Connector for NoConnector {
+    fn connect(&self, _: &Server) -> std::result::Result<MachineConnection, NotConnectable> {
+        Err(NotConnectable)
+    }
+
+    fn forget(&self, _: &Server) {}
+}
+
+/// Carries out DestroyMachine.
+async fn destroy(lab: &Lab, server: &Server) -> TaskResult {
+    let (connector, cluster) = (Arc::new(NoConnector), CLUSTER.to_owned());
+    let context = TaskContext { connector, authorized_key: String::new(), cluster };
+    let kind = TaskKind::DestroyMachine;
+    let deadline = Instant::now() + LIMIT;
+    let resources = loop {
+        match acquire(&lab.classes, server, kind).await {
+            Ok(resources) => break resources,
+            Err(_) => assert!(Instant::now() < deadline, "the class is not usable"),
+        }
+        sleep(Duration::from_millis(50)).await;
+    };
+    carry_out(&context, server, kind, &resources, &CancellationToken::new()).await
+}
+
+fn bound_to(account: &str) -> Value {
+    json!({"provider": "bound", "parameters": {"account": account}})
+}
+
+async fn a_machine_is_only_found_and_destroyed_at_its_place(lab: &Lab) {
+    lab.class("moved", bound_to("here")).await;
+    let uid = lab.server("moved", "moved").await;
+    lab.machine("moved", CLUSTER, &uid).await;
+    let api: Api<Server> = Api::default_namespaced(lab.admin.clone());
+    let mut server = api.get("moved").await.unwrap();
+    let fact = json!({"machine": {"phase": "Running", "provider": "bound", "place": "here", "id": uid}});
+    server.status = Some(serde_json::from_value(fact).unwrap());
+
+    lab.class("moved", bound_to("there")).await;
+    let count = lab.simulation.count();
+    let result = destroy(lab, &server).await;
+    assert_eq!((lab.simulation.count(), result.outcome), (count, Outcome::Failed), "{}", result.message);
+    for part in ["bound here", "MachineClass moved", "bound there", "nothing is done elsewhere"] {
+        assert!(result.message.contains(part), "{}", result.message);
+    }
+    let found = lab.classes.find(&server).await.unwrap_err();
+    assert_eq!(found, result.message, "the machine does not count as gone");
+
+    // Any class that means the place leads to the machine.
+    lab.class("bridge", bound_to("here")).await;
+    until("the machine is destroyed", || async { destroy(lab, &server).await.outcome == Outcome::Succeeded }).await;
+    assert_eq!(lab.simulation.count(), count - 1);
+}
+
 /// Two clusters with one account of a provider, both with the shipped defaults.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_clusters_never_touch_each_others_machines() {
@@ -296,7 +374,7 @@ async fn a_class_is_unusable_with_a_reason_until_it_is_corrected(lab: &Lab) {
     assert!(lab.problem("none", "ClassNotFound").await.contains("\"none\""));
     lab.class("wrong", json!({"provider": "moon"})).await;
     let known = lab.problem("wrong", "UnknownProvider").await;
-    assert!(known.contains("\"moon\"") && known.contains("guarded, simulated"), "{known}");
+    assert!(known.contains("\"moon\"") && known.contains("bound, guarded, simulated"), "{known}");
     assert!(lab.event("wrong", "UnknownProvider").await.contains("\"moon\""));
     lab.class("wrong", json!({"provider": "simulated", "parameters": {"sed": 1}})).await;
     assert!(lab.problem("wrong", "InvalidParameters").await.contains("spec.parameters.sed"));

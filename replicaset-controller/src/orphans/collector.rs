@@ -131,7 +131,7 @@ impl OrphanCollector {
             let machines = connection.provider.list(&self.cluster).await?;
             let listed = ClassMachines {
                 class: name.to_owned(),
-                provider: class.spec.provider.clone(),
+                place: connection.place.clone(),
                 policy: class.spec.orphan_policy,
                 grace: SignedDuration::from_secs(i64::from(class.spec.orphan_grace_seconds)),
                 limit: class.spec.orphan_limit.and_then(|limit| usize::try_from(limit).ok()),

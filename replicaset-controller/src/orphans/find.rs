@@ -6,7 +6,7 @@ use std::{
 };
 
 use berth_core::api::OrphanPolicy;
-use berth_iaas::ProviderMachine;
+use berth_iaas::{Place, ProviderMachine};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::history::History;
@@ -22,8 +22,8 @@ const SHARE: usize = 10;
 pub struct ClassMachines {
     /// Name of the class.
     pub class: String,
-    /// Name of the provider.
-    pub provider: String,
+    /// Where the machines are.
+    pub place: Place,
     /// What is done about orphans.
     pub policy: OrphanPolicy,
     /// Younger machines are left alone, because their creation may still be under way.
@@ -109,10 +109,10 @@ pub fn find_orphans(
     history: &History,
     now: Timestamp,
 ) -> Vec<Orphan> {
-    let mut found: BTreeMap<(&str, &str, Timestamp), Candidate<'_>> = BTreeMap::new();
+    let mut found: BTreeMap<(&Place, &str, Timestamp), Candidate<'_>> = BTreeMap::new();
     for class in classes {
         for machine in class.machines.iter().filter(|machine| is_without_server(machine, servers, cluster)) {
-            let same_machine = (class.provider.as_str(), machine.id.as_str(), machine.created_at);
+            let same_machine = (&class.place, machine.id.as_str(), machine.created_at);
             let candidate = found.entry(same_machine).or_insert_with(|| Candidate::new(class, machine));
             candidate.is_kept |= class.policy == OrphanPolicy::Report;
             candidate.grace = candidate.grace.max(class.grace);
@@ -184,8 +184,9 @@ mod tests {
     }
 
     fn listed(class: &str, policy: OrphanPolicy, grace: i64, machines: &[ProviderMachine]) -> ClassMachines {
-        let (class, provider, machines) = (class.to_owned(), "p".to_owned(), machines.to_vec());
-        ClassMachines { class, provider, policy, grace: SignedDuration::from_secs(grace), limit: None, machines }
+        let (class, machines) = (class.to_owned(), machines.to_vec());
+        let place = Place { provider: "p".into(), place: "here".into() };
+        ClassMachines { class, place, policy, grace: SignedDuration::from_secs(grace), limit: None, machines }
     }
 
     /// A history that covers everything after 2025.

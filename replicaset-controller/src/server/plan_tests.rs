@@ -70,8 +70,16 @@ fn kind(action: &NextAction) -> TaskKind {
 }
 
 fn machine(phase: MachinePhase) -> Value {
-    let fact =
-        MachineFact { phase, id: Some("local/u".into()), address: None, ssh: None, boot_id: None, created_at: None };
+    let fact = MachineFact {
+        phase,
+        provider: Some("local".into()),
+        place: None,
+        id: Some("u".into()),
+        address: None,
+        ssh: None,
+        boot_id: None,
+        created_at: None,
+    };
     serde_json::to_value(fact).unwrap()
 }
 

@@ -59,7 +59,8 @@ impl ServerReconciler {
         let work = |server: Arc<Server>, cancel: CancellationToken| async move {
             tasks::carry_out(&self.tasks, &server, kind, resources, &cancel).await
         };
-        self.runner.run(server, task, work).await
+        let facts = resources.facts_of_claim(server, kind);
+        self.runner.run_with_facts(server, task, &facts, work).await
     }
 }
 

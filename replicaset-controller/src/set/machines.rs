@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use berth_core::api::{Server, VMReplicaSet};
-use berth_iaas::{Classes, ProviderMachinePhase, UnusableClass};
+use berth_iaas::{Classes, Place, ProviderMachinePhase, UnusableClass};
 use futures::{FutureExt as _, future::BoxFuture};
 
 /// When to reconcile a set again whose class waits for a change: no watch reports a changed Secret.
@@ -75,7 +75,11 @@ impl MachineSource for Classes {
     fn find<'a>(&'a self, server: &'a Server) -> BoxFuture<'a, Result<MachineAtProvider, String>> {
         async move {
             let class = &server.spec.machine.class_name;
-            let (_, connection) = self.connection(class).await.map_err(|unusable| unusable.message)?;
+            let connection = match Place::of_machine(server) {
+                Some(place) => self.connection_to(class, &place).await.map(|(_, connection)| connection),
+                None => self.connection(class).await.map(|(_, connection)| connection),
+            };
+            let connection = connection.map_err(|unusable| unusable.message)?;
             match connection.provider.get(server.uid()).await.map_err(|error| error.to_string())? {
                 None => Ok(MachineAtProvider::Gone),
                 Some(machine) if machine.phase == ProviderMachinePhase::Stopped => Ok(MachineAtProvider::Stopped),

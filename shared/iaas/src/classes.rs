@@ -15,6 +15,7 @@ use crate::{
     drivers::Drivers,
     error::{ProviderError, Result as ProviderResult},
     metered::{CallLimits, CallMetrics},
+    place::Place,
     secrets::Secrets,
     unusable::UnusableClass,
 };
@@ -151,20 +152,54 @@ impl Classes {
         })
     }
 
-    /// The provider of this name, for machines whose class is gone or names another provider by now.
+    /// The connection to the place of a machine that exists: through its class, unless that means another place by now, otherwise
+    /// through any class that means this place, or without a class if the provider needs none. With the class if it is the
+    /// machine's own.
     ///
     /// # Errors
-    /// When there is no such provider, or it cannot be used without the class.
-    pub fn without_class(&self, class: &str, provider: &str) -> Result<ProviderConnection, UnusableClass> {
-        let connection = self.0.connections.without_class(provider);
-        connection.map_err(|error| UnusableClass::new(class, "UnknownProvider", &error))?.ok_or_else(|| UnusableClass {
-            reason: "ClassNotFound",
-            message: format!(
-                "MachineClass {class}: the machine is of the provider {provider}, which cannot be used without the class: \
-                 create the class again as it was"
-            ),
-            is_temporary: false,
+    /// When there is no way to the place, or the provider's last check failed.
+    pub async fn connection_to(
+        &self,
+        name: &str,
+        place: &Place,
+    ) -> Result<(Option<Arc<MachineClass>>, ProviderConnection), UnusableClass> {
+        let own = self.connection(name).await;
+        if let Ok((class, connection)) = &own
+            && connection.place == *place
+        {
+            return match judge(name, self.last_answer(class, connection)) {
+                // A mistake in the class must not keep the machine alive if its provider needs nothing of the class.
+                Err(problem) if !problem.is_temporary => self.without_class(place).ok_or(problem),
+                usable => usable.map(|()| (Some(class.clone()), connection.clone())),
+            };
+        }
+        if let Some(found) = self.other_class_at(name, place).await.or_else(|| self.without_class(place)) {
+            return Ok(found);
+        }
+        Err(match own {
+            Err(problem) if problem.is_temporary => problem,
+            own => UnusableClass::elsewhere(name, place, own.ok().map(|(_, connection)| connection.place).as_ref()),
         })
+    }
+
+    async fn other_class_at(
+        &self,
+        own: &str,
+        place: &Place,
+    ) -> Option<(Option<Arc<MachineClass>>, ProviderConnection)> {
+        let classes = self.all();
+        for class in classes.iter().filter(|class| class.name() != own && class.spec.provider == place.provider) {
+            let Ok((class, connection)) = self.connection(class.name()).await else { continue };
+            let usable = || judge(class.name(), self.last_answer(&class, &connection)).is_ok();
+            if connection.place == *place && usable() {
+                return Some((None, connection));
+            }
+        }
+        None
+    }
+
+    fn without_class(&self, place: &Place) -> Option<(Option<Arc<MachineClass>>, ProviderConnection)> {
+        Some((None, self.0.connections.without_class(place)?))
     }
 
     /// A slot for a task of this Server.

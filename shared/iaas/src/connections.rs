@@ -12,6 +12,7 @@ use crate::{
     drivers::Drivers,
     error::Result,
     metered::{CallLimits, CallMetrics, MeteredProvider},
+    place::Place,
     provider::Provider,
 };
 
@@ -23,6 +24,8 @@ type Fingerprint = [u8; 32];
 pub struct ProviderConnection {
     /// The provider. Its calls are limited in time and counted.
     pub provider: Arc<dyn Provider>,
+    /// Where the machines of this connection are.
+    pub place: Place,
     fingerprint: Fingerprint,
     pub(crate) check: ProviderCheck,
 }
@@ -72,15 +75,16 @@ impl ProviderConnections {
         Ok(connection)
     }
 
-    /// A connection for machines whose class is gone; none if the provider needs the class.
-    pub(crate) fn without_class(&self, provider: &str) -> Result<Option<ProviderConnection>> {
-        let found = self.drivers.get(provider)?.without_class();
-        Ok(found.map(|found| self.connection(provider, found, Fingerprint::default())))
+    /// A connection for machines at this place whose class is gone; none if the provider needs the class.
+    pub(crate) fn without_class(&self, place: &Place) -> Option<ProviderConnection> {
+        let found = self.drivers.get(&place.provider).ok()?.without_class(&place.place)?;
+        Some(self.connection(&place.provider, found, Fingerprint::default()))
     }
 
     fn connection(&self, name: &str, provider: Arc<dyn Provider>, fingerprint: Fingerprint) -> ProviderConnection {
+        let place = Place { provider: name.to_owned(), place: provider.place() };
         let metered = MeteredProvider::new(provider, name, self.limits, self.metrics.clone());
-        ProviderConnection { provider: Arc::new(metered), fingerprint, check: ProviderCheck::default() }
+        ProviderConnection { provider: Arc::new(metered), place, fingerprint, check: ProviderCheck::default() }
     }
 
     /// Drops the connection of a class that is gone.
@@ -139,6 +143,10 @@ mod tests {
     }
 
     impl Provider for NoProvider {
+        fn place(&self) -> String {
+            String::new()
+        }
+
         fn check(&self) -> BoxFuture<'_, Result<()>> {
             no()
         }

@@ -22,8 +22,8 @@ pub trait Driver: Send + Sync {
     /// missing, malformed or unknown: the message names the field and what is allowed.
     fn connect(&self, class: &MachineClassSpec, credentials: Option<&SecretData>) -> Result<Arc<dyn Provider>>;
 
-    /// A provider for machines whose class is gone; none if this kind of provider cannot work without a class.
-    fn without_class(&self) -> Option<Arc<dyn Provider>> {
+    /// A provider for machines at this place whose class is gone; none if this kind of provider cannot work without a class.
+    fn without_class(&self, _place: &str) -> Option<Arc<dyn Provider>> {
         None
     }
 }

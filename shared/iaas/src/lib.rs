@@ -18,6 +18,7 @@ pub mod incus;
 #[cfg(feature = "local")]
 pub mod local;
 mod metered;
+mod place;
 mod provider;
 mod secrets;
 #[cfg(feature = "simulated")]
@@ -32,6 +33,7 @@ pub use driver::{Driver, SecretData, refuse_unknown_parameters};
 pub use drivers::Drivers;
 pub use error::{ProviderError, Result};
 pub use metered::CallLimits;
+pub use place::Place;
 pub use provider::{MachineOwner, MachineRequest, Provider, ProviderMachine, ProviderMachinePhase};
 pub use secrets::Secrets;
 pub use unusable::UnusableClass;

@@ -145,6 +145,10 @@ fn error_label(error: &ProviderError) -> &'static str {
 }
 
 impl Provider for MeteredProvider {
+    fn place(&self) -> String {
+        self.inner.place()
+    }
+
     fn check(&self) -> BoxFuture<'_, Result<()>> {
         self.call("check", self.limits.check, self.inner.check())
     }

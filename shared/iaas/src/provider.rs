@@ -70,6 +70,11 @@ pub struct ProviderMachine {
 
 /// Creates, finds, reboots and destroys machines. Every call is idempotent and returns within a bounded time.
 pub trait Provider: Send + Sync {
+    /// Where its machines are, in a form that identifies it among all providers of this kind and that people understand, such as
+    /// endpoint and project. It is stored with each Server: two classes have the same place exactly if they see the same
+    /// machines. Known without I/O.
+    fn place(&self) -> String;
+
     /// Checks whether machines can be created at all: the endpoint answers, accepts the credentials, and has what the class
     /// names (as a project). Changes nothing.
     fn check(&self) -> BoxFuture<'_, Result<()>>;

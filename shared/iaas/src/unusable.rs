@@ -1,13 +1,16 @@
 //! Why no machines of a MachineClass can be created.
 
-use crate::error::ProviderError;
+use crate::{error::ProviderError, place::Place};
+
+/// Reason for work on a machine that is at a place to which there is no way.
+const ELSEWHERE: &str = "AnotherPlace";
 
 /// Why no machines of a MachineClass can be created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct UnusableClass {
     /// Reason of a condition: `ClassNotFound`, `UnknownProvider`, `InvalidParameters`, `CredentialsNotFound`,
-    /// `CredentialsRejected` or `ProviderUnavailable`.
+    /// `CredentialsRejected`, `ProviderUnavailable`, or `AnotherPlace` (the machine is where the class does not lead).
     pub reason: &'static str,
     /// Human-readable explanation, with the class's name.
     pub message: String,
@@ -16,6 +19,23 @@ pub struct UnusableClass {
 }
 
 impl UnusableClass {
+    /// Unusable for work on a machine at this place: its class means another place `now`, or none.
+    #[must_use]
+    pub fn elsewhere(class: &str, place: &Place, now: Option<&Place>) -> Self {
+        let now = now.map_or_else(|| "is gone or cannot be used".to_owned(), |now| format!("means {now} now"));
+        let message = format!(
+            "the machine may exist at {place}, but MachineClass {class} {now}: nothing is done elsewhere. Restore the class, or \
+             retire the Server while any MachineClass means {place}"
+        );
+        Self { reason: ELSEWHERE, message, is_temporary: false }
+    }
+
+    /// Whether the machine is at a place to which there is no way.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        self.reason == ELSEWHERE
+    }
+
     /// Unusable for this reason, or because of an unavailable provider if the error may pass.
     pub(crate) fn new(class: &str, reason: &'static str, error: &ProviderError) -> Self {
         let is_temporary = !error.is_permanent();

@@ -97,6 +97,10 @@ async fn until_answered<'a, T>(call: impl Fn() -> BoxFuture<'a, Result<T>> + Sen
 }
 
 impl Provider for Repeating {
+    fn place(&self) -> String {
+        self.0.place()
+    }
+
     fn check(&self) -> BoxFuture<'_, Result<()>> {
         until_answered(|| self.0.check()).boxed()
     }
@@ -213,11 +217,14 @@ async fn a_hanging_call_never_answers_and_others_do() {
 }
 
 #[tokio::test]
-async fn a_machine_is_destroyed_without_its_class_in_any_account() {
+async fn a_machine_is_destroyed_without_its_class_only_in_its_account() {
     let lab = SimulatedLab::new(json!({"account": "far"}));
     lab.provider().create(&request("a")).await.unwrap();
     assert_eq!(lab.simulation.count(), 1);
-    let provider = lab.simulation.without_class().unwrap();
+    let elsewhere = lab.simulation.without_class("near").unwrap();
+    elsewhere.delete("uid-a").await.unwrap();
+    assert_eq!((elsewhere.get("uid-a").await, lab.simulation.count()), (Ok(None), 1));
+    let provider = lab.simulation.without_class(&lab.provider().place()).unwrap();
     assert!(provider.get("uid-a").await.unwrap().is_some());
     provider.delete("uid-a").await.unwrap();
     assert_eq!(lab.simulation.count(), 0);

@@ -19,6 +19,8 @@ use crate::clock::start;
 pub fn machine(id: &str, boot: &str) -> MachineFact {
     MachineFact {
         phase: MachinePhase::Running,
+        provider: Some("p".into()),
+        place: Some("here".into()),
         id: Some(id.into()),
         address: Some("127.1.0.1".into()),
         ssh: None,
@@ -29,7 +31,16 @@ pub fn machine(id: &str, boot: &str) -> MachineFact {
 
 /// The fact about a machine of which only the phase is known.
 pub fn machine_phase(phase: MachinePhase) -> MachineFact {
-    MachineFact { phase, id: None, address: None, ssh: None, boot_id: None, created_at: None }
+    MachineFact {
+        phase,
+        provider: Some("p".into()),
+        place: Some("here".into()),
+        id: None,
+        address: None,
+        ssh: None,
+        boot_id: None,
+        created_at: None,
+    }
 }
 
 /// The fact that the declared packages are installed.

@@ -125,6 +125,13 @@ pub(crate) fn serve(name: &str) -> BenchResult<()> {
     });
     let times = ShutdownTimes { delay: Duration::ZERO, drain_timeout: Duration::from_secs(1) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve_tls(listener, tls, handler.router(), times, shutdown))?;
+    runtime.block_on(serve_tls(
+        listener,
+        tls,
+        handler.router(),
+        webhook::connections::ConnectionLimits::default(),
+        times,
+        shutdown,
+    ))?;
     Ok(())
 }

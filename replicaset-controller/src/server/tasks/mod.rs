@@ -32,13 +32,11 @@ pub async fn carry_out(
     resources: &TaskResources,
     cancel: &CancellationToken,
 ) -> TaskResult {
-    let attempt = resources.provider.as_ref().map(|provider| Attempt {
-        context,
-        server,
-        provider,
-        slot: &resources.slot,
-        cancel,
-    });
+    let provider = match &resources.provider {
+        Ok(provider) => provider.as_ref(),
+        Err(problem) => return TaskResult::failed(problem.message.clone()),
+    };
+    let attempt = provider.map(|provider| Attempt { context, server, provider, slot: &resources.slot, cancel });
     let result = match (kind, attempt) {
         (TaskKind::InstallPackages, _) => install_packages::install(context, server, cancel).await,
         (TaskKind::CreateMachine, Some(attempt)) => create_machine::create(&attempt).await,

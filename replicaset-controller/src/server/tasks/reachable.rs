@@ -44,8 +44,9 @@ fn machine_fact(attempt: &Attempt<'_>, machine: &ProviderMachine) -> Result<Mach
     let access = access(server, provider.class.as_deref());
     Ok(MachineFact {
         phase: MachinePhase::Running,
-        // With the provider, so that the machine can be destroyed after its class is gone.
-        id: Some(format!("{}/{}", provider.name, machine.id)),
+        provider: Some(provider.connection.place.provider.clone()),
+        place: Some(provider.connection.place.place.clone()),
+        id: Some(machine.id.clone()),
         address: Some(address),
         ssh: Some(SshAccess { port: i32::from(machine.ssh_port), user: access.user, host_key, root: access.root }),
         boot_id: None,
@@ -70,8 +71,7 @@ fn access(server: &Server, class: Option<&MachineClass>) -> MachineAccess {
 
 /// The host key that was pinned at the machine's creation. The provider's word is taken only once.
 fn host_key(server: &Server, machine: &ProviderMachine) -> Option<String> {
-    let suffix = format!("/{}", machine.id);
-    let known = server.machine().filter(|fact| fact.id.as_ref().is_some_and(|id| id.ends_with(&suffix)));
+    let known = server.machine().filter(|fact| fact.id.as_ref() == Some(&machine.id));
     let pinned = known.and_then(|fact| fact.ssh.as_ref()).map(|ssh| ssh.host_key.clone());
     pinned.or_else(|| machine.host_key.clone())
 }

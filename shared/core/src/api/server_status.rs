@@ -145,6 +145,12 @@ pub struct MachineFact {
     /// Phase of the machine: `Creating` (its creation has begun, so it may exist), `Running`, `Stopped` or `Gone` (it
     /// does not exist).
     pub phase: MachinePhase,
+    /// Name of the provider that the machine is at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// Where the machine is at the provider, such as endpoint and project. It is looked for and destroyed only there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
     /// Id of the machine at the provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,

@@ -116,6 +116,8 @@ fn note_effect(status: &mut ServerStatus, kind: TaskKind) {
         TaskKind::CreateMachine if !status.machine_may_exist() => {
             status.machine = Some(MachineFact {
                 phase: MachinePhase::Creating,
+                provider: None,
+                place: None,
                 id: None,
                 address: None,
                 ssh: None,

@@ -1,7 +1,7 @@
 //! Who may write which field of a Server's status.
 
 use super::refusal::{Refusal, RefusalReason};
-use crate::api::{Executor, Server, ServerStatus};
+use crate::api::{Executor, MachineFact, Server, ServerStatus};
 
 /// Refuses a status write that changes a field which its author does not own.
 pub(super) fn check(before: &ServerStatus, after: &ServerStatus, executor: Option<Executor>) -> Result<(), Refusal> {
@@ -45,6 +45,7 @@ pub(super) fn check(before: &ServerStatus, after: &ServerStatus, executor: Optio
 /// Refuses facts that contradict the status.
 pub(super) fn check_facts(server: &Server, before: &ServerStatus) -> Result<(), Refusal> {
     let Some(status) = &server.status else { return Ok(()) };
+    check_place(before, status)?;
     let epoch = before.epoch.unwrap_or_default();
     match &status.health {
         Some(health) if status.health != before.health && health.epoch != epoch => Err(Refusal::new(
@@ -54,6 +55,24 @@ pub(super) fn check_facts(server: &Server, before: &ServerStatus) -> Result<(), 
         )),
         _ => Ok(()),
     }
+}
+
+/// Refuses a fact from another place than that of a machine that may exist: what is found, or not found, there says nothing
+/// about the machine.
+fn check_place(before: &ServerStatus, status: &ServerStatus) -> Result<(), Refusal> {
+    let place = |machine: &MachineFact| machine.provider.clone().zip(machine.place.clone());
+    let known = before.machine.as_ref().filter(|_| before.machine_may_exist()).and_then(place);
+    let Some((provider, at)) = known else { return Ok(()) };
+    let found = status.machine.as_ref().and_then(place);
+    if found.as_ref().is_some_and(|(p, a)| (p, a) == (&provider, &at)) {
+        return Ok(());
+    }
+    let found = found.map_or_else(|| "nowhere".to_owned(), |(provider, place)| format!("at {provider} {place}"));
+    Err(Refusal::new(
+        RefusalReason::Malformed,
+        "status.machine.place",
+        format!("the machine may exist at {provider} {at}, so that a fact about a machine {found} is not about it"),
+    ))
 }
 
 /// The controller that the writer is. Claims and reports of anybody else are refused.

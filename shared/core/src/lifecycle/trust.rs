@@ -63,8 +63,11 @@ pub(super) fn update(before: &ServerStatus, status: &mut ServerStatus, proof: Pr
 }
 
 fn another_machine(before: &ServerStatus, status: &ServerStatus) -> bool {
-    let id = |s: &ServerStatus| s.machine.as_ref().filter(|m| m.phase != MachinePhase::Gone).and_then(|m| m.id.clone());
-    id(before) != id(status)
+    let identity = |s: &ServerStatus| {
+        let machine = s.machine.as_ref().filter(|machine| machine.phase != MachinePhase::Gone)?;
+        Some((machine.provider.clone(), machine.place.clone(), machine.id.clone()?))
+    };
+    identity(before) != identity(status)
 }
 
 fn rebooted(before: &ServerStatus, status: &ServerStatus) -> bool {

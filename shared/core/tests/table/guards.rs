@@ -1,14 +1,14 @@
 //! Guards: who may write which field.
 
 use berth_core::{
-    api::{Executor, HealthFact, HealthState, Server},
+    api::{Executor, HealthFact, HealthState, MachineFact, MachinePhase, Server},
     identity::Identities,
     lifecycle::{RefusalReason, admit_status},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
-use berth_testing::{Fixture, controller, person, reason, start};
+use berth_testing::{Fixture, controller, person, reason, refusal, start};
 
 /// Every stored field of the status, another value for it, and the executor that may write it.
 fn fields() -> Vec<(&'static str, Value, Option<Executor>)> {
@@ -33,7 +33,7 @@ fn fields() -> Vec<(&'static str, Value, Option<Executor>)> {
         ("observedReboot", json!("again"), None),
         ("conditions", json!([]), None),
         ("observedGeneration", json!(55), Some(ReplicasetController)),
-        ("machine", json!({"phase": "Stopped"}), Some(ReplicasetController)),
+        ("machine", json!({"phase": "Stopped", "provider": "p", "place": "here"}), Some(ReplicasetController)),
         ("environment", json!({"verified": false}), Some(ReplicasetController)),
         ("app", json!({"revision": "r0", "verified": false}), Some(DeploymentController)),
         ("traffic", json!({"phase": "Held"}), Some(LbController)),
@@ -145,6 +145,22 @@ fn anybody_may_write_without_changing_anything() {
         let before = fixture.server.clone();
         fixture.write_as(&person(&username), |write| write).unwrap();
         assert_eq!(fixture.server, before);
+    }
+}
+
+#[test]
+fn a_machine_fact_from_another_place_is_refused_while_the_machine_may_exist() {
+    let mut fixture = known();
+    let here = fixture.status().machine.clone().unwrap();
+    let gone = MachineFact { phase: MachinePhase::Gone, id: None, ..here.clone() };
+    let there = |fact: &MachineFact| MachineFact { place: Some("there".into()), ..fact.clone() };
+    let nowhere = MachineFact { provider: None, place: None, ..gone.clone() };
+    for wrong in [Some(there(&here)), Some(there(&gone)), Some(nowhere), None] {
+        let result = fixture.write(Executor::ReplicasetController, |write| write.machine(wrong));
+        assert_eq!(refusal(result), ("status.machine.place".into(), RefusalReason::Malformed));
+    }
+    for right in [gone, there(&here)] {
+        fixture.write(Executor::ReplicasetController, |write| write.machine(Some(right))).unwrap();
     }
 }
 

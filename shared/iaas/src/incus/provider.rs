@@ -23,6 +23,10 @@ pub(super) struct IncusProvider {
 }
 
 impl Provider for IncusProvider {
+    fn place(&self) -> String {
+        format!("{} project {}", self.client.endpoint(), self.client.project())
+    }
+
     fn check(&self) -> BoxFuture<'_, Result<()>> {
         self.check_all().boxed()
     }

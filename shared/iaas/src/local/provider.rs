@@ -122,12 +122,16 @@ impl Driver for LocalProvider {
         Ok(Arc::new(self.clone()))
     }
 
-    fn without_class(&self) -> Option<Arc<dyn Provider>> {
-        Some(Arc::new(self.clone()))
+    fn without_class(&self, place: &str) -> Option<Arc<dyn Provider>> {
+        (self.place() == place).then(|| Arc::new(self.clone()) as Arc<dyn Provider>)
     }
 }
 
 impl Provider for LocalProvider {
+    fn place(&self) -> String {
+        self.store.dir().display().to_string()
+    }
+
     fn check(&self) -> BoxFuture<'_, Result<()>> {
         self.blocking(|this| {
             this.store.check()?;

@@ -45,6 +45,11 @@ impl LocalStore {
         Ok(Self { dir })
     }
 
+    /// The folder.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Fails if the folder cannot be used.
     pub(super) fn check(&self) -> Result<()> {
         fs::read_dir(self.dir.join(".addresses")).map(drop).map_err(during("cannot read", &self.dir))

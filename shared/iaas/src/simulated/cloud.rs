@@ -159,11 +159,6 @@ impl Cloud {
         own.map(|(_, machine)| machine.machine(host_key)).collect()
     }
 
-    /// The account that the machine of the Server with this UID is in.
-    pub(super) fn account_of(&self, uid: &str) -> Option<String> {
-        self.machines.keys().find(|(_, of)| of == uid).map(|(account, _)| account.clone())
-    }
-
     /// Stops a machine as a crash would.
     pub(super) fn crash(&mut self, uid: &str) {
         for machine in self.machines.values_mut().filter(|machine| machine.owner.uid == uid) {

@@ -27,7 +27,7 @@ impl Connector for SimulatedConnector {
         // Simulated machines have an SSH access on paper, too: the other connector checks that it is complete.
         let connection = self.others.connect(server)?;
         Ok(match simulated_id(server) {
-            Some(id) => MachineConnection { machine: Arc::new(self.machines.with_id(id)), ..connection },
+            Some(id) => MachineConnection { machine: Arc::new(self.machines.of_server(id)), ..connection },
             None => connection,
         })
     }
@@ -39,8 +39,8 @@ impl Connector for SimulatedConnector {
 
 /// The id of the Server's machine, if it is a simulated one.
 fn simulated_id(server: &Server) -> Option<&str> {
-    let id = server.status.as_ref()?.machine.as_ref()?.id.as_deref()?;
-    id.split_once('/').is_some_and(|(provider, _)| provider == PROVIDER).then_some(id)
+    let machine = server.machine().filter(|machine| machine.provider.as_deref() == Some(PROVIDER))?;
+    machine.id.as_deref()
 }
 
 #[cfg(test)]
@@ -58,13 +58,13 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(5);
 
-    fn server(id: Option<&str>) -> Server {
+    fn server(provider: Option<&str>) -> Server {
         let host_key = ClientKey::generate().unwrap().public_openssh().unwrap();
         let ssh = json!({"port": 1, "user": "berth", "hostKey": host_key, "root": "/opt/berth"});
         serde_json::from_value(json!({
             "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "web-0"},
             "spec": {"machine": {"className": "c"}},
-            "status": {"machine": {"phase": "Running", "id": id, "address": "127.0.0.1", "ssh": ssh}},
+            "status": {"machine": {"phase": "Running", "provider": provider, "id": "u", "address": "127.0.0.1", "ssh": ssh}},
         }))
         .unwrap()
     }
@@ -74,22 +74,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_simulated_id_leads_to_a_machine_in_memory() {
+    async fn only_the_simulated_provider_leads_to_a_machine_in_memory() {
         let machines = SimulatedMachines::default();
         let connector = SimulatedConnector::new(machines.clone(), Arc::new(ssh()));
-        for (id, simulated) in [(Some("simulated/u"), true), (Some("local/u"), false), (None, false)] {
-            let connection = connector.connect(&server(id)).unwrap();
-            assert_eq!(ping(connection.machine.as_ref(), LIMIT).await.is_ok(), simulated, "{id:?}");
+        for (provider, simulated) in [(Some("simulated"), true), (Some("local"), false), (None, false)] {
+            let connection = connector.connect(&server(provider)).unwrap();
+            assert_eq!(ping(connection.machine.as_ref(), LIMIT).await.is_ok(), simulated, "{provider:?}");
             assert_eq!(connection.root, "/opt/berth");
         }
         machines.of_server("u").reboot();
-        let rebooted = connector.connect(&server(Some("simulated/u"))).unwrap();
+        let rebooted = connector.connect(&server(Some("simulated"))).unwrap();
         assert_eq!(ping(rebooted.machine.as_ref(), LIMIT).await.unwrap().boot_id, "fake-1");
     }
 
     #[tokio::test]
-    async fn without_a_simulated_connector_no_id_leads_to_a_machine_in_memory() {
-        let connection = ssh().connect(&server(Some("simulated/u"))).unwrap();
+    async fn without_a_simulated_connector_no_provider_leads_to_a_machine_in_memory() {
+        let connection = ssh().connect(&server(Some("simulated"))).unwrap();
         assert!(ping(connection.machine.as_ref(), LIMIT).await.is_err());
     }
 }

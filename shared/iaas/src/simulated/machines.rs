@@ -1,11 +1,11 @@
-//! Machines in memory, by id.
+//! Machines in memory, by the UID of their Servers.
 
 use std::{collections::HashMap, sync::Arc};
 
 use berth_machine::fake::FakeMachine;
 use parking_lot::Mutex;
 
-/// Name of the provider, with which the ids of its machines begin on Servers.
+/// Name of the provider.
 pub const PROVIDER: &str = "simulated";
 
 /// Machines on which every command succeeds at once. Clones share them. Each process has its own: what one process does on
@@ -17,22 +17,11 @@ impl SimulatedMachines {
     /// The machine of the Server with this UID, made when it is first asked for.
     #[must_use]
     pub fn of_server(&self, uid: &str) -> FakeMachine {
-        self.with_id(&machine_id(uid))
-    }
-
-    /// The machine with this id (`simulated/UID`), made when it is first asked for.
-    #[must_use]
-    pub fn with_id(&self, id: &str) -> FakeMachine {
-        self.0.lock().entry(id.to_owned()).or_default().clone()
+        self.0.lock().entry(uid.to_owned()).or_default().clone()
     }
 
     /// Removes the machine of the Server with this UID.
     pub(super) fn remove(&self, uid: &str) {
-        self.0.lock().remove(&machine_id(uid));
+        self.0.lock().remove(uid);
     }
-}
-
-/// The id of the machine of the Server with this UID, as Servers have it.
-pub(super) fn machine_id(uid: &str) -> String {
-    format!("{PROVIDER}/{uid}")
 }

@@ -23,20 +23,18 @@ const HOST_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHNpbXVsYXRlZCBtYWNo
 impl Driver for Simulation {
     fn connect(&self, class: &MachineClassSpec, _: Option<&SecretData>) -> Result<Arc<dyn Provider>> {
         let parameters = SimulatedParameters::read(class)?;
-        Ok(Arc::new(SimulatedProvider { simulation: self.clone(), parameters, any_account: false }))
+        Ok(Arc::new(SimulatedProvider { simulation: self.clone(), parameters }))
     }
 
-    fn without_class(&self) -> Option<Arc<dyn Provider>> {
-        let parameters = SimulatedParameters::default();
-        Some(Arc::new(SimulatedProvider { simulation: self.clone(), parameters, any_account: true }))
+    fn without_class(&self, place: &str) -> Option<Arc<dyn Provider>> {
+        let parameters = SimulatedParameters { account: place.to_owned(), ..SimulatedParameters::default() };
+        Some(Arc::new(SimulatedProvider { simulation: self.clone(), parameters }))
     }
 }
 
 struct SimulatedProvider {
     simulation: Simulation,
     parameters: SimulatedParameters,
-    /// Set without a class: then machines are found in every account.
-    any_account: bool,
 }
 
 impl SimulatedProvider {
@@ -75,11 +73,6 @@ impl SimulatedProvider {
         Boot { duration, lifetime }
     }
 
-    fn account(&self, uid: &str) -> String {
-        let found = self.any_account.then(|| self.simulation.lock().account_of(uid)).flatten();
-        found.unwrap_or_else(|| self.parameters.account.clone())
-    }
-
     /// The key of the Server that the machine belongs to; the UID if there is no such machine.
     fn server(&self, account: &str, uid: &str) -> String {
         self.simulation.lock().server(account, uid).unwrap_or_else(|| uid.to_owned())
@@ -87,6 +80,10 @@ impl SimulatedProvider {
 }
 
 impl Provider for SimulatedProvider {
+    fn place(&self) -> String {
+        self.parameters.account.clone()
+    }
+
     fn check(&self) -> BoxFuture<'_, Result<()>> {
         let answer = || match self.parameters.broken {
             None => Ok(()),
@@ -111,7 +108,7 @@ impl Provider for SimulatedProvider {
                     return Err(ProviderError::Configuration("simulated: there is no image \"missing\"".into()));
                 }
                 let (uid, boot) = (&request.owner.uid, self.boot(&server));
-                let (account, fake) = (self.account(uid), self.simulation.machines().of_server(uid));
+                let (account, fake) = (self.parameters.account.clone(), self.simulation.machines().of_server(uid));
                 let capacity = self.parameters.capacity;
                 self.simulation.lock().create(&account, request, capacity, boot, fake, HOST_KEY)
             })
@@ -122,7 +119,7 @@ impl Provider for SimulatedProvider {
 
     fn get<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<Option<ProviderMachine>>> {
         async move {
-            let account = self.account(uid);
+            let account = self.parameters.account.clone();
             let server = self.server(&account, uid);
             self.call(ProviderCall::Get, &server, || Ok(self.simulation.lock().get(&account, uid, HOST_KEY))).await
         }
@@ -131,7 +128,7 @@ impl Provider for SimulatedProvider {
 
     fn reboot<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<ProviderMachine>> {
         async move {
-            let account = self.account(uid);
+            let account = self.parameters.account.clone();
             let server = self.server(&account, uid);
             let reboot = || {
                 let boot = self.boot(&server);
@@ -144,7 +141,7 @@ impl Provider for SimulatedProvider {
 
     fn delete<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<()>> {
         async move {
-            let account = self.account(uid);
+            let account = self.parameters.account.clone();
             let server = self.server(&account, uid);
             self.call(ProviderCall::Delete, &server, || {
                 self.simulation.lock().delete(&account, uid);

@@ -4,7 +4,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use berth_core::{
     api::{Lock, Outcome, Server, Task, TaskKind, TaskPhase},
-    protocol::{StatusWrite, TaskResult},
+    protocol::{Fact, StatusWrite, TaskResult},
 };
 use tokio::{
     sync::watch,
@@ -64,10 +64,29 @@ impl TaskRunner {
         F: FnOnce(Arc<Server>, CancellationToken) -> Fut,
         Fut: Future<Output = TaskResult>,
     {
+        self.run_with_facts(server, task, &[], work).await
+    }
+
+    /// Carries out a task as [`Self::run`] does. The claim also writes these facts: what has to be known even if nothing is
+    /// ever reported.
+    ///
+    /// # Errors
+    /// See [`Self::run`].
+    pub async fn run_with_facts<F, Fut>(
+        &self,
+        server: &Server,
+        task: &Task,
+        facts: &[Fact],
+        work: F,
+    ) -> Result<TaskRun, ApiError>
+    where
+        F: FnOnce(Arc<Server>, CancellationToken) -> Fut,
+        Fut: Future<Output = TaskResult>,
+    {
         if let Some(requeue_after) = self.must_wait(server, task) {
             return Ok(TaskRun::NotYet { requeue_after });
         }
-        let (server, held) = match self.take_lock(server, task).await {
+        let (server, held) = match self.take_lock(server, task, facts).await {
             Ok(taken) => taken,
             Err(error) if error.refusal().is_some() || error.is_stale() => {
                 tracing::debug!(task = task.id, kind = %task.kind, %error, "claim refused");
@@ -114,14 +133,19 @@ impl TaskRunner {
     }
 
     /// Claims the task, or continues with the lock that was claimed by the previous report.
-    async fn take_lock(&self, server: &Server, task: &Task) -> Result<(Arc<Server>, HeldLock), ApiError> {
+    async fn take_lock(
+        &self,
+        server: &Server,
+        task: &Task,
+        facts: &[Fact],
+    ) -> Result<(Arc<Server>, HeldLock), ApiError> {
         if let Some(held) = self.locks.take(server, task)
             && task.phase == TaskPhase::Running
         {
             return Ok((Arc::new(server.clone()), held));
         }
         let since = Instant::now();
-        let claim = StatusWrite::new(server).claim(self.ctx.claim(task));
+        let claim = StatusWrite::new(server).facts(facts).claim(self.ctx.claim(task));
         let claimed = self.ctx.write_status(server, claim).await?;
         Ok((Arc::new(claimed), HeldLock::new(task, since, self.ctx.lock_duration)))
     }

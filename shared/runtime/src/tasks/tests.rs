@@ -20,6 +20,8 @@ use crate::{
 fn machine() -> MachineFact {
     MachineFact {
         phase: MachinePhase::Running,
+        provider: Some("p".into()),
+        place: Some("here".into()),
         id: Some("m-1".into()),
         address: Some("127.1.0.1".into()),
         ssh: None,
