@@ -154,12 +154,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn server(status: &Value) -> Server {
-        let value = json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
-            "metadata": {"name": "web-0", "creationTimestamp": "2026-01-01T00:00:00Z"},
-            "spec": {"machine": {"className": "local"}}, "status": status,
-        });
-        serde_json::from_value(value).unwrap()
+        berth_testing::server(json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}, "status": status}))
     }
 
     fn task(id: i64, kind: &str, step: i32, phase: &str, message: &str) -> Value {

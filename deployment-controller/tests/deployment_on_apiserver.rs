@@ -112,28 +112,20 @@ impl Cluster {
     }
 
     async fn create_deployment(&self) {
-        let labels = json!({"app": "web"});
-        let deployment = json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "VMDeployment", "metadata": {"name": "web"},
-            "spec": {
-                "replicas": 3, "selector": {"matchLabels": labels}, "app": app("v1", &["OLD", "KEPT"]),
-                "updateStrategy": {"maxUnavailable": 1},
-                "template": {"metadata": {"labels": labels}, "spec": {"machine": {"className": "local"}}},
-            },
-        });
-        self.deployments.create(&PostParams::default(), &serde_json::from_value(deployment).unwrap()).await.unwrap();
+        let spec = json!({"replicas": 3, "app": app("v1", &["OLD", "KEPT"]), "updateStrategy": {"maxUnavailable": 1}});
+        let deployment = berth_testing::deployment(json!({"spec": spec}));
+        self.deployments.create(&PostParams::default(), &deployment).await.unwrap();
     }
 
     /// As replicaset-controller does it: a Server of the set's template.
     async fn create_server(&self, set: &VMReplicaSet, name: &str) {
         let template = &set.spec.template;
-        let server = json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
+        let server = berth_testing::server(json!({
             "metadata": {"name": name, "labels": template.metadata.labels, "ownerReferences": [set.controller_owner_ref(&())]},
             "spec": template.spec,
-        });
+        }));
         let params = PostParams { field_manager: Some("replicaset-controller".into()), dry_run: false };
-        let server = self.servers.create(&params, &serde_json::from_value(server).unwrap()).await.unwrap();
+        let server = self.servers.create(&params, &server).await.unwrap();
         self.make_ready(&server).await;
     }
 

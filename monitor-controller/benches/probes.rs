@@ -135,15 +135,14 @@ fn address(n: usize) -> Ipv4Addr {
 }
 
 fn server(n: usize, port: u16) -> Server {
-    serde_json::from_value(json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
-        "metadata": {"name": format!("web-{n}"), "namespace": "ns", "uid": format!("5a1f-{n}")},
-        "spec": {"machine": {"className": "c"}, "reachability": {"periodSeconds": PERIOD.as_secs()},
-                 "healthCheck": {"httpGet": {"port": port, "path": "/healthz"}, "periodSeconds": PERIOD.as_secs()}},
-        "status": {"state": "Ready", "epoch": 1, "machine": {"phase": "Running", "address": address(n),
-            "ssh": {"port": port + 1, "user": "b", "hostKey": "k", "root": "r"}}}
-    }))
-    .unwrap()
+    berth_testing::server(
+        json!({"metadata": {"name": format!("web-{n}"), "namespace": "ns", "uid": format!("5a1f-{n}")},
+            "spec": {"machine": {"className": "c"}, "reachability": {"periodSeconds": PERIOD.as_secs()},
+                     "healthCheck": {"httpGet": {"port": port, "path": "/healthz"}, "periodSeconds": PERIOD.as_secs()}},
+            "status": {"state": "Ready", "epoch": 1, "machine": {"phase": "Running", "address": address(n),
+                "ssh": {"port": port + 1, "user": "b", "hostKey": "k", "root": "r"}}}
+        }),
+    )
 }
 
 /// Median, p99 and largest lateness of a bare timer.

@@ -69,13 +69,11 @@ mod tests {
     use super::*;
 
     fn server(phase: &str) -> Server {
-        let mut server: Server = serde_json::from_value(json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "web-0", "namespace": "shop"},
+        let mut server: Server = berth_testing::server(json!({"metadata": {"name": "web-0", "namespace": "shop"},
             "spec": {"machine": {"className": "c"}, "monitoring": {"port": 9100, "labels": {"team": "a", "server": "x"}}},
             "status": {"machine": {"phase": "Running", "address": "10.0.0.1"},
                        "monitoring": {"phase": phase, "digest": ""}}
-        }))
-        .unwrap();
+        }));
         let digest = server.monitoring_digest().unwrap();
         server.status.as_mut().unwrap().monitoring.as_mut().unwrap().digest = digest;
         server

@@ -20,13 +20,11 @@ fn server(state: &str, tasks: &[(&str, &str)], facts: &Value) -> Server {
     let mut status = json!({"state": state, "epoch": 4, "firstTaskID": 1, "lastTaskID": tasks.len(), "tasks": tasks,
                             "machine": {"phase": "Running", "id": "m", "address": "10.0.0.1"}});
     status.as_object_mut().unwrap().extend(facts.as_object().unwrap().clone());
-    serde_json::from_value(json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "web-0", "namespace": "ns", "uid": "u"},
+    berth_testing::server(json!({"metadata": {"name": "web-0", "namespace": "ns", "uid": "u"},
         "spec": {"machine": {"className": "c"}, "monitoring": {"port": 9100},
                  "healthCheck": {"tcpSocket": {"port": 80}, "deadlineSeconds": 60}},
         "status": status
     }))
-    .unwrap()
 }
 
 fn healthy() -> Observation {

@@ -10,14 +10,13 @@ use super::*;
 use crate::verdict::ReachabilityVerdict;
 
 fn server(n: usize, port: u16, period: i64) -> Server {
-    serde_json::from_value(json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
-        "metadata": {"name": format!("web-{n}"), "namespace": "ns", "uid": format!("uid-{n}")},
-        "spec": {"machine": {"className": "c"}, "reachability": {"periodSeconds": period, "timeoutSeconds": 1, "unreachableAfterSeconds": 2}},
-        "status": {"state": "Ready", "epoch": 1, "machine": {
-            "phase": "Running", "address": "127.0.0.1", "ssh": {"port": port, "user": "b", "hostKey": "k", "root": "r"}}}
-    }))
-    .unwrap()
+    berth_testing::server(
+        json!({"metadata": {"name": format!("web-{n}"), "namespace": "ns", "uid": format!("uid-{n}")},
+            "spec": {"machine": {"className": "c"}, "reachability": {"periodSeconds": period, "timeoutSeconds": 1, "unreachableAfterSeconds": 2}},
+            "status": {"state": "Ready", "epoch": 1, "machine": {
+                "phase": "Running", "address": "127.0.0.1", "ssh": {"port": port, "user": "b", "hostKey": "k", "root": "r"}}}
+        }),
+    )
 }
 
 struct Fixture {

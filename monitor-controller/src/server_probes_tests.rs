@@ -3,13 +3,11 @@ use serde_json::{Value, json};
 use super::*;
 
 fn server(epoch: i64, phase: &str, tasks: &Value) -> Server {
-    serde_json::from_value(json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "web-0", "namespace": "ns", "uid": "u"},
+    berth_testing::server(json!({"metadata": {"name": "web-0", "namespace": "ns", "uid": "u"},
         "spec": {"machine": {"className": "c"}, "healthCheck": {"tcpSocket": {"port": 80}}},
         "status": {"state": "Deploying", "epoch": epoch, "firstTaskID": 1, "tasks": tasks, "machine": {
             "phase": phase, "address": "10.0.0.1", "ssh": {"port": 22, "user": "b", "hostKey": "k", "root": "r"}}}
     }))
-    .unwrap()
 }
 
 fn check_health_task(id: i64) -> Value {

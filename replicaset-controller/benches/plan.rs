@@ -42,15 +42,12 @@ fn set(replicas: usize, version: &str) -> VMReplicaSet {
         "machine": {"className": "c"}, "packages": packages, "healthCheck": {"httpGet": {"port": 80}},
         "traffic": {"services": [{"name": "web", "port": 80}]}, "monitoring": {"port": 9100},
     });
-    serde_json::from_value(json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet",
-        "metadata": {"name": "web", "namespace": "n", "uid": "u", "generation": 1},
+    berth_testing::replica_set(json!({"metadata": {"name": "web", "namespace": "n", "uid": "u", "generation": 1},
         "spec": {
             "replicas": replicas, "selector": {"matchLabels": labels},
             "template": {"metadata": {"labels": labels}, "spec": spec},
         },
     }))
-    .unwrap()
 }
 
 fn fleet(set: &VMReplicaSet, count: usize) -> Vec<Server> {

@@ -85,12 +85,10 @@ impl Lab {
             Some(set) => Some(self.create_set(set).await),
             None => None,
         };
-        let server = json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
+        let server = berth_testing::server(json!({
             "metadata": {"name": name, "ownerReferences": owner.into_iter().collect::<Vec<_>>()},
             "spec": {"machine": {"className": "simulated"}, "packages": [{"name": "nginx", "version": "1", "apt": {}}]},
-        });
-        let server = serde_json::from_value(server).unwrap();
+        }));
         let created = self.servers.create(&PostParams::default(), &server).await.unwrap();
         let host_key = ClientKey::generate().unwrap().public_openssh().unwrap();
         let status = json!({
@@ -107,16 +105,9 @@ impl Lab {
 
     /// A set that no controller reconciles, as an owner reference.
     async fn create_set(&self, name: &str) -> Value {
-        let labels = json!({"set": name});
-        let set = json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": {"name": name},
-            "spec": {
-                "replicas": 0, "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels}, "spec": {"machine": {"className": "simulated"}}},
-            },
-        });
+        let set = berth_testing::replica_set(json!({"metadata": {"name": name}, "spec": {"replicas": 0}}));
         let sets: Api<VMReplicaSet> = Api::default_namespaced(self.servers.clone().into_client());
-        let created = sets.create(&PostParams::default(), &serde_json::from_value(set).unwrap()).await.unwrap();
+        let created = sets.create(&PostParams::default(), &set).await.unwrap();
         serde_json::to_value(created.controller_owner_ref(&()).unwrap()).unwrap()
     }
 

@@ -10,6 +10,7 @@ use std::{
 
 use berth_control_plane::{ControlPlane, ControlPlaneOptions};
 use berth_core::api::{Approval, MachineClass, Server, VMDeployment, VMReplicaSet};
+use berth_testing::manifest;
 use futures::TryStreamExt;
 use kube::{
     Api, Client, Resource, ResourceExt as _,
@@ -44,29 +45,25 @@ where
 }
 
 fn server(change: impl FnOnce(&mut Value)) -> Value {
-    let mut value = json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "web-0"},
-        "spec": {
-            "machine": {"className": "local"},
-            "packages": [{"name": "tool", "version": "1", "archive": {"url": "http://127.0.0.1/a.tgz", "sha256": "a".repeat(64)}}],
-            "app": {"name": "web", "artifact": {"url": "http://127.0.0.1/w.tgz", "sha256": "b".repeat(64)}, "command": "./run"},
-            "healthCheck": {"httpGet": {"port": 8080}},
-            "traffic": {"services": [{"name": "web", "port": 8080}]},
-        }
+    let spec = json!({
+        "machine": {"className": "local"},
+        "packages": [{"name": "tool", "version": "1", "archive": {"url": "http://127.0.0.1/a.tgz", "sha256": "a".repeat(64)}}],
+        "app": {"name": "web", "artifact": {"url": "http://127.0.0.1/w.tgz", "sha256": "b".repeat(64)}, "command": "./run"},
+        "healthCheck": {"httpGet": {"port": 8080}},
+        "traffic": {"services": [{"name": "web", "port": 8080}]},
     });
+    let mut value = manifest("Server", "web-0", spec);
     change(&mut value);
     value
 }
 
 fn set(kind: &str, change: impl FnOnce(&mut Value)) -> Value {
-    let mut value = json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": kind, "metadata": {"name": "web"},
-        "spec": {
-            "replicas": 3,
-            "selector": {"matchLabels": {"app": "web"}},
-            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"machine": {"className": "local"}}},
-        }
+    let spec = json!({
+        "replicas": 3,
+        "selector": {"matchLabels": {"app": "web"}},
+        "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"machine": {"className": "local"}}},
     });
+    let mut value = manifest(kind, "web", spec);
     if kind == "VMDeployment" {
         value["spec"]["app"] = json!({"name": "web", "artifact": {"url": "http://127.0.0.1/w.tgz", "sha256": "b".repeat(64)}, "command": "./run"});
     }
@@ -249,10 +246,8 @@ async fn servers_are_applied_field_by_field(client: &Client) {
 }
 
 async fn approvals_do_not_change(client: &Client) {
-    let approval = json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "Approval", "metadata": {"name": "yes"},
-        "spec": {"target": {"kind": "Server", "name": "web-0"}, "taskID": 3, "decision": "Approve"}
-    });
+    let spec = json!({"target": {"kind": "Server", "name": "web-0"}, "taskID": 3, "decision": "Approve"});
+    let approval = manifest("Approval", "yes", spec);
     let mut without_task = approval.clone();
     without_task["spec"].as_object_mut().unwrap().remove("taskID");
     assert_says(&refusal::<Approval>(client, without_task).await, &["spec.taskID is required for a Server"]);
@@ -267,10 +262,9 @@ async fn defaults(client: &Client) {
     assert_eq!((spec.task_attempts, spec.reachability.unreachable_after_seconds), (5, 30));
     let check = spec.health_check.unwrap();
     assert_eq!((check.period_seconds, check.failure_threshold, check.http_get.unwrap().path.as_str()), (10, 3, "/"));
-    let class = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "MachineClass", "metadata": {"name": "local"},
-        "spec": {"provider": "local", "parameters": {"anything": {"goes": [1]}}}});
+    let class = berth_testing::machine_class(json!({"spec": {"parameters": {"anything": {"goes": [1]}}}}));
     let classes: Api<MachineClass> = Api::all(client.clone());
-    let class = classes.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
+    let class = classes.create(&PostParams::default(), &class).await.unwrap();
     assert_eq!(class.spec.access.port, 22);
     assert_eq!(class.spec.parameters["anything"]["goes"][0], 1);
 }

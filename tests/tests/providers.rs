@@ -39,9 +39,9 @@ impl World {
         // Classes of another account do not share its machines.
         let mut parameters = parameters;
         parameters["account"] = name.into();
-        let class = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "MachineClass", "metadata": {"name": name},
-            "spec": {"provider": "simulated", "parameters": parameters}});
-        self.classes.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
+        let spec = json!({"provider": "simulated", "parameters": parameters});
+        let class = berth_testing::machine_class(json!({"metadata": {"name": name}, "spec": spec}));
+        self.classes.create(&PostParams::default(), &class).await.unwrap();
     }
 
     async fn change_class(&self, name: &str, spec: Value) {
@@ -50,9 +50,9 @@ impl World {
 
     async fn create(&self, class: &str, count: usize) {
         for n in 0..count {
-            let server = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "Server",
-                "metadata": {"name": format!("{class}-{n}")}, "spec": {"machine": {"className": class}}});
-            self.servers.create(&PostParams::default(), &serde_json::from_value(server).unwrap()).await.unwrap();
+            let spec = json!({"machine": {"className": class}});
+            let server = berth_testing::server(json!({"metadata": {"name": format!("{class}-{n}")}, "spec": spec}));
+            self.servers.create(&PostParams::default(), &server).await.unwrap();
         }
     }
 

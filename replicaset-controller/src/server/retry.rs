@@ -46,18 +46,16 @@ mod tests {
     const UID: &str = "11111111-2222-3333-4444-555555555555";
 
     fn class(changed: &str, generation: i64) -> MachineClass {
-        serde_json::from_value(json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "MachineClass",
-            "metadata": {"name": "small", "uid": UID, "generation": generation, "managedFields": [{"time": changed}]},
-            "spec": {"provider": "local"},
-        }))
-        .unwrap()
+        berth_testing::machine_class(
+            json!({"metadata": {"name": "small", "uid": UID, "generation": generation, "managedFields": [{"time": changed}]},
+                "spec": {"provider": "local"},
+            }),
+        )
     }
 
     /// Stalled: CreateMachine began at 12:00:00 and failed at 12:00:30.
     fn server(change: impl FnOnce(&mut Value)) -> Server {
         let mut value = json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
             "metadata": {"name": "web-0", "namespace": "n", "uid": "u", "generation": 1},
             "spec": {"machine": {"className": "small"}},
             "status": {"state": "Initializing", "observedGeneration": 1, "firstTaskID": 1, "lastTaskID": 1, "tasks": [{
@@ -65,12 +63,12 @@ mod tests {
                 "attempts": 1, "startedAt": "2026-01-01T12:00:00Z", "finishedAt": "2026-01-01T12:00:30Z",
             }]},
         });
-        let plain: Server = serde_json::from_value(value.clone()).unwrap();
+        let plain = berth_testing::server(value.clone());
         let planned = berth_core::lifecycle::plan(&plain, berth_core::api::State::Initializing);
         let create = planned.iter().find(|task| task.kind == TaskKind::CreateMachine).unwrap();
         value["status"]["tasks"][0]["digest"] = create.digest.clone().into();
         change(&mut value);
-        serde_json::from_value(value).unwrap()
+        berth_testing::server(value)
     }
 
     #[test]

@@ -90,23 +90,19 @@ impl Drop for BatchGuard {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use kube::Resource;
     use serde_json::json;
 
+    use super::*;
+
     fn set(uid: &str) -> VMReplicaSet {
-        serde_json::from_value(json!({"apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet",
-            "metadata": {"name": "s", "uid": uid}, "spec": {"replicas": 1, "selector": {}, "template": {"spec": {"machine": {"className": "c"}}}}}))
-        .unwrap()
+        berth_testing::replica_set(json!({"metadata": {"uid": uid}}))
     }
 
     fn server(of: &str, status: bool) -> Server {
-        let mut server = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "s-0", "ownerReferences": [
-            {"apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "name": "s", "uid": of, "controller": true}]},
-            "spec": {"machine": {"className": "c"}}});
-        if status {
-            server["status"] = json!({});
-        }
-        serde_json::from_value(server).unwrap()
+        let owner = set(of).controller_owner_ref(&());
+        let status = status.then(|| json!({}));
+        berth_testing::server(json!({"metadata": {"ownerReferences": [owner]}, "status": status}))
     }
 
     #[test]

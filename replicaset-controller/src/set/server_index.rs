@@ -71,14 +71,12 @@ mod tests {
 
     fn set(uid: &str) -> VMReplicaSet {
         let labels = json!({"app": "web"});
-        serde_json::from_value(json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": {"name": "web", "uid": uid},
+        berth_testing::replica_set(json!({"metadata": {"name": "web", "uid": uid},
             "spec": {
                 "selector": {"matchLabels": labels},
                 "template": {"metadata": {"labels": labels}, "spec": {"machine": {"className": "local"}}},
             },
         }))
-        .unwrap()
     }
 
     fn server(name: &str, owner: Option<&str>) -> Arc<Server> {

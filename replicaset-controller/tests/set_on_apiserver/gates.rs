@@ -7,24 +7,20 @@ use serde_json::{Value, json};
 
 use super::lab::Lab;
 
-fn approval(name: &str, target: &Value, gate: Option<&str>) -> Value {
-    json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "Approval", "metadata": {"name": name},
+fn approval(name: &str, target: &Value, gate: Option<&str>) -> Approval {
+    berth_testing::approval(json!({
+        "metadata": {"name": name},
         "spec": {
-            "target": target, "gate": gate, "decision": "Approve", "reason": "budget granted",
+            "target": target, "gate": gate, "reason": "budget granted",
             // There is no webhook to stamp it.
             "approver": {"username": "ann", "at": "2026-01-01T00:00:00Z"},
         },
-    })
+    }))
 }
 
-async fn approve(lab: &Lab, approval: Value) -> Result<Approval, kube::Error> {
+async fn approve(lab: &Lab, approval: Approval) -> Result<Approval, kube::Error> {
     let approvals: Api<Approval> = Api::default_namespaced(lab.control_plane.admin_client());
-    let mut approval: Value = approval;
-    if approval["spec"]["gate"].is_null() {
-        approval["spec"].as_object_mut().unwrap().remove("gate");
-    }
-    approvals.create(&PostParams::default(), &serde_json::from_value(approval).unwrap()).await
+    approvals.create(&PostParams::default(), &approval).await
 }
 
 /// The Server with this gate before it.

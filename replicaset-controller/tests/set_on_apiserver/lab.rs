@@ -86,14 +86,12 @@ impl Lab {
     }
 
     pub(crate) async fn try_create(&self, name: &str, spec: Value) -> Result<(), kube::Error> {
-        let labels = json!({"set": name});
-        let mut declared = json!({
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": {"machine": {"className": "local"}}},
-        });
-        merge(&mut declared, spec);
-        let set = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": {"name": name}, "spec": declared});
-        self.sets.create(&PostParams::default(), &serde_json::from_value(set).unwrap()).await.map(drop)
+        // Sets must not select each other's Servers.
+        let labels = json!({"app": null, "set": name});
+        let declared = json!({"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}}});
+        let mut set = json!({"metadata": {"name": name}, "spec": declared});
+        json_patch::merge(&mut set, &json!({"spec": spec}));
+        self.sets.create(&PostParams::default(), &berth_testing::replica_set(set)).await.map(drop)
     }
 
     pub(crate) async fn change(&self, name: &str, spec: Value) {
@@ -141,16 +139,5 @@ impl Lab {
             "state": "Ready", "stateSince": "2026-01-01T00:00:00Z", "observedGeneration": server.metadata.generation,
         }});
         self.servers.patch_status(server.name(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
-    }
-}
-
-fn merge(into: &mut Value, from: Value) {
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (key, value) in from {
-                merge(into.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (into, from) => *into = from,
     }
 }

@@ -7,6 +7,7 @@ mod machines;
 mod writes;
 
 use berth_core::api::Server;
+use berth_testing::manifest;
 use kube::{
     ResourceExt as _,
     api::{Patch, PatchParams, PostParams},
@@ -119,11 +120,8 @@ async fn scale_down_prefers_named_servers(lab: &Lab) {
 }
 
 async fn a_name_that_another_server_has_is_not_used(lab: &Lab) {
-    let stranger = json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "mine-1"},
-        "spec": {"machine": {"className": "local"}},
-    });
-    lab.servers.create(&PostParams::default(), &serde_json::from_value(stranger).unwrap()).await.unwrap();
+    let stranger = berth_testing::server(json!({"metadata": {"name": "mine-1"}}));
+    lab.servers.create(&PostParams::default(), &stranger).await.unwrap();
     let controller = lab.controller("a").await;
     lab.create("mine", json!({"replicas": 3})).await;
     lab.until(&controller, "mine", |_, servers| servers.len() == 3).await;
@@ -176,10 +174,7 @@ async fn a_changed_template_is_rolled_out_within_the_budget(lab: &Lab) {
 /// same manager does not remove them.
 async fn server_side_apply_would_keep_removed_packages(lab: &Lab) {
     let server = |packages: Value| {
-        json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "applied"},
-            "spec": {"machine": {"className": "local"}, "packages": packages},
-        })
+        manifest("Server", "applied", json!({"machine": {"className": "local"}, "packages": packages}))
     };
     let params = PostParams { field_manager: Some("replicaset-controller".into()), dry_run: false };
     let created = serde_json::from_value(server(json!([package("old"), package("kept")]))).unwrap();

@@ -88,11 +88,9 @@ mod tests {
     use crate::ssh::{ClientKey, PoolConfig};
 
     fn server(machine: &Value) -> Server {
-        serde_json::from_value(json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "web-0"},
+        berth_testing::server(json!({"metadata": {"name": "web-0"},
             "spec": {"machine": {"className": "small"}}, "status": {"machine": machine},
         }))
-        .unwrap()
     }
 
     fn connector() -> SshConnector {

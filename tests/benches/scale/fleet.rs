@@ -78,19 +78,12 @@ pub(crate) async fn smallest_per_second(berth: &Berth, size: usize, port: u16) -
     let client = berth.client();
     prepare(&client, "smallest", port).await;
     let sets: Api<VMReplicaSet> = Api::namespaced(client.clone(), "smallest");
-    let set = json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": {"name": "fleet"},
-        "spec": {
-            "replicas": size,
-            "selector": {"matchLabels": {"app": "fleet"}},
-            "template": {
-                "metadata": {"labels": {"app": "fleet"}},
-                "spec": {"machine": {"className": format!("simulated-{port}")}}
-            }
-        }
-    });
+    let template = json!({"spec": {"machine": {"className": format!("simulated-{port}")}}});
+    let set = berth_testing::replica_set(json!({
+        "metadata": {"name": "fleet", "namespace": "smallest"}, "spec": {"replicas": size, "template": template},
+    }));
     let servers: Api<Server> = Api::namespaced(client, "smallest");
-    created_per_second(&sets, &serde_json::from_value(set).unwrap(), &servers, size).await
+    created_per_second(&sets, &set, &servers, size).await
 }
 
 impl Fleet {
@@ -102,12 +95,11 @@ impl Fleet {
         let watches = vec![watch_set(&client, namespace, &seen)];
         let deployments: Api<VMDeployment> = Api::namespaced(client.clone(), namespace);
         let digest = "a".repeat(64);
-        let deployment = json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "VMDeployment", "metadata": {"name": "fleet"},
+        let deployment = berth_testing::deployment(json!({
+            "metadata": {"name": "fleet", "namespace": namespace},
             "spec": {
                 "replicas": size,
-                "selector": {"matchLabels": {"app": "fleet"}},
-                "template": {"metadata": {"labels": {"app": "fleet"}}, "spec": {
+                "template": {"spec": {
                     "machine": {"className": format!("simulated-{port}")},
                     "packages": [{"name": "tool", "version": "1", "archive": {"url": "http://127.0.0.1/tool.tar", "sha256": digest}}],
                     "healthCheck": {"tcpSocket": {"port": port}, "periodSeconds": 30, "successThreshold": 1},
@@ -117,8 +109,7 @@ impl Fleet {
                 }},
                 "app": {"name": "fleet", "revision": "1", "command": "run", "artifact": {"url": "http://127.0.0.1/app.tar", "sha256": digest}}
             }
-        });
-        let deployment: VMDeployment = serde_json::from_value(deployment).unwrap();
+        }));
         let begin = Instant::now();
         deployments.create(&PostParams::default(), &deployment).await.unwrap();
         Self { client, namespace: namespace.to_owned(), size, begin, seen, watches }
@@ -215,9 +206,11 @@ async fn prepare(client: &Client, namespace: &str, port: u16) {
         json!({"metadata": {"name": "fleet"}, "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]}});
     services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
     let classes: Api<MachineClass> = Api::all(client.clone());
-    let class = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "MachineClass", "metadata": {"name": format!("simulated-{port}")},
-        "spec": {"provider": "simulated", "access": {"user": "berth", "port": port, "root": "opt/berth"}}});
-    let _ = classes.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await;
+    let class = berth_testing::machine_class(json!({
+        "metadata": {"name": format!("simulated-{port}")},
+        "spec": {"provider": "simulated", "access": {"user": "berth", "port": port, "root": "opt/berth"}}
+    }));
+    let _ = classes.create(&PostParams::default(), &class).await;
 }
 
 fn watch_servers(client: &Client, namespace: &str, size: usize, seen: &Arc<Mutex<Seen>>) -> JoinHandle<()> {

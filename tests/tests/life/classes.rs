@@ -40,9 +40,11 @@ async fn nothing_is_created_of_a_class_that_cannot_be_used_and_everything_once_i
     assert!(message.contains("\"mine\""), "{message}");
     told(&world, "VMReplicaSet", "ClassNotFound").await;
 
-    let class = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "MachineClass", "metadata": {"name": "mine"},
-        "spec": {"provider": "moon", "access": {"user": "berth", "port": 2222, "root": "opt/berth"}}});
-    classes(&world).create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
+    let access = json!({"user": "berth", "port": 2222, "root": "opt/berth"});
+    let class = berth_testing::machine_class(
+        json!({"metadata": {"name": "mine"}, "spec": {"provider": "moon", "access": access}}),
+    );
+    classes(&world).create(&PostParams::default(), &class).await.unwrap();
     let message = world.set_says("Stalled", "UnknownProvider").await;
     assert!(message.contains("moon") && message.contains("local"), "which there are is said: {message}");
     told(&world, "VMReplicaSet", "UnknownProvider").await;

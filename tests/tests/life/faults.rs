@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use berth_core::api::{Server, State, TaskKind, TaskPhase, TrafficPhase};
+use berth_testing::manifest;
 use berth_tests::Part;
 use k8s_openapi::{
     api::admissionregistration::v1::MutatingWebhookConfiguration,
@@ -184,8 +185,7 @@ async fn plant_undecodable(world: &World) {
 
     let resource = ApiResource::erase::<Server>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(client, "default", &resource);
-    let bad = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "bad"},
-        "spec": {"machine": {"className": "local"}, "taskAttempts": "many"}});
+    let bad = manifest("Server", "bad", json!({"machine": {"className": "local"}, "taskAttempts": "many"}));
     let bad: DynamicObject = serde_json::from_value(bad).unwrap();
     berth_tests::eventually("the undecodable Server is stored", crate::world::LONG, async || {
         api.create(&PostParams::default(), &bad).await.map(|_| ()).map_err(|e| e.to_string())
@@ -198,8 +198,7 @@ async fn plant_undecodable(world: &World) {
     configuration.metadata = kube::core::ObjectMeta { name: Some("berth".into()), ..Default::default() };
     configurations.create(&PostParams::default(), &configuration).await.unwrap();
     // The webhook is asked again from a moment on.
-    let marked = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "probe"},
-        "spec": {"machine": {"className": "local"}}});
+    let marked = manifest("Server", "probe", json!({"machine": {"className": "local"}}));
     let marked: DynamicObject = serde_json::from_value(marked).unwrap();
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     berth_tests::eventually("the webhook is asked", crate::world::LONG, async || {

@@ -11,14 +11,14 @@ use crate::world::{LONG, World, is_in, is_settled, seen, traffic};
 
 async fn decide(client: &Client, task: i64, decision: &str) -> Approval {
     let api: Api<Approval> = Api::namespaced(client.clone(), "default");
-    let value = json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "Approval", "metadata": {"generateName": "web-0-"},
+    let approval = berth_testing::approval(json!({
+        "metadata": {"name": null, "generateName": "web-0-"},
         "spec": {
-            "target": {"kind": "Server", "name": "web-0"}, "taskID": task, "decision": decision, "reason": "looked at it",
+            "taskID": task, "decision": decision, "reason": "looked at it",
             "approver": {"username": "somebody-else", "at": "2001-01-01T00:00:00Z"}
         }
-    });
-    api.create(&PostParams::default(), &serde_json::from_value(value).unwrap()).await.unwrap()
+    }));
+    api.create(&PostParams::default(), &approval).await.unwrap()
 }
 
 async fn gate(world: &World) -> i64 {

@@ -243,13 +243,11 @@ async fn waits_for_approval(world: &World, after: i64) -> i64 {
 /// Says yes to the set's machines, as it is now.
 async fn approve(world: &World) {
     let generation = set(world).await.unwrap().metadata.generation;
-    let approval = json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "Approval", "metadata": {"generateName": "web-"},
-        "spec": {
-            "target": {"kind": "VMReplicaSet", "name": "web", "generation": generation},
-            "gate": "CreateMachine", "decision": "Approve", "reason": "more load"
-        }
-    });
+    let target = json!({"kind": "VMReplicaSet", "name": "web", "generation": generation});
+    let approval = berth_testing::approval(json!({
+        "metadata": {"name": null, "generateName": "web-"},
+        "spec": {"target": target, "gate": "CreateMachine", "reason": "more load"}
+    }));
     let api: Api<berth_core::api::Approval> = Api::namespaced(world.berth.client(), "default");
-    api.create(&PostParams::default(), &serde_json::from_value(approval).unwrap()).await.unwrap();
+    api.create(&PostParams::default(), &approval).await.unwrap();
 }

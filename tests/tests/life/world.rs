@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use berth_core::api::{Server, State, TaskKind, TaskPhase, TrafficPhase, VMDeployment, VMReplicaSet};
+use berth_testing::manifest;
 use berth_tests::{Archive, Artifact, Berth, Options, Seen, eventually};
 use k8s_openapi::api::{
     core::v1::{Event, Service},
@@ -52,32 +53,30 @@ impl World {
     /// Applies a MachineClass, a Service and a VMDeployment `web`, changed by the test.
     pub(crate) async fn deploy(&self, replicas: i32, change: impl FnOnce(&mut Value)) {
         let classes: Api<berth_core::api::MachineClass> = Api::all(self.berth.client());
-        let class = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "MachineClass", "metadata": {"name": "local"},
-            "spec": {"provider": "local", "access": {"user": "berth", "port": 2222, "root": "opt/berth"}}});
-        classes.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
+        let access = json!({"user": "berth", "port": 2222, "root": "opt/berth"});
+        let class = berth_testing::machine_class(json!({"spec": {"access": access}}));
+        classes.create(&PostParams::default(), &class).await.unwrap();
         let services: Api<Service> = Api::namespaced(self.berth.client(), "default");
         let service =
             json!({"metadata": {"name": "web"}, "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]}});
         services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
 
         let (tool, theme) = (self.package("tool", "1"), self.package("theme", "1"));
-        let mut value = json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "VMDeployment", "metadata": {"name": "web"},
-            "spec": {
-                "replicas": replicas,
-                "selector": {"matchLabels": {"app": "web"}},
-                "template": {"metadata": {"labels": {"app": "web"}}, "spec": {
-                    "machine": {"className": "local"},
-                    "packages": [tool, theme],
-                    "healthCheck": {"httpGet": {"port": 8080, "path": "/healthz"}, "periodSeconds": 1, "failureThreshold": 2, "deadlineSeconds": 10},
-                    "reachability": {"periodSeconds": 1, "timeoutSeconds": 1, "unreachableAfterSeconds": 2},
-                    "traffic": {"services": [{"name": "web", "port": 8080, "portName": "http"}], "drainSeconds": 1},
-                    "monitoring": {"port": 8080, "path": "/metrics"}
-                }},
-                "app": self.app("v1"),
-                "updateStrategy": {"maxUnavailable": 1}
-            }
+        let spec = json!({
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {
+                "machine": {"className": "local"},
+                "packages": [tool, theme],
+                "healthCheck": {"httpGet": {"port": 8080, "path": "/healthz"}, "periodSeconds": 1, "failureThreshold": 2, "deadlineSeconds": 10},
+                "reachability": {"periodSeconds": 1, "timeoutSeconds": 1, "unreachableAfterSeconds": 2},
+                "traffic": {"services": [{"name": "web", "port": 8080, "portName": "http"}], "drainSeconds": 1},
+                "monitoring": {"port": 8080, "path": "/metrics"}
+            }},
+            "app": self.app("v1"),
+            "updateStrategy": {"maxUnavailable": 1}
         });
+        let mut value = manifest("VMDeployment", "web", spec);
         change(&mut value);
         let resource = ApiResource::erase::<VMDeployment>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(self.berth.client(), "default", &resource);

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use berth_core::api::{Executor, Server};
+use berth_testing::manifest;
 use berth_tests::{BERTH_NAMESPACE, Options, Part};
 use kube::{
     Api, ResourceExt,
@@ -84,8 +85,9 @@ async fn tracking(world: &World) {
         assert_eq!(server.metadata.managed_fields, None, "{}", server.name_any());
     }
     let apply = async |labels: Value| {
-        let metadata = json!({"name": "web-0", "labels": labels});
-        let applied = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": metadata});
+        let mut applied = manifest("Server", "web-0", Value::Null);
+        applied["metadata"]["labels"] = labels;
+        applied.as_object_mut().unwrap().remove("spec");
         world.servers().patch("web-0", &PatchParams::apply("ann"), &Patch::Apply(applied)).await
     };
     let server = apply(json!({"looked-at": "yes"})).await.unwrap();
@@ -104,8 +106,8 @@ async fn creations(world: &World) {
     let servers: Api<DynamicObject> = Api::namespaced_with(client, "default", &ApiResource::erase::<Server>(&()));
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let create = async |finalizers: &[&str], wish: Option<(&str, Value)>| {
-        let mut server = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "Server",
-            "metadata": {"name": "new", "finalizers": finalizers}, "spec": {"machine": {"className": "local"}}});
+        let mut server = manifest("Server", "new", json!({"machine": {"className": "local"}}));
+        server["metadata"]["finalizers"] = json!(finalizers);
         if let Some((field, value)) = wish {
             server["spec"][field] = value;
         }

@@ -64,29 +64,24 @@ mod tests {
 
     fn server(name: &str, created: i64, ready: bool, cost: Option<&str>) -> Server {
         let created = k8s_openapi::jiff::Timestamp::from_second(1_000_000 + created).unwrap().to_string();
-        serde_json::from_value(json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
-            "metadata": {
+        berth_testing::server(json!({"metadata": {
                 "name": name, "uid": format!("uid-{name}"), "generation": 1, "creationTimestamp": created,
                 "annotations": cost.map(|cost| json!({DELETION_COST: cost})),
             },
             "spec": {"machine": {"className": "local"}},
             "status": {"state": if ready { "Ready" } else { "Deploying" }, "observedGeneration": 1},
         }))
-        .unwrap()
     }
 
     fn set(named: &[&str], policy: ScaleDownPolicy, type_: &str) -> VMReplicaSet {
         let labels = json!({"app": "web"});
         let template = json!({"metadata": {"labels": labels}, "spec": {"machine": {"className": "local"}}});
-        serde_json::from_value(json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": {"name": "w"},
+        berth_testing::replica_set(json!({"metadata": {"name": "w"},
             "spec": {
                 "selector": {"matchLabels": labels}, "template": template, "updateStrategy": {"type": type_},
                 "scaleDown": {"servers": named, "policy": policy},
             },
         }))
-        .unwrap()
     }
 
     fn order(set: &VMReplicaSet, servers: &[Server], unreachable: &[&str]) -> Vec<String> {

@@ -28,10 +28,8 @@ fn set(change: impl FnOnce(&mut Value)) -> VMReplicaSet {
     });
     change(&mut spec);
     let metadata = json!({"name": "web", "namespace": "n", "uid": "u", "generation": 3});
-    serde_json::from_value(json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": metadata, "spec": spec,
+    berth_testing::replica_set(json!({"metadata": metadata, "spec": spec,
     }))
-    .unwrap()
 }
 
 fn package(name: &str, version: &str) -> Value {

@@ -61,12 +61,10 @@ mod tests {
     fn server(provider: Option<&str>) -> Server {
         let host_key = ClientKey::generate().unwrap().public_openssh().unwrap();
         let ssh = json!({"port": 1, "user": "berth", "hostKey": host_key, "root": "/opt/berth"});
-        serde_json::from_value(json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "web-0"},
+        berth_testing::server(json!({"metadata": {"name": "web-0"},
             "spec": {"machine": {"className": "c"}},
             "status": {"machine": {"phase": "Running", "provider": provider, "id": "u", "address": "127.0.0.1", "ssh": ssh}},
         }))
-        .unwrap()
     }
 
     fn ssh() -> SshConnector {

@@ -15,12 +15,10 @@ use super::{declared, difference, environment, install_on, read::read_inventory}
 const ROOT: &str = "opt/berth";
 
 fn server(packages: impl Into<Value>, prune: bool) -> Server {
-    serde_json::from_value(json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "s"},
+    berth_testing::server(json!({"metadata": {"name": "s"},
         "spec": {"machine": {"className": "local"}, "packages": packages.into(), "prunePackages": prune},
         "status": {"machine": {"phase": "Running", "id": "local/u", "bootID": "fake-1"}},
     }))
-    .unwrap()
 }
 
 fn package(name: &str, digit: &str) -> Value {

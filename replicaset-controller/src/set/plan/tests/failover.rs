@@ -41,24 +41,21 @@ fn set(policy: Value) -> VMReplicaSet {
     for (key, value) in policy.as_object().unwrap() {
         failover[key] = value.clone();
     }
-    serde_json::from_value(json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": {"name": "web", "uid": "u"},
+    berth_testing::replica_set(json!({"metadata": {"name": "web", "uid": "u"},
         "spec": {
             "replicas": 10, "selector": {"matchLabels": labels}, "failover": failover,
             "template": {"metadata": {"labels": labels}, "spec": {"machine": {"className": "local"}}},
         },
     }))
-    .unwrap()
 }
 
 fn server(n: usize, state: &str, age: i64) -> Server {
-    serde_json::from_value(json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "Server",
-        "metadata": {"name": format!("web-{n}"), "uid": format!("u{n}"), "generation": 1, "labels": {"app": "web"}},
-        "spec": {"machine": {"className": "local"}},
-        "status": {"state": state, "stateSince": at(NOW - age).to_string(), "observedGeneration": 1},
-    }))
-    .unwrap()
+    berth_testing::server(
+        json!({"metadata": {"name": format!("web-{n}"), "uid": format!("u{n}"), "generation": 1, "labels": {"app": "web"}},
+            "spec": {"machine": {"className": "local"}},
+            "status": {"state": state, "stateSince": at(NOW - age).to_string(), "observedGeneration": 1},
+        }),
+    )
 }
 
 /// Ten Servers, of which these have been lost for so long.

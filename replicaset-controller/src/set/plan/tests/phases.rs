@@ -35,11 +35,9 @@ pub(super) fn set(version: &str, class: &str, spec: impl Into<Value>) -> VMRepli
     let mut declared = json!({"replicas": 4, "selector": {"matchLabels": labels}, "template": template});
     declared.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
     let metadata = json!({"name": "web", "namespace": "n", "uid": "u", "generation": 3});
-    serde_json::from_value(json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": metadata, "spec": declared,
+    berth_testing::replica_set(json!({"metadata": metadata, "spec": declared,
         "status": {},
     }))
-    .unwrap()
 }
 
 pub(super) fn server(set: &VMReplicaSet, ordinal: i64, state: &str) -> Server {

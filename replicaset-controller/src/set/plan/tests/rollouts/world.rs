@@ -94,15 +94,14 @@ impl World {
             "type": if spec.replaces { "Replace" } else { "InPlace" }, "maxUnavailable": spec.max_unavailable,
             "maxSurge": spec.max_surge, "partition": spec.partition, "intervalSeconds": spec.interval,
         });
-        let mut set: VMReplicaSet = serde_json::from_value(json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet",
-            "metadata": {"name": "web", "uid": "u", "resourceVersion": self.version.to_string()},
-            "spec": {
-                "replicas": spec.replicas, "selector": {"matchLabels": labels}, "template": template,
-                "updateStrategy": strategy,
-            },
-        }))
-        .unwrap();
+        let mut set: VMReplicaSet = berth_testing::replica_set(
+            json!({"metadata": {"name": "web", "uid": "u", "resourceVersion": self.version.to_string()},
+                "spec": {
+                    "replicas": spec.replicas, "selector": {"matchLabels": labels}, "template": template,
+                    "updateStrategy": strategy,
+                },
+            }),
+        );
         set.status = Some(self.status.clone());
         set
     }
@@ -231,11 +230,9 @@ fn decoded(name: &str, machine: &Machine) -> Server {
         "artifact": {"url": "http://h/w", "sha256": "b".repeat(64)},
     });
     let metadata = json!({"name": name, "generation": 1, "labels": {"app": "web"}});
-    serde_json::from_value(json!({
-        "apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": metadata, "spec": spec,
+    berth_testing::server(json!({"metadata": metadata, "spec": spec,
         "status": {"state": "Ready", "observedGeneration": 1, "stateSince": "1970-01-02T00:00:00Z"},
     }))
-    .unwrap()
 }
 
 pub(crate) fn uid(server: &Server) -> u64 {
