@@ -119,7 +119,6 @@ fn allowed(part: Part) -> BTreeMap<&'static str, String> {
             ("berth.dev/vmdeployments/finalizers", "update".into()),
             ("berth.dev/vmreplicasets", format!("{READ} create update patch")),
             ("berth.dev/vmreplicasets/status", "patch".into()),
-            ("apps/controllerrevisions", format!("{READ} create update patch delete")),
         ]),
         Part::LbController => rights.extend([
             ("discovery.k8s.io/endpointslices", format!("{READ} create update patch delete")),
@@ -174,6 +173,25 @@ async fn each_program_may_do_what_it_needs_and_nothing_else() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     berth.stop().await.unwrap();
+}
+
+/// The lists of targets and metrics name every Server and its address, so not every pod may read them. The webhook alone is open,
+/// because a policy cannot know the addresses of API servers.
+#[test]
+fn only_namespaces_with_the_monitoring_label_reach_metrics_and_targets() {
+    let text = std::fs::read_to_string(repository().join("deploy/base/network-policies.yaml")).unwrap();
+    let policies: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
+    let mut open = Vec::new();
+    for policy in &policies {
+        for rule in policy["spec"]["ingress"].as_array().into_iter().flatten() {
+            let expected =
+                serde_json::json!([{"namespaceSelector": {"matchLabels": {"berth.dev/monitoring": "true"}}}]);
+            if rule["from"] != expected {
+                open.push(format!("{}: {}", policy["metadata"]["name"], rule["ports"]));
+            }
+        }
+    }
+    assert_eq!(open, [r#""webhook": [{"port":8443,"protocol":"TCP"}]"#]);
 }
 
 #[tokio::test]

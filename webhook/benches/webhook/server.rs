@@ -14,6 +14,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use webhook::{
     body::RequestLimits,
+    connections::ConnectionLimits,
     metrics::WebhookMetrics,
     router::{Webhook, router},
     serve::{ShutdownTimes, serve as serve_tls},
@@ -125,13 +126,6 @@ pub(crate) fn serve(name: &str) -> BenchResult<()> {
     });
     let times = ShutdownTimes { delay: Duration::ZERO, drain_timeout: Duration::from_secs(1) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve_tls(
-        listener,
-        tls,
-        handler.router(),
-        webhook::connections::ConnectionLimits::default(),
-        times,
-        shutdown,
-    ))?;
+    runtime.block_on(serve_tls(listener, tls, handler.router(), ConnectionLimits::default(), times, shutdown))?;
     Ok(())
 }

@@ -69,7 +69,7 @@ async fn attack(number: usize, address: SocketAddr, tls: Arc<ClientConfig>) {
     let piece = vec![b' '; 1 << 20];
     loop {
         let from = HOSTILE[number % HOSTILE.len()];
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             if let Ok(mut stream) = connect_plain(from, address).await {
                 let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
             }
@@ -145,7 +145,7 @@ async fn thousands_of_hostile_connections_starve_nobody() {
     let (begun, mut asked, mut slow) = (Instant::now(), 0_usize, Vec::new());
     while begun.elapsed() < ATTACK {
         // Every second review comes on a new connection, as after a restart of the API server.
-        if asked % 2 == 0 {
+        if asked.is_multiple_of(2) {
             connection = None;
         }
         let since = Instant::now();
