@@ -4,7 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use berth_control_plane::{ControlPlane, ControlPlaneOptions};
-use berth_core::api::{Server, VMDeployment, VMReplicaSet};
+use berth_core::api::{Approval, Server, VMDeployment, VMReplicaSet};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::{
     Api, Client,
@@ -120,6 +120,16 @@ async fn only_who_may_approve_takes_a_gate_away() {
         let controller = control_plane.service_account_client("berth-system", name).await.unwrap();
         assert_eq!(refusal::<VMReplicaSet>(&controller, &less_in_template).await, None, "{name}");
         assert_eq!(refusal::<Server>(&controller, &json!({"spec": &less})).await, None, "{name}");
+    }
+    // Only replicaset-controller enters Servers in an Approval.
+    let target = json!({"kind": "VMReplicaSet", "name": "web", "generation": 1});
+    let approval = json!({"target": target, "gate": "DestroyMachine", "maxServers": 1, "decision": "Approve"});
+    create::<Approval>(&approver, "Approval", &approval).await;
+    let entered = Patch::Merge(json!({"status": {"servers": [{"name": "web-0", "uid": "u"}]}}));
+    let controller = control_plane.service_account_client("berth-system", "replicaset-controller").await.unwrap();
+    for (client, may) in [(operator, false), (approver, false), (controller, true)] {
+        let api: Api<Approval> = Api::default_namespaced(client);
+        assert_eq!(api.patch_status("web", &PatchParams::default(), &entered).await.is_ok(), may);
     }
     control_plane.stop().await.unwrap();
 }
