@@ -5,13 +5,14 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use berth_control_plane::{ControlPlane, ControlPlaneOptions};
 use berth_core::{
-    api::{Executor, Server, State, VMReplicaSet},
+    api::{EnvironmentFact, Executor, Server, State, VMReplicaSet},
     identity::{Author, Identities},
     lifecycle::admit_status,
 };
 use berth_iaas::simulated::{SimulatedConnector, SimulatedMachines};
 use berth_machine::{
     SshConnector,
+    app::AppStatus,
     fake::{FakeMachine, FakePackage, MachineFault},
     ssh::{ClientKey, PoolConfig, SshPool},
 };
@@ -23,7 +24,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use replicaset_controller::{
-    drift::{DriftDetector, DriftReport},
+    drift::{DriftDetector, DriftReport, MachineReading},
     server::tasks::TaskContext,
 };
 use serde_json::{Value, json};
@@ -199,6 +200,38 @@ async fn drift_is_remembered_without_a_write_until_it_is_reported_or_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn when_another_application_runs_than_was_deployed_everything_is_read_back() {
+    let lab = Lab::start().await;
+    lab.create("web-1", Some("web")).await;
+    let artifact = json!({"url": "http://127.0.0.1/a", "sha256": "a".repeat(64)});
+    let app = json!({"spec": {"app": {"name": "web", "revision": "v1", "command": "./run", "artifact": artifact}}});
+    let patched = lab.servers.patch("web-1", &PatchParams::default(), &Patch::Merge(app)).await.unwrap();
+    let digest = patched.spec.app_digest();
+    let fact = json!({"revision": "v1", "digest": digest, "verified": true});
+    lab.write("web-1", json!({"status": {"observedGeneration": patched.metadata.generation, "app": fact}})).await;
+    let before = lab.get("web-1").await;
+    let detector = |digest: Option<String>| {
+        let app = AppStatus { revision: Some("v1".into()), digest, running: true, ..AppStatus::default() };
+        let environment = before.status.as_ref().unwrap().environment.clone().unwrap();
+        let reading = MachineReading { environment, app: Some(app) };
+        let read = move |_: Arc<Server>| {
+            let reading = reading.clone();
+            async move { Ok(reading) }.boxed()
+        };
+        DriftDetector::with_reader(&lab.ctx, Arc::new(read), &lab.cache, Duration::ZERO)
+    };
+    assert_eq!(detector(digest).report_now(&before).await.unwrap(), DriftReport::NoDrift);
+    assert_eq!(detector(Some("other".into())).report_now(&before).await.unwrap(), DriftReport::Written);
+    let after = lab.get("web-1").await;
+    assert!(!after.status.as_ref().unwrap().environment.as_ref().unwrap().verified);
+    // The webhook's decision on that write.
+    let (ids, now) = (Identities::default(), Timestamp::now());
+    let author = Author::new(ids.username(Executor::ReplicasetController));
+    let decided = admit_status(&before, after, &author, &ids, now).unwrap().status.unwrap();
+    assert_eq!((decided.state, decided.app.unwrap().verified), (Some(State::Initializing), false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_drift_of_a_server_without_a_set_is_reported_at_once() {
     let lab = Lab::start().await;
     let machine = lab.create("lonely", None).await;
@@ -227,7 +260,8 @@ async fn a_machine_that_a_task_changes_is_neither_checked_nor_reported() {
         let (servers, taken) = (servers.clone(), taken.clone());
         async move {
             servers.patch_status("web-1", &PatchParams::default(), &Patch::Merge(taken)).await.unwrap();
-            Ok(berth_core::api::EnvironmentFact { verified: true, packages: Vec::new() })
+            let environment = EnvironmentFact { verified: true, packages: Vec::new() };
+            Ok(MachineReading { environment, app: None })
         }
         .boxed()
     });

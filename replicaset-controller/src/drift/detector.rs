@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use berth_core::api::{EnvironmentFact, Server, VMReplicaSet};
+use berth_core::api::{Server, VMReplicaSet};
 use berth_runtime::{Context, EventType, ServerCache, reference};
 use futures::{
     Stream, StreamExt as _,
@@ -21,23 +21,17 @@ use tokio::{sync::Semaphore, time::sleep};
 
 use super::{
     drifted_servers::DriftedServers,
+    reading::MachineReading,
     schedule::{is_due, poll_interval, should_check},
 };
-use crate::{
-    in_progress::InProgress,
-    server::tasks::{
-        TaskContext,
-        install_packages::{difference, read_environment},
-    },
-};
+use crate::{in_progress::InProgress, server::tasks::TaskContext};
 
 /// Machines that are read at once. A read takes about a second at most, so that this suffices for ten thousand Servers per
 /// interval; it bounds the connections to machines that do not answer.
 const PARALLEL_CHECKS: usize = 32;
 
-/// Reads what is installed on a Server's machine; the error is for people.
-pub type EnvironmentReader =
-    Arc<dyn Fn(Arc<Server>) -> BoxFuture<'static, Result<EnvironmentFact, String>> + Send + Sync>;
+/// Reads what is installed and deployed on a Server's machine; the error is for people.
+pub type MachineReader = Arc<dyn Fn(Arc<Server>) -> BoxFuture<'static, Result<MachineReading, String>> + Send + Sync>;
 
 /// How a check ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,7 +47,7 @@ pub struct DriftDetector(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) ctx: Context,
     pub(super) servers: ServerCache,
-    pub(super) read: EnvironmentReader,
+    pub(super) read: MachineReader,
     interval: Duration,
     parallel_checks: Semaphore,
     pub(super) drifted: DriftedServers,
@@ -74,16 +68,16 @@ impl DriftDetector {
     /// Checks the machines of these Servers once per interval; zero means never.
     #[must_use]
     pub fn new(ctx: &Context, tasks: TaskContext, servers: &ServerCache, interval: Duration) -> Self {
-        let read: EnvironmentReader = Arc::new(move |server| {
+        let read: MachineReader = Arc::new(move |server| {
             let tasks = tasks.clone();
-            async move { read_environment(&tasks, &server).await }.boxed()
+            async move { MachineReading::read(&tasks, &server).await }.boxed()
         });
         Self::with_reader(ctx, read, servers, interval)
     }
 
     /// The same with another way to read machines.
     #[must_use]
-    pub fn with_reader(ctx: &Context, read: EnvironmentReader, servers: &ServerCache, interval: Duration) -> Self {
+    pub fn with_reader(ctx: &Context, read: MachineReader, servers: &ServerCache, interval: Duration) -> Self {
         let (sender, receiver) = mpsc::unbounded();
         let (checks, drifted) = (Family::<CheckLabels, Counter>::default(), DriftedServers::default());
         ctx.metrics.register(|r| {
@@ -161,7 +155,7 @@ impl Inner {
         // What was read says nothing about a Server that has another declaration by now, or that a task changes.
         let current = self.current(server).filter(|now| should_check(now) && now.spec == server.spec);
         let Some(current) = current else { return false };
-        let result = match read.as_ref().map(|fact| difference(&current, fact)) {
+        let result = match read.as_ref().map(|reading| reading.difference(&current)) {
             Ok(Some(difference)) => {
                 self.remember(&current, &difference);
                 "drifted"

@@ -7,7 +7,7 @@ use berth_runtime::ApiError;
 use tokio::time::sleep;
 
 use super::{detector::DriftDetector, schedule::should_check};
-use crate::{server::tasks::install_packages::difference, set::drift_repair::DriftReports};
+use crate::set::drift_repair::DriftReports;
 
 /// Pause after a report that was not written: otherwise the set, which still knows of the drift, asks for it again at once.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(30);
@@ -61,20 +61,20 @@ impl DriftDetector {
             inner.drifted.remove(server);
             return Ok(DriftReport::NoDrift);
         };
-        let fact = match (inner.read)(current.clone()).await {
-            Ok(fact) => fact,
+        let reading = match (inner.read)(current.clone()).await {
+            Ok(reading) => reading,
             Err(error) => {
                 let (server, namespace) = (current.name(), current.namespace());
                 tracing::warn!(server, namespace, error, "drift is not reported: the machine cannot be read");
                 return Ok(DriftReport::NotWritten);
             }
         };
-        if difference(&current, &fact).is_none() {
+        if reading.difference(&current).is_none() {
             inner.drifted.remove(server);
             return Ok(DriftReport::NoDrift);
         }
         // A task may have begun to change the machine since it was read.
-        let write = StatusWrite::new(&current).environment(fact).if_unchanged();
+        let write = StatusWrite::new(&current).environment(reading.fact(&current)).if_unchanged();
         match inner.ctx.write_status(&current, write).await {
             Ok(after) => {
                 inner.servers.catch_up_with(&after).await;

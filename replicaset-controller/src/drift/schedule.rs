@@ -12,6 +12,8 @@ use std::{
 use berth_core::api::{MachinePhase, Server, TaskPhase};
 use k8s_openapi::jiff::Timestamp;
 
+use super::reading::app_fact;
+
 /// Whether the Server with this UID has a check time after `from` and not after `to`. Never for an interval of zero.
 pub(super) fn is_due(uid: &str, interval: Duration, from: Timestamp, to: Timestamp) -> bool {
     let Some(interval) = i128::try_from(interval.as_nanos()).ok().filter(|nanos| *nanos > 0) else { return false };
@@ -29,7 +31,8 @@ pub(super) fn poll_interval(interval: Duration) -> Duration {
 }
 
 /// Whether the Server's machine can drift unnoticed: the Server is Ready, its machine is believed to run and to be reachable,
-/// no task changes it, and there are packages to compare. A Server that a person forced to be Ready is left as it is.
+/// no task changes it, and there are packages or an application to compare. A Server that a person forced to be Ready is left as
+/// it is.
 pub(super) fn should_check(server: &Server) -> bool {
     let Some(status) = server.status.as_ref().filter(|_| server.is_ready()) else { return false };
     let runs = status.machine.as_ref().is_some_and(|machine| machine.phase == MachinePhase::Running);
@@ -39,7 +42,8 @@ pub(super) fn should_check(server: &Server) -> bool {
         status.lock.is_some() || status.tasks.iter().any(|task| task.kind.needs_lock() && is_unfinished(task.phase));
     let environment = status.environment.as_ref().filter(|fact| fact.verified);
     let has_packages = environment.is_some_and(|fact| !fact.packages.is_empty() || !server.spec.packages.is_empty());
-    runs && has_packages && !is_unreachable && !server.is_forced() && !changes
+    let has_app = environment.is_some() && app_fact(server).is_some();
+    runs && (has_packages || has_app) && !is_unreachable && !server.is_forced() && !changes
 }
 
 #[cfg(test)]

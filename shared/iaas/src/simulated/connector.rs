@@ -32,6 +32,11 @@ impl Connector for SimulatedConnector {
         })
     }
 
+    /// A simulated machine exists once in each program.
+    fn sees_application(&self, server: &Server) -> bool {
+        simulated_id(server).is_none() && self.others.sees_application(server)
+    }
+
     fn forget(&self, server: &Server) {
         self.others.forget(server);
     }
