@@ -1,6 +1,6 @@
 //! The contract of every kind of machine. The tests of each kind's crate run it.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed precondition should panic where it is")]
+#![expect(clippy::unwrap_used, reason = "a failed precondition should panic where it is")]
 
 use std::time::{Duration, Instant};
 

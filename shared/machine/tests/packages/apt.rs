@@ -227,7 +227,7 @@ async fn an_operation_waits_for_locks_and_completes_an_interrupted_run() {
     let other = [held("berth-one", "1.0")];
     let (installed, ()) = tokio::join!(lab.install(&other), async {
         // Wait until Berth's operation has begun.
-        lab.debian.until("test -e opt/berth/managed/.lock && ! flock -n opt/berth/managed/.lock true").await;
+        lab.debian.until("test -e opt/berth/.lock && ! flock -n opt/berth/.lock true").await;
         assert_eq!(lab.dpkg("berth-one").await, "");
         lab.debian.run("rm /run/block").await;
     });
