@@ -122,8 +122,14 @@ impl MachineDir {
         Ok(())
     }
 
-    fn known(&self) -> Result<MachineSpec> {
-        self.spec()?.with_context(|| format!("no machine in {}", self.path().display()))
+    /// The spec of the machine that was started in this folder.
+    ///
+    /// # Errors
+    /// When no machine was ever started in it, as in a mistyped folder.
+    pub fn known(&self) -> Result<MachineSpec> {
+        let path = || self.path().display();
+        self.spec()?
+            .with_context(|| format!("no machine in {}: name the folder of a machine, which has a spec.json", path()))
     }
 
     /// Reboots the machine hard: kills it and starts it again with the same spec.

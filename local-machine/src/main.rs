@@ -38,6 +38,14 @@ struct DirArgs {
     dir: PathBuf,
 }
 
+impl DirArgs {
+    /// The folder, in which there has to be a machine: a person who mistypes it is told.
+    fn machine(self) -> Result<MachineDir> {
+        let dir = MachineDir::new(self.dir);
+        dir.known().map(|_| dir)
+    }
+}
+
 #[derive(clap::Args)]
 struct SpecArgs {
     /// The machine's folder.
@@ -99,13 +107,11 @@ fn main() -> Result<()> {
             let (dir, spec) = spec.into_parts();
             launch(&dir, &spec)
         }
-        LocalMachineCommand::Status(DirArgs { dir }) => print(MachineDir::new(dir).running()?.as_ref()),
-        LocalMachineCommand::Kill(DirArgs { dir }) => MachineDir::new(dir).kill(),
-        LocalMachineCommand::Hang(DirArgs { dir }) => MachineDir::new(dir).hang(),
-        LocalMachineCommand::Resume(DirArgs { dir }) => MachineDir::new(dir).resume(),
-        LocalMachineCommand::Reboot(DirArgs { dir }) => {
-            print(Some(&MachineDir::new(dir).reboot(&env::current_exe()?)?))
-        }
+        LocalMachineCommand::Status(dir) => print(dir.machine()?.running()?.as_ref()),
+        LocalMachineCommand::Kill(dir) => dir.machine()?.kill(),
+        LocalMachineCommand::Hang(dir) => dir.machine()?.hang(),
+        LocalMachineCommand::Resume(dir) => dir.machine()?.resume(),
+        LocalMachineCommand::Reboot(dir) => print(Some(&dir.machine()?.reboot(&env::current_exe()?)?)),
         LocalMachineCommand::Httpd(options) => block_on(httpd::serve(options)),
     }
 }

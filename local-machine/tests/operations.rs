@@ -344,3 +344,15 @@ async fn packages_of_the_host_are_never_changed_on_a_machine_that_is_a_process()
     );
     assert!(!lab.path("managed").exists());
 }
+
+#[test]
+fn a_person_who_mistypes_the_folder_is_told() {
+    let nowhere = tempfile::tempdir().unwrap().path().join("nowhere");
+    for command in ["kill", "status", "hang", "resume", "reboot"] {
+        let output =
+            std::process::Command::new(support::BINARY).arg(command).arg("--dir").arg(&nowhere).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{command} succeeds");
+        assert!(said.contains("no machine in") && said.contains("nowhere"), "{command}: {said}");
+    }
+}

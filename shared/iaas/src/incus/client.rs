@@ -29,6 +29,12 @@ const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// How long Incus may hold back the answer about an operation that still runs: less than [`CALL_LIMIT`].
 const WAIT_SLICE: Duration = Duration::from_secs(20);
 
+/// Longest answer of the API that is read: a list of ten thousand instances has about 50 MiB.
+const MOST_BYTES: usize = 64 << 20;
+/// Longest file that is read: a public host key has less than 1 KiB. The machine decides what its files are, and a link to
+/// `/dev/zero` has no end.
+const MOST_FILE_BYTES: usize = 64 << 10;
+
 /// A client for one project of one Incus server.
 #[derive(Clone, Debug)]
 pub(super) struct IncusClient {
@@ -182,7 +188,7 @@ impl IncusClient {
             Err(fault) if fault.is_missing() => return Ok(None),
             answer => answer?,
         };
-        Ok(Some(answer.bytes().await.map_err(|error| no_answer(&self.endpoint, &error))?.into()))
+        self.read(answer, MOST_FILE_BYTES).await.map(Some)
     }
 
     /// Whether a file exists on an instance.
@@ -225,7 +231,7 @@ impl IncusClient {
 
     async fn envelope(&self, answer: Response) -> Answer<Envelope> {
         let status = answer.status().as_u16();
-        let body = answer.bytes().await.map_err(|error| no_answer(&self.endpoint, &error))?;
+        let body = self.read(answer, MOST_BYTES).await?;
         let envelope: Envelope = match serde_json::from_slice(&body) {
             Ok(envelope) => envelope,
             // Answers to HEAD have no body.
@@ -239,6 +245,19 @@ impl IncusClient {
             return Err(IncusFault::Refused { code, message: envelope.error });
         }
         Ok(envelope)
+    }
+
+    /// The body of the answer, which may have at most this many bytes.
+    async fn read(&self, mut answer: Response, most: usize) -> Answer<Vec<u8>> {
+        let mut body = Vec::new();
+        while let Some(part) = answer.chunk().await.map_err(|error| no_answer(&self.endpoint, &error))? {
+            if body.len() + part.len() > most {
+                let why = format!("{}: {} has more than {most} bytes", self.endpoint, answer.url().path());
+                return Err(IncusFault::NoAnswer(ProviderError::Retryable(why)));
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(body)
     }
 
     /// Returns the answer unless it is an error.
@@ -287,4 +306,40 @@ fn without_answer_if_forgotten(fault: IncusFault) -> IncusFault {
 /// Failed operations have the status 400 whatever the reason. Elsewhere, 500 means this, and 400 a wrong request.
 fn failure_code(code: u16) -> u16 {
     if code == 400 { 500 } else { code }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::UnixListener,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_without_end_is_refused_once_it_is_too_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            let mut sent = 0_usize;
+            let mut part: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n\r\n";
+            while stream.write_all(part).await.is_ok() {
+                sent += part.len();
+                part = &[0; 4096];
+            }
+            sent
+        });
+        let class = json!({"provider": "incus", "parameters": {"endpoint": format!("unix://{}", socket.display())}});
+        let class: MachineClassSpec = serde_json::from_value(class).unwrap();
+        let client = IncusClient::new(&class, &IncusParameters::read(&class).unwrap(), None).unwrap();
+        let read = tokio::time::timeout(Duration::from_secs(10), client.read_file("b-1", "/etc/key.pub")).await;
+        let error = read.expect("it is read without end").unwrap_err().while_doing("read the key").to_string();
+        assert!(error.contains("more than 65536 bytes") && error.contains("/instances/b-1/files"), "{error}");
+        assert!(server.await.unwrap() < 16 * MOST_FILE_BYTES);
+    }
 }
