@@ -22,13 +22,9 @@ fn later(seconds: i64) -> Timestamp {
 }
 
 fn server(spec: impl Into<Value>) -> Server {
-    let mut declared = json!({"machine": {"className": "local"}});
-    declared.as_object_mut().unwrap().extend(spec.into().as_object().unwrap().clone());
-    let server = berth_testing::server(
-        json!({"metadata": {"name": "web-0", "namespace": "n", "uid": "u", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"},
-            "spec": declared,
-        }),
-    );
+    let server = berth_testing::server(json!({
+        "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec.into(),
+    }));
     admit_create(server, &Author::new("ann"), now()).unwrap()
 }
 
@@ -104,12 +100,11 @@ fn nothing_is_claimed_before_the_gate_of_the_machine_is_settled() {
     assert_eq!(action(&server, false, now()), NextAction::Acknowledge);
     let server = write(&server, now(), |_| {});
     assert_eq!(action(&server, false, now()), NextAction::AwaitChange);
-    let approval: Approval = berth_testing::approval(
-        json!({"metadata": {"name": "yes", "namespace": "n", "creationTimestamp": "2026-01-02T00:00:00Z"},
+    let approval: Approval =
+        berth_testing::approval(json!({"metadata": {"name": "yes", "creationTimestamp": "2026-01-02T00:00:00Z"},
             "spec": {"target": {"kind": "Server", "name": "web-0"}, "taskID": 1, "decision": "Approve",
                      "approver": {"username": "ann", "at": "2026-01-02T00:00:00Z"}},
-        }),
-    );
+        }));
     let NextAction::SettleGate(settlement) =
         next_action(&server, &std::iter::once(&approval), ThisInstance { holder: ME, runs_task: false }, now())
     else {

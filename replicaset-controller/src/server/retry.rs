@@ -56,7 +56,7 @@ mod tests {
     /// Stalled: CreateMachine began at 12:00:00 and failed at 12:00:30.
     fn server(change: impl FnOnce(&mut Value)) -> Server {
         let mut value = json!({
-            "metadata": {"name": "web-0", "namespace": "n", "uid": "u", "generation": 1},
+            "metadata": {"name": "web-0", "uid": "u", "generation": 1},
             "spec": {"machine": {"className": "small"}},
             "status": {"state": "Initializing", "observedGeneration": 1, "firstTaskID": 1, "lastTaskID": 1, "tasks": [{
                 "id": 1, "kind": "CreateMachine", "step": 1, "executor": "replicaset-controller", "phase": "Failed",

@@ -70,13 +70,7 @@ mod tests {
     use crate::set::template;
 
     fn set(uid: &str) -> VMReplicaSet {
-        let labels = json!({"app": "web"});
-        berth_testing::replica_set(json!({"metadata": {"name": "web", "uid": uid},
-            "spec": {
-                "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels}, "spec": {"machine": {"className": "local"}}},
-            },
-        }))
+        berth_testing::replica_set(json!({"metadata": {"uid": uid}}))
     }
 
     fn server(name: &str, owner: Option<&str>) -> Arc<Server> {

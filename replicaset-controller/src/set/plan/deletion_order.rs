@@ -64,24 +64,16 @@ mod tests {
 
     fn server(name: &str, created: i64, ready: bool, cost: Option<&str>) -> Server {
         let created = k8s_openapi::jiff::Timestamp::from_second(1_000_000 + created).unwrap().to_string();
-        berth_testing::server(json!({"metadata": {
-                "name": name, "uid": format!("uid-{name}"), "generation": 1, "creationTimestamp": created,
-                "annotations": cost.map(|cost| json!({DELETION_COST: cost})),
-            },
-            "spec": {"machine": {"className": "local"}},
+        let annotations = cost.map(|cost| json!({DELETION_COST: cost}));
+        berth_testing::server(json!({
+            "metadata": {"name": name, "creationTimestamp": created, "annotations": annotations},
             "status": {"state": if ready { "Ready" } else { "Deploying" }, "observedGeneration": 1},
         }))
     }
 
     fn set(named: &[&str], policy: ScaleDownPolicy, type_: &str) -> VMReplicaSet {
-        let labels = json!({"app": "web"});
-        let template = json!({"metadata": {"labels": labels}, "spec": {"machine": {"className": "local"}}});
-        berth_testing::replica_set(json!({"metadata": {"name": "w"},
-            "spec": {
-                "selector": {"matchLabels": labels}, "template": template, "updateStrategy": {"type": type_},
-                "scaleDown": {"servers": named, "policy": policy},
-            },
-        }))
+        let scale_down = json!({"servers": named, "policy": policy});
+        berth_testing::replica_set(json!({"spec": {"updateStrategy": {"type": type_}, "scaleDown": scale_down}}))
     }
 
     fn order(set: &VMReplicaSet, servers: &[Server], unreachable: &[&str]) -> Vec<String> {

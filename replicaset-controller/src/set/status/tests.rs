@@ -21,15 +21,10 @@ fn now() -> Timestamp {
 }
 
 fn set(change: impl FnOnce(&mut Value)) -> VMReplicaSet {
-    let labels = json!({"app": "web"});
-    let mut spec = json!({
-        "replicas": 2, "minReadySeconds": 10, "selector": {"matchLabels": labels},
-        "template": {"metadata": {"labels": labels}, "spec": {"machine": {"className": "local"}, "packages": [package("web", "1")]}},
-    });
+    let template = json!({"spec": {"packages": [package("web", "1")]}});
+    let mut spec = json!({"replicas": 2, "minReadySeconds": 10, "template": template});
     change(&mut spec);
-    let metadata = json!({"name": "web", "namespace": "n", "uid": "u", "generation": 3});
-    berth_testing::replica_set(json!({"metadata": metadata, "spec": spec,
-    }))
+    berth_testing::replica_set(json!({"metadata": {"generation": 3}, "spec": spec}))
 }
 
 fn package(name: &str, version: &str) -> Value {

@@ -36,26 +36,17 @@ fn with_brake(mut set: VMReplicaSet, off_for: Option<i64>) -> VMReplicaSet {
 /// Ten Servers; a lost one has 60 s, and two may be replaced at once.
 #[expect(clippy::needless_pass_by_value, reason = "made for the call")]
 fn set(policy: Value) -> VMReplicaSet {
-    let labels = json!({"app": "web"});
-    let mut failover = json!({"waitSeconds": 60, "action": "Replace", "maxInFlight": 2});
-    for (key, value) in policy.as_object().unwrap() {
-        failover[key] = value.clone();
-    }
-    berth_testing::replica_set(json!({"metadata": {"name": "web", "uid": "u"},
-        "spec": {
-            "replicas": 10, "selector": {"matchLabels": labels}, "failover": failover,
-            "template": {"metadata": {"labels": labels}, "spec": {"machine": {"className": "local"}}},
-        },
-    }))
+    let failover = json!({"waitSeconds": 60, "action": "Replace", "maxInFlight": 2});
+    let mut spec = json!({"replicas": 10, "failover": failover});
+    json_patch::merge(&mut spec["failover"], &policy);
+    berth_testing::replica_set(json!({"spec": spec}))
 }
 
 fn server(n: usize, state: &str, age: i64) -> Server {
-    berth_testing::server(
-        json!({"metadata": {"name": format!("web-{n}"), "uid": format!("u{n}"), "generation": 1, "labels": {"app": "web"}},
-            "spec": {"machine": {"className": "local"}},
-            "status": {"state": state, "stateSince": at(NOW - age).to_string(), "observedGeneration": 1},
-        }),
-    )
+    berth_testing::server(json!({
+        "metadata": {"name": format!("web-{n}"), "uid": format!("u{n}"), "labels": {"app": "web"}},
+        "status": {"state": state, "stateSince": at(NOW - age).to_string(), "observedGeneration": 1},
+    }))
 }
 
 /// Ten Servers, of which these have been lost for so long.

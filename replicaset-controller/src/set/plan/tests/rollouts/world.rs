@@ -88,20 +88,17 @@ impl World {
 
     pub(crate) fn set(&self) -> VMReplicaSet {
         let spec = &self.spec;
-        let labels = json!({"app": "web"});
-        let template = json!({"metadata": {"labels": labels}, "spec": declaration(spec.class, spec.environment)});
         let strategy = json!({
             "type": if spec.replaces { "Replace" } else { "InPlace" }, "maxUnavailable": spec.max_unavailable,
             "maxSurge": spec.max_surge, "partition": spec.partition, "intervalSeconds": spec.interval,
         });
-        let mut set: VMReplicaSet = berth_testing::replica_set(
-            json!({"metadata": {"name": "web", "uid": "u", "resourceVersion": self.version.to_string()},
-                "spec": {
-                    "replicas": spec.replicas, "selector": {"matchLabels": labels}, "template": template,
-                    "updateStrategy": strategy,
-                },
-            }),
-        );
+        let mut set = berth_testing::replica_set(json!({
+            "metadata": {"uid": "u", "resourceVersion": self.version.to_string()},
+            "spec": {
+                "replicas": spec.replicas, "updateStrategy": strategy,
+                "template": {"spec": declaration(spec.class, spec.environment)},
+            },
+        }));
         set.status = Some(self.status.clone());
         set
     }
