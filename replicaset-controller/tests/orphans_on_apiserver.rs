@@ -376,9 +376,9 @@ async fn a_class_is_unusable_with_a_reason_until_it_is_corrected(lab: &Lab) {
     let known = lab.problem("wrong", "UnknownProvider").await;
     assert!(known.contains("\"moon\"") && known.contains("bound, guarded, simulated"), "{known}");
     assert!(lab.event("wrong", "UnknownProvider").await.contains("\"moon\""));
-    lab.class("wrong", json!({"provider": "simulated", "parameters": {"sed": 1}})).await;
-    assert!(lab.problem("wrong", "InvalidParameters").await.contains("spec.parameters.sed"));
-    lab.class("wrong", json!({"provider": "simulated", "parameters": {"sed": null, "broken": "Unavailable"}})).await;
+    lab.class("wrong", json!({"provider": "simulated", "parameters": {"seed": "one"}})).await;
+    assert!(lab.problem("wrong", "InvalidParameters").await.contains("spec.parameters.seed"));
+    lab.class("wrong", json!({"provider": "simulated", "parameters": {"seed": null, "broken": "Unavailable"}})).await;
     assert!(lab.classes.usable("wrong").await.unwrap_err().is_temporary);
     lab.problem("wrong", "ProviderUnavailable").await;
     lab.class("wrong", json!({"provider": "simulated", "parameters": {"broken": null}})).await;

@@ -147,8 +147,8 @@ fn others() -> Vec<Case> {
         },
         Case { object: set("VMDeployment", "steps", &steps), words: &["rollout.steps", "no weight may be lower"] },
         Case {
-            object: class("incus", "incus", &json!({"endpoint": "https://10.0.0.1:8443", "endpiont": "x"})),
-            words: &["spec.parameters", "provider incus does not know endpiont", "it knows endpoint"],
+            object: class("incus", "incus", &json!({"endpoint": "https://10.0.0.1:8443", "endpoints": "x"})),
+            words: &["spec.parameters", "provider incus does not know endpoints", "it knows endpoint"],
         },
         Case {
             object: class("local", "local", &json!({"size": 3})),

@@ -142,7 +142,7 @@ async fn a_provider_that_hangs_keeps_nobody_else_waiting() {
 async fn what_is_configured_wrongly_waits_for_its_repair_and_is_then_done_by_itself() {
     let world = World::start().await;
     world.create("late", 1).await;
-    world.class("typo", json!({"capacityy": 3})).await;
+    world.class("typo", json!({"capacity": "three"})).await;
     world.create("typo", 2).await;
     world.class("small", json!({})).await;
     world.change_class("small", json!({"image": "missing"})).await;
@@ -162,7 +162,7 @@ async fn what_is_configured_wrongly_waits_for_its_repair_and_is_then_done_by_its
     let retry = repaired[0].spec.retry.as_ref().unwrap();
     assert_eq!(retry.reason, "MachineClass small has changed (generation 3) since CreateMachine failed");
     assert_eq!(retry.by.as_deref(), Some("system:serviceaccount:berth-system:replicaset-controller"));
-    world.change_class("typo", json!({"parameters": {"capacityy": null}})).await;
+    world.change_class("typo", json!({"parameters": {"capacity": null}})).await;
     world.until("the class is right by now", "typo", |servers| running(servers) == 2).await;
     world.class("late", json!({})).await;
     world.until("the class is there by now", "late", |servers| running(servers) == 1).await;

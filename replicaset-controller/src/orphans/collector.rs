@@ -17,7 +17,7 @@ use prometheus_client::{
 };
 
 use super::{
-    find::{ClassMachines, Held, Orphan, find_orphans},
+    find::{ClassMachines, HoldReason, Orphan, find_orphans},
     mark::Mark,
 };
 
@@ -174,7 +174,7 @@ impl OrphanCollector {
     }
 
     /// Publishes an Event about an orphan that is not destroyed.
-    fn report(&self, class: &MachineClass, orphan: &Orphan, held: Held) {
+    fn report(&self, class: &MachineClass, orphan: &Orphan, held: HoldReason) {
         let note = format!("there is the {}: {held}", describe(orphan));
         self.publish(class, EventType::Warning, held.reason(), note);
     }

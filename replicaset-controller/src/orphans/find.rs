@@ -19,19 +19,19 @@ const SHARE: usize = 10;
 
 /// The machines that the provider of one class listed, and what the class says about orphans.
 #[derive(Clone, Debug)]
-pub struct ClassMachines {
+pub(super) struct ClassMachines {
     /// Name of the class.
-    pub class: String,
+    pub(super) class: String,
     /// Where the machines are.
-    pub place: Place,
+    pub(super) place: Place,
     /// What is done about orphans.
-    pub policy: OrphanPolicy,
+    pub(super) policy: OrphanPolicy,
     /// Younger machines are left alone, because their creation may still be under way.
-    pub grace: SignedDuration,
+    pub(super) grace: SignedDuration,
     /// Most orphans that are destroyed at once; none for the default.
-    pub limit: Option<usize>,
+    pub(super) limit: Option<usize>,
     /// The machines.
-    pub machines: Vec<ProviderMachine>,
+    pub(super) machines: Vec<ProviderMachine>,
 }
 
 impl ClassMachines {
@@ -42,18 +42,18 @@ impl ClassMachines {
 
 /// A machine that has no Server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Orphan {
+pub(super) struct Orphan {
     /// Name of the class that gets the Events about it: the first of the classes that list it.
-    pub class: String,
+    pub(super) class: String,
     /// The machine.
-    pub machine: ProviderMachine,
+    pub(super) machine: ProviderMachine,
     /// Why it is only reported; none if it is destroyed.
-    pub held: Option<Held>,
+    pub(super) held: Option<HoldReason>,
 }
 
 /// Why an orphan is not destroyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
+pub(super) enum HoldReason {
     /// Its class says so.
     Policy,
     /// The API may have forgotten its Server.
@@ -67,10 +67,10 @@ pub enum Held {
     },
 }
 
-impl Held {
+impl HoldReason {
     /// Reason of an Event and label of a metric.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub(super) fn reason(self) -> &'static str {
         match self {
             Self::Policy => "Orphan",
             Self::Forgotten => "OrphanMayServe",
@@ -79,7 +79,7 @@ impl Held {
     }
 }
 
-impl fmt::Display for Held {
+impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Policy => f.write_str("destroy it by hand, or set orphanPolicy to Delete"),
@@ -102,7 +102,7 @@ impl fmt::Display for Held {
 /// Classes that share an account of a provider list the same machines. The most careful of them counts: a machine is destroyed
 /// only if the policy of all of them is to delete, after the longest grace, and within the lowest limit.
 #[must_use]
-pub fn find_orphans(
+pub(super) fn find_orphans(
     classes: &[ClassMachines],
     servers: &BTreeSet<String>,
     cluster: &str,
@@ -145,11 +145,11 @@ impl<'a> Candidate<'a> {
     fn orphan(&self, found: usize, history: &History) -> Orphan {
         let limit = self.limit;
         let held = if self.is_kept {
-            Some(Held::Policy)
+            Some(HoldReason::Policy)
         } else if !history.covers(self.machine.created_at) {
-            Some(Held::Forgotten)
+            Some(HoldReason::Forgotten)
         } else if found > limit {
-            Some(Held::TooMany { found, limit })
+            Some(HoldReason::TooMany { found, limit })
         } else {
             None
         };
@@ -275,6 +275,6 @@ mod tests {
         let restored = backup.advance(None, SignedDuration::from_mins(30), NOW.parse().unwrap());
         let found = find_orphans(&[class], &BTreeSet::new(), "here", &restored, NOW.parse().unwrap());
         let held: Vec<_> = found.iter().map(|orphan| (orphan.machine.id.as_str(), orphan.held)).collect();
-        assert_eq!(held, [("known", None), ("newer-than-the-backup", Some(Held::Forgotten))]);
+        assert_eq!(held, [("known", None), ("newer-than-the-backup", Some(HoldReason::Forgotten))]);
     }
 }

@@ -15,34 +15,34 @@ const MOST_GAPS: usize = 8;
 
 /// A time of which the API may have forgotten what happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gap {
+pub(super) struct Gap {
     /// Its start; none if it reaches back to the beginning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<Timestamp>,
+    pub(super) from: Option<Timestamp>,
     /// Its end.
-    pub to: Timestamp,
+    pub(super) to: Timestamp,
 }
 
 /// The mark, and the gaps before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct History {
+pub(super) struct History {
     /// Until when the history has been followed.
-    pub followed_until: Timestamp,
+    pub(super) followed_until: Timestamp,
     /// Oldest first.
-    pub gaps: Vec<Gap>,
+    pub(super) gaps: Vec<Gap>,
 }
 
 impl History {
     /// The history of an API without a mark: nothing is known about what happened before now.
     #[must_use]
-    pub fn begin(now: Timestamp) -> Self {
+    pub(super) fn begin(now: Timestamp) -> Self {
         Self { followed_until: now, gaps: vec![Gap { from: None, to: now }] }
     }
 
     /// The history that goes on until now. There is a gap if the stored mark is older than the one that this process `wrote`
     /// last, or older than `longest`, because then this history may have been restored.
     #[must_use]
-    pub fn advance(&self, wrote: Option<Timestamp>, longest: SignedDuration, now: Timestamp) -> Self {
+    pub(super) fn advance(&self, wrote: Option<Timestamp>, longest: SignedDuration, now: Timestamp) -> Self {
         let is_restored = wrote.is_some_and(|wrote| self.followed_until < wrote);
         let mut gaps = self.gaps.clone();
         if is_restored || now.duration_since(self.followed_until) > longest {
@@ -60,7 +60,7 @@ impl History {
 
     /// Whether the API would know a Server whose machine was created at this time, unless it was deleted.
     #[must_use]
-    pub fn covers(&self, created_at: Timestamp) -> bool {
+    pub(super) fn covers(&self, created_at: Timestamp) -> bool {
         let is_in = |gap: &Gap| gap.from.is_none_or(|from| from <= created_at) && created_at <= gap.to;
         !self.gaps.iter().any(is_in)
     }

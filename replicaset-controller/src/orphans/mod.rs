@@ -5,7 +5,7 @@
 //! compared with the Servers from time to time. Several controllers may do that at once: destroying a machine that is gone
 //! already succeeds.
 //!
-//! A machine is destroyed only if its class says so, if the API's history covers the time of its creation ([`History`]), and if
+//! A machine is destroyed only if its class says so, if the API's history covers the time of its creation (`History`), and if
 //! there are not too many orphans at once.
 
 mod collector;
@@ -14,5 +14,3 @@ mod history;
 mod mark;
 
 pub use collector::OrphanCollector;
-pub use find::{ClassMachines, Held, Orphan, find_orphans};
-pub use history::{Gap, History};

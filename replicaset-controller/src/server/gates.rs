@@ -53,8 +53,7 @@ fn decidable_gates(server: &Server) -> Vec<&Task> {
 }
 
 /// What the Server's own Approvals decide about its first gate that has something to decide.
-#[must_use]
-pub fn settlement<'a>(
+pub(super) fn settlement<'a>(
     server: &Server,
     approvals: &(impl Iterator<Item = &'a Approval> + Clone),
     now: Timestamp,
@@ -70,8 +69,7 @@ pub fn settlement<'a>(
 }
 
 /// Whether Approvals of its set may settle a gate of the Server, depending on what the set is now.
-#[must_use]
-pub fn may_be_settled_by_set<'a>(
+pub(super) fn may_be_settled_by_set<'a>(
     server: &Server,
     approvals: &(impl Iterator<Item = &'a Approval> + Clone),
     now: Timestamp,
@@ -118,8 +116,7 @@ pub async fn settlement_by_current_set<'a>(
 
 /// What Approvals of this set decide about the Server's gates. The gate of a new machine is settled for the generation of
 /// the set that the Server was created for, every other gate for the set's current generation.
-#[must_use]
-pub fn settlement_by_set<'a>(
+pub(super) fn settlement_by_set<'a>(
     set: &VMReplicaSet,
     server: &Server,
     approvals: &(impl Iterator<Item = &'a Approval> + Clone),
@@ -150,8 +147,7 @@ pub fn settlement_by_set<'a>(
 }
 
 /// The status of an Approval with this Server entered; none if the Approval does not cover it (any more).
-#[must_use]
-pub fn entered(approval: &Approval, server: &Server, now: Timestamp) -> Option<Vec<ApprovedServer>> {
+pub(super) fn entered(approval: &Approval, server: &Server, now: Timestamp) -> Option<Vec<ApprovedServer>> {
     let mut servers = approved(approval).to_vec();
     servers.push(ApprovedServer { name: server.name().to_owned(), uid: server.uid().to_owned() });
     covers(approval, server, now).then_some(servers)

@@ -1,6 +1,6 @@
 //! One Approval for all Servers of a set.
 
-use berth_core::api::{Approval, Outcome, Server};
+use berth_core::api::{Approval, ApprovalDecision, ApprovalSpec, Outcome, Server};
 use kube::{Api, api::PostParams};
 use replicaset_controller::server::gates::settlement_by_current_set;
 use serde_json::{Value, json};
@@ -77,25 +77,22 @@ pub(crate) async fn an_approval_of_a_set_names_generation_and_gate(lab: &Lab) {
         let error = approve(lab, approval(name, target, gate)).await.unwrap_err().to_string();
         assert!(error.contains("spec.target.generation and spec.gate are required"), "{error}");
     }
-    let destroy = |name: &str, change: &dyn Fn(&mut Value)| {
+    let destroy = |name: &str, change: &dyn Fn(&mut ApprovalSpec)| {
         let mut value = approval(name, &whole, Some("DestroyMachine"));
-        change(&mut value);
+        change(&mut value.spec);
         value
     };
+    let named = || vec!["gated-0".to_owned()];
     let error = approve(lab, destroy("d", &|_| {})).await.unwrap_err().to_string();
     assert!(error.contains("spec.servers or spec.maxServers is required to approve DestroyMachine"), "{error}");
-    let both = destroy("e", &|v| {
-        v["spec"]["servers"] = json!(["gated-0"]);
-        v["spec"]["maxServers"] = 1.into();
-    });
+    let both = destroy("e", &|spec| (spec.servers, spec.max_servers) = (named(), Some(1)));
     let error = approve(lab, both).await.unwrap_err().to_string();
     assert!(error.contains("not both"), "{error}");
-    approve(lab, destroy("f", &|v| v["spec"]["decision"] = "Refuse".into())).await.unwrap();
-    approve(lab, destroy("g", &|v| v["spec"]["servers"] = json!(["gated-0"]))).await.unwrap();
+    approve(lab, destroy("f", &|spec| spec.decision = ApprovalDecision::Refuse)).await.unwrap();
+    approve(lab, destroy("g", &|spec| spec.servers = named())).await.unwrap();
     let single = json!({"kind": "Server", "name": "gated-0"});
     let mut limited = approval("h", &single, None);
-    limited["spec"]["taskID"] = 1.into();
-    limited["spec"]["maxServers"] = 1.into();
+    (limited.spec.task_id, limited.spec.max_servers) = (Some(1), Some(1));
     let error = approve(lab, limited).await.unwrap_err().to_string();
     assert!(error.contains("allowed only for a VMReplicaSet"), "{error}");
 }

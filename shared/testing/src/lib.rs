@@ -3,8 +3,8 @@
 //! - [`server`], [`replica_set`], [`deployment`], [`machine_class`] and [`approval`] build objects; a test writes only what it
 //!   is about. [`manifest`] gives the document itself, for tests that send it.
 //! - [`Fixture`] is a Server that lives: its writes go through the rules of the webhook.
-//! - [`FakeApi`] (feature `fake-api`) is an API server in memory, whose network can fail.
-//! - [`FakeMachine`] (feature `fake-machine`) is a machine in memory.
+//! - `FakeApi` (feature `fake-api`) is an API server in memory, whose network can fail.
+//! - `FakeMachine` (feature `fake-machine`) is a machine in memory.
 //!
 //! The unit tests of a crate on which this one depends (berth-core, berth-machine) cannot use what is made of that crate's
 //! types: cargo compiles such a crate twice then, and the types differ.

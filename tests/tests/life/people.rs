@@ -1,7 +1,7 @@
 //! Where people decide: gates, failures that need them, and force.
 
 use berth_core::{
-    api::{Approval, State, TaskKind, TaskPhase, TrafficPhase},
+    api::{Approval, State, TaskKind, TaskPhase, TrafficPhase, VMReplicaSet},
     conditions::{self, STALLED},
 };
 use kube::{Api, Client, api::PostParams};
@@ -108,12 +108,21 @@ async fn a_task_that_fails_waits_for_a_person_who_repairs_and_retries() {
     assert!(matches!(traffic(&forced), None | Some(TrafficPhase::Held)), "Deploying gets no traffic: {forced:?}");
     assert!(world.endpoints().await.get("web-0").is_none_or(|shown| *shown == (false, false, false)));
 
-    // Then the cause is repaired: the declaration changes, the force lapses, and the Server becomes Ready by itself.
+    // Then the cause is repaired. The force stands until the person ends it: the roll-out spares the Server, and the set says so.
     let packages = json!([world.package("tool", "1"), world.package("theme", "1")]);
     world.patch(json!({"spec": {"template": {"spec": {"packages": packages}}}})).await;
-    let server = world.server("web-0", "Ready", is_settled).await;
-    let force = server.status.unwrap().force.unwrap();
-    assert!(!force.active && !force.message.is_empty(), "{force:?}");
+    let sets: Api<VMReplicaSet> = Api::namespaced(world.berth.client(), "default");
+    berth_tests::eventually("the set waits for the person", LONG, async || {
+        let waiting_for =
+            sets.get("web").await.unwrap().status.and_then(|status| status.waiting_for).unwrap_or_default();
+        seen(waiting_for.contains("web-0") && waiting_for.contains("installed by hand"), || waiting_for.clone())
+    })
+    .await
+    .unwrap();
+    let forced = world.servers().get("web-0").await.unwrap();
+    assert!(forced.is_forced() && is_in(State::Deploying)(&forced), "{forced:?}");
+    world.patch_server("web-0", json!({"spec": {"force": null}})).await;
+    world.server("web-0", "Ready", is_settled).await;
     world.end().await;
 }
 

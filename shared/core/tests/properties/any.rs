@@ -199,6 +199,7 @@ pub(crate) fn fact() -> impl Strategy<Value = Fact> {
 
 /// Something that happens to a Server.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a test has few of them")]
 pub(crate) enum Event {
     Person(Change),
     Fact(Executor, Fact),

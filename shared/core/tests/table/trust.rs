@@ -1,8 +1,11 @@
 //! Trust in facts: which writes make them doubtful, and which prove them.
 
-use berth_core::api::{
-    AppFact, EnvironmentFact, Executor, InstalledPackage, MachineFact, MachinePhase, Outcome, State, TaskKind,
-    TaskPhase, TrafficPhase,
+use berth_core::{
+    CLOCK_MARGIN_SECONDS,
+    api::{
+        AppFact, EnvironmentFact, Executor, InstalledPackage, MachineFact, MachinePhase, Outcome, State, TaskKind,
+        TaskPhase, TrafficPhase,
+    },
 };
 
 use berth_testing::{Fixture, app, environment, full_spec, machine, machine_phase, unreachable};
@@ -132,7 +135,7 @@ fn what_was_read_is_not_trusted_after_work_that_never_reported() {
         assert_ne!(released.state(), State::Ready, "{kind} may have taken effect");
         // Or its holder is gone, and the lock expires.
         let mut expired = working;
-        expired.advance(i64::from(berth_testing::LOCK) + 1);
+        expired.advance(i64::from(berth_testing::LOCK + CLOCK_MARGIN_SECONDS) + 1);
         expired.acknowledge();
         assert_ne!(expired.state(), State::Ready, "{kind} may have taken effect");
         for mut next in [released, expired] {
