@@ -8,12 +8,12 @@ use tokio::process::Command;
 
 /// The port that the manifests name.
 pub(crate) const PORT: u16 = 18080;
-/// The folder of kubectl's cache, in that of the kubeconfig.
+/// The folder of kubectl's cache, beside the kubeconfig.
 pub(crate) const KUBECTL_CACHE: &str = "kubectl-cache";
-/// How long `kubectl apply` may take.
+/// Time limit of `kubectl apply`; it takes about a second.
 const APPLY_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Packs every folder of `examples/artifacts`: name of the archive and its bytes, sorted.
+/// Packs every folder of `examples/artifacts`; returns names and bytes of the archives, sorted by name.
 pub(crate) fn pack() -> Result<Vec<(String, Vec<u8>)>> {
     let folder = repository().join("examples/artifacts");
     let mut packed = Vec::new();
@@ -26,14 +26,14 @@ pub(crate) fn pack() -> Result<Vec<(String, Vec<u8>)>> {
     Ok(packed)
 }
 
-/// Serves the packed artifacts; gives `<digest>  <address>` of each.
+/// Serves the packed artifacts; returns `<digest>  <URL>` of each.
 pub(crate) fn serve(artifacts: &Artifacts) -> Result<Vec<String>> {
     let served = pack()?.into_iter().map(|(name, bytes)| artifacts.put(&name, bytes));
     Ok(served.map(|artifact| format!("{}  {}", artifact.sha256, artifact.url)).collect())
 }
 
-/// Applies a manifest as a person would. What kubectl learns of this control plane is kept beside its kubeconfig, not in the
-/// person's home: another one may have the same port some day.
+/// Applies a manifest as a person would. kubectl's cache is beside the kubeconfig, not in the user's home, because another
+/// control plane may get the same port later.
 pub(crate) async fn apply(kubectl: &Path, kubeconfig: &Path, manifest: &Path) -> Result<String> {
     let mut command = Command::new(kubectl);
     command.args(["apply", "-f"]).arg(manifest).arg("--kubeconfig").arg(kubeconfig);
@@ -43,8 +43,8 @@ pub(crate) async fn apply(kubectl: &Path, kubeconfig: &Path, manifest: &Path) ->
         .await
         .with_context(|| format!("kubectl apply -f {}: not done within {APPLY_TIMEOUT:?}", manifest.display()))?
         .with_context(|| format!("run {}", kubectl.display()))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "kubectl apply -f {}: {}", manifest.display(), said.trim());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "kubectl apply -f {}: {}", manifest.display(), errors.trim());
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
@@ -52,7 +52,7 @@ pub(crate) async fn apply(kubectl: &Path, kubeconfig: &Path, manifest: &Path) ->
 mod tests {
     use super::*;
 
-    /// Every artifact stands in exactly one of the manifests, with its digest in the line below its address.
+    /// Each artifact is in exactly one of the manifests, with its digest in the line below its URL.
     #[tokio::test]
     async fn the_manifests_name_the_artifacts_with_their_digests() {
         let artifacts = Artifacts::start(0).await.unwrap();

@@ -1,4 +1,4 @@
-//! What a person can try, with the exact commands.
+//! Commands to try, printed when everything is Ready.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use crate::examples::KUBECTL_CACHE;
 
-/// The text that follows when everything is Ready.
+/// The text with the commands.
 pub(crate) fn text(berth: &Berth, kubeconfig: &Path, servers: &[Server]) -> anyhow::Result<String> {
     let kubectl = &berth.control_plane().assets().kubectl;
     let machine = program("berth-local-machine")?;

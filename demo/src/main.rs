@@ -24,22 +24,22 @@ use progress::{Board, Servers};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// How often a terminal is drawn again when nothing happens: the seconds pass.
+/// How often a terminal is redrawn without events, so that the seconds advance.
 const REDRAW: Duration = Duration::from_millis(250);
 
 /// Shows a whole Berth on this machine: a real Kubernetes control plane, the webhook, the four controllers, and three
-/// small web servers on machines that are processes. Needs no root; everything is on loopback, and all of it is gone
-/// when this program ends, in whatever way.
+/// small web servers on machines that are processes. Needs no root privileges; everything runs on loopback addresses and is
+/// removed when this program ends, however it ends.
 #[derive(Parser)]
 #[command(name = "berth-demo", version)]
 struct Args {
-    /// End (with status 0) as soon as all servers are Ready and have answered.
+    /// Exit with status 0 as soon as all servers are Ready and have answered.
     #[arg(long)]
     exit_when_ready: bool,
-    /// Seconds within which all servers must be Ready, from the moment at which they were declared.
+    /// Time limit for all servers to become Ready, in seconds since they were declared.
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
     timeout: u64,
-    /// Print the SHA-256 of the example artifacts, as the manifests in examples/ must name them, and end.
+    /// Print the SHA-256 digests of the example artifacts, which the manifests in examples/ must contain, and exit.
     #[arg(long)]
     print_digests: bool,
 }
@@ -62,12 +62,12 @@ async fn interruptible(args: &Args) -> Result<()> {
         examples::serve(&Artifacts::start(0).await?)?.iter().for_each(|line| println!("{line}"));
         return Ok(());
     }
-    // Before anything is started, so that no signal is missed.
+    // Installed before anything is started, so that no signal is missed.
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     tokio::select! {
         result = demonstrate(args) => result,
-        // What was started is dropped, and so ended, before this returns.
+        // The other future is dropped here, which ends everything that was started.
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
     }?;
@@ -78,7 +78,7 @@ async fn interruptible(args: &Args) -> Result<()> {
 async fn demonstrate(args: &Args) -> Result<()> {
     let begin = Instant::now();
     let stage = |text: &str| println!("[{:5.1} s] {text}", begin.elapsed().as_secs_f32());
-    // First, because on a fresh machine it takes minutes and tells about them.
+    // First, because on a fresh machine this takes minutes and prints its progress.
     let assets = acquire::acquire(&acquire::Settings::from_env()).await?;
     stage("starting a control plane, the webhook and four controllers, each with its own rights");
     let control_plane = berth_control_plane::ControlPlaneOptions { assets: Some(assets), ..Default::default() };
@@ -94,13 +94,13 @@ async fn demonstrate(args: &Args) -> Result<()> {
 
     let outcome = follow(args, &berth, begin, &kubeconfig).await;
     if outcome.is_err() {
-        eprintln!("{}", last_words(&berth));
+        eprintln!("{}", log_tails(&berth));
     }
     let stopped = berth.stop().await;
     outcome.and(stopped)
 }
 
-/// Shows the Servers until all are Ready, lets each answer, and then goes on showing what changes.
+/// Shows the Servers until all are Ready, requests a page of each, and then shows changes.
 async fn follow(args: &Args, berth: &Berth, begin: Instant, kubeconfig: &std::path::Path) -> Result<()> {
     let api = berth.servers("default");
     let deployments: Api<VMDeployment> = Api::default_namespaced(berth.client());
@@ -108,7 +108,7 @@ async fn follow(args: &Args, berth: &Berth, begin: Instant, kubeconfig: &std::pa
     let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
     let (mut servers, mut board) = (Servers::default(), Board::new());
     let mut redraw = tokio::time::interval(REDRAW);
-    // Not from the beginning: on a fresh machine, the control plane may have been built before.
+    // Not since the start of the program, because on a fresh machine the control plane was built first.
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     while !servers.all_serve(replicas) {
         tokio::select! {
@@ -122,7 +122,7 @@ async fn follow(args: &Args, berth: &Berth, begin: Instant, kubeconfig: &std::pa
     }
     println!("[{:5.1} s] all {replicas} servers are Ready and take traffic", begin.elapsed().as_secs_f32());
     let list: Vec<Server> = servers.iter().cloned().collect();
-    prove(&list).await?;
+    request_pages(&list).await?;
     if args.exit_when_ready {
         return Ok(());
     }
@@ -135,8 +135,8 @@ async fn follow(args: &Args, berth: &Berth, begin: Instant, kubeconfig: &std::pa
     }
 }
 
-/// Asks every server for its page and for who it is, and prints the answers.
-async fn prove(servers: &[Server]) -> Result<()> {
+/// Requests the pages `/` and `/whoami` of every server, and prints the responses.
+async fn request_pages(servers: &[Server]) -> Result<()> {
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
     for server in servers {
         let machine = server.status.as_ref().and_then(|status| status.machine.as_ref());
@@ -154,8 +154,8 @@ async fn prove(servers: &[Server]) -> Result<()> {
     Ok(())
 }
 
-/// The ends of all logs, for whoever has to find out why it did not work.
-fn last_words(berth: &Berth) -> String {
+/// The ends of all logs, for finding out why the demonstration failed.
+fn log_tails(berth: &Berth) -> String {
     let tails = berth.instances().into_iter().map(|instance| {
         let tail = instance.process.log_tail();
         let lines: Vec<_> = tail.lines().rev().take(10).collect();

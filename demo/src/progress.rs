@@ -1,4 +1,4 @@
-//! What is seen of the Servers while they come up.
+//! Shows the progress of Servers.
 
 use std::{
     collections::BTreeMap,
@@ -10,14 +10,14 @@ use berth_core::api::{Server, State, TaskPhase, TrafficPhase};
 use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt, runtime::watcher::Event};
 
-/// The Servers by name, as the watch told them.
+/// The Servers by name, as the watch shows them.
 #[derive(Debug, Default)]
 pub(crate) struct Servers {
     known: BTreeMap<String, Server>,
 }
 
 impl Servers {
-    /// Takes a watch event over.
+    /// Applies an event of the watch.
     pub(crate) fn observe(&mut self, event: Event<Server>) {
         match event {
             Event::Init => self.known.clear(),
@@ -31,12 +31,12 @@ impl Servers {
         }
     }
 
-    /// The Servers in the order of their names.
+    /// The Servers, ordered by name.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Server> {
         self.known.values()
     }
 
-    /// Whether so many Servers are Ready and take traffic.
+    /// Whether there are exactly `replicas` Servers, all Ready and receiving traffic.
     pub(crate) fn all_serve(&self, replicas: usize) -> bool {
         let serving = self.iter().filter(|server| {
             let status = server.status.as_ref();
@@ -48,7 +48,7 @@ impl Servers {
     }
 }
 
-/// State and task of a Server, in words.
+/// State and present task of a Server, for people.
 pub(crate) fn describe(server: &Server) -> (String, String) {
     let Some(status) = &server.status else { return ("(new)".into(), "waits for replicaset-controller".into()) };
     let state = status.state.map_or("(undecided)".into(), |state| state.to_string());
@@ -56,7 +56,7 @@ pub(crate) fn describe(server: &Server) -> (String, String) {
     let unfinished: Vec<_> = status.tasks.iter().filter(|t| t.id >= first && !t.phase.is_finished()).collect();
     let step = unfinished.iter().map(|task| task.step).min();
     let mut tasks: Vec<_> = unfinished.iter().filter(|task| Some(task.step) == step).collect();
-    // What runs says more than what is to come.
+    // Running tasks are more informative than pending ones.
     if tasks.iter().any(|task| task.phase == TaskPhase::Running) {
         tasks.retain(|task| task.phase == TaskPhase::Running);
     }
@@ -87,27 +87,27 @@ fn line(server: &Server, now: Timestamp) -> String {
     format!("  {:<10} {state:<13} {age:>4} s  {task}", server.name_any())
 }
 
-/// Shows the Servers: on a terminal a block that is drawn again and again, elsewhere a line for each change.
+/// Shows the Servers: on a terminal as a block that is redrawn, elsewhere as one line per change.
 #[derive(Debug)]
 pub(crate) struct Board {
     terminal: bool,
     drawn: usize,
-    told: BTreeMap<String, (String, String)>,
+    shown: BTreeMap<String, (String, String)>,
 }
 
 impl Board {
     pub(crate) fn new() -> Self {
-        Self { terminal: stdout().is_terminal(), drawn: 0, told: BTreeMap::new() }
+        Self { terminal: stdout().is_terminal(), drawn: 0, shown: BTreeMap::new() }
     }
 
-    /// Shows what is known now.
+    /// Shows the present state.
     pub(crate) fn show(&mut self, servers: &Servers) {
         let text = if self.terminal { self.block(servers, Timestamp::now()) } else { self.changes(servers) };
-        // Nobody may be reading any more; the demonstration goes on.
+        // The reader may have closed the pipe; the demonstration continues.
         let _ = stdout().write_all(text.as_bytes()).and_then(|()| stdout().flush());
     }
 
-    /// From now on only changes, a line for each.
+    /// Shows only changes from now on, one line each.
     pub(crate) fn only_changes(&mut self, servers: &Servers) {
         self.terminal = false;
         self.changes(servers);
@@ -116,12 +116,12 @@ impl Board {
     fn block(&mut self, servers: &Servers, now: Timestamp) -> String {
         let mut text = String::new();
         if self.drawn > 0 {
-            // Up, and clear to the end of the screen.
+            // Moves up, and clears to the end of the screen.
             let _ = write!(text, "\x1b[{}A\x1b[J", self.drawn);
         }
         self.drawn = 0;
         for server in servers.iter() {
-            // A line that wraps would break the count of lines.
+            // A line that wraps would make the count of lines wrong.
             let short: String = line(server, now).chars().take(78).collect();
             let _ = writeln!(text, "{short}");
             self.drawn += 1;
@@ -133,16 +133,16 @@ impl Board {
         let now = Timestamp::now();
         let mut text = String::new();
         for server in servers.iter() {
-            let said = describe(server);
-            if self.told.get(&server.name_any()) != Some(&said) {
+            let description = describe(server);
+            if self.shown.get(&server.name_any()) != Some(&description) {
                 let _ = writeln!(text, "{}", line(server, now));
-                self.told.insert(server.name_any(), said);
+                self.shown.insert(server.name_any(), description);
             }
         }
-        let gone: Vec<_> = self.told.keys().filter(|name| !servers.known.contains_key(*name)).cloned().collect();
+        let gone: Vec<_> = self.shown.keys().filter(|name| !servers.known.contains_key(*name)).cloned().collect();
         for name in gone {
             let _ = writeln!(text, "  {name:<10} gone");
-            self.told.remove(&name);
+            self.shown.remove(&name);
         }
         text
     }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_and_the_traffic_are_told() {
+    fn failures_and_traffic_are_shown() {
         let tasks = [task(1, "CreateMachine", 0, "Failed", "no such class")];
         let status = json!({"state": "Initializing", "tasks": tasks});
         assert_eq!(describe(&server(&status)).1, "CreateMachine failed: no such class");
@@ -195,10 +195,10 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_is_drawn_over_and_a_file_gets_changes_alone() {
+    fn a_terminal_is_redrawn_and_a_file_gets_only_changes() {
         let mut servers = Servers::default();
         servers.observe(Event::Apply(server(&json!({"state": "Ready"}))));
-        let mut board = Board { terminal: true, drawn: 0, told: BTreeMap::new() };
+        let mut board = Board { terminal: true, drawn: 0, shown: BTreeMap::new() };
         let now: Timestamp = "2026-01-01T00:00:07Z".parse().unwrap();
         let first = board.block(&servers, now);
         assert!(first.contains("web-0") && first.contains("   7 s") && !first.contains('\x1b'), "{first:?}");

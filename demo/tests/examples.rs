@@ -1,4 +1,4 @@
-//! The example artifacts do on a machine what the demonstration shows.
+//! The example artifacts on a machine.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail a test by panicking")]
 
@@ -43,7 +43,7 @@ async fn deploy(machine: &SshMachine, artifacts: &Artifacts, revision: &str) {
         url: artifact.url,
         sha256: artifact.sha256,
         env: BTreeMap::new(),
-        // As deployment-controller runs `spec.app.command`.
+        // This is how deployment-controller runs `spec.app.command`.
         command: ["sh", "-c", "sh ./run"].map(Into::into).to_vec(),
         port: 8080,
         keep_releases: 3,
@@ -51,7 +51,7 @@ async fn deploy(machine: &SshMachine, artifacts: &Artifacts, revision: &str) {
     deploy_app(machine, ROOT, &app, LIMIT).await.unwrap();
 }
 
-/// Kills the machine also when the test fails.
+/// Kills the machine even when the test fails.
 struct Killed(MachineDir);
 
 impl Drop for Killed {
@@ -61,8 +61,8 @@ impl Drop for Killed {
 }
 
 #[tokio::test]
-async fn the_web_server_shows_its_page_with_the_theme_of_its_environment_and_then_the_new_code() {
-    // reqwest wants a provider also where it speaks no TLS.
+async fn the_web_server_shows_its_page_with_the_theme_and_then_the_new_version() {
+    // reqwest needs a crypto provider also without TLS.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let folder = tempfile::tempdir().unwrap();
     let key = ClientKey::generate().unwrap();
@@ -99,7 +99,7 @@ async fn the_web_server_shows_its_page_with_the_theme_of_its_environment_and_the
         };
         let whoami = format!("{} runs {revision}\n", info.address);
         eventually(format!("{revision} answers"), LIMIT, async || match get("whoami").await? {
-            said if said == whoami => Ok(()),
+            answer if answer == whoami => Ok(()),
             other => Err(other),
         })
         .await

@@ -13,10 +13,10 @@ use berth_iaas::simulated::{SimulatedConnector, SimulatedMachines};
 use berth_machine::{
     SshConnector,
     app::AppStatus,
-    fake::{FakeMachine, FakePackage, MachineFault},
     ssh::{ClientKey, PoolConfig, SshPool},
 };
 use berth_runtime::{Cache, Context, ContextParts, Process, ServerCache, SystemClock};
+use berth_testing::{FakeMachine, FakePackage, MachineFault};
 use futures::{FutureExt as _, StreamExt as _, stream::BoxStream};
 use k8s_openapi::jiff::Timestamp;
 use kube::{

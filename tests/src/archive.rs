@@ -1,4 +1,4 @@
-//! Archives that are the same bytes for the same files, whoever packs them, where and when.
+//! Reproducible archives: the same files give the same bytes on any machine and at any time.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-/// Builds a `.tar` archive: entries sorted by path, times 0, owner 0, modes 0644 or 0755. Not compressed, because the
+/// Builds a `.tar` archive: entries sorted by path, times 0, owner 0, modes 0644 or 0755. It is not compressed, because the
 /// bytes of a compressed file depend on the version of the compressor.
 #[derive(Clone, Debug, Default)]
 pub struct Archive {
@@ -24,21 +24,21 @@ impl Archive {
         Self::default()
     }
 
-    /// Adds a file, in place of an earlier one of that path.
+    /// Adds a file; it replaces an earlier one of that path.
     #[must_use]
     pub fn file(mut self, path: impl Into<PathBuf>, content: impl Into<Vec<u8>>) -> Self {
         self.files.insert(path.into(), (0o644, content.into()));
         self
     }
 
-    /// Adds an executable file, in place of an earlier one of that path.
+    /// Adds an executable file; it replaces an earlier one of that path.
     #[must_use]
     pub fn executable(mut self, path: impl Into<PathBuf>, content: impl Into<Vec<u8>>) -> Self {
         self.files.insert(path.into(), (0o755, content.into()));
         self
     }
 
-    /// All files below a folder, executable where their owner may execute them.
+    /// An archive of all files below a folder; those that their owner may execute are executable.
     ///
     /// # Errors
     /// When something cannot be read, or is neither a file nor a folder.
@@ -86,7 +86,7 @@ impl Archive {
     }
 }
 
-/// The SHA-256 of some bytes, in lower-case hexadecimal, as manifests carry it.
+/// The SHA-256 of the bytes in lower-case hexadecimal, as manifests have it.
 #[must_use]
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_files_give_the_same_bytes_in_any_order_and_at_any_time() {
+    fn the_same_files_give_the_same_bytes() {
         let one = Archive::new().file("b/c", "2").executable("a", "1").build().unwrap();
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("b")).unwrap();
@@ -105,13 +105,13 @@ mod tests {
         fs::write(folder.path().join("a"), "1").unwrap();
         fs::set_permissions(folder.path().join("a"), fs::Permissions::from_mode(0o700)).unwrap();
         assert_eq!(Archive::of_folder(folder.path()).unwrap().build().unwrap(), one);
-        // The digest pins the format itself: an archive packed by a later version is still the same.
+        // The digest pins the format, so that a later version packs the same archive.
         assert_eq!(sha256(&one), "057dcedd940bbc57f20c29bdf666ccb90fac192e155fb25478f0bd969339fecd");
         assert_ne!(Archive::new().file("b/c", "2").file("a", "1").build().unwrap(), one, "the mode counts");
     }
 
     #[test]
-    fn it_is_an_archive_with_these_files() {
+    fn the_archive_contains_the_files() {
         let bytes = Archive::new().file("www/index.html", "hello").executable("run", "#!/bin/sh\n").build().unwrap();
         let mut tar = tar::Archive::new(bytes.as_slice());
         let entries: Vec<_> = tar

@@ -1,9 +1,9 @@
-//! A server of artifacts on loopback.
+//! A server of artifacts on 127.0.0.1.
 
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
@@ -15,14 +15,15 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use parking_lot::Mutex;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::archive::sha256;
 
-/// A file that is served: what a manifest says about it.
+/// A served file, as a manifest declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {
-    /// Where machines fetch it.
+    /// Where machines download it.
     pub url: String,
     /// SHA-256 in lower-case hexadecimal.
     pub sha256: String,
@@ -43,10 +44,10 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    /// Starts the server on this port of 127.0.0.1; on a free one for port 0.
+    /// Starts the server on this port of 127.0.0.1; port 0 stands for a free one.
     ///
     /// # Errors
-    /// When the port is taken.
+    /// When the port is in use.
     pub async fn start(port: u16) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .await
@@ -62,26 +63,26 @@ impl Artifacts {
         Ok(Self { address, files, server })
     }
 
-    /// Serves `bytes` under this name, in place of what had it.
-    #[expect(clippy::must_use_candidate, reason = "whoever replaces a file knows its address")]
+    /// Serves `bytes` under this name; they replace an earlier file.
+    #[expect(clippy::must_use_candidate, reason = "a caller that replaces a file knows its address")]
     pub fn put(&self, name: &str, bytes: Vec<u8>) -> Artifact {
         let sha256 = sha256(&bytes);
-        lock(&self.files).content.insert(name.to_owned(), bytes.into());
+        self.files.lock().content.insert(name.to_owned(), bytes.into());
         Artifact { url: self.url(name), sha256 }
     }
 
-    /// Answers 404 under this name from now on.
+    /// Removes the file of this name; requests are answered with 404.
     pub fn remove(&self, name: &str) {
-        lock(&self.files).content.remove(name);
+        self.files.lock().content.remove(name);
     }
 
-    /// How often this name was asked for, found or not.
+    /// The number of requests for this name, whether it was found or not.
     #[must_use]
     pub fn requests(&self, name: &str) -> u64 {
-        lock(&self.files).requests.get(name).copied().unwrap_or(0)
+        self.files.lock().requests.get(name).copied().unwrap_or(0)
     }
 
-    /// The address of a name, served or not.
+    /// The URL of this name, whether it is served or not.
     #[must_use]
     pub fn url(&self, name: &str) -> String {
         format!("http://{}/{name}", self.address)
@@ -94,12 +95,8 @@ impl Drop for Artifacts {
     }
 }
 
-fn lock(files: &Mutex<Files>) -> MutexGuard<'_, Files> {
-    files.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 async fn serve(State(files): State<Arc<Mutex<Files>>>, Path(name): Path<String>) -> Response {
-    let mut files = lock(&files);
+    let mut files = files.lock();
     *files.requests.entry(name.clone()).or_default() += 1;
     match files.content.get(&name) {
         Some(bytes) => bytes.clone().into_response(),
@@ -115,7 +112,7 @@ mod tests {
     async fn files_are_served_counted_replaced_and_removed() {
         let artifacts = Artifacts::start(0).await.unwrap();
         let get = async |url: &str| {
-            // reqwest wants a provider also where it speaks no TLS.
+            // reqwest needs a crypto provider also without TLS.
             let _ = rustls::crypto::ring::default_provider().install_default();
             let answer = reqwest::get(url).await.unwrap();
             (answer.status().as_u16(), answer.text().await.unwrap())

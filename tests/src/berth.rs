@@ -5,7 +5,7 @@ use std::{
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,32 +14,33 @@ use berth_control_plane::{ControlPlane, InstallReport, WebhookEndpoint};
 use berth_core::api::{Approval, ApprovalDecision, ApprovalSpec, ApprovalTarget, Server, TargetKind};
 use berth_machine::ssh::ClientKey;
 use kube::{Api, Client, api::PostParams};
+use parking_lot::Mutex;
 
 use crate::{
     artifacts::Artifacts,
     machines::Machines,
-    part::{Instance, Part, Setting, free_address, launch},
+    part::{Instance, LaunchSettings, Part, free_address, launch},
     programs::repository,
-    serving::{Serving, write_private},
+    serving_certificate::{ServingCertificate, write_private},
     wait::eventually,
 };
 
 /// The namespace of Berth's ServiceAccounts.
 pub const BERTH_NAMESPACE: &str = "berth-system";
 
-/// How long a program may take to be ready, on a machine that is busy with other tests.
+/// Time until a program must be ready; long, because other tests may be running.
 const READY_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How a Berth is started.
+/// Options of a Berth.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The control plane's own options: audit log, flags of the apiserver.
+    /// Options of the control plane: audit log, flags of the apiserver.
     pub control_plane: berth_control_plane::ControlPlaneOptions,
-    /// Which parts are started. The webhook should be among them: without it, nothing can write a Server.
+    /// The programs to start. Without the webhook, nothing can write a Server.
     pub parts: Vec<Part>,
-    /// The port of the artifacts on 127.0.0.1; 0 for a free one.
+    /// The port of the server of artifacts on 127.0.0.1; 0 stands for a free one.
     pub artifacts_port: u16,
-    /// Further arguments of each part, such as `--log-level=debug`.
+    /// Additional arguments of each program, such as `--log-level=debug`.
     pub arguments: BTreeMap<Part, Vec<String>>,
     /// The folder of the manifests.
     pub deploy: PathBuf,
@@ -57,9 +58,9 @@ impl Default for Options {
     }
 }
 
-/// A running Berth. Dropping it, or the death of this process, ends it and removes its folders.
+/// A running Berth. It ends, and its folders are removed, when this is dropped or this process dies.
 pub struct Berth {
-    // In this order they are dropped: programs, then the control plane, then the machines that nobody makes any more.
+    // Fields are dropped in this order: programs, control plane, and then machines, which nothing creates any more.
     instances: Mutex<Vec<Instance>>,
     control_plane: ControlPlane,
     machines: Machines,
@@ -67,7 +68,7 @@ pub struct Berth {
     options: Options,
     installed: InstallReport,
     kubeconfigs: BTreeMap<Part, PathBuf>,
-    serving: Serving,
+    serving: ServingCertificate,
     webhook: SocketAddr,
     ssh_key: PathBuf,
     http: reqwest::Client,
@@ -80,17 +81,17 @@ impl fmt::Debug for Berth {
 }
 
 impl Berth {
-    /// Starts everything and waits until all programs are ready and the webhook is asked (6 to 10 s). Any number of
-    /// them run side by side.
+    /// Starts everything and waits until all programs are ready and the apiserver calls the webhook (6 to 10 s). Any number of
+    /// Berths can run at the same time.
     ///
     /// # Errors
-    /// When a program is missing, ends or does not get ready; the error carries the end of its log.
+    /// When a program is missing, ends, or is not ready in time; the error contains the end of its log.
     pub async fn start(options: Options) -> Result<Self> {
         let control_plane = ControlPlane::start(options.control_plane.clone()).await?;
         let dir = control_plane.dir().to_owned();
         let machines = Machines::start(&dir)?;
         let artifacts = Artifacts::start(options.artifacts_port).await?;
-        let serving = Serving::create(&dir)?;
+        let serving = ServingCertificate::create(&dir)?;
         let ssh_key = dir.join("ssh-key");
         write_private(&ssh_key, &ClientKey::generate()?.to_openssh()?)?;
         let webhook = free_address()?;
@@ -127,7 +128,7 @@ impl Berth {
         for instance in self.instances() {
             self.wait_ready(&instance).await?;
         }
-        if parts.contains(&Part::Webhook) { self.wait_asked().await } else { Ok(()) }
+        if parts.contains(&Part::Webhook) { self.wait_for_webhook().await } else { Ok(()) }
     }
 
     /// The control plane.
@@ -136,21 +137,21 @@ impl Berth {
         &self.control_plane
     }
 
-    /// A client that may do everything. It does not retry by itself.
+    /// A client with all rights. It does not retry.
     #[must_use]
     pub fn client(&self) -> Client {
         self.control_plane.admin_client()
     }
 
-    /// The Servers of a namespace, for the client that may do everything.
+    /// The Servers of a namespace, with all rights.
     #[must_use]
     pub fn servers(&self, namespace: &str) -> Api<Server> {
         Api::namespaced(self.client(), namespace)
     }
 
-    /// What the installation of the manifests did; good manifests cause no warnings.
+    /// What was installed, and the warnings of the API server; correct manifests cause none.
     #[must_use]
-    pub fn installed(&self) -> &InstallReport {
+    pub fn install_report(&self) -> &InstallReport {
         &self.installed
     }
 
@@ -166,34 +167,34 @@ impl Berth {
         &self.machines
     }
 
-    /// The private key that logs in to the machines (OpenSSH PEM).
+    /// The path of the private key for the machines (OpenSSH PEM).
     #[must_use]
     pub fn ssh_key(&self) -> &Path {
         &self.ssh_key
     }
 
-    /// The kubeconfig of a part: the token of its own ServiceAccount.
+    /// The path of a program's kubeconfig, with the token of its ServiceAccount.
     #[must_use]
     pub fn kubeconfig(&self, part: Part) -> &Path {
         self.kubeconfigs.get(&part).map_or(Path::new(""), PathBuf::as_path)
     }
 
-    /// All processes of the parts, dead ones included, in the order of their start.
+    /// All processes, including dead ones, in the order in which they were started.
     #[must_use]
     pub fn instances(&self) -> Vec<Instance> {
-        self.lock().clone()
+        self.instances.lock().clone()
     }
 
-    /// One process of a part; the first has number 1.
+    /// One process of a program; the first has the number 1.
     ///
     /// # Errors
     /// When it was never started.
     pub fn instance(&self, part: Part, number: usize) -> Result<Instance> {
-        let found = self.lock().iter().find(|i| i.part == part && i.number == number).cloned();
+        let found = self.instances.lock().iter().find(|i| i.part == part && i.number == number).cloned();
         found.with_context(|| format!("{part} number {number} was never started"))
     }
 
-    /// Kills every process of a part with SIGKILL.
+    /// Kills every process of a program with SIGKILL.
     pub fn kill9(&self, part: Part) -> Result<()> {
         for instance in self.of(part)? {
             instance.process.kill9()?;
@@ -201,8 +202,7 @@ impl Berth {
         Ok(())
     }
 
-    /// Starts the processes of a part again with the same arguments, killing them before if they run, and waits until
-    /// they are ready.
+    /// Restarts all processes of a program with the same arguments, and waits until they are ready. Kills those that still run.
     pub async fn restart(&self, part: Part) -> Result<()> {
         let instances = self.of(part)?;
         for instance in &instances {
@@ -214,10 +214,10 @@ impl Berth {
         Ok(())
     }
 
-    /// Starts a further process of a controller beside those there are, and waits until it is ready.
+    /// Starts another copy of a controller, and waits until it is ready.
     ///
     /// # Errors
-    /// For the webhook: here the apiserver knows it by one address, and two cannot listen there.
+    /// For the webhook: the apiserver knows one address of it, and two processes cannot listen there.
     pub async fn start_copy(&self, part: Part) -> Result<Instance> {
         ensure!(part != Part::Webhook, "a second webhook would be asked by nobody: there is no Service on loopback");
         let instance = self.spawn(part)?;
@@ -228,21 +228,21 @@ impl Berth {
     /// The metrics of a process, as text.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When the process does not answer.
     pub async fn metrics(&self, instance: &Instance) -> Result<String> {
         let url = format!("http://{}/metrics", instance.http);
         let answer = self.http.get(&url).send().await.and_then(reqwest::Response::error_for_status);
         Ok(answer.with_context(|| format!("read the metrics of {}", instance.process.name()))?.text().await?)
     }
 
-    /// Waits until a process says that it is ready.
+    /// Waits until a process is ready.
     ///
     /// # Errors
-    /// When it ends, or is not ready within a minute.
+    /// When the process ends, or is not ready within a minute.
     pub async fn wait_ready(&self, instance: &Instance) -> Result<()> {
         let url = format!("http://{}/readyz", instance.http);
         let process = &instance.process;
-        let look = async || {
+        let check = async || {
             if let Some(died) = process.died() {
                 return Ok(Err(died));
             }
@@ -252,11 +252,11 @@ impl Berth {
                 Err(error) => Err(format!("{error}; the end of its log:\n{}", process.log_tail())),
             }
         };
-        Ok(eventually(format!("{} is ready", process.name()), READY_TIMEOUT, look).await??)
+        Ok(eventually(format!("{} is ready", process.name()), READY_TIMEOUT, check).await??)
     }
 
-    /// Waits until the apiserver asks the webhook: a configuration takes effect a moment after it was applied.
-    async fn wait_asked(&self) -> Result<()> {
+    /// Waits until the apiserver calls the webhook: a configuration takes effect a moment after it was applied.
+    async fn wait_for_webhook(&self) -> Result<()> {
         let api: Api<Approval> = Api::default_namespaced(self.client());
         let target = ApprovalTarget { kind: TargetKind::Server, name: "none".into(), uid: None, generation: None };
         let spec = ApprovalSpec {
@@ -281,9 +281,9 @@ impl Berth {
     }
 
     fn spawn(&self, part: Part) -> Result<Instance> {
-        let number = self.lock().iter().filter(|i| i.part == part).count() + 1;
+        let number = self.instances.lock().iter().filter(|i| i.part == part).count() + 1;
         let http = free_address()?;
-        let setting = Setting {
+        let setting = LaunchSettings {
             kubeconfig: self.kubeconfig(part),
             serving: &self.serving,
             webhook: self.webhook,
@@ -293,26 +293,22 @@ impl Berth {
         };
         let process = launch(part, number, http, &setting)?.spawn(self.control_plane.guard())?;
         let instance = Instance { part, number, http, process: Arc::new(process) };
-        self.lock().push(instance.clone());
+        self.instances.lock().push(instance.clone());
         Ok(instance)
     }
 
     fn of(&self, part: Part) -> Result<Vec<Instance>> {
-        let found: Vec<_> = self.lock().iter().filter(|i| i.part == part).cloned().collect();
+        let found: Vec<_> = self.instances.lock().iter().filter(|i| i.part == part).cloned().collect();
         if found.is_empty() {
             bail!("{part} was never started");
         }
         Ok(found)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Instance>> {
-        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ends everything: programs, control plane, machines; returns when their folders are gone.
+    /// Ends programs, control plane and machines, and returns when their folders are removed.
     ///
     /// # Errors
-    /// When something is left.
+    /// When a process or a folder is left.
     pub async fn stop(self) -> Result<()> {
         let Self { instances, control_plane, mut machines, .. } = self;
         drop(instances);

@@ -1,8 +1,8 @@
 //! Fixtures of the whole-system tests, and of the demonstration: a whole Berth on loopback.
 //!
-//! [`Berth::start`] starts a real control plane with the shipped manifests, the webhook and the four controllers as
-//! processes (each with the token of its own ServiceAccount), and a server of artifacts. Whatever way the test ends,
-//! no process and no folder is left.
+//! [`Berth::start`] starts a real control plane with the shipped manifests, the webhook and the four controllers as processes,
+//! each with the token of its own ServiceAccount, and a server of artifacts. However the test ends, it leaves no process and no
+//! folder behind.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -22,7 +22,7 @@ mod berth;
 mod machines;
 mod part;
 mod programs;
-mod serving;
+mod serving_certificate;
 mod wait;
 
 pub use archive::Archive;
@@ -31,4 +31,4 @@ pub use berth::{BERTH_NAMESPACE, Berth, Options};
 pub use machines::Machines;
 pub use part::{Instance, Part};
 pub use programs::{program, repository};
-pub use wait::{Seen, eventually};
+pub use wait::{CheckResult, eventually};

@@ -14,20 +14,20 @@ use rand::RngExt;
 
 use crate::programs::program;
 
-/// The folder of the machines, `<UID of the Server>/machine` for each. Dropping it kills them all and removes
-/// the folder; so does the death of this process, in whatever way.
+/// The folder of the machines, with `<UID of the Server>/machine` for each. All machines are killed and the folder is removed
+/// when this is dropped, or when this process dies.
 #[derive(Debug)]
 pub struct Machines {
     dir: PathBuf,
     binary: PathBuf,
     reaper: Child,
-    /// Its end tells the reaper to begin.
+    /// The reaper begins when this pipe is closed.
     lifeline: Option<ChildStdin>,
 }
 
 impl Machines {
-    /// Makes the folder. Its machines are killed when this is dropped, after the folder `makers` is gone: by then
-    /// nobody makes new ones.
+    /// Creates the folder. Its machines are killed when this is dropped and the folder `makers` is gone, because then the
+    /// programs that create machines have ended.
     pub(crate) fn start(makers: &Path) -> Result<Self> {
         let binary = program("berth-local-machine")?;
         let name = format!("berth-machines-{}", hex::encode(rand::rng().random::<[u8; 6]>()));
@@ -55,19 +55,19 @@ impl Machines {
         &self.dir
     }
 
-    /// The machine of the Server with this UID, whether it exists or not.
+    /// The machine of the Server with this UID; it need not exist.
     #[must_use]
     pub fn of(&self, uid: &str) -> MachineDir {
         MachineDir::new(self.dir.join(uid).join("machine"))
     }
 
-    /// All machines there ever were and that were not destroyed: UID and machine.
+    /// All machines that were created and not destroyed, with the UIDs of their Servers.
     pub fn all(&self) -> Result<Vec<(String, MachineDir)>> {
         let mut all = Vec::new();
         for entry in fs::read_dir(&self.dir).with_context(|| format!("read {}", self.dir.display()))? {
             let entry = entry?;
             let machine = MachineDir::new(entry.path().join("machine"));
-            // Other folders are the provider's own, or of machines that are just being made.
+            // The other folders belong to the provider, or to machines that are being created.
             if machine.spec()?.is_some() {
                 all.push((entry.file_name().to_string_lossy().into_owned(), machine));
             }
@@ -76,27 +76,27 @@ impl Machines {
         Ok(all)
     }
 
-    /// The machines that run (a hung one does).
+    /// The machines that run; one that hangs runs, too.
     pub fn running(&self) -> Result<Vec<MachineInfo>> {
         self.all()?.iter().filter_map(|(_, machine)| machine.running().transpose()).collect()
     }
 
-    /// Pulls the plug of a Server's machine; it stays down until something starts it again.
+    /// Kills a Server's machine, as a power failure does; it stays down until it is started again.
     pub fn kill(&self, uid: &str) -> Result<()> {
         self.existing(uid)?.kill()
     }
 
-    /// Hangs a Server's machine: connections stay open and nothing is answered.
+    /// Makes a Server's machine hang: connections stay open, and nothing answers.
     pub fn hang(&self, uid: &str) -> Result<()> {
         self.existing(uid)?.hang()
     }
 
-    /// Lets a hung machine go on.
+    /// Lets a machine that hangs continue.
     pub fn resume(&self, uid: &str) -> Result<()> {
         self.existing(uid)?.resume()
     }
 
-    /// Starts a killed machine again, or reboots a running one: the same disk and host key, another boot.
+    /// Reboots a machine, or starts a killed one again. Disk and host key stay; the boot ID changes.
     pub async fn reboot(&self, uid: &str) -> Result<MachineInfo> {
         let (machine, binary) = (self.existing(uid)?, self.binary.clone());
         tokio::task::spawn_blocking(move || machine.reboot(&binary)).await?

@@ -10,16 +10,16 @@ use std::{
 use anyhow::Result;
 use berth_control_plane::{ChildProcess, Launch, free_port};
 
-use crate::{programs::program, serving::Serving};
+use crate::{programs::program, serving_certificate::ServingCertificate};
 
 /// A program of Berth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
-    /// Decides.
+    /// Decides, and guards the rules of the life cycle.
     Webhook,
     /// Machines and packages.
     ReplicasetController,
-    /// Code.
+    /// Applications and their roll-outs.
     DeploymentController,
     /// Traffic.
     LbController,
@@ -28,7 +28,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// All of them, in the order in which they are started.
+    /// All programs, in the order in which they are started.
     pub const ALL: [Self; 5] = [
         Self::Webhook,
         Self::ReplicasetController,
@@ -59,31 +59,31 @@ impl fmt::Display for Part {
     }
 }
 
-/// A process of a part: the first, or a further copy.
+/// A process of a program: the first, or another copy.
 #[derive(Debug, Clone)]
 pub struct Instance {
-    /// Of which part.
+    /// The program.
     pub part: Part,
-    /// 1 for the first, 2 and so on for copies; also its `--instance`.
+    /// 1 for the first process, 2 and so on for copies; also its `--instance`.
     pub number: usize,
-    /// Its `/healthz`, `/readyz` and `/metrics`.
+    /// The address of its `/healthz`, `/readyz` and `/metrics`.
     pub http: SocketAddr,
-    /// The process: to be killed, frozen, or its log to be read.
+    /// The process, which tests kill or suspend, and whose log they read.
     pub process: Arc<ChildProcess>,
 }
 
-/// What the programs are started with.
-pub(crate) struct Setting<'a> {
+/// What all programs are started with.
+pub(crate) struct LaunchSettings<'a> {
     pub(crate) kubeconfig: &'a Path,
-    pub(crate) serving: &'a Serving,
+    pub(crate) serving: &'a ServingCertificate,
     pub(crate) webhook: SocketAddr,
     pub(crate) ssh_key: &'a Path,
     pub(crate) machines: &'a Path,
     pub(crate) extra: &'a [String],
 }
 
-/// The command of one process of a part.
-pub(crate) fn launch(part: Part, number: usize, http: SocketAddr, setting: &Setting<'_>) -> Result<Launch> {
+/// The command line of one process.
+pub(crate) fn launch(part: Part, number: usize, http: SocketAddr, setting: &LaunchSettings<'_>) -> Result<Launch> {
     let name = if number == 1 { part.name().to_owned() } else { format!("{part}-{number}") };
     let mut launch = Launch::new(name, program(part.name())?).arg("--kubeconfig").arg(setting.kubeconfig).args([
         "--http-address".to_owned(),
@@ -112,7 +112,7 @@ pub(crate) fn launch(part: Part, number: usize, http: SocketAddr, setting: &Sett
     Ok(launch.args(setting.extra.iter().cloned()))
 }
 
-/// A port of 127.0.0.1 that is free now, and stays free while a program that listens on it restarts.
+/// A free port of 127.0.0.1. It stays reserved while the program that listens on it restarts.
 pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)))
 }

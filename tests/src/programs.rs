@@ -1,4 +1,4 @@
-//! Where the programs under test and the repository are.
+//! Paths of the programs under test and of the repository.
 
 use std::{
     env,
@@ -7,11 +7,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-/// A program of the workspace, built in the same profile as the running one: beside it, or one folder up (tests run
-/// from `target/<profile>/deps`).
+/// The path of a program of the workspace, built in the same profile as the running one: beside it, or one folder up, because
+/// tests run in `target/<profile>/deps`.
 ///
 /// # Errors
-/// When it is not there: tests do not build the programs of other packages, so that is done before.
+/// When it does not exist: cargo does not build the programs of other packages for a test, so they must be built before.
 pub fn program(name: &str) -> Result<PathBuf> {
     let own = env::current_exe().context("find the running program")?;
     let own = own.parent().context("find the folder of the running program")?;
@@ -26,7 +26,7 @@ pub fn program(name: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// The root of the repository that this was built from.
+/// The root of the repository that this program was built from.
 #[must_use]
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))

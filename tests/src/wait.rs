@@ -7,29 +7,33 @@ use std::{
 
 use anyhow::{Result, bail};
 
-/// Time between two looks.
+/// Time between two checks: short compared with anything that tests wait for.
 const POLL: Duration = Duration::from_millis(50);
 
-/// What a look at a condition gave: the value that was waited for, or the state that was seen instead.
-pub type Seen<T> = Result<T, String>;
+/// The result of one check: the awaited value, or a description of the present state.
+pub type CheckResult<T> = Result<T, String>;
 
-/// Looks again and again until the condition gives a value.
+/// Repeats the check until it gives a value.
 ///
 /// # Errors
-/// After `timeout`: names what was waited for and the state that was last seen.
-pub async fn eventually<T>(what: impl Display, timeout: Duration, mut look: impl AsyncFnMut() -> Seen<T>) -> Result<T> {
+/// After `timeout`; the error names what was awaited and the last state.
+pub async fn eventually<T>(
+    what: impl Display,
+    timeout: Duration,
+    mut check: impl AsyncFnMut() -> CheckResult<T>,
+) -> Result<T> {
     let deadline = Instant::now() + timeout;
-    let mut last = "nothing yet: the first look did not return".to_owned();
+    let mut last = "nothing yet: the first check did not return".to_owned();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        // A look that hangs must not hang the test.
-        match tokio::time::timeout(left, look()).await {
+        // A check that hangs must not hang the test.
+        match tokio::time::timeout(left, check()).await {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(seen)) => last = seen,
-            Err(_) => bail!("{what}: not within {timeout:?} (the last look hung); last seen: {last}"),
+            Ok(Err(state)) => last = state,
+            Err(_) => bail!("{what}: not within {timeout:?} (the last check hung); last state: {last}"),
         }
         if Instant::now() >= deadline {
-            bail!("{what}: not within {timeout:?}; last seen: {last}");
+            bail!("{what}: not within {timeout:?}; last state: {last}");
         }
         tokio::time::sleep(POLL).await;
     }
@@ -40,11 +44,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn gives_the_value_or_what_was_seen_last() {
-        let mut looks = 0;
+    async fn eventually_gives_the_value_or_the_last_state() {
+        let mut checks = 0;
         let value = eventually("three", Duration::from_secs(5), async || {
-            looks += 1;
-            if looks == 3 { Ok(looks) } else { Err(format!("{looks}")) }
+            checks += 1;
+            if checks == 3 { Ok(checks) } else { Err(format!("{checks}")) }
         });
         assert_eq!(value.await.unwrap(), 3);
         let error = eventually::<()>("a miracle", Duration::from_millis(120), async || Err("rain".to_owned())).await;

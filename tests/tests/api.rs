@@ -1,4 +1,4 @@
-//! The API itself on a real kube-apiserver: CRDs without a warning, and bad input refused with field and reason.
+//! The API on a real kube-apiserver: CRDs cause no warning, and invalid input is refused with field and reason.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail a test by panicking")]
 
@@ -21,20 +21,20 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-/// How long a change may take to be told.
+/// Time until a watch must show a change.
 const SOON: Duration = Duration::from_secs(20);
 
 fn crds() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/crds")
 }
 
-/// Creates the object and returns the API server's refusal.
+/// Creates the object and returns the refusal of the API server.
 async fn refusal<K>(client: &Client, value: Value) -> String
 where
     K: Resource<Scope = k8s_openapi::NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned + Serialize,
     K::DynamicType: Default,
 {
-    // The raw value, because the types of this crate cannot even express some mistakes.
+    // The raw document, because the Rust types cannot express some mistakes.
     let resource = kube::core::ApiResource::erase::<K>(&K::DynamicType::default());
     let api: Api<kube::core::DynamicObject> = Api::namespaced_with(client.clone(), "default", &resource);
     let object = serde_json::from_value(value.clone()).unwrap();
@@ -89,7 +89,7 @@ async fn the_api_on_a_real_apiserver() {
     bad_sets(&client).await;
     immutable_fields(&client).await;
     scale_and_selectable_fields(&client).await;
-    servers_that_have_begun(&client).await;
+    servers_with_a_state(&client).await;
     servers_are_applied_field_by_field(&client).await;
     approvals_do_not_change(&client).await;
     defaults(&client).await;
@@ -159,12 +159,12 @@ async fn bad_sets(client: &Client) {
             (&["metadata.name: at most 52 characters"], set(kind, |s| s["metadata"]["name"] = json!("x".repeat(53)))),
         ];
         for (words, value) in cases {
-            let said = if kind == "VMReplicaSet" {
+            let refused = if kind == "VMReplicaSet" {
                 refusal::<VMReplicaSet>(client, value).await
             } else {
                 refusal::<VMDeployment>(client, value).await
             };
-            assert_says(&said, words);
+            assert_says(&refused, words);
         }
     }
     let steps = set("VMDeployment", |s| s["spec"]["rollout"] = json!({"steps": [{"weight": 10, "pause": {}}]}));
@@ -213,8 +213,8 @@ async fn scale_and_selectable_fields(client: &Client) {
     assert_eq!(servers.list(&by_class).await.unwrap().items.len(), 1);
 }
 
-/// What all controllers but replicaset-controller watch: Servers from their first state on.
-async fn servers_that_have_begun(client: &Client) {
+/// All controllers but replicaset-controller watch Servers only once they have a state.
+async fn servers_with_a_state(client: &Client) {
     let api: Api<Server> = Api::namespaced(client.clone(), "default");
     let mut events = pin!(watcher(api.clone(), berth_runtime::with_state()).applied_objects().map_ok(|s| s.name_any()));
     let next = async |events: &mut Pin<_>| timeout(SOON, TryStreamExt::try_next(events)).await.unwrap().unwrap();
@@ -234,7 +234,7 @@ async fn servers_that_have_begun(client: &Client) {
     }
 }
 
-/// Each field of a Server has one owner, so no book is kept of what is within.
+/// Most fields of a Server's spec are atomic: `managedFields` has one entry for each.
 async fn servers_are_applied_field_by_field(client: &Client) {
     let api: Api<Server> = Api::namespaced(client.clone(), "default");
     let web = api.get("web-0").await.unwrap();

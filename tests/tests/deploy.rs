@@ -12,7 +12,7 @@ use berth_tests::{BERTH_NAMESPACE, Berth, Options, Part, repository};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::{Api, api::PostParams};
 
-/// A control plane with everything installed and nothing running.
+/// A control plane with everything installed and no program running.
 async fn installed() -> Berth {
     Berth::start(Options { parts: vec![], ..Options::default() }).await.unwrap()
 }
@@ -21,7 +21,7 @@ fn kubectl(berth: &Berth, args: &[&str]) -> Output {
     let control_plane = berth.control_plane();
     let mut command = Command::new(&control_plane.assets().kubectl);
     command.args(args).arg("--kubeconfig").arg(control_plane.admin_kubeconfig());
-    // Not in the person's home: another control plane may have the same port some day.
+    // Not in the user's home, because another control plane may get the same port later.
     command.arg("--cache-dir").arg(control_plane.dir().join("kubectl-cache")).output().unwrap()
 }
 
@@ -30,14 +30,14 @@ fn succeeded(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Everything that a ServiceAccount may do with one resource, of the verbs asked for.
+/// Asks the API server what users may do.
 struct Rights {
     api: Api<SubjectAccessReview>,
 }
 
 impl Rights {
     async fn of(&self, user: &str, groups: &[&str], verb: &str, what: &str, namespace: &str, name: &str) -> bool {
-        // group/resource/subresource, the group empty for the core.
+        // group/resource/subresource; the core group is empty.
         let mut parts = what.split('/').map(ToOwned::to_owned);
         let attributes = ResourceAttributes {
             group: parts.next(),
@@ -92,7 +92,7 @@ const RESOURCES: [&str; 26] = [
 
 const READ: &str = "get list watch";
 
-/// What each program may do in any namespace: this list is the limit, not an example.
+/// Everything that a program may do in any namespace; the test fails when it may do more.
 fn allowed(part: Part) -> BTreeMap<&'static str, String> {
     let mut rights = BTreeMap::from([("/events", "create patch".to_owned())]);
     if part != Part::Webhook {
@@ -129,7 +129,7 @@ fn allowed(part: Part) -> BTreeMap<&'static str, String> {
 }
 
 #[tokio::test]
-async fn each_program_may_do_what_it_needs_and_nothing_else() {
+async fn each_program_has_the_rights_it_needs_and_no_others() {
     let berth = installed().await;
     let rights = Rights { api: Api::all(berth.client()) };
     let mut wrong = Vec::new();
@@ -146,7 +146,7 @@ async fn each_program_may_do_what_it_needs_and_nothing_else() {
                 }
             }
         }
-        // In namespaces of Berth's own.
+        // Rights in Berth's namespace only.
         let webhook = part == Part::Webhook;
         let replicaset = part == Part::ReplicasetController;
         for (verb, what, namespace, name, expected) in [
@@ -197,7 +197,7 @@ fn only_namespaces_with_the_monitoring_label_reach_metrics_and_targets() {
 #[tokio::test]
 async fn everything_that_kustomize_builds_is_installed_without_a_warning_and_people_have_their_roles() {
     let berth = installed().await;
-    let report = berth.installed();
+    let report = berth.install_report();
     assert_eq!(report.warnings, []);
     let built = succeeded(&kubectl(&berth, &["kustomize", repository().join("deploy").to_str().unwrap()]));
     let built: Vec<serde_json::Value> = serde_saphyr::from_multiple(&built).unwrap();
@@ -209,7 +209,7 @@ async fn everything_that_kustomize_builds_is_installed_without_a_warning_and_peo
         assert!(container["image"].as_str().unwrap().ends_with(":latest"), "{}: no image transform", title(pod));
     }
 
-    // Pods of the Deployments would be admitted: checked by the apiserver's own Pod Security.
+    // The apiserver's Pod Security admits the pods of the Deployments.
     let mut pods = Vec::new();
     for deployment in built.iter().filter(|object| object["kind"] == "Deployment") {
         let mut pod = deployment["spec"]["template"].clone();
@@ -247,7 +247,7 @@ async fn everything_that_kustomize_builds_is_installed_without_a_warning_and_peo
             format!("{role}: {verb} {what} is {expected}"),
             std::time::Duration::from_secs(20),
             async || {
-                // The role is there once it allows what it allows for sure.
+                // The role is aggregated once it allows what it certainly allows.
                 let bound = rights.of(&user, &[], "get", "berth.dev/servers", "default", "").await;
                 let may = rights.of(&user, &[], verb, what, "default", "").await;
                 if bound && may == expected { Ok(()) } else { Err(format!("bound: {bound}, allowed: {may}")) }
@@ -265,7 +265,7 @@ fn title(object: &serde_json::Value) -> String {
 }
 
 #[tokio::test]
-async fn the_examples_are_accepted_and_the_patch_changes_only_the_code() {
+async fn the_examples_are_accepted_and_the_patch_changes_only_the_application() {
     let berth = installed().await;
     let example = |name: &str| repository().join("examples").join(name).to_str().unwrap().to_owned();
     let applied = kubectl(&berth, &["apply", "-f", &example("web.yaml")]);

@@ -1,4 +1,4 @@
-//! The fixtures themselves: machines can be handled, and nothing is left, whatever way the program ends.
+//! The fixtures themselves: machines can be controlled, and nothing is left however the program ends.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail a test by panicking")]
 
@@ -18,7 +18,7 @@ use nix::{
     unistd::Pid,
 };
 
-/// Set for a process that only holds a Berth, to be killed.
+/// Environment variable of a process that only holds a Berth until it is killed.
 const HOLDER: &str = "BERTH_TEST_HOLDER";
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -75,22 +75,22 @@ async fn a_program_that_ends_at_once_is_reported_with_its_log() {
     assert!(error.contains("lb-controller") && error.contains("--no-such-flag"), "{error}");
 }
 
-/// Holds a Berth with a machine until it is killed; a process of its own for the test below.
+/// Holds a Berth with a machine until it is killed. The test below runs it as a process of its own.
 #[tokio::test]
 async fn holder() {
     if std::env::var_os(HOLDER).is_none() {
-        return; // not as a test of its own
+        return; // This is not a test of its own.
     }
     let berth = without_programs().await;
     let info = machine(&berth, "held", 9).await;
     let (dir, machines) = (berth.control_plane().dir().display(), berth.machines().dir().display());
-    // Not through the test's captured output.
+    // Written directly, because the test harness captures what is printed.
     writeln!(std::io::stderr(), "HOLDS {dir} {machines} {}", info.pid).unwrap();
     std::future::pending::<()>().await;
 }
 
 #[tokio::test]
-async fn after_kill_9_no_machine_and_no_folder_is_left() {
+async fn after_sigkill_no_machine_and_no_folder_is_left() {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "holder", "--nocapture"])
         .env(HOLDER, "1")

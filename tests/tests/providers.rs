@@ -1,4 +1,4 @@
-//! What goes wrong at an IaaS provider, and whom it concerns: real webhook and replicaset-controller, simulated machines.
+//! Faults of an IaaS provider, and which Servers they affect: real webhook and replicaset-controller, simulated machines.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail a test by panicking")]
 
@@ -22,7 +22,7 @@ struct World {
 }
 
 impl World {
-    /// One class has 8 Servers worked on at once.
+    /// With `--concurrency=2`, the bulkhead of a class has eight slots.
     async fn start() -> Self {
         let arguments = ["--simulated", "--concurrency=2"].map(str::to_owned).to_vec();
         let options = Options {
@@ -36,7 +36,7 @@ impl World {
     }
 
     async fn class(&self, name: &str, parameters: Value) {
-        // Classes of another account do not share its machines.
+        // Classes with different accounts do not share machines.
         let mut parameters = parameters;
         parameters["account"] = name.into();
         let spec = json!({"provider": "simulated", "parameters": parameters});
@@ -103,7 +103,7 @@ fn describe(servers: &[Server]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_provider_that_hangs_keeps_nobody_else_waiting() {
+async fn an_unresponsive_provider_does_not_delay_other_classes() {
     let world = World::start().await;
     world.class("stuck", json!({"hang": ["create"]})).await;
     world.class("dumb", json!({"hang": ["check"]})).await;
@@ -125,7 +125,7 @@ async fn a_provider_that_hangs_keeps_nobody_else_waiting() {
     assert_eq!(untouched, 32, "a Server without a slot costs no write and no attempt");
     assert!(world.of("dumb").await.iter().all(|server| server.status.is_none()), "nothing is claimed before the check");
 
-    // Once it answers, all of them are looked at.
+    // Once the provider answers, all Servers are reconciled.
     for class in ["stuck", "dumb"] {
         world.change_class(class, json!({"parameters": {"hang": null}})).await;
     }
@@ -139,7 +139,7 @@ async fn a_provider_that_hangs_keeps_nobody_else_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_configured_wrongly_waits_for_its_repair_and_is_then_done_by_itself() {
+async fn wrong_configuration_is_retried_once_it_is_corrected() {
     let world = World::start().await;
     world.create("late", 1).await;
     world.class("typo", json!({"capacity": "three"})).await;
@@ -148,7 +148,7 @@ async fn what_is_configured_wrongly_waits_for_its_repair_and_is_then_done_by_its
     world.change_class("small", json!({"image": "missing"})).await;
     world.create("small", 1).await;
 
-    // What only the provider finds out fails at once, in its words.
+    // An error that only the provider can find fails the task at once, with the provider's message.
     let failed = world.until("Stalled", "small", |servers| stalled(&servers[0]).is_some()).await;
     assert!(stalled(&failed[0]).unwrap().contains("there is no image \"missing\""), "{:?}", stalled(&failed[0]));
     assert_eq!(create_task(&failed[0]).unwrap().attempts, 1, "another attempt would not help");
@@ -170,7 +170,7 @@ async fn what_is_configured_wrongly_waits_for_its_repair_and_is_then_done_by_its
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_provider_is_said_in_words_and_goes_on_when_there_is_room() {
+async fn an_exhausted_quota_is_reported_and_creation_continues_when_a_machine_is_destroyed() {
     let world = World::start().await;
     world.class("full", json!({"capacity": 2})).await;
     world.create("full", 4).await;

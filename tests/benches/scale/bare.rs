@@ -1,6 +1,6 @@
-//! A bare client that sends the writes that Berth sent, of the same kinds and with the same contents, through the same
-//! webhook. It watches nothing and decides nothing: it has the answer to a Server's last write, and carries out what the
-//! webhook has planned with the facts of a Server that Berth has made.
+//! A bare client that sends the same kinds of writes as Berth, with the same contents, through the same webhook. It has no watch
+//! and no cache: it reads the tasks from the response to its last write, and reports them with the facts of a Server that Berth
+//! has brought to Ready.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -22,24 +22,24 @@ use serde_json::json;
 
 use crate::usage::Writes;
 
-/// Writes under way at once.
+/// Concurrent writes.
 const CALLS: usize = 32;
-/// Endpoints of a slice.
+/// Endpoints per slice.
 const ENDPOINTS: usize = 100;
 
-/// What was written, and how fast.
+/// Rates of writes.
 pub(crate) struct Rates {
     /// Writes per second until all are Ready.
     pub(crate) up: f64,
     /// Writes per second until all are gone.
     pub(crate) down: f64,
-    /// Writes for each Server until it is Ready.
+    /// Writes per Server until it is Ready.
     pub(crate) up_each: f64,
-    /// Servers created per second, before anything else is written about them.
+    /// Servers created per second, before any other write to them.
     pub(crate) created: f64,
 }
 
-/// Brings so many Servers that are like the model up and then away, with as many writes of EndpointSlices as Berth needed.
+/// Brings `count` Servers like the model to Ready and retires them, with as many writes of EndpointSlices as Berth made.
 pub(crate) async fn writes_per_second(
     berth: &Berth,
     model: &Server,
@@ -83,7 +83,7 @@ fn is_ready(server: &Server) -> bool {
     })
 }
 
-/// Writes under the name under which the controller writes.
+/// Parameters with the field manager of this controller.
 fn patch_as(executor: Executor) -> PatchParams {
     PatchParams { field_manager: Some(executor.name().to_owned()), ..PatchParams::default() }
 }
@@ -114,7 +114,7 @@ impl<'a> Bare<'a> {
         self.servers[&Executor::ReplicasetController].create(&params, &server).await.unwrap()
     }
 
-    /// One write for each Server after another, so that none meets an API server that has not seen the one before.
+    /// Sends the writes of one Server one after another, so that each is based on the one before.
     async fn carry_out(&self, mut servers: Vec<Server>) -> (Vec<Server>, usize) {
         let (mut done, mut sent) = (Vec::new(), 0);
         while !servers.is_empty() {
@@ -128,7 +128,7 @@ impl<'a> Bare<'a> {
         (done, sent)
     }
 
-    /// The next write about a Server, if there is one.
+    /// Sends the next write of a Server, if it has an open task.
     async fn step(&self, server: Server) -> (Server, bool) {
         let (executor, write) = if server.status.is_none() {
             (Executor::ReplicasetController, StatusWrite::new(&server).claim(claim(Executor::ReplicasetController, 1)))
@@ -142,7 +142,7 @@ impl<'a> Bare<'a> {
         (written.unwrap(), true)
     }
 
-    /// Claims a task, or reports on it and claims the one that goes on in the same hands.
+    /// Claims a task, or reports on it and claims the next task of the same executor.
     fn write(&self, server: &Server, task: &Task) -> StatusWrite {
         let write = StatusWrite::new(server);
         if task.kind.needs_lock() && task.phase == TaskPhase::Pending {
@@ -185,7 +185,7 @@ impl<'a> Bare<'a> {
         }
     }
 
-    /// Two writes: the deletion, and the request for a decision about it.
+    /// Two writes: the deletion, and the status write that asks for a decision.
     async fn retire(&self, server: &Server) -> Server {
         let (api, name) = (&self.servers[&Executor::ReplicasetController], server.name_any());
         let leaving = api.delete(&name, &DeleteParams::default()).await.unwrap().left().unwrap();
@@ -201,7 +201,7 @@ impl<'a> Bare<'a> {
         api.patch(&server.name_any(), &patch_as(Executor::ReplicasetController), &patch).await.unwrap();
     }
 
-    /// As many writes of slices as Berth needed. Says how many those were.
+    /// Makes as many writes of slices as Berth made, and returns their number.
     async fn slices(&self, writes: &Writes) -> usize {
         let total =
             ["POST", "PUT", "DELETE"].iter().map(|verb| writes.count(&format!("{verb} endpointslices"))).sum::<u64>();

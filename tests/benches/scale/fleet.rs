@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     net::Ipv4Addr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,16 +20,17 @@ use kube::{
         watcher::{self, Event},
     },
 };
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::reference::{created_per_second, until};
 
-/// Far beyond what is expected: a bench that hangs must end.
+/// Much longer than expected, so that only a bench that hangs is ended by it.
 const LIMIT: Duration = Duration::from_mins(10);
 
-/// A Server, of which nothing but its state is read.
+/// A Server of which only the state is decoded, so that the bench costs little.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Spec {}
 
@@ -40,9 +41,9 @@ struct Status {
     waiting_for: Option<String>,
 }
 
-/// What has been seen.
+/// What the watches have shown so far.
 #[derive(Default)]
-struct Seen {
+struct FleetProgress {
     /// Whether each Server is Ready and waits for nothing.
     servers: HashMap<String, bool>,
     all_ready_at: Option<Instant>,
@@ -55,25 +56,25 @@ pub(crate) struct Fleet {
     namespace: String,
     size: usize,
     begin: Instant,
-    seen: Arc<Mutex<Seen>>,
+    progress: Arc<Mutex<FleetProgress>>,
     watches: Vec<JoinHandle<()>>,
 }
 
-/// Something that listens on one port of every loopback address, for probes.
+/// Listens on one port of every loopback address, for probes.
 pub(crate) async fn listen() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         loop {
-            // The other side looks whether it can connect, and closes.
+            // The probe only connects, and closes the connection.
             let _ = listener.accept().await;
         }
     });
     port
 }
 
-/// Creates a VMReplicaSet of so many of the smallest Servers that there are, waits for them, and removes it. Says how many
-/// came per second.
+/// Creates a VMReplicaSet of `size` Servers that declare only a machine, waits for them, and removes it. Returns the Servers
+/// created per second.
 pub(crate) async fn smallest_per_second(berth: &Berth, size: usize, port: u16) -> f64 {
     let client = berth.client();
     prepare(&client, "smallest", port).await;
@@ -87,12 +88,12 @@ pub(crate) async fn smallest_per_second(berth: &Berth, size: usize, port: u16) -
 }
 
 impl Fleet {
-    /// Declares a VMDeployment of so many Servers in a namespace of its own.
+    /// Declares a VMDeployment of `size` Servers in a namespace of its own.
     pub(crate) async fn declare(berth: &Berth, namespace: &str, size: usize, port: u16) -> Self {
         let client = berth.client();
         prepare(&client, namespace, port).await;
-        let seen: Arc<Mutex<Seen>> = Arc::default();
-        let watches = vec![watch_set(&client, namespace, &seen)];
+        let progress: Arc<Mutex<FleetProgress>> = Arc::default();
+        let watches = vec![watch_set(&client, namespace, &progress)];
         let deployments: Api<VMDeployment> = Api::namespaced(client.clone(), namespace);
         let digest = "a".repeat(64);
         let deployment = berth_testing::deployment(json!({
@@ -112,26 +113,26 @@ impl Fleet {
         }));
         let begin = Instant::now();
         deployments.create(&PostParams::default(), &deployment).await.unwrap();
-        Self { client, namespace: namespace.to_owned(), size, begin, seen, watches }
+        Self { client, namespace: namespace.to_owned(), size, begin, progress, watches }
     }
 
-    /// How long it took until all Servers were there. They are counted as the reference's pods are.
+    /// The time until all Servers existed. They are counted as the reference's pods are.
     pub(crate) async fn created(&self) -> Duration {
         until(&Api::<Server>::namespaced(self.client.clone(), &self.namespace), self.size).await;
         self.begin.elapsed()
     }
 
-    /// How long it took until all Servers were Ready. They are watched from now on: to be asked once.
+    /// The time until all Servers were Ready. Starts the watch of them, so that it can be called only once.
     pub(crate) async fn ready(&mut self) -> Duration {
-        self.watches.push(watch_servers(&self.client, &self.namespace, self.size, &self.seen));
-        self.wait("Ready", |seen| seen.all_ready_at).await
+        self.watches.push(watch_servers(&self.client, &self.namespace, self.size, &self.progress));
+        self.wait("Ready", |progress| progress.all_ready_at).await
     }
 
-    async fn wait(&self, what: &str, done: impl Fn(&Seen) -> Option<Instant>) -> Duration {
+    async fn wait(&self, what: &str, done: impl Fn(&FleetProgress) -> Option<Instant>) -> Duration {
         let at = eventually(format!("{} Servers {what}", self.size), LIMIT, async || {
-            let seen = lock(&self.seen);
-            let ready = seen.servers.values().filter(|ready| **ready).count();
-            done(&seen).ok_or_else(|| format!("{} Servers, {ready} Ready", seen.servers.len()))
+            let progress = self.progress.lock();
+            let ready = progress.servers.values().filter(|ready| **ready).count();
+            done(&progress).ok_or_else(|| format!("{} Servers, {ready} Ready", progress.servers.len()))
         });
         at.await.unwrap() - self.begin
     }
@@ -142,13 +143,13 @@ impl Fleet {
         servers.get("fleet-0").await.unwrap()
     }
 
-    /// Waits until the status of set and deployment say what is true, and nothing follows.
+    /// Waits until the statuses of set and deployment are up to date and nothing is written any more.
     pub(crate) async fn settled(&self) {
         let deployments: Api<VMDeployment> = Api::namespaced(self.client.clone(), &self.namespace);
         let wanted = i32::try_from(self.size).unwrap();
         eventually("the status of the VMDeployment", LIMIT, async || {
             let status = deployments.get("fleet").await.map_err(|e| e.to_string())?.status.unwrap_or_default();
-            let last = lock(&self.seen).set_writes.last().map(Instant::elapsed).unwrap_or_default();
+            let last = self.progress.lock().set_writes.last().map(Instant::elapsed).unwrap_or_default();
             let rests = status.ready_replicas == wanted && last > Duration::from_secs(3);
             if rests { Ok(()) } else { Err(format!("{status:?}")) }
         })
@@ -158,35 +159,35 @@ impl Fleet {
 
     /// Writes to the set, per second between the first and the last.
     pub(crate) fn set_writes_per_second(&self) -> f64 {
-        let seen = lock(&self.seen);
-        match (seen.set_writes.first(), seen.set_writes.last()) {
-            (Some(first), Some(last)) => seen.set_writes.len() as f64 / (*last - *first).as_secs_f64().max(1.0),
+        let progress = self.progress.lock();
+        match (progress.set_writes.first(), progress.set_writes.last()) {
+            (Some(first), Some(last)) => progress.set_writes.len() as f64 / (*last - *first).as_secs_f64().max(1.0),
             _ => 0.0,
         }
     }
 
-    /// Scales to nothing, and says how long it took until the last Server was gone.
+    /// Scales to zero, and returns the time until the last Server was gone.
     pub(crate) async fn scale_to_nothing(&self) -> Duration {
         let deployments: Api<VMDeployment> = Api::namespaced(self.client.clone(), &self.namespace);
-        lock(&self.seen).empty_at = None;
+        self.progress.lock().empty_at = None;
         let begin = Instant::now();
         let patch = Patch::Merge(json!({"spec": {"replicas": 0}}));
         deployments.patch("fleet", &PatchParams::default(), &patch).await.unwrap();
-        self.wait("gone", |seen| seen.empty_at).await;
-        lock(&self.seen).empty_at.unwrap() - begin
+        self.wait("gone", |progress| progress.empty_at).await;
+        self.progress.lock().empty_at.unwrap() - begin
     }
 
-    /// Removes everything, and waits until it is gone.
+    /// Deletes the fleet, and waits until it is gone.
     pub(crate) async fn delete(self) {
         let deployments: Api<VMDeployment> = Api::namespaced(self.client.clone(), &self.namespace);
         deployments.delete("fleet", &DeleteParams::foreground()).await.unwrap();
-        if !lock(&self.seen).servers.is_empty() {
-            self.wait("gone", |seen| seen.empty_at).await;
+        if !self.progress.lock().servers.is_empty() {
+            self.wait("gone", |progress| progress.empty_at).await;
         }
         self.forget();
     }
 
-    /// Watches no longer.
+    /// Ends the watches.
     pub(crate) fn forget(self) {
         for watch in &self.watches {
             watch.abort();
@@ -213,33 +214,38 @@ async fn prepare(client: &Client, namespace: &str, port: u16) {
     let _ = classes.create(&PostParams::default(), &class).await;
 }
 
-fn watch_servers(client: &Client, namespace: &str, size: usize, seen: &Arc<Mutex<Seen>>) -> JoinHandle<()> {
+fn watch_servers(
+    client: &Client,
+    namespace: &str,
+    size: usize,
+    progress: &Arc<Mutex<FleetProgress>>,
+) -> JoinHandle<()> {
     let resource = kube::core::ApiResource::erase::<berth_core::api::Server>(&());
     let api: Api<Object<Spec, Status>> = Api::namespaced_with(client.clone(), namespace, &resource);
-    let seen = seen.clone();
+    let progress = progress.clone();
     tokio::spawn(async move {
         let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
         pin_mut!(events);
         while let Some(event) = events.next().await {
-            let mut seen = lock(&seen);
+            let mut progress = progress.lock();
             match event {
                 Ok(Event::Apply(server) | Event::InitApply(server)) => {
                     let status = server.status.as_ref();
                     let ready = status.is_some_and(|s| s.state.as_deref() == Some("Ready") && s.waiting_for.is_none());
-                    seen.servers.insert(server.name_any(), ready);
+                    progress.servers.insert(server.name_any(), ready);
                 }
                 Ok(Event::Delete(server)) => {
-                    seen.servers.remove(&server.name_any());
+                    progress.servers.remove(&server.name_any());
                 }
                 _ => continue,
             }
-            seen.look(size);
+            progress.record(size);
         }
     })
 }
 
-impl Seen {
-    fn look(&mut self, size: usize) {
+impl FleetProgress {
+    fn record(&mut self, size: usize) {
         let (count, now) = (self.servers.len(), Instant::now());
         if count == size && self.all_ready_at.is_none() && self.servers.values().all(|ready| *ready) {
             self.all_ready_at = Some(now);
@@ -250,20 +256,16 @@ impl Seen {
     }
 }
 
-fn watch_set(client: &Client, namespace: &str, seen: &Arc<Mutex<Seen>>) -> JoinHandle<()> {
+fn watch_set(client: &Client, namespace: &str, progress: &Arc<Mutex<FleetProgress>>) -> JoinHandle<()> {
     let api: Api<VMReplicaSet> = Api::namespaced(client.clone(), namespace);
-    let seen = seen.clone();
+    let progress = progress.clone();
     tokio::spawn(async move {
         let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
         pin_mut!(events);
         while let Some(event) = events.next().await {
             if matches!(event, Ok(Event::Apply(_))) {
-                lock(&seen).set_writes.push(Instant::now());
+                progress.lock().set_writes.push(Instant::now());
             }
         }
     })
-}
-
-fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,10 @@
-//! Whole fleets: how fast they come, go and rest, on a real control plane with simulated neighbours without latency.
+//! Whole fleets: how fast they become Ready and go, and what they cost at rest, on a real control plane and with simulated
+//! machines that answer at once.
 //!
-//! The references are measured in the same run on the same control plane: kube-controller-manager's ReplicaSet, which
-//! creates as many of the smallest pods, and a bare client that sends the same writes through the same webhook.
-//! kube-apiserver collects garbage less often than by default (`GOGC=400`, for all that is measured; the variable of this
-//! process wins). Takes about six minutes. `BERTH_BENCH_SERVERS` sets the size of the fleet (1,000), five times of which is
-//! the large one.
+//! The references are measured in the same run on the same control plane: kube-controller-manager's ReplicaSet, which creates as
+//! many pods, and a bare client that sends the same writes through the same webhook. kube-apiserver collects garbage less often
+//! than by default, for all measurements (`GOGC=400`, unless this process has the variable). Takes about six minutes.
+//! `BERTH_BENCH_SERVERS` sets the size of the fleet (default 1,000); the large fleet has five times as many Servers.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a bench may panic")]
 #![expect(clippy::cast_precision_loss, reason = "counts are small")]
@@ -21,7 +21,7 @@ use berth_tests::{Berth, Options, Part};
 use fleet::Fleet;
 use usage::{Usage, Writes};
 
-/// How long a fleet is watched at rest.
+/// For how long writes and CPU time are measured at rest.
 const REST: Duration = Duration::from_secs(20);
 
 fn main() {
@@ -134,13 +134,13 @@ fn ms(seconds: f64) -> String {
     format!("{:.2} ms", seconds * 1e3)
 }
 
-/// A figure that must be at least so much of its reference.
+/// Prints a figure that must be at least `target` times its reference.
 fn at_least(figure: &str, value: f64, reference: f64, target: f64) {
     let ratio = value / reference;
     row(figure, &format!("{value:.0}"), &format!("{reference:.0}"), ratio, target, ratio >= target, ">=");
 }
 
-/// A figure with a limit.
+/// Prints a figure that must not exceed `limit`.
 fn at_most(figure: &str, value: f64, limit: f64) {
     let verdict = if value <= limit { "met" } else { "MISSED" };
     println!("{figure} | {value:.2} | - | - | <= {limit:.1}, {verdict}");

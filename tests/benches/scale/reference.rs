@@ -17,7 +17,7 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-/// Creates a ReplicaSet of so many pods, waits for them, and removes it. Says how many pods came per second.
+/// Creates a ReplicaSet of `count` pods, waits for them, and removes it. Returns the pods created per second.
 pub(crate) async fn pods_per_second(berth: &Berth, count: usize) -> f64 {
     let namespaces: Api<Namespace> = Api::all(berth.client());
     let namespace = serde_json::from_value(json!({"metadata": {"name": "pods"}})).unwrap();
@@ -32,7 +32,7 @@ pub(crate) async fn pods_per_second(berth: &Berth, count: usize) -> f64 {
     created_per_second(&sets, &serde_json::from_value(set).unwrap(), &pods, count).await
 }
 
-/// Creates the set, waits for so many objects of it, and removes it. Says how many came per second.
+/// Creates the set, waits for `count` objects of it, and removes it. Returns the objects created per second.
 pub(crate) async fn created_per_second<S, K>(sets: &Api<S>, set: &S, objects: &Api<K>, count: usize) -> f64
 where
     S: Resource + Clone + Debug + Serialize + DeserializeOwned,
@@ -47,13 +47,13 @@ where
     count as f64 / seconds
 }
 
-/// Waits until there are so many objects.
+/// Waits until there are exactly `count` objects.
 pub(crate) async fn until<K>(objects: &Api<K>, count: usize)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
     eventually(format!("{count} {}", K::plural(&())), Duration::from_mins(3), async || {
-        // A page of one says how many more there are, without reading them.
+        // A page of one object comes with the number of the others, without reading them.
         let page = objects.list_metadata(&ListParams::default().limit(1)).await.map_err(|e| e.to_string())?;
         let more = page.metadata.remaining_item_count.unwrap_or(0);
         let found = page.items.len() + usize::try_from(more).unwrap();

@@ -1,15 +1,15 @@
-//! What Berth costs: writes to the API server, time of processors, memory.
+//! What Berth costs: writes to the API server, CPU time, memory.
 
 use std::{collections::BTreeMap, fmt, fs};
 
 use berth_tests::{Berth, Part};
 
-/// Writes that the API server has counted, by resource (and sub-resource) and verb.
+/// Writes that the API server has counted, by resource (and subresource) and verb.
 #[derive(Clone, Default)]
 pub(crate) struct Writes(BTreeMap<String, u64>);
 
 impl Writes {
-    /// All writes so far to what Berth writes.
+    /// All writes so far to the resources that Berth writes.
     pub(crate) async fn of(berth: &Berth) -> Self {
         let request = http::Request::get("/metrics").body(Vec::new()).unwrap();
         let text = berth.client().request_text(request).await.unwrap();
@@ -34,7 +34,7 @@ impl Writes {
         Self(counts)
     }
 
-    /// What came after an earlier look.
+    /// The writes since an earlier count.
     pub(crate) fn since(&self, before: &Self) -> Self {
         let new = |(name, count): (&String, &u64)| {
             let more = count - before.0.get(name).unwrap_or(&0);
@@ -47,7 +47,7 @@ impl Writes {
         self.0.values().sum()
     }
 
-    /// Without those to the sets and deployments themselves, of which there are few.
+    /// The number of writes without those to sets and deployments, of which there are few.
     pub(crate) fn about_servers(&self) -> u64 {
         self.0.iter().filter(|(name, _)| !name.contains(" vm")).map(|(_, count)| count).sum()
     }
@@ -64,7 +64,7 @@ impl fmt::Display for Writes {
     }
 }
 
-/// Seconds of processors, and megabytes of memory, of each program.
+/// CPU seconds and megabytes of memory of each program.
 #[derive(Clone)]
 pub(crate) struct Usage(BTreeMap<Part, (f64, f64)>);
 
@@ -72,13 +72,13 @@ impl Usage {
     pub(crate) fn of(berth: &Berth) -> Self {
         let of = |pid: u32| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-            // After the name in brackets: state, and from there utime is the 12th and stime the 13th field.
+            // The fields follow the name in brackets; of these, utime is the 12th and stime the 13th.
             let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
             let ticks: f64 = fields[11..13].iter().map(|n| n.parse::<f64>().unwrap()).sum();
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
             let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
             let kilobytes: f64 = resident.split_whitespace().next().unwrap().parse().unwrap();
-            // Linux shows 100 ticks a second to programs on every architecture that Berth runs on.
+            // Linux reports 100 ticks per second on every architecture that Berth runs on.
             (ticks / 100.0, kilobytes / 1024.0)
         };
         Self(berth.instances().iter().map(|i| (i.part, of(i.process.pid()))).collect())

@@ -1,4 +1,4 @@
-//! Changed declarations reach machines that stay.
+//! Changed declarations are applied to the existing machines.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ fn revision(server: &Server) -> Option<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn new_code_and_new_packages_reach_the_machines_in_place() {
+async fn applications_and_packages_are_updated_on_the_same_machines() {
     let world = World::start().await;
     world.deploy(3, |_| ()).await;
     let before = world.ready(3).await;
@@ -45,13 +45,13 @@ async fn new_code_and_new_packages_reach_the_machines_in_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_that_dies_is_unknown_and_held_and_comes_back_verified() {
+async fn a_dead_machine_makes_its_server_unknown_and_held_until_it_is_verified_again() {
     let world = World::start().await;
     world.deploy(1, |_| ()).await;
     let before = world.ready(1).await.remove(0);
     let uid = before.uid();
     world.berth.machines().kill(uid).unwrap();
-    // The fact comes before the result of HoldTraffic, so that both together say that its turn is over.
+    // The fact may be written before HoldTraffic has ended; waiting for the next task, too, means that it has.
     let awaited = |s: &Server| waits_for(s, "AwaitRecovery by monitor-controller");
     world.server("web-0", "Unknown, held and awaited", |s| is_in(State::Unknown)(s) && held(s) && awaited(s)).await;
     assert_eq!(world.endpoints().await["web-0"], (false, false, false));

@@ -1,4 +1,4 @@
-//! MachineClasses that cannot be used, and machines of a class that have no Server.
+//! Unusable MachineClasses, and orphans.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::world::{LONG, World, seen};
+use crate::world::{LONG, World, check};
 
 fn classes(world: &World) -> Api<MachineClass> {
     Api::all(world.berth.client())
@@ -21,8 +21,8 @@ async fn change_class(world: &World, name: &str, spec: Value) {
     classes(world).patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.unwrap();
 }
 
-/// Waits until people are told of it: an Event about an object of this kind.
-async fn told(world: &World, kind: &str, reason: &str) -> Event {
+/// Waits for an Event about an object of this kind.
+async fn wait_for_event(world: &World, kind: &str, reason: &str) -> Event {
     eventually(format!("an Event {reason} about a {kind}"), LONG, async || {
         let events = world.events(reason).await;
         let found = events.iter().find(|event| event.involved_object.kind.as_deref() == Some(kind)).cloned();
@@ -33,61 +33,61 @@ async fn told(world: &World, kind: &str, reason: &str) -> Event {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_created_of_a_class_that_cannot_be_used_and_everything_once_it_can() {
+async fn no_machines_are_created_while_their_class_is_unusable() {
     let world = World::start().await;
     world.deploy(2, |v| v["spec"]["template"]["spec"]["machine"]["className"] = json!("mine")).await;
-    let message = world.set_says("Stalled", "ClassNotFound").await;
+    let message = world.set_condition("Stalled", "ClassNotFound").await;
     assert!(message.contains("\"mine\""), "{message}");
-    told(&world, "VMReplicaSet", "ClassNotFound").await;
+    wait_for_event(&world, "VMReplicaSet", "ClassNotFound").await;
 
     let access = json!({"user": "berth", "port": 2222, "root": "opt/berth"});
     let class = berth_testing::machine_class(
         json!({"metadata": {"name": "mine"}, "spec": {"provider": "moon", "access": access}}),
     );
     classes(&world).create(&PostParams::default(), &class).await.unwrap();
-    let message = world.set_says("Stalled", "UnknownProvider").await;
-    assert!(message.contains("moon") && message.contains("local"), "which there are is said: {message}");
-    told(&world, "VMReplicaSet", "UnknownProvider").await;
+    let message = world.set_condition("Stalled", "UnknownProvider").await;
+    assert!(message.contains("moon") && message.contains("local"), "the providers are named: {message}");
+    wait_for_event(&world, "VMReplicaSet", "UnknownProvider").await;
 
     // Admission knows the names of parameters, and the driver their values.
     change_class(&world, "mine", json!({"provider": "incus", "parameters": {"endpoint": "unix://relative"}})).await;
-    let message = world.set_says("Stalled", "InvalidParameters").await;
+    let message = world.set_condition("Stalled", "InvalidParameters").await;
     assert!(message.contains("spec.parameters.endpoint"), "{message}");
-    told(&world, "VMReplicaSet", "InvalidParameters").await;
+    wait_for_event(&world, "VMReplicaSet", "InvalidParameters").await;
     assert!(world.list().await.is_empty() && world.berth.machines().all().unwrap().is_empty(), "nothing was created");
 
     change_class(&world, "mine", json!({"provider": "local", "parameters": null})).await;
     world.ready(2).await;
-    world.set_says("Stalled", "Progressing").await;
+    world.set_condition("Stalled", "Progressing").await;
     world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_machine_of_a_server_that_was_given_up_is_reported_or_destroyed_as_its_class_says() {
+async fn an_orphan_is_reported_or_destroyed_as_its_class_declares() {
     let arguments = BTreeMap::from([(Part::ReplicasetController, vec!["--orphan-period".to_owned(), "1".to_owned()])]);
     let world = World::start_with(Options { arguments, ..Options::default() }).await;
     world.deploy(2, |_| ()).await;
     change_class(&world, "local", json!({"orphanPolicy": "Report", "orphanGraceSeconds": 0})).await;
     let before = world.ready(2).await;
-    let (given_up, uid) = (before[0].name_any(), before[0].uid().to_owned());
+    let (abandoned, uid) = (before[0].name_any(), before[0].uid().to_owned());
 
-    // The finalizer is taken away while nobody is there to destroy the machine first.
+    // The finalizer is removed while no controller runs that would destroy the machine first.
     world.berth.kill9(Part::ReplicasetController).unwrap();
-    let given = json!({"metadata": {"annotations": {ABANDON_ANNOTATION: "its host burned down"}, "finalizers": null}});
-    world.servers().delete(&given_up, &DeleteParams::default()).await.unwrap();
-    world.patch_server(&given_up, given).await;
+    let patch = json!({"metadata": {"annotations": {ABANDON_ANNOTATION: "its host burned down"}, "finalizers": null}});
+    world.servers().delete(&abandoned, &DeleteParams::default()).await.unwrap();
+    world.patch_server(&abandoned, patch).await;
     world.berth.restart(Part::ReplicasetController).await.unwrap();
 
-    let event = told(&world, "MachineClass", "Orphan").await;
+    let event = wait_for_event(&world, "MachineClass", "Orphan").await;
     assert!(event.message.is_some_and(|m| m.contains(&uid) && m.contains("orphanPolicy")));
     let after = world.ready_when(2, |server| server.uid() != uid).await;
     assert!(world.has_machine(&uid), "it is only reported");
 
     change_class(&world, "local", json!({"orphanPolicy": "Delete"})).await;
     let gone =
-        eventually("the orphan is destroyed", LONG, async || seen(!world.has_machine(&uid), || "it is there".into()));
+        eventually("the orphan is destroyed", LONG, async || check(!world.has_machine(&uid), || "it exists".into()));
     gone.await.unwrap();
-    told(&world, "MachineClass", "OrphanDestroyed").await;
+    wait_for_event(&world, "MachineClass", "OrphanDestroyed").await;
     for server in &after {
         assert!(world.has_machine(server.uid()), "{} keeps its machine", server.name_any());
     }

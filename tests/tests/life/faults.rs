@@ -1,4 +1,4 @@
-//! Processes that die in the middle of a task, and two copies of every controller: it converges all the same.
+//! Crashes in the middle of tasks, and two copies of every controller: Servers become Ready all the same.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::world::{World, uid};
 
-/// No machine twice, none without a Server.
+/// Every machine has a Server, and no Server has two.
 async fn assert_machines_match(world: &World) {
     let servers: BTreeSet<String> = world.list().await.iter().map(uid).collect();
     let machines = world.berth.machines().all().unwrap();
@@ -34,7 +34,7 @@ fn begun(server: &Server, kind: TaskKind) -> bool {
     server.status.iter().flat_map(|s| &s.tasks).any(|t| t.kind == kind && t.phase == TaskPhase::Running)
 }
 
-/// Waits until a Server is in the middle of a task of this kind, or past it: a quick task can be over between two looks.
+/// Waits until a Server runs a task of this kind, or has finished it, because a quick task can end between two checks.
 async fn in_the_middle_of(world: &World, kind: TaskKind) -> bool {
     let found = berth_tests::eventually(format!("a Server does {kind}"), crate::world::LONG, async || {
         let servers = world.list().await;
@@ -57,7 +57,7 @@ async fn kill_in(world: &World, kind: TaskKind, part: Part) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_process_is_killed_in_the_middle_of_each_kind_of_task() {
+async fn servers_become_ready_although_programs_are_killed_in_each_kind_of_task() {
     let world = World::start().await;
     world.deploy(2, |_| ()).await;
     kill_in(&world, TaskKind::CreateMachine, Part::ReplicasetController).await;
@@ -69,7 +69,7 @@ async fn every_process_is_killed_in_the_middle_of_each_kind_of_task() {
     world.ready(2).await;
     assert_machines_match(&world).await;
 
-    // New code while the webhook is away: nothing is lost, nothing is half done.
+    // An application that is declared while the webhook is down is deployed completely once it is up.
     world.berth.kill9(Part::Webhook).unwrap();
     world.patch(json!({"spec": {"app": world.app("v2")}})).await;
     world.berth.restart(Part::Webhook).await.unwrap();
@@ -81,7 +81,7 @@ async fn every_process_is_killed_in_the_middle_of_each_kind_of_task() {
         world.assert_answers(server, "v2").await;
     }
 
-    // A machine is lost while monitor-controller dies.
+    // A machine dies together with monitor-controller.
     let lost = &servers[0];
     world.berth.machines().kill(&uid(lost)).unwrap();
     world.server(&lost.name_any(), "Unknown", crate::world::is_in(State::Unknown)).await;
@@ -90,7 +90,7 @@ async fn every_process_is_killed_in_the_middle_of_each_kind_of_task() {
     world.berth.restart(Part::MonitorController).await.unwrap();
     world.ready(2).await;
 
-    // Only a Server without traffic has a RemoveBackend of its own: otherwise the end of draining is the removal.
+    // Only a Server without traffic has a task RemoveBackend; otherwise the end of draining removes the backend.
     world.patch_server("web-0", json!({"spec": {"force": {"state": "Deploying", "reason": "held"}}})).await;
     let held = |s: &Server| crate::world::traffic(s) == Some(TrafficPhase::Held);
     world.server("web-0", "held", held).await;
@@ -98,13 +98,13 @@ async fn every_process_is_killed_in_the_middle_of_each_kind_of_task() {
     kill_in(&world, TaskKind::HoldTraffic, Part::LbController).await;
     kill_in(&world, TaskKind::RemoveBackend, Part::LbController).await;
     kill_in(&world, TaskKind::UnbindMonitoring, Part::MonitorController).await;
-    berth_kill_quietly(&world).await;
+    kill_while_machines_are_destroyed(&world).await;
     world.nothing_left().await;
     world.end().await;
 }
 
-/// DestroyMachine is quick: the controller is killed wherever it is by now.
-async fn berth_kill_quietly(world: &World) {
+/// DestroyMachine is quick, so the controller is killed at an arbitrary point.
+async fn kill_while_machines_are_destroyed(world: &World) {
     world.berth.kill9(Part::ReplicasetController).unwrap();
     world.berth.restart(Part::ReplicasetController).await.unwrap();
 }
@@ -137,7 +137,7 @@ async fn two_copies_of_every_controller_do_everything_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_cannot_be_decoded_is_set_aside_and_reported() {
+async fn an_undecodable_object_is_ignored_and_reported() {
     let world = World::start().await;
     plant_undecodable(&world).await;
     world.deploy(1, |_| ()).await;
@@ -153,12 +153,12 @@ async fn an_object_that_cannot_be_decoded_is_set_aside_and_reported() {
     world.end().await;
 }
 
-/// A person gives a Server up that cannot be read: its finalizer goes only with a reason.
+/// A person abandons a Server that cannot be decoded: its finalizer can be removed only with a reason.
 async fn give_up(world: &World, name: &str) {
     let resource = ApiResource::erase::<Server>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(world.berth.client(), "default", &resource);
     let params = PatchParams::default();
-    // It was stored while nobody put a finalizer on it.
+    // It was stored without the webhook, which adds the finalizer.
     let held = Patch::Merge(json!({"metadata": {"finalizers": ["berth.dev/retire"]}}));
     api.patch(name, &params, &held).await.unwrap();
     api.delete(name, &DeleteParams::default()).await.unwrap();
@@ -171,7 +171,7 @@ async fn give_up(world: &World, name: &str) {
     assert!(api.get_opt(name).await.unwrap().is_none());
 }
 
-/// Stores a Server that no types of this version can read: what an older version of the schema may have left behind.
+/// Stores a Server that this version cannot decode, as an older version of the schema may have left one.
 async fn plant_undecodable(world: &World) {
     let client = world.berth.client();
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
@@ -192,18 +192,18 @@ async fn plant_undecodable(world: &World) {
     })
     .await
     .unwrap();
-    // Only replicaset-controller has to do with one that has not begun.
+    // The other controllers watch only Servers that have a state.
     let begun = Patch::Merge(json!({"status": {"state": "Ready"}}));
     api.patch_status("bad", &PatchParams::default(), &begun).await.unwrap();
     configuration.metadata = kube::core::ObjectMeta { name: Some("berth".into()), ..Default::default() };
     configurations.create(&PostParams::default(), &configuration).await.unwrap();
-    // The webhook is asked again from a moment on.
+    // The new configuration takes effect after a moment.
     let marked = manifest("Server", "probe", json!({"machine": {"className": "local"}}));
     let marked: DynamicObject = serde_json::from_value(marked).unwrap();
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     berth_tests::eventually("the webhook is asked", crate::world::LONG, async || {
         let created = api.create(&dry, &marked).await.map_err(|e| e.to_string())?;
-        crate::world::seen(!created.finalizers().is_empty(), || "not yet".to_owned())
+        crate::world::check(!created.finalizers().is_empty(), || "not yet".to_owned())
     })
     .await
     .unwrap();

@@ -1,4 +1,4 @@
-//! Sick applications get no traffic, and say why.
+//! Unhealthy applications receive no traffic, and their Servers say why.
 
 use berth_core::{
     api::{State, TrafficPhase},
@@ -10,14 +10,14 @@ use serde_json::json;
 use crate::world::{World, is_in, traffic, uid};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_app_that_never_gets_healthy_stays_out_of_traffic_and_says_why() {
+async fn an_application_that_never_becomes_healthy_receives_no_traffic_and_its_server_is_stalled() {
     let world = World::start().await;
     let run = "#!/bin/sh\nexec berth-httpd --address \"$BERTH_MACHINE_ADDRESS\" --port 8080 --root ./www\n";
-    let sick = Archive::new().executable("run", run).file("www/index.html", "sick").build().unwrap();
-    let sick = world.berth.artifacts().put("sick.tar", sick);
+    let archive = Archive::new().executable("run", run).file("www/index.html", "unhealthy").build().unwrap();
+    let artifact = world.berth.artifacts().put("unhealthy.tar", archive);
     world
         .deploy(1, |v| {
-            v["spec"]["app"]["artifact"] = json!({"url": sick.url, "sha256": sick.sha256});
+            v["spec"]["app"]["artifact"] = json!({"url": artifact.url, "sha256": artifact.sha256});
             v["spec"]["template"]["spec"]["healthCheck"]["deadlineSeconds"] = json!(3);
         })
         .await;
@@ -28,31 +28,31 @@ async fn an_app_that_never_gets_healthy_stays_out_of_traffic_and_says_why() {
         })
         .await;
     let status = stalled.status.clone().unwrap();
-    let said = &conditions::get(&status.conditions, STALLED).unwrap().message;
-    assert!(said.contains("CheckHealth") && said.contains("404"), "it says why: {said}");
+    let message = &conditions::get(&status.conditions, STALLED).unwrap().message;
+    assert!(message.contains("CheckHealth") && message.contains("404"), "{message}");
     assert!(status.waiting_for.unwrap().starts_with("a person: "));
     assert_ne!(traffic(&stalled), Some(TrafficPhase::Serving));
     assert_eq!(world.endpoints().await["web-0"], (false, false, false));
 
-    // The person deploys code that works: it goes on from there.
+    // A person deploys an application that works, and the Server continues from there.
     world.patch(json!({"spec": {"app": world.app("v2")}})).await;
-    let well = world.ready(1).await.remove(0);
-    assert!(conditions::get_true(&well.status.as_ref().unwrap().conditions, STALLED).is_none());
-    world.assert_answers(&well, "v2").await;
+    let healthy = world.ready(1).await.remove(0);
+    assert!(conditions::get_true(&healthy.status.as_ref().unwrap().conditions, STALLED).is_none());
+    world.assert_answers(&healthy, "v2").await;
     world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_app_that_turns_sick_loses_traffic_and_gets_it_back() {
+async fn an_unhealthy_application_loses_its_traffic_until_it_is_healthy_again() {
     let world = World::start().await;
     world.deploy(1, |_| ()).await;
     let server = world.ready(1).await.remove(0);
     let release = world.berth.machines().of(&uid(&server)).root().join("opt/berth/apps/web/current/www/healthz");
     std::fs::remove_file(&release).unwrap();
-    let sick = world
+    let unhealthy = world
         .server("web-0", "held in Deploying", |s| is_in(State::Deploying)(s) && traffic(s) == Some(TrafficPhase::Held))
         .await;
-    assert!(sick.status.unwrap().transitions.last().unwrap().reason.contains("health is not proven"));
+    assert!(unhealthy.status.unwrap().transitions.last().unwrap().reason.contains("health is not proven"));
     assert_eq!(world.endpoints().await["web-0"], (false, false, false));
     std::fs::write(&release, "ok").unwrap();
     world.ready(1).await;

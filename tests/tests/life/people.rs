@@ -1,4 +1,4 @@
-//! Where people decide: gates, failures that need them, and force.
+//! What people decide: gates, failed tasks, and force.
 
 use berth_core::{
     api::{Approval, State, TaskKind, TaskPhase, TrafficPhase, VMReplicaSet},
@@ -7,14 +7,14 @@ use berth_core::{
 use kube::{Api, Client, api::PostParams};
 use serde_json::json;
 
-use crate::world::{LONG, World, is_in, is_settled, seen, traffic};
+use crate::world::{LONG, World, check, is_in, is_settled, traffic};
 
 async fn decide(client: &Client, task: i64, decision: &str) -> Approval {
     let api: Api<Approval> = Api::namespaced(client.clone(), "default");
     let approval = berth_testing::approval(json!({
         "metadata": {"name": null, "generateName": "web-0-"},
         "spec": {
-            "taskID": task, "decision": decision, "reason": "looked at it",
+            "taskID": task, "decision": decision, "reason": "reviewed",
             "approver": {"username": "somebody-else", "at": "2001-01-01T00:00:00Z"}
         }
     }));
@@ -27,10 +27,10 @@ async fn gate(world: &World) -> i64 {
         tasks.filter(|t| t.kind == TaskKind::Gate && t.phase == TaskPhase::Pending).map(|t| t.id).next()
     };
     let waiting = world.server("web-0", "waits for an approval", |s| is_in(State::Ready)(s) && open(s).is_some()).await;
-    let said = waiting.status.clone().unwrap().waiting_for.unwrap();
+    let message = waiting.status.clone().unwrap().waiting_for.unwrap();
     assert!(
-        said.contains("approval of task") && said.contains("ReleaseTraffic") && said.contains("by a person"),
-        "{said}"
+        message.contains("approval of task") && message.contains("ReleaseTraffic") && message.contains("by a person"),
+        "{message}"
     );
     open(&waiting).unwrap()
 }
@@ -40,24 +40,24 @@ async fn a_gate_before_traffic_waits_for_a_person() {
     let world = World::start().await;
     world.deploy(1, |v| v["spec"]["template"]["spec"]["gates"] = json!([{"before": "ReleaseTraffic"}])).await;
     let task = gate(&world).await;
-    assert_eq!(world.endpoints().await["web-0"], (false, false, false), "no traffic before the yes");
+    assert_eq!(world.endpoints().await["web-0"], (false, false, false), "no traffic before the Approval");
 
     let alice = world.berth.control_plane().user_client("alice", &["system:masters"]).await.unwrap();
     let refusal = decide(&alice, task, "Refuse").await;
-    assert_eq!(refusal.spec.approver.unwrap().username, "alice", "stamped, whatever was written there");
+    assert_eq!(refusal.spec.approver.unwrap().username, "alice", "the webhook overwrites what was written");
     let refused = world
-        .server("web-0", "says that it was refused", |s| {
+        .server("web-0", "its gate was refused", |s| {
             s.status.as_ref().is_some_and(|s| conditions::get_true(&s.conditions, STALLED).is_some())
         })
         .await;
     let status = refused.status.unwrap();
     let stalled = conditions::get(&status.conditions, STALLED).unwrap();
     assert_eq!(stalled.reason, "GateRefused");
-    assert!(stalled.message.contains("alice") && stalled.message.contains("looked at it"), "{}", stalled.message);
+    assert!(stalled.message.contains("alice") && stalled.message.contains("reviewed"), "{}", stalled.message);
     assert_eq!(world.endpoints().await["web-0"], (false, false, false));
 
-    // Another try asks again, and this time somebody says yes.
-    world.patch_server("web-0", json!({"spec": {"retry": {"id": "second-thoughts"}}})).await;
+    // A retry opens the gate again, and this time it is approved.
+    world.patch_server("web-0", json!({"spec": {"retry": {"id": "again"}}})).await;
     let again = gate(&world).await;
     assert!(again > task);
     decide(&alice, again, "Approve").await;
@@ -70,7 +70,7 @@ async fn a_gate_before_traffic_waits_for_a_person() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_fails_waits_for_a_person_who_repairs_and_retries() {
+async fn a_failed_task_waits_until_a_person_repairs_its_cause() {
     let world = World::start().await;
     world
         .deploy(1, |v| {
@@ -84,16 +84,19 @@ async fn a_task_that_fails_waits_for_a_person_who_repairs_and_retries() {
     };
     let stalled = world.server("web-0", "stalled", is_stalled).await;
     let status = stalled.status.clone().unwrap();
-    let said = &conditions::get(&status.conditions, STALLED).unwrap().message;
-    assert!(said.contains("InstallPackages") && said.contains("SHA-256") && said.contains("tool"), "{said}");
+    let message = &conditions::get(&status.conditions, STALLED).unwrap().message;
+    assert!(
+        message.contains("InstallPackages") && message.contains("SHA-256") && message.contains("tool"),
+        "{message}"
+    );
     berth_tests::eventually("an Event", LONG, async || {
         let events = world.events("TaskFailed").await;
-        seen(events.iter().any(|e| e.note_contains("SHA-256")), || format!("{} events", events.len()))
+        check(events.iter().any(|e| e.note_contains("SHA-256")), || format!("{} events", events.len()))
     })
     .await
     .unwrap();
 
-    // The person does the step by hand, as it were, and forces the state: the system goes on from there.
+    // A person does the step by hand and forces the state; the Server continues from there.
     world
         .patch_server("web-0", json!({"spec": {"force": {"state": "Deploying", "reason": "installed by hand"}}}))
         .await;
@@ -102,8 +105,8 @@ async fn a_task_that_fails_waits_for_a_person_who_repairs_and_retries() {
     });
     let forced = forced.await;
     let force = forced.spec.force.unwrap();
-    assert!(force.by.is_some() && force.at.is_some(), "stamped");
-    // Registered or not yet (it left Initializing in the middle of that): it takes no traffic.
+    assert!(force.by.is_some() && force.at.is_some(), "the webhook adds author and time");
+    // It may be registered or not, because it left Initializing before that task was certain to end.
     let forced = world.servers().get("web-0").await.unwrap();
     assert!(matches!(traffic(&forced), None | Some(TrafficPhase::Held)), "Deploying gets no traffic: {forced:?}");
     assert!(world.endpoints().await.get("web-0").is_none_or(|shown| *shown == (false, false, false)));
@@ -115,7 +118,7 @@ async fn a_task_that_fails_waits_for_a_person_who_repairs_and_retries() {
     berth_tests::eventually("the set waits for the person", LONG, async || {
         let waiting_for =
             sets.get("web").await.unwrap().status.and_then(|status| status.waiting_for).unwrap_or_default();
-        seen(waiting_for.contains("web-0") && waiting_for.contains("installed by hand"), || waiting_for.clone())
+        check(waiting_for.contains("web-0") && waiting_for.contains("installed by hand"), || waiting_for.clone())
     })
     .await
     .unwrap();

@@ -1,4 +1,4 @@
-//! The end of a Server: traffic, monitoring, machine, and only then the object.
+//! Retirement: traffic and monitoring end, the machine is destroyed, and only then the object is deleted.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::world::{World, traffic, uid};
 
-/// What was still there, in each version of the object: traffic, monitoring, machine.
+/// Whether traffic, monitoring and machine still existed, in each version of the object.
 type Left = (bool, bool, bool);
 
 fn left(server: &Server) -> Left {
@@ -21,18 +21,18 @@ fn left(server: &Server) -> Left {
     (status.traffic.is_some(), status.monitoring.is_some(), machine)
 }
 
-/// Follows the Server until its object is gone.
+/// Watches the Server until its object is gone.
 async fn follow(api: Api<Server>, server: Server) -> Vec<Left> {
     let params = WatchParams::default().fields(&format!("metadata.name={}", server.name_any()));
     let version = server.resource_version().unwrap();
     let mut stream = api.watch(&params, &version).await.unwrap().boxed();
-    let mut seen = vec![left(&server)];
+    let mut history = vec![left(&server)];
     while let Some(event) = stream.next().await {
         match event.unwrap() {
-            WatchEvent::Modified(server) => seen.push(left(&server)),
+            WatchEvent::Modified(server) => history.push(left(&server)),
             WatchEvent::Deleted(server) => {
-                seen.push(left(&server));
-                return seen;
+                history.push(left(&server));
+                return history;
             }
             _ => {}
         }
@@ -41,7 +41,7 @@ async fn follow(api: Api<Server>, server: Server) -> Vec<Left> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_or_offline_server_leaves_in_order() {
+async fn a_deleted_or_offline_server_is_retired_in_order() {
     let world = World::start().await;
     world.deploy(2, |v| v["spec"]["template"]["spec"]["traffic"]["drainSeconds"] = json!(2)).await;
     let mut servers = world.ready(2).await;
@@ -72,7 +72,7 @@ async fn a_deleted_or_offline_server_leaves_in_order() {
             assert!(!came_back, "something came back: {history:?}");
         }
     }
-    // Their set replaces them, by Servers with machines of their own.
+    // The set replaces them by Servers with new machines.
     let replaced = world.ready_when(2, |s| !uids.contains(&uid(s))).await;
     assert_eq!(replaced.len(), 2);
     for uid in uids {

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::world::{World, machine_id};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_nothing_to_ready_and_up_and_down() {
+async fn a_deployment_becomes_ready_and_scales_up_and_down() {
     let world = World::start().await;
     world.deploy(3, |_| ()).await;
     let three = world.ready(3).await;
@@ -34,7 +34,7 @@ async fn from_nothing_to_ready_and_up_and_down() {
     assert!(two.iter().all(|s| five.iter().any(|old| old.uid() == s.uid())), "two of the five stay");
     berth_tests::eventually("two machines and endpoints", crate::world::LONG, async || {
         let (machines, endpoints) = (world.berth.machines().all().unwrap().len(), world.endpoints().await.len());
-        crate::world::seen(machines == 2 && endpoints == 2, || format!("{machines} machines, {endpoints} endpoints"))
+        crate::world::check(machines == 2 && endpoints == 2, || format!("{machines} machines, {endpoints} endpoints"))
     })
     .await
     .unwrap();

@@ -1,10 +1,6 @@
-//! What a set does with its machines while the application goes on.
+//! What a set does with its machines while the application serves: repairs, replacements, and the gate of their creation.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use berth_core::api::{Server, State, TaskKind, VMReplicaSet};
 use berth_machine::{
@@ -22,27 +18,28 @@ use kube::{
         watcher::{self, Event},
     },
 };
+use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::world::{LONG, World, is_in, machine_id, uid};
 
-/// What was seen of the Servers from the beginning of the watch.
+/// What the watch of Servers has shown since it began.
 #[derive(Default)]
-struct Seen {
+struct FleetHistory {
     ready: BTreeMap<String, bool>,
     fewest_ready: Option<usize>,
     most: usize,
 }
 
-impl Seen {
-    fn look(&mut self) {
+impl FleetHistory {
+    fn record(&mut self) {
         let ready = self.ready.values().filter(|ready| **ready).count();
         self.fewest_ready = Some(self.fewest_ready.map_or(ready, |fewest| fewest.min(ready)));
         self.most = self.most.max(self.ready.len());
     }
 }
 
-/// Watches to how many Servers traffic is sent, at every change; gives the fewest.
+/// Watches how many Servers receive traffic, and returns the fewest so far.
 fn watch_traffic(world: &World) -> Arc<Mutex<Option<usize>>> {
     let api: Api<EndpointSlice> = Api::namespaced(world.berth.client(), "default");
     let fewest: Arc<Mutex<Option<usize>>> = Arc::default();
@@ -55,9 +52,9 @@ fn watch_traffic(world: &World) -> Arc<Mutex<Option<usize>>> {
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Init) if !begun => {}
-                // Something may have been missed.
+                // The watch was interrupted, and may have missed changes.
                 Ok(Event::Init) | Err(_) => {
-                    *shared.lock().unwrap() = Some(0);
+                    *shared.lock() = Some(0);
                     return;
                 }
                 Ok(Event::InitDone) => begun = true,
@@ -74,56 +71,56 @@ fn watch_traffic(world: &World) -> Arc<Mutex<Option<usize>>> {
                 continue;
             }
             let now = ready.values().sum();
-            let mut fewest = shared.lock().unwrap();
+            let mut fewest = shared.lock();
             *fewest = Some(fewest.map_or(now, |before| before.min(now)));
         }
     });
     fewest
 }
 
-/// Watches how many Servers there are, and how many of them are Ready, at every change.
-fn watch(world: &World) -> Arc<Mutex<Seen>> {
-    let (api, seen) = (world.servers(), Arc::new(Mutex::new(Seen::default())));
-    let shared = seen.clone();
+/// Watches how many Servers there are, and how many of them are Ready.
+fn start_watch(world: &World) -> Arc<Mutex<FleetHistory>> {
+    let (api, history) = (world.servers(), Arc::new(Mutex::new(FleetHistory::default())));
+    let shared = history.clone();
     tokio::spawn(async move {
         let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
         pin_mut!(events);
         while let Some(event) = events.next().await {
-            let mut seen = shared.lock().unwrap();
+            let mut history = shared.lock();
             match event {
                 Ok(Event::InitApply(server)) => {
-                    seen.ready.insert(server.name_any(), is_in(State::Ready)(&server));
+                    history.ready.insert(server.name_any(), is_in(State::Ready)(&server));
                     continue;
                 }
-                // What is going does not count any more.
+                // Servers that are being deleted do not count.
                 Ok(Event::Apply(server)) if server.metadata.deletion_timestamp.is_some() => {
-                    seen.ready.remove(&server.name_any());
+                    history.ready.remove(&server.name_any());
                 }
                 Ok(Event::Apply(server)) => {
-                    seen.ready.insert(server.name_any(), is_in(State::Ready)(&server));
+                    history.ready.insert(server.name_any(), is_in(State::Ready)(&server));
                 }
                 Ok(Event::Delete(server)) => {
-                    seen.ready.remove(&server.name_any());
+                    history.ready.remove(&server.name_any());
                 }
                 Ok(Event::InitDone) => {}
                 _ => continue,
             }
-            seen.look();
+            history.record();
         }
     });
-    seen
+    history
 }
 
-async fn watched(world: &World) -> Arc<Mutex<Seen>> {
-    let seen = watch(world);
-    let begun = berth_tests::eventually("the watch has begun", LONG, async || {
-        crate::world::seen(seen.lock().unwrap().fewest_ready.is_some(), || "not yet".to_owned())
+async fn watch_servers(world: &World) -> Arc<Mutex<FleetHistory>> {
+    let history = start_watch(world);
+    let begun = berth_tests::eventually("the watch shows the Servers", LONG, async || {
+        crate::world::check(history.lock().fewest_ready.is_some(), || "not yet".to_owned())
     });
     begun.await.unwrap();
-    seen
+    history
 }
 
-/// Does something on a Server's machine behind Berth's back.
+/// Runs a command on a Server's machine that Berth knows nothing about.
 async fn on_machine(world: &World, server: &Server, command: &str) -> String {
     let pool = SshPool::new(ClientKey::from_file(world.berth.ssh_key()).unwrap(), PoolConfig::default());
     let machine = server.status.as_ref().unwrap().machine.clone().unwrap();
@@ -149,8 +146,8 @@ async fn drift_of_a_whole_fleet_is_repaired_within_the_budget() {
     let world = World::start_with(Options { arguments, ..Options::default() }).await;
     world.deploy(3, |_| ()).await;
     let servers = world.ready(3).await;
-    let seen = watched(&world).await;
-    // All at once, and found by one round of checks: whoever looks is away meanwhile.
+    let history = watch_servers(&world).await;
+    // The controller is down meanwhile, so that one round of checks finds all machines drifted.
     world.berth.kill9(Part::ReplicasetController).unwrap();
     for server in &servers {
         on_machine(&world, server, "rm -rf opt/berth/packages/tool").await;
@@ -159,19 +156,19 @@ async fn drift_of_a_whole_fleet_is_repaired_within_the_budget() {
     for server in &servers {
         let repaired = berth_tests::eventually(format!("{} is repaired", server.name_any()), LONG, async || {
             let there = on_machine(&world, server, "cat opt/berth/packages/tool/current/version || true").await;
-            crate::world::seen(there.trim() == "1", || format!("{there:?}"))
+            crate::world::check(there.trim() == "1", || format!("{there:?}"))
         });
         repaired.await.unwrap();
     }
     let after = world.ready(3).await;
     assert_eq!(servers.iter().map(uid).collect::<Vec<_>>(), after.iter().map(uid).collect::<Vec<_>>());
-    assert_eq!(seen.lock().unwrap().fewest_ready, Some(2), "one after the other");
+    assert_eq!(history.lock().fewest_ready, Some(2), "one at a time");
     assert!(!world.events("Drifted").await.is_empty());
     world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changed_machines_are_replaced_with_a_surge_and_without_a_gap() {
+async fn changed_machines_are_replaced_within_surge_and_budget() {
     let world = World::start().await;
     let strategy = json!({"type": "Replace", "maxSurge": 1, "maxUnavailable": 0});
     world.deploy(3, |v| v["spec"]["updateStrategy"] = strategy).await;
@@ -179,7 +176,7 @@ async fn changed_machines_are_replaced_with_a_surge_and_without_a_gap() {
     for server in &before {
         world.gets_traffic(&server.name_any()).await;
     }
-    let (seen, traffic) = (watched(&world).await, watch_traffic(&world));
+    let (history, traffic) = (watch_servers(&world).await, watch_traffic(&world));
     world.patch(json!({"spec": {"template": {"spec": {"machine": {"flavor": "large"}}}}})).await;
     let new = |server: &Server| server.spec.machine.flavor.as_deref() == Some("large");
     let after = world.ready_when(3, new).await;
@@ -188,16 +185,16 @@ async fn changed_machines_are_replaced_with_a_surge_and_without_a_gap() {
     }
     let gone = berth_tests::eventually("the old machines are gone", LONG, async || {
         let there = world.berth.machines().all().map_err(|e| e.to_string())?.len();
-        crate::world::seen(there == 3, || format!("{there}"))
+        crate::world::check(there == 3, || format!("{there}"))
     });
     gone.await.unwrap();
     let (fewest, most) = {
-        let seen = seen.lock().unwrap();
-        (seen.fewest_ready, seen.most)
+        let history = history.lock();
+        (history.fewest_ready, history.most)
     };
     assert!(fewest >= Some(3), "never fewer than three: {fewest:?}");
-    assert_eq!(most, 4, "one more at once");
-    assert!(*traffic.lock().unwrap() >= Some(3), "traffic goes to three at any time: {traffic:?}");
+    assert_eq!(most, 4, "one beyond replicas");
+    assert!(*traffic.lock() >= Some(3), "three receive traffic at any time: {traffic:?}");
     world.end().await;
 }
 
@@ -206,7 +203,7 @@ async fn one_approval_covers_a_scale_out_and_no_later_one() {
     let world = World::start().await;
     world.deploy(2, |v| v["spec"]["template"]["spec"]["gates"] = json!([{"before": "CreateMachine"}])).await;
     let first = waits_for_approval(&world, 0).await;
-    assert!(world.berth.machines().all().unwrap().is_empty(), "nothing is made before the yes");
+    assert!(world.berth.machines().all().unwrap().is_empty(), "nothing is created before the Approval");
     approve(&world).await;
     world.ready(2).await;
     world
@@ -216,31 +213,32 @@ async fn one_approval_covers_a_scale_out_and_no_later_one() {
         .unwrap();
     world.server("web-2", "waits", |s| s.status.as_ref().is_some_and(|s| s.waiting_for.is_some())).await;
     let second = waits_for_approval(&world, first).await;
-    assert_eq!(world.berth.machines().all().unwrap().len(), 2, "the first yes was not about this one");
+    assert_eq!(world.berth.machines().all().unwrap().len(), 2, "the first Approval was of another generation");
     approve(&world).await;
     let servers = world.ready(3).await;
-    let said = |server: &Server| {
+    let gate_messages = |server: &Server| {
         let tasks = server.status.iter().flat_map(|s| &s.tasks);
         tasks.filter(|t| t.kind == TaskKind::Gate).map(|t| t.message.clone()).collect::<String>()
     };
-    assert!(said(&servers[2]).contains(&format!("generation {second}")), "{}", said(&servers[2]));
+    assert!(gate_messages(&servers[2]).contains(&format!("generation {second}")), "{}", gate_messages(&servers[2]));
     world.end().await;
 }
 
-/// Waits until the set says that its newest generation, a later one than this, needs an Approval; gives the generation.
+/// Waits until the set waits for an Approval of its generation, which must be later than `after`; returns the generation.
 async fn waits_for_approval(world: &World, after: i64) -> i64 {
     berth_tests::eventually(format!("the set waits for an Approval of a generation after {after}"), LONG, async || {
         let set = set(world).await.ok_or("no set yet")?;
-        let said = set.status.and_then(|s| s.waiting_for).unwrap_or_default();
+        let waiting_for = set.status.and_then(|s| s.waiting_for).unwrap_or_default();
         let generation = set.metadata.generation.unwrap();
-        let names_it = said.contains("CreateMachine") && said.contains(&format!("generation: {generation}"));
-        if generation > after && names_it { Ok(generation) } else { Err(format!("{generation}: {said}")) }
+        let names_it =
+            waiting_for.contains("CreateMachine") && waiting_for.contains(&format!("generation: {generation}"));
+        if generation > after && names_it { Ok(generation) } else { Err(format!("{generation}: {waiting_for}")) }
     })
     .await
     .unwrap()
 }
 
-/// Says yes to the set's machines, as it is now.
+/// Approves the creation of machines for the set's present generation.
 async fn approve(world: &World) {
     let generation = set(world).await.unwrap().metadata.generation;
     let target = json!({"kind": "VMReplicaSet", "name": "web", "generation": generation});

@@ -1,10 +1,10 @@
-//! A running Berth with one VMDeployment, and the questions that the tests ask about it.
+//! A running Berth with one VMDeployment, and what tests observe of it.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use berth_core::api::{Server, State, TaskKind, TaskPhase, TrafficPhase, VMDeployment, VMReplicaSet};
 use berth_testing::manifest;
-use berth_tests::{Archive, Artifact, Berth, Options, Seen, eventually};
+use berth_tests::{Archive, Artifact, Berth, CheckResult, Options, eventually};
 use k8s_openapi::api::{
     core::v1::{Event, Service},
     discovery::v1::EndpointSlice,
@@ -16,14 +16,14 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-/// Generous, because several whole systems share two cores.
+/// Long, because several whole systems share two cores.
 pub(crate) const LONG: Duration = Duration::from_mins(2);
 
 pub(crate) struct World {
     pub(crate) berth: Berth,
 }
 
-/// Code whose answer to `/` is the text, and which is healthy while `/healthz` exists.
+/// An application that answers `/` with this text, and is healthy while its file `healthz` exists.
 fn code(text: &str) -> Vec<u8> {
     let run = "#!/bin/sh\nexec berth-httpd --address \"$BERTH_MACHINE_ADDRESS\" --port 8080 --root ./www\n";
     let archive = Archive::new().executable("run", run).file("www/index.html", text).file("www/healthz", "ok");
@@ -37,7 +37,7 @@ impl World {
 
     pub(crate) async fn start_with(options: Options) -> Self {
         let world = Self { berth: Berth::start(options).await.unwrap() };
-        let report = world.berth.installed();
+        let report = world.berth.install_report();
         assert!(report.warnings.is_empty(), "the API server warns: {:?}", report.warnings);
         world
     }
@@ -50,7 +50,7 @@ impl World {
         Api::namespaced(self.berth.client(), "default")
     }
 
-    /// Applies a MachineClass, a Service and a VMDeployment `web`, changed by the test.
+    /// Creates a MachineClass, a Service and a VMDeployment `web` with changes of the test.
     pub(crate) async fn deploy(&self, replicas: i32, change: impl FnOnce(&mut Value)) {
         let classes: Api<berth_core::api::MachineClass> = Api::all(self.berth.client());
         let access = json!({"user": "berth", "port": 2222, "root": "opt/berth"});
@@ -112,16 +112,16 @@ impl World {
         servers
     }
 
-    /// Waits until exactly so many Servers are there, all Ready and settled.
+    /// Waits until there are exactly `count` Servers, all Ready with nothing left to do.
     pub(crate) async fn ready(&self, count: usize) -> Vec<Server> {
         self.ready_when(count, |_| true).await
     }
 
-    /// The same, and each of them as asked.
-    pub(crate) async fn ready_when(&self, count: usize, right: impl Fn(&Server) -> bool) -> Vec<Server> {
+    /// The same, and the condition holds for each.
+    pub(crate) async fn ready_when(&self, count: usize, holds: impl Fn(&Server) -> bool) -> Vec<Server> {
         let found = eventually(format!("{count} Servers Ready"), LONG, async || {
             let servers = self.list().await;
-            let done = servers.len() == count && servers.iter().all(|s| is_settled(s) && right(s));
+            let done = servers.len() == count && servers.iter().all(|s| is_settled(s) && holds(s));
             if done { Ok(servers) } else { Err(describe(&servers)) }
         });
         match found.await {
@@ -130,10 +130,10 @@ impl World {
         }
     }
 
-    /// Waits until the Server is as asked.
-    pub(crate) async fn server(&self, name: &str, what: &str, right: impl Fn(&Server) -> bool) -> Server {
+    /// Waits until the condition holds for the Server.
+    pub(crate) async fn server(&self, name: &str, what: &str, holds: impl Fn(&Server) -> bool) -> Server {
         let found = eventually(format!("{name}: {what}"), LONG, async || match self.servers().get(name).await {
-            Ok(server) if right(&server) => Ok(server),
+            Ok(server) if holds(&server) => Ok(server),
             Ok(server) => Err(describe(&[server])),
             Err(error) => Err(error.to_string()),
         });
@@ -143,18 +143,18 @@ impl World {
         }
     }
 
-    /// Waits until the set says this about itself in a condition; gives the message.
-    pub(crate) async fn set_says(&self, kind: &str, reason: &str) -> String {
+    /// Waits until the set has a condition of this type and reason; returns its message.
+    pub(crate) async fn set_condition(&self, kind: &str, reason: &str) -> String {
         let sets: Api<VMReplicaSet> = Api::namespaced(self.berth.client(), "default");
-        let said = eventually(format!("{kind}: {reason}"), LONG, async || {
+        let message = eventually(format!("{kind}: {reason}"), LONG, async || {
             let status = sets.get("web").await.map_err(|e| e.to_string())?.status.unwrap_or_default();
             let found = status.conditions.iter().find(|c| c.type_ == kind && c.reason == reason);
             found.map(|c| c.message.clone()).ok_or_else(|| format!("{:?}", status.conditions))
         });
-        said.await.unwrap()
+        message.await.unwrap()
     }
 
-    /// Waits until nothing is left: no Server, no machine, no endpoint.
+    /// Waits until no Server, no machine and no endpoint is left.
     pub(crate) async fn nothing_left(&self) {
         let gone = eventually("no Server, machine or endpoint", LONG, async || {
             let servers = self.list().await;
@@ -171,12 +171,12 @@ impl World {
         }
     }
 
-    /// Whether the Server of this UID has a machine, running or not.
+    /// Whether the Server with this UID has a machine, running or not.
     pub(crate) fn has_machine(&self, uid: &str) -> bool {
         self.berth.machines().all().unwrap().iter().any(|(of, _)| of == uid)
     }
 
-    /// The endpoints of the Service by Server: ready, serving, terminating.
+    /// The conditions ready, serving and terminating of the Service's endpoints, by Server.
     pub(crate) async fn endpoints(&self) -> BTreeMap<String, (bool, bool, bool)> {
         let api: Api<EndpointSlice> = Api::namespaced(self.berth.client(), "default");
         let list = api.list(&ListParams::default().labels("kubernetes.io/service-name=web")).await.unwrap();
@@ -194,11 +194,11 @@ impl World {
         found
     }
 
-    /// Waits until traffic reaches the Server: its release is reported first, so that it is drained whatever happens next.
+    /// Waits until the Server receives traffic. lb-controller reports the release before it opens the endpoint.
     pub(crate) async fn gets_traffic(&self, name: &str) {
         let shown = eventually(format!("traffic reaches {name}"), LONG, async || {
             let endpoints = self.endpoints().await;
-            seen(endpoints.get(name) == Some(&(true, true, false)), || format!("{endpoints:?}"))
+            check(endpoints.get(name) == Some(&(true, true, false)), || format!("{endpoints:?}"))
         });
         shown.await.unwrap();
     }
@@ -214,7 +214,7 @@ impl World {
             .collect()
     }
 
-    /// What the application of this Server answers.
+    /// The response of the application on this Server.
     pub(crate) async fn answer(&self, server: &Server) -> Result<String, reqwest::Error> {
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
         client.get(format!("http://{}:8080/", address(server))).send().await?.error_for_status()?.text().await
@@ -223,15 +223,15 @@ impl World {
     pub(crate) async fn assert_answers(&self, server: &Server, text: &str) {
         let answer = eventually(format!("{} answers {text}", server.name_any()), LONG, async || {
             match self.answer(server).await {
-                Ok(said) if said.trim() == text => Ok(()),
-                Ok(said) => Err(said),
+                Ok(other) if other.trim() == text => Ok(()),
+                Ok(other) => Err(other),
                 Err(error) => Err(error.to_string()),
             }
         });
         answer.await.unwrap();
     }
 
-    /// The ends of all logs, for a failure's message.
+    /// The ends of all logs, for the message of a failed test.
     pub(crate) fn logs(&self) -> String {
         let instances = self.berth.instances();
         let ends = instances.iter().map(|i| format!("== {}\n{}", i.process.name(), i.process.log_tail()));
@@ -251,7 +251,7 @@ pub(crate) fn is_in(wanted: State) -> impl Fn(&Server) -> bool {
     move |server| state(server) == Some(wanted)
 }
 
-/// Ready, decided for its newest declaration, and with nothing left to do.
+/// Whether the Server is Ready with its newest declaration and has nothing left to do.
 pub(crate) fn is_settled(server: &Server) -> bool {
     let Some(status) = &server.status else { return false };
     status.state == Some(State::Ready)
@@ -276,7 +276,7 @@ pub(crate) fn uid(server: &Server) -> String {
     server.uid().to_owned()
 }
 
-/// How often a task of this kind was begun, as far as the Server remembers.
+/// How many tasks of this kind have succeeded, of those that the status still lists.
 pub(crate) fn succeeded(server: &Server, kind: TaskKind) -> usize {
     server.status.iter().flat_map(|s| &s.tasks).filter(|t| t.kind == kind && t.phase == TaskPhase::Succeeded).count()
 }
@@ -303,7 +303,7 @@ pub(crate) fn describe(servers: &[Server]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// A look at a condition that may not hold yet.
-pub(crate) fn seen(holds: bool, otherwise: impl FnOnce() -> String) -> Seen<()> {
+/// A check of a condition.
+pub(crate) fn check(holds: bool, otherwise: impl FnOnce() -> String) -> CheckResult<()> {
     if holds { Ok(()) } else { Err(otherwise()) }
 }

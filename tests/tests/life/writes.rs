@@ -1,4 +1,4 @@
-//! How much Berth writes: little on the way, nothing at rest; what the webhook is asked about, and what it refuses.
+//! How much Berth writes: few writes until Ready and none at rest. What the webhook is called for, and what it refuses.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::world::World;
 
-/// The writes of Berth's own users in the audit log, by resource and verb.
+/// The writes of Berth's ServiceAccounts in the audit log, by resource and verb.
 fn writes(world: &World) -> BTreeMap<String, u32> {
     let log = fs::read_to_string(world.berth.control_plane().audit_log().unwrap()).unwrap();
     let mut counts = BTreeMap::new();
@@ -33,18 +33,18 @@ fn writes(world: &World) -> BTreeMap<String, u32> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn few_writes_on_the_way_to_ready_and_none_at_rest() {
+async fn there_are_few_writes_until_ready_and_none_at_rest() {
     let control_plane = berth_control_plane::ControlPlaneOptions { audit: true, ..Default::default() };
     let world = World::start_with(Options { control_plane, ..Options::default() }).await;
     let servers = 4;
     world.deploy(servers, |_| ()).await;
     world.ready(4).await;
-    // The sets' own status follows a moment later.
+    // The statuses of sets follow a moment later.
     let complete =
         |s: &berth_core::api::VMDeploymentStatus| s.ready_replicas == servers && s.updated_replicas == servers;
     berth_tests::eventually("the VMDeployment's status", crate::world::LONG, async || {
         let status = world.deployments().get("web").await.unwrap().status.unwrap_or_default();
-        crate::world::seen(complete(&status), || format!("{status:?}"))
+        crate::world::check(complete(&status), || format!("{status:?}"))
     })
     .await
     .unwrap();
@@ -62,7 +62,7 @@ async fn few_writes_on_the_way_to_ready_and_none_at_rest() {
         "{about_servers} writes for {servers} Servers: {counts:?}"
     );
 
-    // At rest: a minute without a single write. This is a measurement over time, not a wait for a condition.
+    // This measures a minute at rest; it does not wait for a condition.
     let rest = berth_tests::eventually("the last write", crate::world::LONG, async || {
         let before = writes(&world);
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -79,7 +79,7 @@ async fn few_writes_on_the_way_to_ready_and_none_at_rest() {
     world.end().await;
 }
 
-/// Nobody keeps book of who wrote which field of a Server that only programs write, until a person applies it.
+/// A Server has no `managedFields` while only controllers write it, and has them once a person applies it.
 async fn tracking(world: &World) {
     for server in world.list().await {
         assert_eq!(server.metadata.managed_fields, None, "{}", server.name_any());
@@ -100,7 +100,7 @@ async fn tracking(world: &World) {
     assert!(conflict.contains("conflict"), "what others wrote before is theirs: {conflict}");
 }
 
-/// On creation the webhook is asked about a Server on which there is something to decide, and about no other.
+/// On creation, the API server calls the webhook only for a Server that needs a decision.
 async fn creations(world: &World) {
     let client = world.berth.client();
     let servers: Api<DynamicObject> = Api::namespaced_with(client, "default", &ApiResource::erase::<Server>(&()));
@@ -138,7 +138,7 @@ async fn creations(world: &World) {
     assert_eq!(asked().await, before + 5);
 }
 
-/// Bad writes are refused with field and reason, whoever has the right to make them.
+/// Forbidden writes are refused with field and reason, whatever the author's rights are.
 async fn refusals(world: &World) {
     let as_executor = async |executor: Executor| -> Api<Server> {
         let client =

@@ -4,10 +4,8 @@ use berth_core::{
     api::{EnvironmentFact, MachineFact, Outcome, Server},
     protocol::{Fact, TaskResult},
 };
-use berth_machine::{
-    fake::{FakeMachine, FakePackage, MachineFault},
-    ping::ping,
-};
+use berth_machine::ping::ping;
+use berth_testing::{FakeMachine, FakePackage, MachineFault};
 use serde_json::{Value, json};
 
 use super::{declared, difference, environment, install_on, read::read_inventory};

@@ -1,4 +1,4 @@
-//! The webhook's certificate in tests: an authority of its own, and one serving certificate for loopback.
+//! The webhook's certificate in tests: a new authority, and a serving certificate for 127.0.0.1 that it signed.
 
 use std::{
     fs,
@@ -10,16 +10,16 @@ use std::{
 use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 
-/// Files of a serving certificate, and the authority that signed it.
+/// The files of a serving certificate, and the certificate of the authority that signed it.
 #[derive(Clone, Debug)]
-pub(crate) struct Serving {
+pub(crate) struct ServingCertificate {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
     pub(crate) ca_pem: String,
 }
 
-impl Serving {
-    /// Makes a certificate for 127.0.0.1 and writes it to `webhook.crt` and `webhook.key` in `folder`.
+impl ServingCertificate {
+    /// Creates a certificate for 127.0.0.1 and writes it to `webhook.crt` and `webhook.key` in `folder`.
     pub(crate) fn create(folder: &Path) -> Result<Self> {
         let ca_key = KeyPair::generate()?;
         let mut ca = CertificateParams::default();
@@ -42,7 +42,7 @@ impl Serving {
     }
 }
 
-/// Writes a file that only this user may read.
+/// Writes a file that only its owner may read.
 pub(crate) fn write_private(path: &Path, content: &str) -> Result<()> {
     use std::io::Write;
     let mut options = fs::OpenOptions::new();

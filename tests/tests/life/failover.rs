@@ -1,4 +1,4 @@
-//! Failover: what becomes of Servers whose machines do not come back.
+//! Failover of Servers whose machines stay unreachable.
 
 use berth_core::api::{Server, State};
 use kube::ResourceExt;
@@ -19,13 +19,13 @@ fn names(servers: &[Server]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_that_stays_away_is_replaced_and_nothing_is_left_of_it() {
+async fn a_server_that_stays_unreachable_is_replaced_and_its_machine_destroyed() {
     let (world, before) = three(json!({"waitSeconds": 2, "action": "Replace"})).await;
     world.berth.machines().kill(before[1].uid()).unwrap();
-    // The name may be given again; the Server is another one.
+    // The name may be used again, but the Server is another object.
     let after = world.ready_when(3, |s| s.uid() != before[1].uid()).await;
     let stayed = |n: usize| after.iter().any(|s| s.uid() == before[n].uid() && machine_id(s) == machine_id(&before[n]));
-    assert!(stayed(0) && stayed(2), "the others are left alone");
+    assert!(stayed(0) && stayed(2), "the others are unchanged");
     for server in &after {
         world.gets_traffic(&server.name_any()).await;
     }
@@ -35,12 +35,12 @@ async fn a_machine_that_stays_away_is_replaced_and_nothing_is_left_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_is_rebooted_first_and_then_it_is_the_same_one() {
+async fn an_unreachable_machine_is_rebooted_before_it_is_replaced() {
     let failover = json!({"waitSeconds": 2, "action": "Replace", "reboot": {"cooldownSeconds": 600}});
     let (world, before) = three(failover).await;
     world.berth.machines().kill(before[1].uid()).unwrap();
     world.server("web-1", "Unknown", is_in(State::Unknown)).await;
-    let back = world.server("web-1", "Ready again", is_settled).await;
+    let back = world.server("web-1", "Ready", is_settled).await;
     assert_eq!((back.uid(), machine_id(&back)), (before[1].uid(), machine_id(&before[1])));
     assert!(back.status.unwrap().observed_reboot.is_some());
     assert_eq!(names(&world.ready(3).await), ["web-0", "web-1", "web-2"]);
@@ -48,30 +48,30 @@ async fn a_machine_is_rebooted_first_and_then_it_is_the_same_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_network_that_fails_destroys_no_fleet() {
-    // Long enough for both to be seen lost before the turn of the first, and for the second to be back before its own.
+async fn the_brake_keeps_failover_from_replacing_a_whole_fleet() {
+    // Long enough for both to be unreachable before the first is due, and for the second to be back before it is due.
     let (world, before) = three(json!({"waitSeconds": 12, "action": "Replace"})).await;
     for server in &before[..2] {
         world.berth.machines().kill(server.uid()).unwrap();
     }
-    let message = world.set_says("Stalled", "TooManyUnknown").await;
-    // Whoever was lost first is named first.
+    let message = world.set_condition("Stalled", "TooManyUnknown").await;
+    // The order of the names depends on which Server became unreachable first.
     assert!(message.contains("2 of 3 Servers") && message.contains("web-0") && message.contains("web-1"), "{message}");
-    // The brake lets go with the first that is back. The other, whose wait was over long ago, waits anew.
+    // The brake is released when the first is back. The other waits again, although its wait was over.
     for server in &before[..2] {
         world.berth.machines().reboot(server.uid()).await.unwrap();
-        world.server(&server.name_any(), "seen again", |s| !is_in(State::Unknown)(s)).await;
+        world.server(&server.name_any(), "reachable again", |s| !is_in(State::Unknown)(s)).await;
     }
     let after = world.ready(3).await;
     let ids = |servers: &[Server]| servers.iter().map(machine_id).collect::<Vec<_>>();
-    assert_eq!(ids(&before), ids(&after), "whoever is back before their turn is kept");
-    world.set_says("Stalled", "Progressing").await;
-    world.set_says("FailoverHeld", "FewEnoughUnknown").await;
+    assert_eq!(ids(&before), ids(&after), "Servers that are back in time keep their machines");
+    world.set_condition("Stalled", "Progressing").await;
+    world.set_condition("FailoverHeld", "FewEnoughUnknown").await;
     world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_machine_is_kept_for_diagnosis_and_another_takes_its_place() {
+async fn a_failed_machine_is_retained_for_diagnosis_and_replaced() {
     let failover = json!({"waitSeconds": 2, "action": "Replace", "retain": {"max": 1, "expirySeconds": 20}});
     let (world, before) = three(failover).await;
     let uid = before[1].uid();
@@ -80,7 +80,7 @@ async fn a_failed_machine_is_kept_for_diagnosis_and_another_takes_its_place() {
     assert_eq!(kept.uid(), uid);
     world.server("web-3", "Ready in its place", is_settled).await;
     assert!(world.has_machine(uid), "its machine is still there");
-    // Its time over, it goes.
+    // It is retired when its retention expires.
     let after = world.ready(3).await;
     assert_eq!(names(&after), ["web-0", "web-2", "web-3"]);
     assert!(!world.has_machine(uid));
@@ -88,7 +88,7 @@ async fn a_failed_machine_is_kept_for_diagnosis_and_another_takes_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fleet_shrinks_where_its_number_is_declared() {
+async fn failover_by_shrinking_lowers_the_replicas_of_the_deployment() {
     let (world, before) = three(json!({"waitSeconds": 2, "action": "Shrink"})).await;
     world.berth.machines().kill(before[0].uid()).unwrap();
     let after = world.ready(2).await;
@@ -98,10 +98,10 @@ async fn a_fleet_shrinks_where_its_number_is_declared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_is_asked_and_answers_by_retiring_it() {
+async fn failover_can_ask_a_person_who_then_deletes_the_server() {
     let (world, before) = three(json!({"waitSeconds": 2, "action": "AskHuman"})).await;
     world.berth.machines().kill(before[2].uid()).unwrap();
-    let message = world.set_says("Stalled", "AskHuman").await;
+    let message = world.set_condition("Stalled", "AskHuman").await;
     assert!(message.contains("kubectl delete server web-2"), "{message}");
     world.servers().delete("web-2", &kube::api::DeleteParams::default()).await.unwrap();
     let after = world.ready_when(3, |s| s.uid() != before[2].uid()).await;
