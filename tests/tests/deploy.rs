@@ -197,9 +197,17 @@ fn only_namespaces_with_the_monitoring_label_reach_metrics_and_targets() {
 #[tokio::test]
 async fn everything_that_kustomize_builds_is_installed_without_a_warning_and_people_have_their_roles() {
     let berth = installed().await;
+    let built = assert_everything_is_installed(&berth);
+    assert_pods_are_admitted(&berth, &built);
+    assert_roles(&berth).await;
+    berth.stop().await.unwrap();
+}
+
+/// Returns what kustomize builds.
+fn assert_everything_is_installed(berth: &Berth) -> Vec<serde_json::Value> {
     let report = berth.install_report();
     assert_eq!(report.warnings, []);
-    let built = succeeded(&kubectl(&berth, &["kustomize", repository().join("deploy").to_str().unwrap()]));
+    let built = succeeded(&kubectl(berth, &["kustomize", repository().join("deploy").to_str().unwrap()]));
     let built: Vec<serde_json::Value> = serde_saphyr::from_multiple(&built).unwrap();
     let titles: BTreeSet<_> = built.iter().map(title).collect();
     let installed: BTreeSet<_> = report.applied.iter().chain(&report.skipped).cloned().collect();
@@ -208,8 +216,11 @@ async fn everything_that_kustomize_builds_is_installed_without_a_warning_and_peo
         let container = &pod["spec"]["template"]["spec"]["containers"][0];
         assert!(container["image"].as_str().unwrap().ends_with(":latest"), "{}: no image transform", title(pod));
     }
+    built
+}
 
-    // The apiserver's Pod Security admits the pods of the Deployments.
+/// Checks that the apiserver's Pod Security admits the pods of the Deployments.
+fn assert_pods_are_admitted(berth: &Berth, built: &[serde_json::Value]) {
     let mut pods = Vec::new();
     for deployment in built.iter().filter(|object| object["kind"] == "Deployment") {
         let mut pod = deployment["spec"]["template"].clone();
@@ -221,10 +232,13 @@ async fn everything_that_kustomize_builds_is_installed_without_a_warning_and_peo
     }
     let file = berth.control_plane().dir().join("pods.yaml");
     std::fs::write(&file, pods.join("\n---\n")).unwrap();
-    let created = kubectl(&berth, &["create", "--dry-run=server", "-f", file.to_str().unwrap()]);
+    let created = kubectl(berth, &["create", "--dry-run=server", "-f", file.to_str().unwrap()]);
     assert_eq!(succeeded(&created).lines().count(), 5);
     assert_eq!(String::from_utf8_lossy(&created.stderr), "", "no warning of Pod Security");
+}
 
+/// Checks what people with the aggregated roles may do.
+async fn assert_roles(berth: &Berth) {
     let rights = Rights { api: Api::all(berth.client()) };
     for (role, verb, what, expected) in [
         ("view", "get", "berth.dev/servers", true),
@@ -242,7 +256,7 @@ async fn everything_that_kustomize_builds_is_installed_without_a_warning_and_peo
         let binding = format!("{role}-of-{user}");
         let (role_arg, user_arg) = (format!("--clusterrole={role}"), format!("--user={user}"));
         // A second row for one role finds the binding.
-        kubectl(&berth, &["create", "rolebinding", &binding, &role_arg, &user_arg, "-n", "default"]);
+        kubectl(berth, &["create", "rolebinding", &binding, &role_arg, &user_arg, "-n", "default"]);
         let reached = berth_tests::eventually(
             format!("{role}: {verb} {what} is {expected}"),
             std::time::Duration::from_secs(20),
@@ -255,7 +269,6 @@ async fn everything_that_kustomize_builds_is_installed_without_a_warning_and_peo
         );
         reached.await.unwrap();
     }
-    berth.stop().await.unwrap();
 }
 
 fn title(object: &serde_json::Value) -> String {

@@ -16,6 +16,7 @@ mod usage;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use berth_core::api::Server;
 use berth_tests::{Berth, Options, Part};
 
 use fleet::Fleet;
@@ -34,85 +35,132 @@ async fn run() {
     println!("figure | value | reference | ratio | target");
     say("pods of a ReplicaSet");
     let pods = reference::pods_per_second(&berth, size).await;
-
-    say("the smallest Servers");
     let port = fleet::listen().await;
-    let smallest = fleet::smallest_per_second(&berth, size, port).await;
-    at_least("smallest Servers created per second / smallest pods of a ReplicaSet", smallest, pods, 0.5);
+    let bench = ScaleBench { berth, size, port, pods };
 
-    say("a fleet comes");
-    let before = Writes::of(&berth).await;
-    let mut fleet = Fleet::declare(&berth, "fleet", size, port).await;
-    let created = fleet.created().await;
-    at_least(
-        "full Servers created per second / smallest pods of a ReplicaSet",
-        size as f64 / created.as_secs_f64(),
-        pods,
-        0.5,
-    );
-    let ready = fleet.ready().await;
-    let up = Writes::of(&berth).await.since(&before);
-    at_most("seconds until all are Ready", ready.as_secs_f64(), 30.0);
-    at_most("writes per Server on the way to Ready", up.about_servers() as f64 / size as f64, 12.0);
-    let set_writes = fleet.set_writes_per_second();
-    at_most("writes per second to the set's own status meanwhile", set_writes, 1.2);
-    say(&format!("{up}"));
-
-    say("a fleet at rest");
-    fleet.settled().await;
-    let model = fleet.one().await;
-    let (usage, writes) = (Usage::of(&berth), Writes::of(&berth).await);
-    tokio::time::sleep(REST).await;
-    let resting = Usage::of(&berth).since(&usage);
-    at_most("writes at rest", Writes::of(&berth).await.since(&writes).total() as f64, 0.0);
-    let share = resting.cpu(Part::ReplicasetController) / REST.as_secs_f64() * 100.0;
-    at_most("% of a core at rest, replicaset-controller", share, 1.0);
-
-    say("a fleet goes");
-    let before = Writes::of(&berth).await;
-    let gone = fleet.scale_to_nothing().await;
-    let down = Writes::of(&berth).await.since(&before);
-    at_most("writes per Server on the way out", down.about_servers() as f64 / size as f64, 8.0);
-    say(&format!("{down}"));
+    bench.smallest().await;
+    let (mut fleet, up) = bench.becomes_ready().await;
+    let model = bench.rests(&fleet).await;
+    let down = bench.goes(&mut fleet).await;
     fleet.delete().await;
+    bench.small_and_large().await;
+    bench.bare_client(&model, &up, &down).await;
+    bench.berth.stop().await.unwrap();
+}
 
-    say("a small and a large fleet");
-    let mut small = Fleet::declare(&berth, "small", size / 2, port).await;
-    let small_time = small.ready().await.as_secs_f64() / (size / 2) as f64;
-    small.delete().await;
-    let empty = Usage::of(&berth);
-    let mut large = Fleet::declare(&berth, "large", size * 5, port).await;
-    let large_time = large.ready().await.as_secs_f64() / (size * 5) as f64;
-    let name = format!("time per Server, {} against {}", size * 5, size / 2);
-    row(&name, &ms(large_time), &ms(small_time), large_time / small_time, 1.3, large_time <= small_time * 1.3, "<=");
-    let grown = Usage::of(&berth).memory(Part::ReplicasetController);
-    let limit = 25.0 + 12.0 * (size * 5) as f64 / 1024.0;
-    say(&format!("replicaset-controller without Servers: {:.1} MB", empty.memory(Part::ReplicasetController)));
-    at_most("MB resident, replicaset-controller with the large fleet", grown, limit);
-    large.forget();
+/// A running Berth, and what is measured on it.
+struct ScaleBench {
+    berth: Berth,
+    /// Servers of the fleet.
+    size: usize,
+    /// The port that probes of all machines connect to.
+    port: u16,
+    /// Pods of a ReplicaSet created per second.
+    pods: f64,
+}
 
-    say("a bare client");
-    for part in Part::CONTROLLERS {
-        berth.kill9(part).unwrap();
+/// The writes that a fleet cost until it was Ready or gone, and the time that this took.
+struct FleetCost {
+    writes: Writes,
+    time: Duration,
+}
+
+impl FleetCost {
+    fn writes_per_second(&self) -> f64 {
+        self.writes.total() as f64 / self.time.as_secs_f64()
     }
-    let bare = bare::writes_per_second(&berth, &model, size, &up, &down).await;
-    say(&format!(
-        "the bare client created {:.0} Servers per second and needed {:.2} writes for each on the way to Ready",
-        bare.created, bare.up_each
-    ));
-    at_least(
-        "writes per second on the way to Ready / bare client",
-        up.total() as f64 / ready.as_secs_f64(),
-        bare.up,
-        0.6,
-    );
-    at_least(
-        "writes per second on the way out / bare client",
-        down.total() as f64 / gone.as_secs_f64(),
-        bare.down,
-        0.6,
-    );
-    berth.stop().await.unwrap();
+
+    fn writes_per_server(&self, size: usize) -> f64 {
+        self.writes.about_servers() as f64 / size as f64
+    }
+}
+
+impl ScaleBench {
+    async fn smallest(&self) {
+        say("the smallest Servers");
+        let smallest = fleet::smallest_per_second(&self.berth, self.size, self.port).await;
+        at_least("smallest Servers created per second / smallest pods of a ReplicaSet", smallest, self.pods, 0.5);
+    }
+
+    async fn becomes_ready(&self) -> (Fleet, FleetCost) {
+        say("a fleet comes");
+        let before = Writes::of(&self.berth).await;
+        let mut fleet = Fleet::declare(&self.berth, "fleet", self.size, self.port).await;
+        let created = self.size as f64 / fleet.created().await.as_secs_f64();
+        at_least("full Servers created per second / smallest pods of a ReplicaSet", created, self.pods, 0.5);
+        let time = fleet.ready().await;
+        let up = FleetCost { writes: Writes::of(&self.berth).await.since(&before), time };
+        at_most("seconds until all are Ready", time.as_secs_f64(), 30.0);
+        at_most("writes per Server on the way to Ready", up.writes_per_server(self.size), 12.0);
+        let set_writes = fleet.set_writes_per_second();
+        at_most("writes per second to the set's own status meanwhile", set_writes, 1.2);
+        say(&up.writes.to_string());
+        (fleet, up)
+    }
+
+    /// Returns one of the Servers.
+    async fn rests(&self, fleet: &Fleet) -> Server {
+        say("a fleet at rest");
+        fleet.settled().await;
+        let model = fleet.one().await;
+        let (usage, writes) = (Usage::of(&self.berth), Writes::of(&self.berth).await);
+        tokio::time::sleep(REST).await;
+        let resting = Usage::of(&self.berth).since(&usage);
+        at_most("writes at rest", Writes::of(&self.berth).await.since(&writes).total() as f64, 0.0);
+        let share = resting.cpu(Part::ReplicasetController) / REST.as_secs_f64() * 100.0;
+        at_most("% of a core at rest, replicaset-controller", share, 1.0);
+        model
+    }
+
+    async fn goes(&self, fleet: &mut Fleet) -> FleetCost {
+        say("a fleet goes");
+        let before = Writes::of(&self.berth).await;
+        let time = fleet.scale_to_nothing().await;
+        let down = FleetCost { writes: Writes::of(&self.berth).await.since(&before), time };
+        at_most("writes per Server on the way out", down.writes_per_server(self.size), 8.0);
+        say(&down.writes.to_string());
+        down
+    }
+
+    async fn small_and_large(&self) {
+        say("a small and a large fleet");
+        let (few, many) = (self.size / 2, self.size * 5);
+        let mut small = Fleet::declare(&self.berth, "small", few, self.port).await;
+        let small_time = small.ready().await.as_secs_f64() / few as f64;
+        small.delete().await;
+        let empty = Usage::of(&self.berth);
+        let mut large = Fleet::declare(&self.berth, "large", many, self.port).await;
+        let large_time = large.ready().await.as_secs_f64() / many as f64;
+        let name = format!("time per Server, {many} against {few}");
+        row(
+            &name,
+            &ms(large_time),
+            &ms(small_time),
+            large_time / small_time,
+            1.3,
+            large_time <= small_time * 1.3,
+            "<=",
+        );
+        let grown = Usage::of(&self.berth).memory(Part::ReplicasetController);
+        let limit = 25.0 + 12.0 * many as f64 / 1024.0;
+        say(&format!("replicaset-controller without Servers: {:.1} MB", empty.memory(Part::ReplicasetController)));
+        at_most("MB resident, replicaset-controller with the large fleet", grown, limit);
+        large.forget();
+    }
+
+    async fn bare_client(&self, model: &Server, up: &FleetCost, down: &FleetCost) {
+        say("a bare client");
+        for part in Part::CONTROLLERS {
+            self.berth.kill9(part).unwrap();
+        }
+        let bare = bare::writes_per_second(&self.berth, model, self.size, &up.writes, &down.writes).await;
+        say(&format!(
+            "the bare client created {:.0} Servers per second and needed {:.2} writes for each on the way to Ready",
+            bare.created, bare.up_each
+        ));
+        at_least("writes per second on the way to Ready / bare client", up.writes_per_second(), bare.up, 0.6);
+        at_least("writes per second on the way out / bare client", down.writes_per_second(), bare.down, 0.6);
+    }
 }
 
 async fn start() -> Berth {
