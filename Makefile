@@ -53,7 +53,7 @@ crds: ## Generate deploy/crds and docs/api.md
 	$(run) $(CARGO) xtask generate
 
 .PHONY: generated
-generated: ## Check that the generated files match the types
+generated: ## Check that CRDs, API reference and list of metrics match the sources
 	$(run) $(CARGO) xtask generate --check
 
 .PHONY: circles
