@@ -1,27 +1,24 @@
 //! The deletion order: which Servers are removed first when a set has too many.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, HashSet},
-};
+use std::{cmp::Reverse, collections::HashSet};
 
 use berth_core::{
-    api::{ScaleDownPolicy, Server, VMReplicaSet},
+    api::{Axis, ScaleDownPolicy, Server, VMReplicaSet},
     digest,
+    ledger::Ledger,
 };
 
 /// Annotation with a whole number: Servers with a lower cost are removed first. Without it the cost is 0. Like
 /// `controller.kubernetes.io/pod-deletion-cost` of Pods.
 const DELETION_COST: &str = "berth.dev/deletion-cost";
 
-/// The Servers in the order in which they are removed: those that failover gives up (`unreachable`) first, then those that
-/// `scaleDown.servers` names, then by deletion cost, then those that are not in service or not Ready, then those whose machine would be replaced
-/// anyway, then by `scaleDown.policy`, and by name where all else is equal.
-pub(super) fn deletion_order<'a>(
-    set: &VMReplicaSet,
-    servers: &[&'a Server],
-    unreachable: &BTreeSet<&str>,
-) -> Vec<&'a Server> {
+/// The Servers in the order in which they are removed: those that failover gives up first, then those that `scaleDown.servers`
+/// names, then by deletion cost, then those that serve nothing or are being changed (they cost none of the budget), then those
+/// that are not Ready, then those whose machine would be replaced anyway, then by `scaleDown.policy`, and by name where all else
+/// is equal.
+pub(super) fn deletion_order<'a>(set: &VMReplicaSet, servers: &[&'a Server], ledger: &Ledger) -> Vec<&'a Server> {
+    let unreachable: HashSet<&str> = ledger.on(Axis::Failover).collect();
+    let disturbed = ledger.servers();
     let scale_down = &set.spec.scale_down;
     let named: HashSet<&str> = scale_down.servers.iter().map(String::as_str).collect();
     let mut ordered = servers.to_vec();
@@ -30,7 +27,7 @@ pub(super) fn deletion_order<'a>(
             !unreachable.contains(server.name()),
             !named.contains(server.name()),
             cost(server),
-            server.is_in_service(),
+            server.is_in_service() && !disturbed.contains(server.name()),
             server.is_ready(),
             !set.must_replace(server),
             by_policy(scale_down.policy, server),
@@ -77,8 +74,15 @@ mod tests {
     }
 
     fn order(set: &VMReplicaSet, servers: &[Server], unreachable: &[&str]) -> Vec<String> {
-        let unreachable = unreachable.iter().copied().collect();
-        let order = deletion_order(set, &servers.iter().collect::<Vec<_>>(), &unreachable);
+        order_with(set, servers, Axis::Failover, unreachable)
+    }
+
+    fn order_with(set: &VMReplicaSet, servers: &[Server], axis: Axis, entered: &[&str]) -> Vec<String> {
+        let mut ledger = Ledger::default();
+        for server in entered {
+            ledger.enter(*server, axis);
+        }
+        let order = deletion_order(set, &servers.iter().collect::<Vec<_>>(), &ledger);
         order.into_iter().map(|server| server.name().to_owned()).collect()
     }
 
@@ -109,6 +113,16 @@ mod tests {
         let newest = |type_| order(&set(&[], ScaleDownPolicy::Newest, type_), &fleet, &[]);
         assert_eq!(newest("Replace"), ["w-1", "w-2", "w-0", "w-10", "w-3", "w-4"]);
         assert_eq!(newest("InPlace"), ["w-1", "w-2", "w-10", "w-3", "w-0", "w-4"]);
+    }
+
+    /// Such a Server counts as unavailable already. To remove another one instead would take one more out of service than the
+    /// budget allows: found by the properties of whole fleets, when code was rolled out and `replicas` was lowered at once.
+    #[test]
+    fn scale_down_prefers_servers_that_are_being_changed() {
+        let fleet: Vec<Server> = (0..4).map(|n| server(&format!("w-{n}"), n, true, None)).collect();
+        let newest = set(&[], ScaleDownPolicy::Newest, "InPlace");
+        assert_eq!(order_with(&newest, &fleet, Axis::App, &[]), ["w-3", "w-2", "w-1", "w-0"]);
+        assert_eq!(order_with(&newest, &fleet, Axis::App, &["w-0", "w-1"]), ["w-1", "w-0", "w-3", "w-2"]);
     }
 
     #[test]

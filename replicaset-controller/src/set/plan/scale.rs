@@ -4,7 +4,7 @@
 //! entered by a write that tests the set's `resourceVersion`, after the set and then its Servers were read from the API
 //! server: so two controllers agree, and a stale cache never leads to one machine too many.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use berth_core::{
     api::{Axis, PendingServer, Server},
@@ -38,8 +38,7 @@ impl Planner<'_, '_> {
             // Servers that were not created yet are given up first.
             let not_created = surplus.min(pending.len());
             pending.truncate(pending.len() - not_created);
-            let unreachable: BTreeSet<&str> = self.fleet.ledger.on(Axis::Failover).collect();
-            let order = deletion_order(set, &staying, &unreachable).into_iter();
+            let order = deletion_order(set, &staying, &self.fleet.ledger).into_iter();
             let removed: Vec<&Server> = order.filter(|s| !s.is_forced()).take(surplus - not_created).collect();
             self.fleet.enter(&removed, Axis::Retirement);
             self.report_spared_surplus(surplus - not_created - removed.len());
