@@ -18,7 +18,7 @@ fn typical() -> Server {
             "archive": {"url": format!("http://artifacts.example/{name}.tgz"), "sha256": "a".repeat(64)}})
     };
     let installed = |name: &str| json!({"name": name, "version": "1.2.3", "sha256": "a".repeat(64)});
-    berth_testing::server(json!({
+    let mut server = berth_testing::server(json!({
         "metadata": {"generation": 3},
         "spec": {
             "machine": {"className": "local"},
@@ -37,7 +37,12 @@ fn typical() -> Server {
             "traffic": {"phase": "Held", "services": [{"name": "web", "port": 8080}], "address": "10.0.0.1"},
             "health": {"state": "Healthy", "epoch": 4, "since": "2026-01-01T00:00:00Z"}
         }
-    }))
+    }));
+    // The declared application is the one that runs.
+    let digest = server.spec.app_digest().expect("an application");
+    server.status.as_mut().and_then(|status| status.app.as_mut()).expect("a fact about the application").digest =
+        digest;
+    server
 }
 
 /// The median of several rounds, in nanoseconds for one call.

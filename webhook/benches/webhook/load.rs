@@ -43,7 +43,10 @@ pub(crate) fn now() -> BenchResult<Timestamp> {
 pub(crate) fn review() -> BenchResult<Vec<u8>> {
     let ids = Identities::default();
     let author = |executor| Author::new(ids.username(executor));
-    let created: Server = serde_json::from_value(declared())?;
+    let mut created: Server = serde_json::from_value(declared())?;
+    // The declared application is the one that runs.
+    let digest = created.spec.app_digest().ok_or("no application")?;
+    created.status.get_or_insert_default().app.as_mut().ok_or("no fact about the application")?.digest = digest;
     let mut old = admit_status(&created, created.clone(), &author(Executor::ReplicasetController), &ids, now()?)?;
     let status = old.status.get_or_insert_default();
     // The longest history that a Server can have.
@@ -108,7 +111,7 @@ fn declared() -> Value {
             "epoch": 4,
             "machine": {"phase": "Running", "id": "m1", "address": "10.0.0.1", "bootID": "b1"},
             "environment": {"verified": true, "packages": [installed("runtime"), installed("theme"), installed("fonts")]},
-            "app": {"revision": "r1", "digest": "0123456789", "verified": true},
+            "app": {"revision": "r1", "digest": "", "verified": true},
             "traffic": {"phase": "Held", "services": [{"name": "web", "port": 8080}], "address": "10.0.0.1"}
         }
     })
