@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, time::Instant};
 use berth_core::{
     FINALIZER,
     api::{
-        Claim, Executor, Outcome, Report, Server, ServerStatus, Task, TaskKind, TaskPhase, TrafficFact, TrafficPhase,
+        Claim, Executor, MachineFact, MachinePhase, Outcome, Report, Server, ServerStatus, Task, TaskKind, TaskPhase,
+        TrafficFact, TrafficPhase,
     },
     protocol::StatusWrite,
 };
@@ -180,7 +181,9 @@ impl<'a> Bare<'a> {
             TaskKind::ReleaseTraffic => write.traffic(traffic(TrafficPhase::Serving)),
             TaskKind::HoldTraffic => write.traffic(None),
             TaskKind::UnbindMonitoring => write.monitoring(None),
-            TaskKind::DestroyMachine => write.machine(None),
+            TaskKind::DestroyMachine => {
+                write.machine(model.machine.map(|fact| MachineFact { phase: MachinePhase::Gone, ..fact }))
+            }
             kind => panic!("no such task was expected: {kind}"),
         }
     }
