@@ -3,38 +3,26 @@
 #![expect(clippy::unwrap_used, reason = "a failed precondition should panic where it is")]
 
 mod contract;
+mod ssh_server;
 
 use std::{
-    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Stdio},
+    time::Duration,
 };
 
 use berth_machine::{
     app::{self, AppRelease},
-    ssh::{ClientKey, PoolConfig, SshPool, SshTarget},
+    ssh::{ClientKey, SshTarget},
 };
+
+use ssh_server::{SshServer, free_port};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-struct Dropbear {
-    process: Child,
-    target: SshTarget,
-    pool: SshPool,
-    folder: tempfile::TempDir,
-}
-
-impl Drop for Dropbear {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 /// Dropbear accepts only the keys in the home of the user, so it runs where another folder is mounted there.
-fn start() -> Dropbear {
+fn start() -> SshServer {
     assert!(Path::new("/usr/sbin/dropbear").exists(), "dropbear is missing: install dropbear-bin to run this test");
     let folder = tempfile::tempdir().unwrap();
     let client = ClientKey::generate().unwrap();
@@ -47,7 +35,7 @@ fn start() -> Dropbear {
     for (path, mode) in [(ssh.clone(), 0o700), (ssh.join("authorized_keys"), 0o600)] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let script =
         "mkdir -p ~/.ssh && mount --bind \"$1\" ~/.ssh && exec dropbear -F -E -s -r \"$2\" -p \"127.0.0.1:$3\"";
     let process = Command::new("unshare")
@@ -57,33 +45,24 @@ fn start() -> Dropbear {
         .spawn()
         .unwrap();
     let target = SshTarget { address: "127.0.0.1".into(), port, user: "root".into(), host_key };
-    let server = Dropbear { process, target, pool: SshPool::new(client, PoolConfig::default()), folder };
-    let deadline = Instant::now() + LIMIT;
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < deadline, "dropbear does not listen");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    server
+    SshServer::listening(process, target, client, folder)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_contract_holds_for_dropbear() {
     let server = start();
-    contract::holds(&server.pool.machine(server.target.clone())).await;
+    contract::holds(&server.machine()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operation_ends_with_its_client_on_dropbear() {
     let server = start();
-    let root = server.folder.path().join("berth");
-    contract::operations_end_with_their_client(&server.pool.machine(server.target.clone()), root.to_str().unwrap())
-        .await;
+    contract::operations_end_with_their_client(&server.machine(), &server.root()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_longest_operation_is_not_too_long_for_dropbear() {
     let server = start();
-    let root = server.folder.path().join("berth");
     let release = AppRelease {
         name: "web".into(),
         revision: "v1".into(),
@@ -96,7 +75,7 @@ async fn the_longest_operation_is_not_too_long_for_dropbear() {
         port: 1,
         keep_releases: 1,
     };
-    let machine = server.pool.machine(server.target.clone());
-    let error = app::deploy_app(&machine, root.to_str().unwrap(), &release, LIMIT).await.unwrap_err();
+    let machine = server.machine();
+    let error = app::deploy_app(&machine, &server.root(), &release, LIMIT).await.unwrap_err();
     assert!(matches!(error, berth_machine::MachineError::Download { .. }), "{error}");
 }

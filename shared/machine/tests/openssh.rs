@@ -2,13 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a failed precondition should panic where it is")]
 
 mod contract;
+mod ssh_server;
 
 use std::{
-    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Stdio},
+    time::Duration,
 };
 
 use berth_machine::{
@@ -16,29 +16,17 @@ use berth_machine::{
     ssh::{ClientKey, PoolConfig, SshPool, SshTarget},
 };
 
+use ssh_server::{SshServer, free_port};
+
 const SSHD: &str = "/usr/sbin/sshd";
 const LIMIT: Duration = Duration::from_secs(20);
-
-struct Sshd {
-    process: Child,
-    target: SshTarget,
-    pool: SshPool,
-    folder: tempfile::TempDir,
-}
-
-impl Drop for Sshd {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 fn write(path: &Path, content: &str) {
     std::fs::write(path, content).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-fn start() -> Sshd {
+fn start() -> SshServer {
     assert!(Path::new(SSHD).exists(), "{SSHD} is missing: install openssh-server to run this test");
     let folder = tempfile::tempdir().unwrap();
     let (host, client) = (ClientKey::generate().unwrap(), ClientKey::generate().unwrap());
@@ -47,7 +35,7 @@ fn start() -> Sshd {
     write(&at("authorized"), &client.public_openssh().unwrap());
     // sshd needs it when it runs as root, and only root can create it.
     let _ = std::fs::create_dir_all("/run/sshd");
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let process = Command::new(SSHD)
         .args(["-D", "-e", "-f", "/dev/null", "-p", &port.to_string()])
         .args(["-o", "ListenAddress=127.0.0.1", "-o", "UsePAM=no", "-o", "StrictModes=no", "-o", "PidFile=none"])
@@ -64,19 +52,13 @@ fn start() -> Sshd {
         user: String::from_utf8(user).unwrap().trim().into(),
         host_key: host.public_openssh().unwrap(),
     };
-    let server = Sshd { process, target, pool: SshPool::new(client, PoolConfig::default()), folder };
-    let deadline = Instant::now() + LIMIT;
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < deadline, "sshd does not listen");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    server
+    SshServer::listening(process, target, client, folder)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_contract_holds_for_openssh() {
     let server = start();
-    let machine = server.pool.machine(server.target.clone());
+    let machine = server.machine();
     contract::holds(&machine).await;
 
     let mut other = server.target.clone();
@@ -91,22 +73,19 @@ async fn the_contract_holds_for_openssh() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operation_ends_with_its_client_on_openssh() {
     let server = start();
-    let root = server.folder.path().join("berth");
-    contract::operations_end_with_their_client(&server.pool.machine(server.target.clone()), root.to_str().unwrap())
-        .await;
+    contract::operations_end_with_their_client(&server.machine(), &server.root()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn operations_work_in_a_plain_login() {
     let server = start();
-    let machine = server.pool.machine(server.target.clone());
+    let machine = server.machine();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     let info = ping::ping(&machine, LIMIT).await.unwrap();
     let first = std::fs::read_to_string("/proc/1/stat").unwrap();
     let began = first.rsplit(") ").next().unwrap().split(' ').nth(19).unwrap();
     assert_eq!(info.boot_id, format!("{}.{began}", kernel.trim()));
     assert!(info.uptime.is_some());
-    let root = server.folder.path().join("berth");
-    let inventory = inventory::read(&machine, root.to_str().unwrap(), &[], LIMIT).await.unwrap();
+    let inventory = inventory::read(&machine, &server.root(), &[], LIMIT).await.unwrap();
     assert_eq!((inventory.machine.boot_id, inventory.packages), (info.boot_id, vec![]));
 }
