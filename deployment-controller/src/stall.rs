@@ -39,9 +39,8 @@ pub(crate) fn find(observed: &ObservedDeployment<'_>, deadline: Option<Timestamp
     Some(DeploymentStall { reason: "ReplicaSetStalled", message: of_set.message.clone() })
 }
 
-/// When the roll-out has failed because nothing has progressed; none while it is held, or only Servers that a
-/// person has forced are left. Progress is its beginning and every
-/// change of a Server's state.
+/// When the roll-out has failed because nothing has progressed; none while it is held, or while only Servers that a person has
+/// forced are left. Progress is its beginning and every change of a Server's state.
 pub(crate) fn deadline(observed: &ObservedDeployment<'_>) -> Option<Timestamp> {
     let deployment = observed.deployment;
     let is_spared = rollout::spared(deployment, observed.servers, observed.now).is_some();

@@ -102,8 +102,8 @@ impl<'a> Fleet<'a> {
         found.into_iter().map(|(_, server)| server).collect()
     }
 
-    /// What a change waits for that only forced Servers are left to need: who has forced them, and what ends that. None when
-    /// none needs it, or another Server does, too.
+    /// If every Server that still needs a change is forced by a person: who has forced them, and what ends that. None if no
+    /// Server needs the change, or if one that is not forced does.
     #[must_use]
     pub fn spared(&self, needs_change: impl Fn(&Server) -> bool) -> Option<String> {
         /// Servers in the message: enough to begin with, few enough to read.

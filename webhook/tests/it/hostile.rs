@@ -63,8 +63,8 @@ impl Program {
     }
 }
 
-/// Takes what it can get until it is disconnected, again and again: a connection without TLS, a head that does not end, or a body of
-/// nearly the largest size that does not end.
+/// Takes what it can get until it is disconnected, again and again: a connection without TLS, a head that does not end, or a
+/// body of nearly the largest size that does not end.
 async fn attack(number: usize, address: SocketAddr, tls: Arc<ClientConfig>) {
     let piece = vec![b' '; 1 << 20];
     loop {

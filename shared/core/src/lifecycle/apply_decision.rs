@@ -15,8 +15,8 @@ use crate::api::{Server, ServerStatus, State, Task, TaskKind, TaskPhase, Transit
 const TRANSITIONS: usize = 10;
 /// How many finished tasks are kept beyond those that still count: about one pass through the states.
 const FINISHED: usize = 10;
-/// How many refused gates of earlier states are kept: a refusal holds for its content until a person decides otherwise. Refusals are
-/// rare, and objects stay small.
+/// How many refused gates of earlier states are kept: a refusal holds for its content until a person decides otherwise.
+/// Refusals are rare, so ten are enough, and objects stay small.
 const REFUSALS: usize = 10;
 
 /// Decides, and brings state and tasks up to date. Idempotent.
@@ -147,8 +147,8 @@ fn new_task(id: i64, planned: &Planned) -> Task {
     }
 }
 
-/// The refusal of this gate with the same content in an earlier state, if it was the last word about it. It still holds: that
-/// the Server has left the state and entered it again is nobody's decision.
+/// The refusal of this gate with the same content in an earlier state, if no person has decided otherwise since. It still holds
+/// when the Server enters the state again, because no person has decided anything new.
 fn refusal<'a>(status: &'a ServerStatus, planned: &Planned) -> Option<&'a Task> {
     let last = status.tasks.iter().rfind(|task| planned.is_done_by(task))?;
     (last.kind == TaskKind::Gate && last.phase == TaskPhase::Failed).then_some(last)

@@ -110,7 +110,8 @@ impl Server {
         self.declared_traffic().is_none() || self.is_serving()
     }
 
-    /// Whether the declared application is deployed: revision, code and the way it runs, as read back since the machine was last unreachable.
+    /// Whether the declared application is deployed: revision, code and the way it runs, as read back since the machine was last
+    /// unreachable and since the last deployment began.
     pub(crate) fn app_matches(&self) -> bool {
         self.spec.app.as_ref().is_none_or(|app| {
             let fact = self.known_status().app.as_ref();
