@@ -13,3 +13,5 @@ pub mod status;
 pub mod template;
 mod template_patch;
 mod writes;
+pub mod zone;
+pub mod zone_index;

@@ -9,6 +9,8 @@ use berth_core::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource as _;
 
+use super::zone::ZONE_LABEL;
+
 /// Annotation of a Server: the generation of its set that it was created for.
 const SET_GENERATION: &str = "berth.dev/set-generation";
 
@@ -50,6 +52,17 @@ pub fn new_server(set: &VMReplicaSet, name: &str) -> Server {
     }
 }
 
+/// A new Server of the set whose machine is in this zone, unless the template says another one.
+#[must_use]
+pub fn new_server_in(set: &VMReplicaSet, name: &str, zone: Option<&str>) -> Server {
+    let mut server = new_server(set, name);
+    if let Some(zone) = zone {
+        let labels = server.metadata.labels.get_or_insert_default();
+        labels.entry(ZONE_LABEL.to_owned()).or_insert_with(|| zone.to_owned());
+    }
+    server
+}
+
 /// Deleting the set in the foreground waits for its Servers.
 fn blocking(reference: OwnerReference) -> Vec<OwnerReference> {
     vec![OwnerReference { block_owner_deletion: Some(true), ..reference }]
@@ -69,4 +82,25 @@ pub fn server_name(set: &str, ordinal: usize) -> String {
 #[must_use]
 pub fn ordinal(set: &str, server: &str) -> Option<usize> {
     server.strip_prefix(set)?.strip_prefix('-')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_server_is_in_the_zone_of_its_template_else_of_its_class() {
+        let zone = |labels: serde_json::Value, of_class| {
+            let metadata = json!({"labels": labels});
+            let set = berth_testing::replica_set(json!({"spec": {"template": {"metadata": metadata}}}));
+            let server = new_server_in(&set, "web-0", of_class);
+            assert!(!set.is_outdated(&server), "the zone of the class makes no Server outdated");
+            server.metadata.labels.unwrap().get(ZONE_LABEL).cloned()
+        };
+        assert_eq!(zone(json!({ZONE_LABEL: "z1"}), Some("z2")).as_deref(), Some("z1"));
+        assert_eq!(zone(json!({}), Some("z2")).as_deref(), Some("z2"));
+        assert_eq!(zone(json!({}), None), None);
+    }
 }
