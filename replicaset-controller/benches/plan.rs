@@ -14,9 +14,11 @@ use berth_core::api::{Server, VMReplicaSet};
 use k8s_openapi::jiff::Timestamp;
 use replicaset_controller::set::{
     drift_repair::DriftView,
-    plan::{PlanInput, SetLimits, UnresponsiveProviders, plan},
+    finding::MachineAnswers,
+    plan::{PlanInput, SetLimits, plan},
     status::status,
     template::new_server,
+    zone::FailureDomains,
 };
 use serde_json::json;
 
@@ -68,11 +70,12 @@ fn reconcile_once(set: &VMReplicaSet, servers: &[Server]) {
         set,
         servers: &servers,
         now: now(),
-        limits: SetLimits { creating: 50, replicas: 10_000 },
+        limits: SetLimits { creating: 50, replicas: 10_000, zone_brake: 40 },
         foreign_names: &BTreeSet::new(),
         no_machines: None,
         drift: &DriftView::default(),
-        unresponsive: &UnresponsiveProviders::new(),
+        answers: &MachineAnswers::new(),
+        domains: &FailureDomains::new(),
     });
     black_box(status(set, &servers, &plan, now()));
 }

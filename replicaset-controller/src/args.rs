@@ -25,6 +25,10 @@ pub struct Args {
     /// Servers that one VMReplicaSet may have at most; a larger `replicas` creates no more
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     pub max_replicas: usize,
+    /// Percent of the Servers of one MachineClass in one zone, counted over all sets: while more of them are unreachable, and
+    /// more than two, or all of them, no set reboots, replaces or gives up any of them
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u8).range(1..=100), value_name = "PERCENT")]
+    pub failover_brake: u8,
     #[cfg(feature = "local")]
     /// Folder of the machines of provider `local`, which are processes; without it that provider is off
     #[arg(long, env = "BERTH_LOCAL_DIR", value_name = "DIR")]
@@ -72,9 +76,13 @@ mod tests {
     fn arguments_have_defaults_and_bounds() {
         let args = parse("--ssh-key k").unwrap();
         assert_eq!(args.drift_interval, 600);
-        assert_eq!(args.max_replicas, 10_000);
+        assert_eq!((args.max_replicas, args.failover_brake), (10_000, 40));
         assert_eq!((args.cluster_name, args.max_creating), (None, 50));
-        for (line, argument) in [("", "--ssh-key"), ("--ssh-key k --max-creating 0", "--max-creating")] {
+        for (line, argument) in [
+            ("", "--ssh-key"),
+            ("--ssh-key k --max-creating 0", "--max-creating"),
+            ("--ssh-key k --failover-brake 0", "--failover-brake"),
+        ] {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains(argument), "{error}");
         }

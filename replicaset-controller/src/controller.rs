@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Result;
 use berth_core::api::{Approval, Executor, MachineClass, Server, VMReplicaSet};
 use berth_iaas::{CallLimits, Classes};
-use berth_runtime::{Cache, CacheOptions, Context, Controller, Process, Throttle};
+use berth_runtime::{Cache, CacheOptions, Change, Context, Controller, Process, Throttle};
 use futures::future;
 use kube::runtime::controller::Action;
 
@@ -15,7 +15,7 @@ use crate::{
     drift::DriftDetector,
     orphans::OrphanCollector,
     server::ServerReconciler,
-    set::{plan::SetLimits, reconcile::SetReconciler, server_index::ServerIndex},
+    set::{machines::ClassMachines, plan::SetLimits, reconcile::SetReconciler, server_index::ServerIndex},
     setup, triggers,
 };
 
@@ -48,8 +48,13 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
     let orphans = OrphanCollector::new(&ctx, &classes, &cluster, orphan_period);
     let drift_interval = Duration::from_secs(u64::from(args.drift_interval));
     let drift = DriftDetector::new(&ctx, tasks.clone(), &caches.servers, drift_interval);
-    let limits = SetLimits { creating: usize::from(args.max_creating), replicas: args.max_replicas };
-    let sets = SetReconciler::new(ctx.clone(), limits, Arc::new(classes.clone()), Arc::new(drift.clone()));
+    let limits = SetLimits {
+        creating: usize::from(args.max_creating),
+        replicas: args.max_replicas,
+        zone_brake: usize::from(args.failover_brake),
+    };
+    let machines = ClassMachines::new(classes.clone(), tasks.connector.clone());
+    let sets = SetReconciler::new(ctx.clone(), limits, Arc::new(machines), Arc::new(drift.clone()));
     let batches = sets.batches();
     let servers = ServerReconciler::new(&ctx, tasks, &caches.servers, &classes, &caches.approvals, batches);
     let servers = Arc::new(servers);
@@ -109,8 +114,13 @@ async fn run_tasks(ctx: &Context, caches: &Caches, classes: &Classes, servers: A
 
 async fn reconcile_sets(ctx: &Context, caches: &Caches, drift: &DriftDetector, sets: Arc<SetReconciler>) {
     let (index, throttle) = (Arc::new(ServerIndex::default()), Arc::new(Throttle::new(SET_INTERVAL)));
+    // Complete before the first set is reconciled.
+    for server in caches.servers.store().state() {
+        sets.zones().follow(&Change::Present(server));
+    }
     Controller::new("vmreplicasets", &caches.sets)
-        .reconcile_on(triggers::sets_of_servers(&caches.servers, index.clone()))
+        .reconcile_on(triggers::sets_of_servers(&caches.servers, index.clone(), sets.zones()))
+        .reconcile_on(sets.answers())
         .reconcile_on(triggers::sets_of_class(&caches.classes, caches.sets.store()))
         .reconcile_on(drift.notifications())
         .concurrency(ctx.concurrency)

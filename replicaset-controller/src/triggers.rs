@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use berth_core::api::{Approval, MachineClass, Server, TargetKind, VMReplicaSet};
 use berth_runtime::{Cache, Cached};
-use futures::{Stream, StreamExt as _, future, stream};
+use futures::{Stream, StreamExt as _, stream};
 use kube::runtime::reflector::{ObjectRef, Store};
 
-use crate::set::server_index::ServerIndex;
+use crate::set::{server_index::ServerIndex, zone_index::ZoneIndex};
 
 /// The Servers whose MachineClass has changed.
 pub(crate) fn servers_of_class(
@@ -60,10 +60,15 @@ pub(crate) fn servers_of_approval(
     })
 }
 
-/// The sets that changed Servers belong to. Keeps the index up to date.
+/// The sets that changed Servers belong to, and those whose failover is held, or no longer held, because of the change. Keeps
+/// both indexes up to date.
 pub(crate) fn sets_of_servers(
     servers: &Cache<Server>,
     index: Arc<ServerIndex>,
+    zones: Arc<ZoneIndex>,
 ) -> impl Stream<Item = ObjectRef<VMReplicaSet>> + Send + use<> {
-    servers.changes().filter_map(move |change| future::ready(index.follow(&change)))
+    servers.changes().flat_map(move |change| {
+        let concerned = zones.follow(&change);
+        stream::iter(index.follow(&change).into_iter().chain(concerned))
+    })
 }

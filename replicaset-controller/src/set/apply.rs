@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use super::{
     creation_batch::CreationBatches,
     drift_repair::DriftReports,
-    machines::{MachineAtProvider, MachineSource},
+    finding::MachineFinding,
+    inquiries::Inquiries,
+    machines::MachineSource,
     observe::SetMemories,
     plan::{FailoverPlan, Plan, may_be_in_service},
     writes::{Creation, SetWrites},
@@ -30,6 +32,7 @@ pub(super) struct Applier<'a> {
     pub(super) set: &'a VMReplicaSet,
     pub(super) memories: &'a SetMemories,
     pub(super) machines: &'a dyn MachineSource,
+    pub(super) inquiries: &'a Inquiries,
     pub(super) drifts: &'a dyn DriftReports,
     pub(super) batches: &'a CreationBatches,
     /// Creation calls in flight at once.
@@ -58,6 +61,7 @@ impl Applier<'_> {
     async fn create(&self, names: &[String], mut read_at: Instant) -> Result<(), ApiError> {
         let mut left: VecDeque<&String> = names.iter().collect();
         let _batch = self.batches.begin(self.set);
+        let zone = self.machines.zone(&self.set.spec.template.spec.machine.class_name);
         let (mut window, mut calls, mut reads) = (1, FuturesUnordered::new(), FuturesUnordered::new());
         loop {
             if !left.is_empty() && reads.is_empty() && read_at.elapsed() > FRESH / 2 {
@@ -67,7 +71,8 @@ impl Applier<'_> {
                 && read_at.elapsed() <= FRESH
                 && let Some(name) = left.pop_front()
             {
-                calls.push(async move { (name, self.writes.create(self.set, name).await) });
+                let zone = &zone;
+                calls.push(async move { (name, self.writes.create(self.set, name, zone.as_deref()).await) });
             }
             tokio::select! {
                 biased;
@@ -97,29 +102,22 @@ impl Applier<'_> {
         self.memories.note_foreign_name(self.set, name);
     }
 
-    /// Carries out failover. Servers that have changed since they were read are left alone: they may be back.
+    /// Carries out failover. Servers that have changed since they were read are left alone: they may be back. So are those whose
+    /// machine was not found to be out of order a moment ago: the plan has asked about them, and the ledger was written since.
     async fn fail_over(&self, servers: &[&Server], plan: &FailoverPlan) -> Result<(), ApiError> {
         let find = |name: &str| servers.iter().copied().find(|server| server.name() == name);
-        for (name, id) in &plan.reboot {
-            let Some(server) = find(name) else { continue };
-            if self.writes.request_reboot(server, id).await? {
-                self.report_failover(format!("{name} cannot be reached: its machine is rebooted"));
-            }
-        }
-        for (server, until) in plan.retain.iter().filter_map(|(name, until)| Some((find(name)?, *until))) {
-            self.retain(server, until).await?;
-        }
-        for server in plan.replace.iter().filter_map(|name| find(name)) {
-            let Some(machine) = self.ask_provider(server).await else { continue };
-            self.writes.delete(server, true).await?;
-            let name = server.name();
-            self.report_failover(format!(
-                "{name} cannot be reached (its machine {machine}): retired, another one is created"
-            ));
-        }
-        for server in plan.expired.iter().filter_map(|name| find(name)) {
-            self.writes.delete(server, false).await?;
-        }
+        let lost = |name: &String| {
+            let server = find(name)?;
+            Some((server, self.inquiries.fresh(self.set, server)?))
+        };
+        let reboots = plan.reboot.iter().filter_map(|(name, id)| Some((lost(name)?, id)));
+        all(reboots.map(|((server, machine), id)| self.reboot(server, machine, id)).collect()).await?;
+        let retained = plan.retain.iter().filter_map(|(name, until)| Some((lost(name)?, *until)));
+        all(retained.map(|((server, machine), until)| self.retain(server, machine, until)).collect()).await?;
+        all(plan.replace.iter().filter_map(lost).map(|(server, machine)| self.replace(server, machine)).collect())
+            .await?;
+        let expired = plan.expired.iter().filter_map(|name| find(name));
+        all(expired.map(|server| self.writes.delete(server, false)).collect()).await?;
         if plan.shrink > 0 && self.writes.lower_replicas(self.set, plan.shrink).await? {
             let count = plan.shrink;
             self.report_failover(format!("Servers cannot be reached: replicas lowered by {count}; they are retired"));
@@ -127,22 +125,30 @@ impl Applier<'_> {
         Ok(())
     }
 
-    async fn retain(&self, server: &Server, until: Timestamp) -> Result<(), ApiError> {
-        let Some(machine) = self.ask_provider(server).await else { return Ok(()) };
-        let reason = format!("it could not be reached; its machine {machine}");
-        if self.writes.retain(server, until, &reason).await? {
+    async fn reboot(&self, server: &Server, machine: MachineFinding, id: &str) -> Result<(), ApiError> {
+        if self.writes.request_reboot(server, id).await? {
             let name = server.name();
-            self.report_failover(format!(
-                "{name} cannot be reached (its machine {machine}): kept until {until}, another one is created"
-            ));
+            self.report_failover(format!("{name} cannot be reached ({machine}): its machine is rebooted"));
         }
         Ok(())
     }
 
-    /// What the provider says about the Server's machine. A provider that does not say is remembered.
-    async fn ask_provider(&self, server: &Server) -> Option<MachineAtProvider> {
-        let answer = self.machines.find(server).await;
-        answer.map_err(|error| self.memories.note_unresponsive(self.set, server, error, self.ctx.clock.now())).ok()
+    async fn replace(&self, server: &Server, machine: MachineFinding) -> Result<(), ApiError> {
+        self.writes.delete(server, true).await?;
+        let name = server.name();
+        self.report_failover(format!("{name} cannot be reached ({machine}): retired, another one is created"));
+        Ok(())
+    }
+
+    async fn retain(&self, server: &Server, machine: MachineFinding, until: Timestamp) -> Result<(), ApiError> {
+        let reason = format!("it could not be reached; {machine}");
+        if self.writes.retain(server, until, &reason).await? {
+            let name = server.name();
+            self.report_failover(format!(
+                "{name} cannot be reached ({machine}): kept until {until}, another one is created"
+            ));
+        }
+        Ok(())
     }
 
     fn report_failover(&self, note: String) {

@@ -4,6 +4,9 @@
 mod apply;
 pub mod creation_batch;
 pub mod drift_repair;
+pub mod finding;
+mod held_servers;
+mod inquiries;
 pub mod machines;
 mod observe;
 pub mod plan;

@@ -1,5 +1,4 @@
-//! What is known about sets besides the API's objects: from the drift checks, the providers, and earlier reconciles of this
-//! process. A restart loses what is remembered here, which costs only time.
+//! What is known about sets besides the API's objects: from the drift checks, and earlier reconciles of this process. A restart loses what is remembered here, which costs only time.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -7,24 +6,21 @@ use std::{
 };
 
 use berth_core::api::{Server, VMReplicaSet};
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{
     drift_repair::{DriftMemory, DriftReports, DriftView},
-    plan::UnresponsiveProviders,
+    held_servers::{HeldGauge, HeldServers},
+    plan::Hold,
 };
-
-/// How long a provider's failure to answer counts: then it is asked again.
-const UNRESPONSIVE_FOR: SignedDuration = SignedDuration::from_secs(30);
 
 /// What is known about a set before it and its Servers are read.
 pub(super) struct Observed {
     /// Names that look like the set's own and belong to Servers of somebody else.
     pub(super) foreign_names: BTreeSet<String>,
     pub(super) drift: DriftView,
-    pub(super) unresponsive: UnresponsiveProviders,
     /// When any of this changes even if nothing happens before.
     pub(super) requeue_at: Option<Timestamp>,
 }
@@ -39,8 +35,8 @@ struct SetMemory {
     next_write: Option<Instant>,
     foreign_names: BTreeSet<String>,
     drift: DriftMemory,
-    /// Servers whose provider did not say what became of their machine: its error, and until when that counts.
-    unresponsive: HashMap<String, (String, Timestamp)>,
+    /// Servers that failover does nothing about.
+    held: HeldServers,
 }
 
 impl SetMemories {
@@ -53,20 +49,17 @@ impl SetMemories {
     ) -> Observed {
         let mut memory = self.of(set);
         let drift = memory.drift.observe(set, servers, now, |server| drifts.is_drifted(server));
-        memory.unresponsive.retain(|_, (_, until)| *until > now);
-        let unresponsive = memory.unresponsive.iter().map(|(name, (error, _))| (name.clone(), error.clone())).collect();
-        let asked_again = memory.unresponsive.values().map(|(_, until)| *until);
-        let requeue_at = memory.drift.requeue_at(&drift).into_iter().chain(asked_again).min();
-        Observed { foreign_names: memory.foreign_names.clone(), drift, unresponsive, requeue_at }
+        let requeue_at = memory.drift.requeue_at(&drift);
+        Observed { foreign_names: memory.foreign_names.clone(), drift, requeue_at }
     }
 
     pub(super) fn note_foreign_name(&self, set: &VMReplicaSet, name: &str) {
         self.of(set).foreign_names.insert(name.to_owned());
     }
 
-    pub(super) fn note_unresponsive(&self, set: &VMReplicaSet, server: &Server, error: String, now: Timestamp) {
-        let until = now.checked_add(UNRESPONSIVE_FOR).unwrap_or(Timestamp::MAX);
-        self.of(set).unresponsive.insert(server.name().to_owned(), (error, until));
+    /// Counts the Servers of the set that failover does nothing about.
+    pub(super) fn note_held(&self, set: &VMReplicaSet, held: &[Hold], gauge: &HeldGauge) {
+        self.of(set).held.update(held, gauge);
     }
 
     pub(super) fn note_repair_request(&self, set: &VMReplicaSet, server: &Server, now: Timestamp) {

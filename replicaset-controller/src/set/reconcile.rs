@@ -7,19 +7,23 @@ use std::{sync::Arc, time::Duration};
 
 use berth_core::api::{Server, VMReplicaSet, VMReplicaSetStatus};
 use berth_runtime::{ApiError, Context, EventType, ListedServer, reference, requeue_after};
+use futures::Stream;
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::controller::Action;
+use kube::runtime::{controller::Action, reflector::ObjectRef};
 use tokio::time::Instant;
 
 use super::{
     apply::Applier,
     creation_batch::CreationBatches,
     drift_repair::DriftReports,
+    held_servers::HeldGauge,
+    inquiries::Inquiries,
     machines::{MachineSource, NoMachines},
     observe::{Observed, SetMemories},
     plan::{Plan, PlanInput, SetLedgers, SetLimits, plan},
     status::{news, next_change, status},
     writes::SetWrites,
+    zone_index::ZoneIndex,
 };
 
 /// The status, which holds the ledgers, is written at most this often while things change: often enough for people to watch.
@@ -36,6 +40,9 @@ pub struct SetReconciler {
     drifts: Arc<dyn DriftReports>,
     memories: SetMemories,
     batches: CreationBatches,
+    inquiries: Inquiries,
+    zones: Arc<ZoneIndex>,
+    held: HeldGauge,
 }
 
 impl SetReconciler {
@@ -48,13 +55,27 @@ impl SetReconciler {
         drifts: Arc<dyn DriftReports>,
     ) -> Self {
         let (memories, batches) = (SetMemories::default(), CreationBatches::default());
-        Self { ctx, limits, machines, drifts, memories, batches }
+        let (inquiries, held) = (Inquiries::new(&ctx, machines.clone()), HeldGauge::register(&ctx.metrics));
+        let zones = Arc::new(ZoneIndex::new(limits.zone_brake));
+        Self { ctx, limits, machines, drifts, memories, batches, inquiries, zones, held }
     }
 
     /// The batches of Servers that this process creates.
     #[must_use]
     pub fn batches(&self) -> CreationBatches {
         self.batches.clone()
+    }
+
+    /// The failure domains of all Servers. The caller keeps it up to date, and complete before the first reconcile: a set must
+    /// not take a fault of all for its own.
+    #[must_use]
+    pub fn zones(&self) -> Arc<ZoneIndex> {
+        self.zones.clone()
+    }
+
+    /// The sets to reconcile because something was heard of an unreachable machine. Only the first caller gets them.
+    pub fn answers(&self) -> impl Stream<Item = ObjectRef<VMReplicaSet>> + Send + use<> {
+        self.inquiries.notifications()
     }
 
     /// Reconciles a set whose Servers, by the cache, are these.
@@ -64,11 +85,15 @@ impl SetReconciler {
     pub async fn reconcile(&self, set: &VMReplicaSet, servers: &[&Server]) -> Result<Action, ApiError> {
         if set.metadata.deletion_timestamp.is_some() {
             self.memories.forget(set);
+            self.inquiries.forget(set);
             return Ok(Action::await_change());
         }
         let now = self.ctx.clock.now();
         let observed = self.memories.observe(set, servers, &*self.drifts, now);
         let (plan, no_machines) = self.plan(set, servers, &observed, now).await;
+        self.memories.note_held(set, &plan.failover.held, &self.held);
+        let asked = servers.iter().copied().filter(|server| plan.failover.ask.iter().any(|name| name == server.name()));
+        self.inquiries.ask(set, asked);
         let wanted = status(set, servers, &plan, now);
         if plan.has_no_action() && set.status.as_ref() == Some(&wanted) {
             let changes = next_change(set, servers, now).into_iter().chain(plan.requeue_at).chain(observed.requeue_at);
@@ -97,6 +122,7 @@ impl SetReconciler {
         observed: &Observed,
         now: Timestamp,
     ) -> (Plan<'a>, Option<NoMachines>) {
+        let (answers, domains) = (self.inquiries.known(set, servers), self.zones.of(servers));
         let input = PlanInput {
             set,
             servers,
@@ -105,7 +131,8 @@ impl SetReconciler {
             foreign_names: &observed.foreign_names,
             no_machines: None,
             drift: &observed.drift,
-            unresponsive: &observed.unresponsive,
+            answers: &answers,
+            domains: &domains,
         };
         let with_machines = plan(input);
         if !with_machines.needs_machines() {
@@ -140,6 +167,7 @@ impl SetReconciler {
             set: &set,
             memories: &self.memories,
             machines: &*self.machines,
+            inquiries: &self.inquiries,
             drifts: &*self.drifts,
             batches: &self.batches,
             max_creating: self.limits.creating,

@@ -49,9 +49,14 @@ impl<'a> SetWrites<'a> {
         Ok(status.map(|status| status.creating).unwrap_or_default().into_iter().map(|p| p.server).collect())
     }
 
-    /// Creates a Server of the set.
-    pub(super) async fn create(&self, set: &VMReplicaSet, name: &str) -> Result<Creation, ApiError> {
-        match self.post(&template::new_server(set, name)).await {
+    /// Creates a Server of the set. Its machine is in this zone, unless the template says another one.
+    pub(super) async fn create(
+        &self,
+        set: &VMReplicaSet,
+        name: &str,
+        zone: Option<&str>,
+    ) -> Result<Creation, ApiError> {
+        match self.post(&template::new_server_in(set, name, zone)).await {
             Ok(_) => return Ok(Creation::Created),
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(error) => return Err(ApiError::doing(format!("create Server {name}"))(error)),

@@ -1,6 +1,6 @@
 //! A real kube-apiserver with Berth's types, and copies of the controller.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use berth_control_plane::{ControlPlane, ControlPlaneOptions};
 use berth_core::{
@@ -26,17 +26,37 @@ use replicaset_controller::set::{
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-/// A source of machines that has none while there is a problem.
+/// A source of machines that has none while there is a problem. The machines that exist are gone, unless they are alive.
 #[derive(Default)]
-pub(crate) struct Source(pub(crate) Mutex<Option<NoMachines>>);
+pub(crate) struct Source {
+    pub(crate) problem: Mutex<Option<NoMachines>>,
+    /// Names of the Servers whose machine runs and answers.
+    pub(crate) alive: Mutex<BTreeSet<String>>,
+    pub(crate) zone: Option<String>,
+}
+
+impl Source {
+    pub(crate) fn is_alive(&self, server: &Server) -> bool {
+        self.alive.lock().contains(server.name())
+    }
+}
 
 impl MachineSource for Source {
     fn check<'a>(&'a self, _: &'a VMReplicaSet) -> BoxFuture<'a, Result<(), NoMachines>> {
-        future::ready(self.0.lock().clone().map_or(Ok(()), Err)).boxed()
+        future::ready(self.problem.lock().clone().map_or(Ok(()), Err)).boxed()
     }
 
-    fn find<'a>(&'a self, _: &'a Server) -> BoxFuture<'a, Result<MachineAtProvider, String>> {
-        future::ready(Ok(MachineAtProvider::Gone)).boxed()
+    fn find<'a>(&'a self, server: &'a Server) -> BoxFuture<'a, Result<MachineAtProvider, String>> {
+        let word = if self.is_alive(server) { MachineAtProvider::Running } else { MachineAtProvider::Gone };
+        future::ready(Ok(word)).boxed()
+    }
+
+    fn knock<'a>(&'a self, server: &'a Server) -> BoxFuture<'a, bool> {
+        future::ready(self.is_alive(server)).boxed()
+    }
+
+    fn zone(&self, _: &str) -> Option<String> {
+        self.zone.clone()
     }
 }
 
@@ -78,7 +98,12 @@ impl Lab {
                 lock_duration: Duration::from_secs(30),
             },
         );
-        SetReconciler::new(context, SetLimits { creating: 50, replicas: 10_000 }, machines, Arc::new(NoDriftReports))
+        SetReconciler::new(
+            context,
+            SetLimits { creating: 50, replicas: 10_000, zone_brake: 40 },
+            machines,
+            Arc::new(NoDriftReports),
+        )
     }
 
     pub(crate) async fn create(&self, name: &str, spec: Value) {
@@ -135,8 +160,18 @@ impl Lab {
 
     /// The webhook's part: the Server is Ready with its newest declaration.
     pub(crate) async fn make_ready(&self, server: &Server) {
+        self.put_in_state(server, "Ready").await;
+    }
+
+    /// The webhook's part: the machine does not answer monitor-controller for a long time.
+    pub(crate) async fn make_unreachable(&self, server: &Server) {
+        self.put_in_state(server, "Unknown").await;
+    }
+
+    async fn put_in_state(&self, server: &Server, state: &str) {
         let status = json!({"status": {
-            "state": "Ready", "stateSince": "2026-01-01T00:00:00Z", "observedGeneration": server.metadata.generation,
+            "state": state, "stateSince": "2026-01-01T00:00:00Z", "observedGeneration": server.metadata.generation,
+            "machine": {"phase": "Running"},
         }});
         self.servers.patch_status(server.name(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     }

@@ -76,7 +76,7 @@ pub(crate) async fn a_set_without_machines_reports_it_once(lab: &Lab) {
     let source = Arc::new(Source::default());
     let problem =
         NoMachines { reason: "ClassNotFound", message: "no MachineClass \"local\"".into(), is_temporary: false };
-    *source.0.lock() = Some(problem);
+    *source.problem.lock() = Some(problem);
     let controller = lab.controller_with("a", source.clone()).await;
     lab.create("barren", json!({"replicas": 2})).await;
     let stalled = |set: &berth_core::api::VMReplicaSet| {
@@ -102,7 +102,7 @@ pub(crate) async fn a_set_without_machines_reports_it_once(lab: &Lab) {
         sleep(Duration::from_millis(50)).await;
     };
     assert_eq!((published.len(), published[0].count), (1, Some(1)), "{published:?}");
-    *source.0.lock() = None;
+    *source.problem.lock() = None;
     lab.until(&controller, "barren", |set, servers| {
         servers.len() == 2 && stalled(set).is_some_and(|(status, _)| status == "False")
     })

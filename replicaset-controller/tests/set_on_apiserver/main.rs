@@ -1,6 +1,7 @@
 //! VMReplicaSets against a real kube-apiserver. There is no webhook: the test itself sets the state of Servers.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod failover;
 mod gates;
 mod lab;
 mod machines;
@@ -37,6 +38,8 @@ async fn sets_scale_and_change_their_servers() {
     Box::pin(machines::changed_machines_are_replaced_with_a_surge(&lab)).await;
     Box::pin(machines::a_strategy_without_headroom_is_refused(&lab)).await;
     Box::pin(machines::a_set_without_machines_reports_it_once(&lab)).await;
+    Box::pin(failover::a_machine_that_answers_is_kept_and_a_dead_one_replaced(&lab)).await;
+    Box::pin(failover::sets_of_one_that_are_all_unreachable_keep_their_servers(&lab)).await;
     Box::pin(gates::one_approval_settles_the_gates_of_a_whole_scale_out(&lab)).await;
     Box::pin(gates::an_approval_of_a_set_names_generation_and_gate(&lab)).await;
     Box::pin(writes::a_thousand_changing_servers_cost_a_write_per_second(&lab)).await;

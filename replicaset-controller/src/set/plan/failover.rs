@@ -4,7 +4,7 @@
 //! stands in the ledger (axis `Failover`) and in the Servers' own declarations (`spec.reboot`, `spec.retain`). A Server that
 //! is back before its turn has come is kept.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use berth_core::{
     api::{Axis, Failover, FailoverAction, Retain, Server},
@@ -13,23 +13,23 @@ use berth_core::{
 use k8s_openapi::jiff::Timestamp;
 
 use super::{
+    failover_holds::{FAILOVER_DISABLED, MAX_IN_FLIGHT, NO_MACHINES, names},
     failover_stage::{Stage, is_opted_out, later, reboot_id, since},
-    output::{Effect, TOO_MANY_UNKNOWN},
-    planner::{Planner, listed},
+    output::{Brake, Effect, TOO_MANY_UNKNOWN},
+    planner::Planner,
 };
 
 /// Share of the Servers above which nothing is replaced when the set declares no brake, in percent: what unhealthy hosts rarely
 /// reach and a network fault nearly always does.
 const DEFAULT_BRAKE: usize = 40;
-/// Names in a message: an operator has to see which hosts they share.
-const NAMES: usize = 10;
 
-/// The unreachable Servers that failover may act on, each with its stage.
+/// Unreachable Servers, each with its stage, the longest unreachable first.
 type Stages<'a> = Vec<(&'a Server, Stage)>;
 
 impl<'a> Planner<'_, 'a> {
     /// Plans what is done about unreachable Servers.
     pub(super) fn fail_over(&mut self) {
+        let said_before = self.plan.blockers.len();
         self.leave_failover();
         self.expire_retained();
         if let Some(policy) = &self.input.set.spec.failover {
@@ -37,48 +37,80 @@ impl<'a> Planner<'_, 'a> {
         }
         if self.input.no_machines.is_some() {
             // No machines could take the place of those that are given up.
-            self.plan.failover.replace.clear();
-            self.plan.failover.retain.clear();
+            let replaced = std::mem::take(&mut self.plan.failover.replace);
+            let retained = std::mem::take(&mut self.plan.failover.retain);
+            for name in replaced.into_iter().chain(retained.into_iter().map(|(name, _)| name)) {
+                self.hold_server(&name, NO_MACHINES);
+            }
         }
+        self.report_holds();
+        self.merge_blockers(said_before);
     }
 
     fn apply_policy(&mut self, policy: &Failover) {
         let unreachable = self.unreachable();
-        let brake = self.brake(policy, &unreachable);
+        let brake = self.brake(policy, &unreachable).or_else(|| self.zone_brake(&unreachable));
         let from = if brake.is_some() { Timestamp::UNIX_EPOCH } else { self.brake_released_at() };
-        let eligible = unreachable.iter().copied().filter(|server| !is_opted_out(server));
-        let stages: Stages<'a> = eligible.map(|s| (s, Stage::of(policy, s, from, self.input.now))).collect();
-        stages.iter().filter_map(|(_, stage)| stage.ends_at()).for_each(|at| self.requeue_at(at));
-        let begun: BTreeSet<&str> = self.fleet.ledger.on(Axis::Failover).collect();
-        let due: Vec<&Server> = in_stage(&stages, Stage::Due).filter(|server| !begun.contains(server.name())).collect();
-        let to_reboot: Vec<&Server> = in_stage(&stages, Stage::Reboot).collect();
-        let is_idle = due.is_empty() && to_reboot.is_empty() && begun.is_empty();
-        let begun = begun.len();
+        let stages = unreachable.iter().map(|server| (*server, Stage::of(policy, server, from, self.input.now)));
+        let (opted_out, stages): (Stages<'a>, Stages<'a>) = stages.partition(|(server, _)| is_opted_out(server));
+        opted_out
+            .iter()
+            .filter(|(_, stage)| stage.is_turn())
+            .for_each(|(s, _)| self.hold_server(s.name(), FAILOVER_DISABLED));
+        stages.iter().chain(&opted_out).filter_map(|(_, stage)| stage.ends_at()).for_each(|at| self.requeue_at(at));
         self.plan.failover.brake.clone_from(&brake);
-        if is_idle {
-            return;
+        let Some(brake) = brake else { return self.act(policy, &stages) };
+        for (server, _) in &stages {
+            self.hold_server(server.name(), brake.reason);
         }
-        if let Some(message) = brake {
-            self.block(Effect::Stalled, TOO_MANY_UNKNOWN, message);
-            return;
+        if stages.iter().any(|(_, stage)| stage.is_turn()) || self.fleet.ledger.on(Axis::Failover).next().is_some() {
+            self.block(Effect::Stalled, brake.reason, brake.message);
         }
+    }
+
+    /// Plans what is done about the Servers whose turn has come: within `maxInFlight`, and only about machines of which it is
+    /// known that they do not answer.
+    fn act(&mut self, policy: &Failover, stages: &Stages<'a>) {
+        self.give_back_what_answers();
+        let begun: HashSet<String> = self.fleet.ledger.on(Axis::Failover).map(str::to_owned).collect();
         let rebooting = stages.iter().filter(|(_, stage)| matches!(stage, Stage::Rebooted(_))).count();
         let limit = usize::try_from(policy.max_in_flight).unwrap_or(1);
-        let allowed = limit.saturating_sub(begun).saturating_sub(rebooting);
-        let reboot = to_reboot.iter().take(allowed);
-        self.plan.failover.reboot = reboot.map(|s| (s.name().to_owned(), reboot_id(s))).collect();
-        let allowed = allowed - self.plan.failover.reboot.len();
-        let next = &due[..allowed.min(due.len())];
+        let mut slots = limit.saturating_sub(begun.len()).saturating_sub(rebooting);
+        let (mut given_up, mut due) = (HashSet::new(), Vec::new());
+        let (turns, others): (Stages<'a>, Stages<'a>) =
+            stages.iter().partition(|(server, stage)| stage.is_turn() && !begun.contains(server.name()));
+        for (server, _) in others.iter().filter(|(server, stage)| stage.is_turn() && begun.contains(server.name())) {
+            given_up.extend(self.may_act(server).then(|| server.name()));
+        }
+        let (to_reboot, turns): (Stages<'a>, Stages<'a>) = turns.into_iter().partition(|(_, s)| *s == Stage::Reboot);
+        for (server, stage) in to_reboot.into_iter().chain(turns) {
+            if self.is_held_because_it_answers(server) {
+                continue;
+            }
+            if stage == Stage::Due && policy.action == FailoverAction::AskHuman {
+                due.extend(self.is_answered(server).then_some(server));
+            } else if slots == 0 {
+                self.hold_server(server.name(), MAX_IN_FLIGHT);
+            } else {
+                slots -= 1;
+                match (self.may_act(server), stage) {
+                    (false, _) => {}
+                    (true, Stage::Reboot) => {
+                        self.plan.failover.reboot.push((server.name().to_owned(), reboot_id(server)));
+                    }
+                    (true, _) => {
+                        self.fleet.enter(&[server], Axis::Failover);
+                        given_up.insert(server.name());
+                    }
+                }
+            }
+        }
+        let given_up: Vec<&Server> =
+            self.fleet.servers.iter().copied().filter(|server| given_up.contains(server.name())).collect();
         match policy.action {
             FailoverAction::AskHuman => self.ask_human(&due),
-            FailoverAction::Replace => {
-                let given_up = self.begin(next, &stages);
-                self.replace_unreachable(policy, &given_up);
-            }
-            FailoverAction::Shrink => {
-                let given_up = self.begin(next, &stages);
-                self.shrink(&given_up);
-            }
+            FailoverAction::Replace => self.replace_unreachable(policy, &given_up),
+            FailoverAction::Shrink => self.shrink(&given_up),
         }
     }
 
@@ -89,18 +121,19 @@ impl<'a> Planner<'_, 'a> {
         unreachable
     }
 
-    /// Why the brake holds: more Servers are unreachable than it allows.
-    fn brake(&self, policy: &Failover, unreachable: &[&Server]) -> Option<String> {
+    /// Why the set's own brake holds: more Servers are unreachable than it allows.
+    fn brake(&self, policy: &Failover, unreachable: &[&Server]) -> Option<Brake> {
         let active = self.fleet.active().count();
         let limit = budget::at_least_one(policy.unhealthy_less_than_or_equal_to.as_ref(), DEFAULT_BRAKE, active);
-        (unreachable.len() > limit).then(|| {
+        let message = || {
             format!(
                 "{} of {active} Servers cannot be reached, more than the {limit} up to which machines are rebooted or \
                  replaced: {}; look at the network first",
                 unreachable.len(),
                 names(unreachable)
             )
-        })
+        };
+        (unreachable.len() > limit).then(|| Brake { reason: TOO_MANY_UNKNOWN, message: message() })
     }
 
     /// When the brake was last released: just now, if the set's status still shows that it holds.
@@ -126,20 +159,7 @@ impl<'a> Planner<'_, 'a> {
         }
     }
 
-    fn ask_human(&mut self, due: &[&Server]) {
-        let Some(first) = due.first() else { return };
-        let minutes = self.input.now.duration_since(since(first)).as_mins();
-        let message = format!(
-            "{} cannot be reached, the first for {minutes} min: `kubectl delete server {}` retires it and another one is \
-             created; it is kept for as long as nobody does",
-            names(due),
-            first.name()
-        );
-        self.block(Effect::Stalled, "AskHuman", message);
-    }
-
-    /// Removes or retains the Servers that are given up, so that others are created. Nothing is done about a Server whose
-    /// provider does not say what became of its machine.
+    /// Removes or retains the Servers that are given up, so that others are created.
     fn replace_unreachable(&mut self, policy: &Failover, given_up: &[&Server]) {
         let is_retained = |server: &&&Server| server.spec.retain.is_some() && !server.is_being_deleted();
         let retained = self.fleet.servers.iter().filter(is_retained).count();
@@ -147,13 +167,6 @@ impl<'a> Planner<'_, 'a> {
         let mut may_retain = max.saturating_sub(retained);
         for server in given_up {
             let name = server.name().to_owned();
-            if let Some(error) = self.input.unresponsive.get(&name) {
-                let message = format!(
-                    "{name}: nothing is destroyed before its provider says what became of the machine: {error}"
-                );
-                self.block(Effect::Delayed, "ProviderUnresponsive", message);
-                continue;
-            }
             match &policy.retain {
                 Some(Retain { expiry_seconds, .. }) if may_retain > 0 => {
                     may_retain -= 1;
@@ -174,22 +187,8 @@ impl<'a> Planner<'_, 'a> {
         let shrink = wanted.min(replicas - 1).max(0);
         self.plan.failover.shrink = shrink;
         if shrink < wanted {
-            let message = format!("{} cannot be reached: the last Server of a set is not given up", names(given_up));
-            self.block(Effect::Stalled, "LastServer", message);
+            self.hold_last_server(given_up);
         }
-    }
-
-    /// Enters the next Servers. Returns those of the ledger that are still unreachable and whose wait is over: Servers that
-    /// were entered before the brake held wait with the others.
-    fn begin(&mut self, next: &[&Server], stages: &Stages<'a>) -> Vec<&'a Server> {
-        self.fleet.enter(next, Axis::Failover);
-        let begun: HashSet<&str> = self.fleet.ledger.on(Axis::Failover).collect();
-        let waiting = stages.iter().filter(|(_, stage)| stage.ends_at().is_some());
-        let waiting: HashSet<&str> = waiting.map(|(server, _)| server.name()).collect();
-        let is_given_up = |server: &&Server| {
-            server.is_unreachable() && begun.contains(server.name()) && !waiting.contains(server.name())
-        };
-        self.fleet.servers.iter().copied().filter(is_given_up).collect()
     }
 
     /// Removes from the ledger what has ended: a Server that is back, and one that is gone and whose place is taken.
@@ -214,12 +213,4 @@ impl<'a> Planner<'_, 'a> {
             }
         });
     }
-}
-
-fn in_stage<'s, 'a: 's>(stages: &'s Stages<'a>, wanted: Stage) -> impl Iterator<Item = &'a Server> + 's {
-    stages.iter().filter(move |(_, stage)| *stage == wanted).map(|(server, _)| *server)
-}
-
-fn names(servers: &[&Server]) -> String {
-    listed(servers.iter().map(|server| server.name()), NAMES)
 }

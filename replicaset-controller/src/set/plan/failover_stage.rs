@@ -42,6 +42,11 @@ impl Stage {
         }
     }
 
+    /// Whether the Server's turn has come.
+    pub(super) fn is_turn(self) -> bool {
+        matches!(self, Self::Reboot | Self::Due)
+    }
+
     /// When the wait of this stage ends.
     pub(super) fn ends_at(self) -> Option<Timestamp> {
         match self {

@@ -1,11 +1,11 @@
 //! What a plan is made from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use berth_core::api::{Server, VMReplicaSet};
 use k8s_openapi::jiff::Timestamp;
 
-use crate::set::{drift_repair::DriftView, machines::NoMachines};
+use crate::set::{drift_repair::DriftView, finding::MachineAnswers, machines::NoMachines, zone::FailureDomains};
 
 /// Everything that a plan depends on.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +24,10 @@ pub struct PlanInput<'i, 'a> {
     pub no_machines: Option<&'i NoMachines>,
     /// Which Servers have drifted.
     pub drift: &'i DriftView,
-    /// Providers that do not say what became of a machine.
-    pub unresponsive: &'i UnresponsiveProviders,
+    /// What is known about the machines of unreachable Servers.
+    pub answers: &'i MachineAnswers,
+    /// How many Servers are unreachable where the set's Servers are, counted over all sets.
+    pub domains: &'i FailureDomains,
 }
 
 /// Limits of the controller that hold for every set.
@@ -35,8 +37,6 @@ pub struct SetLimits {
     pub creating: usize,
     /// Servers beyond which none is created, whatever `replicas` says.
     pub replicas: usize,
+    /// Unreachable Servers of one class and zone above which failover does nothing about any of them, in percent.
+    pub zone_brake: usize,
 }
-
-/// Unreachable Servers whose provider has lately not said what became of their machine, and its error, by name of the Server.
-/// Nothing is destroyed before the provider has answered.
-pub type UnresponsiveProviders = BTreeMap<String, String>;

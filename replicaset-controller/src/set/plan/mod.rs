@@ -15,6 +15,7 @@
 mod deletion_order;
 mod drift;
 mod failover;
+mod failover_holds;
 mod failover_stage;
 mod forced;
 mod headroom;
@@ -28,9 +29,13 @@ mod rollout;
 mod scale;
 #[cfg(test)]
 mod tests;
+mod zone_brake;
 
-pub use input::{PlanInput, SetLimits, UnresponsiveProviders};
-pub use output::{Blocker, Effect, FailoverPlan, Plan, SetLedgers, TOO_MANY_FAILED, TOO_MANY_UNKNOWN};
+pub use input::{PlanInput, SetLimits};
+pub use output::{
+    Blocker, Brake, Effect, FailoverPlan, Hold, PROVIDER_UNRESPONSIVE, Plan, SetLedgers, TOO_MANY_FAILED,
+    TOO_MANY_UNKNOWN, TOO_MANY_UNKNOWN_IN_ZONE,
+};
 pub(in crate::set) use pacing::may_be_in_service;
 use planner::Planner;
 

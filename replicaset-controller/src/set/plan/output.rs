@@ -92,14 +92,39 @@ pub struct FailoverPlan {
     /// Retained Servers whose time is over.
     pub expired: Vec<String>,
     /// Why the brake holds, if it does: too many Servers are unreachable, whether or not their turn has come.
-    pub brake: Option<String>,
+    pub brake: Option<Brake>,
+    /// Servers whose provider has to be asked, and whose machine has to be knocked at, before anything is done about them.
+    pub ask: Vec<String>,
+    /// Whether it depends on the answer what the set says. Until then its conditions stay as they are: a controller that has just
+    /// started must not take back what another one has reported.
+    pub awaits_answer: bool,
+    /// Servers whose turn has come, and about which nothing is done.
+    pub held: Vec<Hold>,
+}
+
+/// Why the brake of failover holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Brake {
+    /// Reason of a condition.
+    pub reason: &'static str,
+    /// Human-readable explanation: which Servers are held, and what to do.
+    pub message: String,
+}
+
+/// A Server that failover does nothing about, although its turn has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Name of the Server.
+    pub server: String,
+    /// Why: a reason of conditions and of the metric.
+    pub reason: &'static str,
 }
 
 impl FailoverPlan {
     /// Whether nothing has to be done.
     #[must_use]
     pub fn has_no_action(&self) -> bool {
-        let Self { reboot, replace, retain, shrink, expired, brake: _ } = self;
+        let Self { reboot, replace, retain, shrink, expired, brake: _, ask: _, awaits_answer: _, held: _ } = self;
         reboot.is_empty() && replace.is_empty() && retain.is_empty() && *shrink == 0 && expired.is_empty()
     }
 
@@ -130,6 +155,8 @@ pub enum Effect {
     Held,
     /// It may pass by itself.
     Delayed,
+    /// The set goes on meanwhile: only `waitingFor` says so.
+    Noted,
 }
 
 impl Blocker {
@@ -142,3 +169,7 @@ impl Blocker {
 pub const TOO_MANY_FAILED: &str = "TooManyFailed";
 /// Reason: more Servers are unreachable than the brake of failover allows.
 pub const TOO_MANY_UNKNOWN: &str = "TooManyUnknown";
+/// Reason: more Servers of a class and zone are unreachable, in all sets together, than the brake across sets allows.
+pub const TOO_MANY_UNKNOWN_IN_ZONE: &str = "TooManyUnknownInZone";
+/// Reason: the provider does not say what became of a machine.
+pub const PROVIDER_UNRESPONSIVE: &str = "ProviderUnresponsive";

@@ -4,7 +4,6 @@ use berth_core::conditions::{self, AVAILABLE, FAILOVER_HELD, PROGRESSING, STALLE
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
 use super::situation::Situation;
-use crate::set::plan::TOO_MANY_UNKNOWN;
 
 impl Situation<'_> {
     /// The conditions as they should be. Conditions that do not change keep their transition time.
@@ -17,8 +16,10 @@ impl Situation<'_> {
         let available =
             format!("{} of {} Servers are available", self.counts.available_replicas, self.set.spec.replicas);
         put(AVAILABLE, self.available(&available));
-        put(PROGRESSING, self.progressing());
-        put(STALLED, self.stalled());
+        if !self.keeps_what_it_said() {
+            put(PROGRESSING, self.progressing());
+            put(STALLED, self.stalled());
+        }
         // A set whose brake never held has no such condition.
         let known = self.set.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
         if self.brake.is_some() || conditions::get(known, FAILOVER_HELD).is_some() {
@@ -42,7 +43,7 @@ impl Situation<'_> {
 
     fn failover_held(&self) -> (bool, &str, &str) {
         match &self.brake {
-            Some(message) => (true, TOO_MANY_UNKNOWN, message),
+            Some(brake) => (true, brake.reason, &brake.message),
             None => (false, "FewEnoughUnknown", ""),
         }
     }

@@ -9,11 +9,11 @@ mod waiting_for;
 
 use berth_core::{
     api::{Server, VMReplicaSet, VMReplicaSetStatus},
-    conditions::{PROGRESSING, STALLED, get},
+    conditions::{FAILOVER_HELD, PROGRESSING, STALLED, get},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
-use super::plan::{Plan, TOO_MANY_FAILED};
+use super::plan::{PROVIDER_UNRESPONSIVE, Plan, TOO_MANY_FAILED};
 use situation::Situation;
 
 /// The status that the set should have. Computing it again from the same objects changes nothing.
@@ -50,18 +50,23 @@ pub fn next_change(set: &VMReplicaSet, servers: &[&Server], now: Timestamp) -> O
 #[must_use]
 pub fn news(before: Option<&VMReplicaSetStatus>, after: &VMReplicaSetStatus) -> Vec<(String, String)> {
     let before = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let kinds = [STALLED, PROGRESSING].into_iter();
+    let kinds = [STALLED, FAILOVER_HELD, PROGRESSING].into_iter();
     let is_new = |kind: &str, now: &Condition| bad(before, kind).is_none_or(|was| was.reason != now.reason);
     // A further Server that is stalled changes the message and not the reason.
     let news = kinds.filter_map(|kind| bad(&after.conditions, kind).filter(|now| is_new(kind, now)));
-    news.map(|condition| (condition.reason.clone(), condition.message.clone())).collect()
+    let mut news: Vec<_> = news.map(|condition| (condition.reason.clone(), condition.message.clone())).collect();
+    // The brake of failover stalls the set, too, once the turn of the first Server has come.
+    news.dedup_by(|later, earlier| later.0 == earlier.0);
+    news
 }
 
 /// The condition of this type, if people should know of it.
 fn bad<'c>(conditions: &'c [Condition], kind: &str) -> Option<&'c Condition> {
     get(conditions, kind).filter(|condition| match kind {
-        STALLED => condition.status == "True",
-        _ => condition.status == "False" && condition.reason == TOO_MANY_FAILED,
+        STALLED | FAILOVER_HELD => condition.status == "True",
+        _ => {
+            condition.status == "False" && [TOO_MANY_FAILED, PROVIDER_UNRESPONSIVE].contains(&condition.reason.as_str())
+        }
     })
 }
 

@@ -7,7 +7,7 @@ use berth_core::{
 };
 
 use super::approvals;
-use crate::set::plan::{Effect, Plan};
+use crate::set::plan::{Brake, Effect, Plan};
 
 /// A reason and a message of a condition.
 pub(super) struct Explanation {
@@ -31,8 +31,12 @@ pub(super) struct Situation<'a> {
     pub(super) outdated: usize,
     /// Servers whose machine has yet to be replaced.
     pub(super) to_replace: usize,
+    /// What waits meanwhile, without keeping the set from going on.
+    pub(super) noted: Option<Explanation>,
     /// Why the brake of failover holds, if it does.
-    pub(super) brake: Option<String>,
+    pub(super) brake: Option<Brake>,
+    /// Whether it is not known yet if something keeps the set from being complete.
+    pub(super) is_unsure: bool,
 }
 
 impl<'a> Situation<'a> {
@@ -54,7 +58,9 @@ impl<'a> Situation<'a> {
             delayed: first_with(plan, Effect::Delayed),
             outdated: active.iter().filter(|server| set.is_outdated(server)).count(),
             to_replace: plan.to_replace,
+            noted: first_with(plan, Effect::Noted),
             brake: plan.failover.brake.clone(),
+            is_unsure: plan.failover.awaits_answer,
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{next_change, status};
 use crate::set::{
-    plan::{FailoverPlan, Plan},
+    plan::{Brake, FailoverPlan, Plan, TOO_MANY_UNKNOWN},
     template::new_server,
     template_patch,
 };
@@ -120,7 +120,10 @@ fn failover_held_keeps_when_the_brake_was_released() {
     let fleet = ["web-0", "web-1"].map(|name| server(&set, name, "Ready", 60));
     assert_eq!(conditions::get(&of(&set, &fleet).conditions, FAILOVER_HELD), None);
     let mut status_with = |brake: Option<&str>, second: i64| {
-        let failover = FailoverPlan { brake: brake.map(str::to_owned), ..FailoverPlan::default() };
+        let failover = FailoverPlan {
+            brake: brake.map(|why| Brake { reason: TOO_MANY_UNKNOWN, message: why.to_owned() }),
+            ..FailoverPlan::default()
+        };
         let plan = Plan { failover, ..Plan::default() };
         let at = Timestamp::from_second(second).unwrap();
         set.status = Some(status(&set, &fleet.iter().collect::<Vec<_>>(), &plan, at));

@@ -3,8 +3,16 @@
 use super::situation::Situation;
 
 impl Situation<'_> {
+    /// Whether the set says what it said before, because what keeps it from being complete is being found out.
+    pub(super) fn keeps_what_it_said(&self) -> bool {
+        self.is_unsure && self.set.status.as_ref().is_some_and(|status| !status.conditions.is_empty())
+    }
+
     /// What the set waits for; none when it is complete.
     pub(super) fn waiting_for(&self) -> Option<String> {
+        if self.keeps_what_it_said() {
+            return self.set.status.as_ref().and_then(|status| status.waiting_for.clone());
+        }
         self.waiting_for_people_or_providers().or_else(|| self.waiting_for_servers())
     }
 
@@ -15,7 +23,7 @@ impl Situation<'_> {
         if let Some(approval) = &self.approval {
             return Some(format!("a person: {approval}"));
         }
-        self.delayed.as_ref().map(|delayed| delayed.message.clone())
+        self.delayed.as_ref().or(self.noted.as_ref()).map(|explanation| explanation.message.clone())
     }
 
     fn waiting_for_servers(&self) -> Option<String> {

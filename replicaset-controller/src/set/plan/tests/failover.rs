@@ -12,16 +12,18 @@ use serde_json::{Value, json};
 use super::phases::{ledger, lines};
 use crate::set::{
     drift_repair::DriftView,
-    plan::{Effect, FailoverPlan, PlanInput, SetLimits, UnresponsiveProviders, plan},
+    finding::{MachineAnswer, MachineAnswers, MachineFinding},
+    plan::{Effect, FailoverPlan, PlanInput, SetLimits, plan},
+    zone::FailureDomains,
 };
 
 /// Keeps failover off a Server.
-const ANNOTATION: &str = "berth.dev/failover";
-const DISABLED: &str = "disabled";
+pub(super) const ANNOTATION: &str = "berth.dev/failover";
+pub(super) const DISABLED: &str = "disabled";
 
-const NOW: i64 = 1_000_000;
+pub(super) const NOW: i64 = 1_000_000;
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
@@ -35,14 +37,14 @@ fn with_brake(mut set: VMReplicaSet, off_for: Option<i64>) -> VMReplicaSet {
 
 /// Ten Servers; a lost one has 60 s, and two may be replaced at once.
 #[expect(clippy::needless_pass_by_value, reason = "made for the call")]
-fn set(policy: Value) -> VMReplicaSet {
+pub(super) fn set(policy: Value) -> VMReplicaSet {
     let failover = json!({"waitSeconds": 60, "action": "Replace", "maxInFlight": 2});
     let mut spec = json!({"replicas": 10, "failover": failover});
     json_patch::merge(&mut spec["failover"], &policy);
     berth_testing::replica_set(json!({"spec": spec}))
 }
 
-fn server(n: usize, state: &str, age: i64) -> Server {
+pub(super) fn server(n: usize, state: &str, age: i64) -> Server {
     berth_testing::server(json!({
         "metadata": {"name": format!("web-{n}"), "uid": format!("u{n}"), "labels": {"app": "web"}},
         "status": {"state": state, "stateSince": at(NOW - age).to_string(), "observedGeneration": 1},
@@ -50,12 +52,12 @@ fn server(n: usize, state: &str, age: i64) -> Server {
 }
 
 /// Ten Servers, of which these have been lost for so long.
-fn fleet(lost: &[(usize, i64)]) -> Vec<Server> {
+pub(super) fn fleet(lost: &[(usize, i64)]) -> Vec<Server> {
     let age = |n: usize| lost.iter().find(|(lost, _)| *lost == n).map(|(_, age)| *age);
     (0..10).map(|n| age(n).map_or_else(|| server(n, "Ready", 5000), |age| server(n, "Unknown", age))).collect()
 }
 
-fn change(server: &mut Server, change: impl FnOnce(&mut Value)) {
+pub(super) fn change(server: &mut Server, change: impl FnOnce(&mut Value)) {
     let mut value = serde_json::to_value(&*server).unwrap();
     change(&mut value);
     *server = serde_json::from_value(value).unwrap();
@@ -63,22 +65,35 @@ fn change(server: &mut Server, change: impl FnOnce(&mut Value)) {
 
 /// What failover does: its part of the plan, the ledger in short form, its blocker, and when to plan again.
 #[derive(Debug)]
-struct Outcome {
-    plan: FailoverPlan,
-    ledger: Vec<String>,
-    blocker: Option<(&'static str, String)>,
-    requeue_at: Option<Timestamp>,
+pub(super) struct Outcome {
+    pub(super) plan: FailoverPlan,
+    pub(super) ledger: Vec<String>,
+    pub(super) blocker: Option<(&'static str, String)>,
+    pub(super) requeue_at: Option<Timestamp>,
 }
 
 fn plan_of(set: &VMReplicaSet, servers: &[Server], entered: &[&str]) -> Outcome {
-    plan_with(set, servers, entered, &UnresponsiveProviders::new())
+    plan_with(set, servers, entered, &MachineAnswers::new())
 }
 
-fn plan_with(
+/// This was found out so many seconds ago; it is asked again after 30 s.
+pub(super) fn found(finding: MachineFinding, ago: i64) -> MachineAnswer {
+    MachineAnswer { finding, found_at: at(NOW - ago), ask_again_at: at(NOW - ago + 30) }
+}
+
+/// With these answers; all other machines were just found to be stopped.
+pub(super) fn plan_with(set: &VMReplicaSet, servers: &[Server], entered: &[&str], answers: &MachineAnswers) -> Outcome {
+    let stopped = servers.iter().map(|s| (s.name().to_owned(), found(MachineFinding::Stopped, 0)));
+    let answers = stopped.chain(answers.clone()).collect();
+    plan_in(set, servers, entered, &answers, &FailureDomains::new())
+}
+
+pub(super) fn plan_in(
     set: &VMReplicaSet,
     servers: &[Server],
     entered: &[&str],
-    unresponsive: &UnresponsiveProviders,
+    answers: &MachineAnswers,
+    domains: &FailureDomains,
 ) -> Outcome {
     let mut set = set.clone();
     set.status.get_or_insert_default().disturbed = ledger(entered);
@@ -87,23 +102,28 @@ fn plan_with(
         set: &set,
         servers: &servers,
         now: at(NOW),
-        limits: SetLimits { creating: 50, replicas: 1000 },
+        limits: SetLimits { creating: 50, replicas: 1000, zone_brake: 40 },
         foreign_names: &BTreeSet::new(),
         no_machines: None,
         drift: &DriftView::default(),
-        unresponsive,
+        answers,
+        domains,
     });
     // Servers that are surplus after failover are retired by another phase.
     let own = plan.ledgers.disturbed.to_status().into_iter().filter(|entry| entry.axis != Axis::Retirement);
     Outcome {
         plan: plan.failover,
         ledger: lines(&own.collect::<Vec<_>>()),
-        blocker: plan.blockers.into_iter().find(|b| b.effect != Effect::Held).map(|b| (b.reason, b.message)),
+        blocker: plan
+            .blockers
+            .into_iter()
+            .find(|b| [Effect::Stalled, Effect::Delayed].contains(&b.effect))
+            .map(|b| (b.reason, b.message)),
         requeue_at: plan.requeue_at,
     }
 }
 
-fn held(outcome: &Outcome) -> (&'static str, &str) {
+pub(super) fn held(outcome: &Outcome) -> (&'static str, &str) {
     outcome.blocker.as_ref().map(|(reason, message)| (*reason, message.as_str())).unwrap()
 }
 
@@ -260,7 +280,7 @@ fn servers_still_unreachable_when_the_brake_is_released_wait_anew() {
 fn the_brake_holds_before_any_server_is_due() {
     let lost: Vec<(usize, i64)> = (0..5).map(|n| (n, 20)).collect();
     let early = plan_of(&set(json!({})), &fleet(&lost), &[]);
-    assert!(early.plan.brake.is_some_and(|why| why.starts_with("5 of 10")) && early.blocker.is_none());
+    assert!(early.plan.brake.is_some_and(|brake| brake.message.starts_with("5 of 10")) && early.blocker.is_none());
     let lost: Vec<(usize, i64)> = (0..5).map(|n| (n, 100)).collect();
     let on = plan_of(&with_brake(set(json!({})), None), &fleet(&lost), &[]);
     assert_eq!(held(&on).0, "TooManyUnknown");
@@ -351,7 +371,7 @@ fn ask_human_names_the_command_that_answers() {
     assert!(plan.plan.has_no_action() && plan.ledger.is_empty());
     let (reason, message) = held(&plan);
     assert_eq!(reason, "AskHuman");
-    assert!(message.starts_with("web-2, web-1 cannot be reached, the first for 10 min"), "{message}");
+    assert!(message.starts_with("web-2, web-1 cannot be reached, the first since 1970-01-12T13:36:40Z"), "{message}");
     assert!(message.contains("kubectl delete server web-2"), "{message}");
 }
 
@@ -361,15 +381,4 @@ fn a_message_names_ten_servers_and_counts_the_rest() {
     set.spec.replicas = 12;
     let servers: Vec<Server> = (0..12).map(|n| server(n, "Unknown", 100)).collect();
     assert!(held(&plan_of(&set, &servers, &[])).1.contains("and 2 more"));
-}
-
-#[test]
-fn nothing_is_given_up_while_the_provider_is_unresponsive() {
-    let (set, servers) = (set(json!({})), fleet(&[(1, 100), (2, 101)]));
-    let unresponsive = UnresponsiveProviders::from([("web-2".to_owned(), "timed out".to_owned())]);
-    let plan = plan_with(&set, &servers, &[], &unresponsive);
-    assert_eq!((plan.plan.replace.as_slice(), plan.ledger.len()), (["web-1".to_owned()].as_slice(), 2));
-    let (reason, message) = held(&plan);
-    assert_eq!(reason, "ProviderUnresponsive");
-    assert!(message.starts_with("web-2: ") && message.ends_with("timed out"), "{message}");
 }

@@ -12,10 +12,12 @@ use serde_json::{Value, json};
 
 use crate::set::{
     drift_repair::{DriftMemory, DriftView},
+    finding::MachineAnswers,
     machines::NoMachines,
-    plan::{Effect, Plan, PlanInput, SetLimits, UnresponsiveProviders, plan},
+    plan::{Effect, Plan, PlanInput, SetLimits, plan},
     status::{news, status},
     template::new_server,
+    zone::FailureDomains,
 };
 
 const NOW: i64 = 1_000_000;
@@ -67,7 +69,7 @@ pub(super) struct World<'a> {
 }
 
 pub(super) fn world(servers: &[Server]) -> World<'_> {
-    let limits = SetLimits { creating: 50, replicas: 1000 };
+    let limits = SetLimits { creating: 50, replicas: 1000, zone_brake: 40 };
     World { servers, seconds: 0, limits, no_machines: None, drift: DriftView::default() }
 }
 
@@ -82,7 +84,8 @@ impl<'a> World<'a> {
             foreign_names: &BTreeSet::new(),
             no_machines: self.no_machines.as_ref(),
             drift: &self.drift,
-            unresponsive: &UnresponsiveProviders::new(),
+            answers: &MachineAnswers::new(),
+            domains: &FailureDomains::new(),
         })
     }
 
@@ -370,7 +373,7 @@ fn the_ceiling_of_replicas_limits_creations_and_removes_no_server() {
     for (replicas, exist, expected) in [(8, 4, 2), (8, 6, 0), (8, 7, 0), (6, 4, 2)] {
         let mut set = set("1", "c", json!({"replicas": replicas}));
         let servers = fleet(&set, &vec!["Ready"; exist]);
-        let low = World { limits: SetLimits { creating: 50, replicas: 6 }, ..world(&servers) };
+        let low = World { limits: SetLimits { creating: 50, replicas: 6, zone_brake: 40 }, ..world(&servers) };
         let plan = low.enter(&mut set);
         assert_eq!((plan.create.len(), plan.retire.len()), (expected, 0), "{replicas}, {exist}");
         let blocker = plan.blockers.iter().find(|blocker| blocker.effect == Effect::Stalled);

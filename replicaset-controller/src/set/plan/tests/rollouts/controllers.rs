@@ -11,7 +11,9 @@ use berth_core::{
 use super::world::{World, uid};
 use crate::set::{
     drift_repair::{DriftMemory, DriftView},
-    plan::{Plan, PlanInput, SetLedgers, SetLimits, UnresponsiveProviders, may_be_in_service, plan},
+    finding::MachineAnswers,
+    plan::{Plan, PlanInput, SetLedgers, SetLimits, may_be_in_service, plan},
+    zone::FailureDomains,
 };
 
 /// A call that a controller makes.
@@ -122,11 +124,12 @@ fn plan_calls(
         set,
         servers,
         now: world.time(),
-        limits: SetLimits { creating: 3, replicas: 1000 },
+        limits: SetLimits { creating: 3, replicas: 1000, zone_brake: 40 },
         foreign_names: &BTreeSet::new(),
         no_machines: None,
         drift,
-        unresponsive: &UnresponsiveProviders::new(),
+        answers: &MachineAnswers::new(),
+        domains: &FailureDomains::new(),
     });
     let template = &set.spec.template.spec;
     let class = template.machine.class_name[1..].parse().unwrap();
