@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Result;
 use berth_core::api::{Approval, Executor, MachineClass, Server, VMReplicaSet};
 use berth_iaas::{CallLimits, Classes};
-use berth_runtime::{Cache, CacheOptions, Change, Context, Controller, Process, Throttle};
+use berth_runtime::{Cache, CacheOptions, Change, Context, Controller, Copies, Process, Throttle};
 use futures::future;
 use kube::runtime::controller::Action;
 
@@ -37,6 +37,7 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
     let ctx = process.context(Executor::ReplicasetController, &args.common).await?;
     let Some(cluster) = cluster::identity(&ctx, args.cluster_name.as_deref()).await? else { return Ok(()) };
     let (tasks, drivers) = setup::machines(&args, &cluster)?;
+    let copies = Copies::start(&ctx, &process.tasks);
     let caches = Caches::start(&ctx);
     tokio::select! {
         () = caches.ready() => {}
@@ -47,7 +48,7 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
     let orphan_period = Duration::from_secs(u64::from(args.orphan_period));
     let orphans = OrphanCollector::new(&ctx, &classes, &cluster, orphan_period);
     let drift_interval = Duration::from_secs(u64::from(args.drift_interval));
-    let drift = DriftDetector::new(&ctx, tasks.clone(), &caches.servers, drift_interval);
+    let drift = DriftDetector::new(&ctx, tasks.clone(), &caches.servers, drift_interval).shared_among(&copies);
     let limits = SetLimits {
         creating: usize::from(args.max_creating),
         replicas: args.max_replicas,

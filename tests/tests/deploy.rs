@@ -61,7 +61,7 @@ impl Rights {
 }
 
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
-const RESOURCES: [&str; 26] = [
+const RESOURCES: [&str; 27] = [
     "berth.dev/servers",
     "berth.dev/servers/status",
     "berth.dev/vmreplicasets",
@@ -77,6 +77,7 @@ const RESOURCES: [&str; 26] = [
     "berth.dev/approvals/status",
     "apps/controllerrevisions",
     "apps/deployments",
+    "coordination.k8s.io/leases",
     "discovery.k8s.io/endpointslices",
     "/services",
     "/secrets",
@@ -149,6 +150,7 @@ async fn each_program_has_the_rights_it_needs_and_no_others() {
         // Rights in Berth's namespace only.
         let webhook = part == Part::Webhook;
         let replicaset = part == Part::ReplicasetController;
+        let has_lease = replicaset || part == Part::MonitorController;
         for (verb, what, namespace, name, expected) in [
             ("create", "/secrets", BERTH_NAMESPACE, "", webhook),
             ("update", "/secrets", BERTH_NAMESPACE, "webhook-tls", webhook),
@@ -162,6 +164,13 @@ async fn each_program_has_the_rights_it_needs_and_no_others() {
             ("create", "/configmaps", BERTH_NAMESPACE, "", replicaset),
             ("update", "/configmaps", BERTH_NAMESPACE, "replicaset-controller-orphans", replicaset),
             ("get", "/configmaps", BERTH_NAMESPACE, "other", false),
+            ("list", "coordination.k8s.io/leases", BERTH_NAMESPACE, "", has_lease),
+            ("watch", "coordination.k8s.io/leases", BERTH_NAMESPACE, "", has_lease),
+            ("create", "coordination.k8s.io/leases", BERTH_NAMESPACE, "", has_lease),
+            ("patch", "coordination.k8s.io/leases", BERTH_NAMESPACE, "a", has_lease),
+            ("delete", "coordination.k8s.io/leases", BERTH_NAMESPACE, "a", has_lease),
+            ("update", "coordination.k8s.io/leases", BERTH_NAMESPACE, "a", false),
+            ("deletecollection", "coordination.k8s.io/leases", BERTH_NAMESPACE, "", false),
             ("patch", "admissionregistration.k8s.io/mutatingwebhookconfigurations", "", "berth", webhook),
             ("patch", "admissionregistration.k8s.io/mutatingwebhookconfigurations", "", "other", false),
         ] {

@@ -1,9 +1,13 @@
 //! Checks machines for drift.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use berth_core::api::{Server, VMReplicaSet};
-use berth_runtime::{Context, EventType, ServerCache, reference};
+use berth_runtime::{Context, Copies, EventType, ServerCache, reference};
 use futures::{
     Stream, StreamExt as _,
     channel::mpsc,
@@ -56,6 +60,8 @@ pub(super) struct Inner {
     sender: mpsc::UnboundedSender<ObjectRef<VMReplicaSet>>,
     receiver: Mutex<Option<mpsc::UnboundedReceiver<ObjectRef<VMReplicaSet>>>>,
     checks: Family<CheckLabels, Counter>,
+    /// The copies of this controller that share the checks; none if this one does all of them.
+    copies: OnceLock<Copies>,
 }
 
 impl fmt::Debug for DriftDetector {
@@ -96,7 +102,17 @@ impl DriftDetector {
             sender,
             receiver: Mutex::new(Some(receiver)),
             checks,
+            copies: OnceLock::new(),
         }))
+    }
+
+    /// Shares the checks among the copies of this controller: each Server is checked by one of them. When a copy dies, the others
+    /// take over its Servers once its Lease has expired, and a Server whose time came in between is checked an interval later.
+    #[must_use]
+    pub fn shared_among(self, copies: &Copies) -> Self {
+        // They are set once, before anything is checked.
+        let _ = self.0.copies.set(copies.clone());
+        self
     }
 
     /// How the Server's machine differs, for people, if a check has found drift that is still to be reported.
@@ -131,7 +147,9 @@ impl DriftDetector {
         let servers = inner.servers.store().state();
         // A task that changes a machine finds the drift itself.
         inner.drifted.retain(servers.iter().filter(|server| should_check(server)).map(|server| server.uid()));
-        let is_due = |server: &Server| is_due(server.uid(), inner.interval, from, to) && should_check(server);
+        let is_mine = |server: &Server| inner.copies.get().is_none_or(|copies| copies.is_mine(server.uid()));
+        let is_due =
+            |server: &Server| is_due(server.uid(), inner.interval, from, to) && should_check(server) && is_mine(server);
         for server in servers.into_iter().filter(|server| is_due(server)) {
             let Some(in_progress) = inner.in_progress.begin(&server) else { continue };
             let this = self.clone();

@@ -1,7 +1,8 @@
 //! What all Berth binaries share at run time: arguments, logs, metrics, probes, caches, the controller loop, claims and Events.
 //!
 //! The `main` of a binary calls [`run`], which provides a [`Process`], from which a controller gets its [`Context`]. A [`Cache`]
-//! watches objects, a [`Controller`] reconciles them, a [`TaskRunner`] carries out tasks that need a Server's lock.
+//! watches objects, a [`Controller`] reconciles them, a [`TaskRunner`] carries out tasks that need a Server's lock. [`Copies`] are the
+//! other processes of the controllers.
 
 mod api_error;
 mod args;
@@ -11,6 +12,7 @@ mod client;
 mod clock;
 mod context;
 mod controller;
+mod copies;
 mod events;
 mod expectations;
 mod failed_task;
@@ -35,6 +37,7 @@ pub use client::{CallTimeout, Timeouts, build as build_client, connect, with_tim
 pub use clock::{Clock, ManualClock, SystemClock, requeue_after};
 pub use context::{Context, ContextParts};
 pub use controller::{Controller, ReconcileError};
+pub use copies::{ControllerCopy, Copies};
 pub use events::{EventType, Events, reference};
 pub use expectations::Expectations;
 pub use metrics::Metrics;

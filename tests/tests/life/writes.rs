@@ -13,8 +13,21 @@ use serde_json::{Value, json};
 
 use crate::world::World;
 
-/// The writes of Berth's ServiceAccounts in the audit log, by resource and verb.
+/// The writes of Berth's ServiceAccounts in the audit log, by resource and verb, without those to the Leases of the copies.
 fn writes(world: &World) -> BTreeMap<String, u32> {
+    all_writes(world).into_iter().filter(|(name, _)| !is_lease(name)).collect()
+}
+
+/// The writes to the Leases of the copies.
+fn lease_writes(world: &World) -> u32 {
+    all_writes(world).into_iter().filter(|(name, _)| is_lease(name)).map(|(_, count)| count).sum()
+}
+
+fn is_lease(name: &str) -> bool {
+    name.ends_with(" leases")
+}
+
+fn all_writes(world: &World) -> BTreeMap<String, u32> {
     let log = fs::read_to_string(world.berth.control_plane().audit_log().unwrap()).unwrap();
     let mut counts = BTreeMap::new();
     for line in log.lines() {
@@ -69,9 +82,12 @@ async fn there_are_few_writes_until_ready_and_none_at_rest() {
         let after = writes(&world);
         if before == after { Ok(after) } else { Err(format!("{after:?}")) }
     });
-    let at_rest = rest.await.unwrap();
+    let (at_rest, leases) = (rest.await.unwrap(), lease_writes(&world));
     tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(writes(&world), at_rest, "Berth writes at rest");
+    // Two copies renew their Leases every ten seconds.
+    let renewals = lease_writes(&world) - leases;
+    assert!((10..=14).contains(&renewals), "{renewals} renewals of Leases in a minute");
 
     creations(&world).await;
     refusals(&world).await;
