@@ -65,6 +65,19 @@ impl Launch {
         self
     }
 
+    /// The same, started by another program: that gets the program and its arguments after its own `args`, and executes it.
+    #[must_use]
+    pub fn started_by<A: Into<OsString>>(
+        mut self,
+        program: impl Into<PathBuf>,
+        args: impl IntoIterator<Item = A>,
+    ) -> Self {
+        let started = std::mem::replace(&mut self.program, program.into());
+        let own = std::mem::take(&mut self.args);
+        self.args = args.into_iter().map(Into::into).chain([started.into_os_string()]).chain(own).collect();
+        self
+    }
+
     /// Sets the working folder. The default is the guarded folder.
     #[must_use]
     pub fn current_dir(mut self, dir: impl Into<PathBuf>) -> Self {

@@ -3,12 +3,18 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use berth_core::api::{Executor, Server};
-use berth_runtime::{Cache, CacheOptions, Context, Controller, Process};
+use berth_core::{
+    api::{Executor, Server},
+    second_opinion::SampledServer,
+};
+use berth_runtime::{Cache, CacheOptions, Context, Controller, Copies, Process, answer_questions};
 use futures::{StreamExt, pin_mut};
 use tokio::net::TcpListener;
 
-use crate::{args::Args, discovery, metrics::ProbeMetrics, prober::Prober, reconcile::Monitor};
+use crate::{
+    args::Args, discovery, metrics::ProbeMetrics, probe::ProbeResult, prober::Prober, reconcile::Monitor,
+    sight_keeper::SightKeeper,
+};
 
 /// Runs until shutdown.
 ///
@@ -20,9 +26,11 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
     ctx.metrics.register(|registry| metrics.register(registry));
     let (changed_servers, triggers) = futures::channel::mpsc::unbounded();
     let concurrency = usize::from(args.probe_concurrency);
-    let (prober, probe_loop) = Prober::new(concurrency, changed_servers, metrics, ctx.clock.clone());
+    let (prober, probe_loop) = Prober::new(concurrency, changed_servers.clone(), metrics.clone(), ctx.clock.clone());
+    let copies = Copies::start(&ctx, &process.tasks);
+    let sight = SightKeeper::new(&ctx, &copies, &prober, changed_servers, metrics, args.blind_share);
     let servers = Cache::start_with(&ctx, CacheOptions::servers_with_state());
-    let monitor = Arc::new(Monitor::new(&ctx, prober));
+    let monitor = Arc::new(Monitor::new(&ctx, prober.clone()));
     if let Some(address) = args.targets_address {
         let listener = TcpListener::bind(address)
             .await
@@ -35,6 +43,8 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
         () = ctx.shutdown.cancelled() => return Ok(()),
     }
     process.tasks.spawn(probe_loop.run(ctx.shutdown.clone()));
+    process.tasks.spawn(sight.run());
+    process.tasks.spawn(answer_questions(ctx.clone(), copies, move |server| look(prober.clone(), server)));
     process.tasks.spawn(forget_deleted(ctx.clone(), servers.clone(), monitor.clone()));
     Controller::new("monitor", &servers)
         .reconcile_on(triggers)
@@ -42,6 +52,12 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
         .run(&ctx, monitor, |server, monitor| async move { monitor.reconcile(server).await })
         .await;
     Ok(())
+}
+
+/// Whether the machine of a Server that another copy has lost can be reached from here: it is probed anew.
+async fn look(prober: Prober, server: SampledServer) -> Option<bool> {
+    let probe = prober.machine_probe(&server.uid)?;
+    Some(probe.probe().await == ProbeResult::Success)
 }
 
 /// Ends the probes of deleted Servers.

@@ -5,7 +5,8 @@
 //! writes them. `discovery` gives Prometheus its targets.
 //!
 //! Every copy of this program probes every Server and judges by its own results. That is safe: two copies write the same
-//! facts, the webhook counts a report once, and a copy that finds a fact in its cache does not write it again.
+//! facts, the webhook counts a report once, and a copy that finds a fact in its cache does not write it again. A copy that loses
+//! many machines at once asks the others (`sight`, `sight_keeper`), and writes nothing bad about them until they agree.
 
 mod args;
 mod controller;
@@ -21,6 +22,9 @@ pub mod prober;
 mod reconcile;
 mod schedule;
 mod server_probes;
+mod sight;
+mod sight_keeper;
+mod survey;
 mod verdict;
 
 pub use args::Args;

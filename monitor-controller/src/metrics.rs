@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{probe::ProbeResult, probe_id::ProbeKind};
+use crate::{probe::ProbeResult, probe_id::ProbeKind, survey::Survey};
 
 /// Upper bounds in seconds: a probe on time is late by at most 2 ms, the resolution of the timers; the shortest period is 1 s.
 const LATENESS_BUCKETS: [f64; 13] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
@@ -36,6 +36,10 @@ pub struct ProbeMetrics {
     probes: Family<ProbeResultLabels, Counter>,
     skipped: Family<ProbeLabels, Counter>,
     scheduled: Gauge,
+    targets: Gauge,
+    lost_targets: Gauge,
+    blind: Gauge,
+    withheld: Gauge,
 }
 
 impl Default for ProbeMetrics {
@@ -46,6 +50,10 @@ impl Default for ProbeMetrics {
             probes: Family::default(),
             skipped: Family::default(),
             scheduled: Gauge::default(),
+            targets: Gauge::default(),
+            lost_targets: Gauge::default(),
+            blind: Gauge::default(),
+            withheld: Gauge::default(),
         }
     }
 }
@@ -66,6 +74,22 @@ impl ProbeMetrics {
             self.skipped.clone(),
         );
         r.register("scheduled_probes", "Periodic probes of Servers, waiting or under way", self.scheduled.clone());
+        r.register(
+            "monitor_targets",
+            "Machines that are probed and ought to be reachable: they run, and the last fact does not say otherwise",
+            self.targets.clone(),
+        );
+        r.register("monitor_lost_targets", "Those of them whose latest probe failed", self.lost_targets.clone());
+        r.register(
+            "monitor_blind",
+            "1 while so many machines are lost at once that this copy may be blind, and nobody has confirmed the loss",
+            self.blind.clone(),
+        );
+        r.register(
+            "monitor_withheld_servers",
+            "Servers that this copy would call unreachable if it were sure that it is not blind",
+            self.withheld.clone(),
+        );
     }
 
     pub(crate) fn probe_started(&self, kind: ProbeKind, lateness: Duration) {
@@ -84,6 +108,17 @@ impl ProbeMetrics {
 
     pub(crate) fn probes_skipped(&self, kind: ProbeKind, count: u64) {
         self.skipped.get_or_create(&labels(kind)).inc_by(count);
+    }
+
+    /// What a survey has found, and whether this copy doubts it.
+    pub(crate) fn surveyed(&self, survey: &Survey, is_blind: bool) {
+        let gauge = |gauge: &Gauge, value: usize| {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        gauge(&self.targets, survey.targets);
+        gauge(&self.lost_targets, survey.lost);
+        gauge(&self.blind, usize::from(is_blind));
+        gauge(&self.withheld, if is_blind { survey.unreachable } else { 0 });
     }
 
     pub(crate) fn set_scheduled(&self, probes: usize) {

@@ -12,7 +12,7 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
-use crate::{observation::Observation, verdict::ReachabilityVerdict};
+use crate::{observation::Observation, sight::Belief, verdict::ReachabilityVerdict};
 
 /// A failing health check is reported only after this long: most applications have started by then, and a start without
 /// trouble costs no write.
@@ -36,6 +36,16 @@ impl DueWrite {
     pub(crate) fn is_empty(&self) -> bool {
         self.facts.is_empty() && self.report.is_none()
     }
+
+    /// Adds the fact, unless it may come from blindness. A fact that is not believed is due when this process sees again, or
+    /// when others confirm it: then the Server is reconciled.
+    fn add_if_believed(&mut self, belief: Belief, fact: Fact) {
+        match belief {
+            Belief::True => self.facts.push(fact),
+            Belief::Wait(until) => self.requeue_at = self.requeue_at.into_iter().chain([until]).min(),
+            Belief::Doubtful => {}
+        }
+    }
 }
 
 /// A report on a task, with the facts that belong to it.
@@ -57,10 +67,17 @@ enum TaskProgress {
 /// What is to be written about the Server now. A write carries one report, so more may be due after it.
 pub(crate) fn plan(server: &Server, observation: &Observation, now: Timestamp) -> DueWrite {
     let Some(status) = &server.status else { return DueWrite::default() };
-    let reachability = reachability_fact(server, status, &observation.reachability).map(Fact::Reachability);
-    let health = health_fact(server, status, observation).map(Fact::Health);
-    let facts = reachability.into_iter().chain(health).collect();
-    let mut due = DueWrite { facts, ..DueWrite::default() };
+    let mut due = DueWrite::default();
+    let loss = |fact: &ReachabilityFact| if fact.reachable { Belief::True } else { observation.belief_in_loss() };
+    if let Some(fact) = reachability_fact(server, status, &observation.reachability) {
+        due.add_if_believed(loss(&fact), Fact::Reachability(fact));
+    }
+    let sickness = |fact: &HealthFact| {
+        if fact.state == HealthState::Healthy { Belief::True } else { observation.belief_in_sickness() }
+    };
+    if let Some(fact) = health_fact(server, status, observation) {
+        due.add_if_believed(sickness(&fact), Fact::Health(fact));
+    }
     for task in server.open_tasks(Executor::MonitorController) {
         match task_progress(server, status, task, observation, now) {
             TaskProgress::Report(result) => {
@@ -169,6 +186,11 @@ fn check_health(
             Some(fact) => result.with(Fact::Monitoring(Some(fact))),
             None => result,
         });
+    }
+    match observation.belief_in_sickness() {
+        Belief::True if !observation.health_is_forgotten => {}
+        Belief::Wait(until) => return TaskProgress::Wait(Some(until)),
+        Belief::True | Belief::Doubtful => return TaskProgress::Wait(None),
     }
     let deadline = health_deadline(task, check);
     if deadline.is_some_and(|deadline| deadline <= now) {

@@ -1,7 +1,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::verdict::{ConsecutiveResults, HealthVerdict};
+use crate::{
+    sight::Trust,
+    verdict::{ConsecutiveResults, HealthVerdict},
+};
 
 fn at_second(second: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + second).unwrap()
@@ -238,4 +241,62 @@ fn monitoring_is_bound_paused_and_unbound() {
         (due.monitoring(), due.outcome()),
         (Some(&None), Some((TaskKind::UnbindMonitoring, Outcome::Succeeded)))
     );
+}
+
+/// What a process has found that may be blind.
+fn doubtful(observation: Observation) -> Observation {
+    Observation { trust: Trust::Nothing, ..observation }
+}
+
+/// The machine's probe, with this result from then to then.
+fn machine(success: bool, since: i64, last: i64) -> ConsecutiveResults {
+    let (since, last) = (at_second(since), at_second(last));
+    ConsecutiveResults { success, count: 2, since, last, message: String::new() }
+}
+
+#[test]
+fn who_may_be_blind_writes_what_is_good_and_nothing_bad() {
+    let ready = server("Ready", &[], &healthy_fact("Healthy", 4));
+    let lost = Observation { machine_results: Some(machine(false, 0, 30)), ..unreachable(0, 30) };
+    assert!(plan(&ready, &lost, at_second(30)).reachability().is_some());
+    assert_eq!(plan(&ready, &doubtful(lost), at_second(30)), DueWrite::default());
+    let known = json!({"reachability": {"reachable": false, "since": at_second(0).to_string(), "observedAt": at_second(30).to_string()}});
+    let unknown = server("Unknown", &[("AwaitRecovery", "Pending")], &known);
+    let back = Observation { machine_results: Some(machine(true, 50, 60)), ..reachable(50) };
+    let due = plan(&unknown, &doubtful(back), at_second(60));
+    assert!(due.reachability().unwrap().reachable);
+    assert_eq!(due.outcome(), Some((TaskKind::AwaitRecovery, Outcome::Succeeded)));
+    let due = plan(&server("Deploying", &[("CheckHealth", "Pending")], &json!({})), &doubtful(healthy()), at_second(2));
+    assert_eq!(due.health().unwrap().state, HealthState::Healthy);
+}
+
+#[test]
+fn a_sick_application_is_reported_if_its_machine_is_seen_and_not_if_it_is_lost_with_the_others() {
+    let ready = server("Ready", &[], &healthy_fact("Healthy", 4));
+    let sick = |results| Observation { machine_results: Some(results), ..failing(3, true) };
+    let reported = |observation: &Observation| plan(&ready, observation, at_second(2)).health().is_some();
+    assert!(reported(&doubtful(sick(machine(true, 0, 1)))), "the machine was seen since");
+    assert!(!reported(&doubtful(sick(machine(false, 1, 2)))), "it is lost");
+    assert!(!reported(&doubtful(sick(machine(true, -60, -1)))), "it was not looked at since");
+    // Nothing is suspicious so far, and a round takes two seconds.
+    let after = |second, results| {
+        let trust = Trust::AfterRound { surveyed_at: at_second(second), round: std::time::Duration::from_secs(2) };
+        Observation { trust, ..sick(results) }
+    };
+    assert!(reported(&after(1, machine(true, -60, 1))));
+    assert!(!reported(&after(9, machine(true, -60, -1))), "it has to be looked at first");
+    let waits = plan(&ready, &after(1, machine(false, 1, 1)), at_second(1));
+    assert!(waits.is_empty() && waits.requeue_at > Some(at_second(3)), "the others are looked at first");
+    assert!(reported(&after(3, machine(false, 1, 3))), "the others are seen");
+}
+
+#[test]
+fn a_check_of_health_does_not_fail_while_its_machine_is_out_of_sight_nor_before_it_is_seen_again() {
+    let running = server("Deploying", &[("CheckHealth", "Running")], &json!({}));
+    let lost = Observation { machine_results: Some(machine(false, 0, 60)), ..failing(9, true) };
+    let outcome = |observation: &Observation| plan(&running, observation, at_second(61)).outcome();
+    assert_eq!(outcome(&lost), Some((TaskKind::CheckHealth, Outcome::Failed)));
+    assert_eq!(outcome(&doubtful(lost)), None);
+    let forgotten = Observation { health_is_forgotten: true, ..Observation::default() };
+    assert_eq!(outcome(&forgotten), None);
 }

@@ -42,6 +42,16 @@ impl ProbeState {
         self.target.is_some() && self.generation == generation
     }
 
+    /// How often it is probed.
+    pub(crate) fn period(&self) -> Duration {
+        self.period
+    }
+
+    /// Within this time it is probed once, and the probe has ended.
+    pub(crate) fn round(&self) -> Duration {
+        self.period + self.target.as_ref().map_or(Duration::ZERO, |target| target.timeout)
+    }
+
     /// Whether there is nothing to probe.
     pub(crate) fn is_idle(&self) -> bool {
         self.target.is_none()

@@ -21,11 +21,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     metrics::ProbeMetrics,
     observation::Observation,
-    probe::ProbeResult,
+    probe::{ProbeResult, ProbeTarget},
     probe_id::{ProbeId, ProbeKind},
     probe_state::ScheduleChange,
     schedule::{DueProbe, Schedule},
     server_probes::ServerProbes,
+    sight::Trust,
+    survey::{Survey, Target},
 };
 
 /// Tells the [`ProbeLoop`] which Servers to probe, and says what it has found. Clones share their state.
@@ -34,6 +36,8 @@ pub struct Prober {
     /// The probes of each Server, by its UID.
     servers: Arc<Mutex<HashMap<Arc<str>, ServerProbes>>>,
     schedule_changes: mpsc::UnboundedSender<(ProbeId, ScheduleChange)>,
+    /// Whether failures are believed that may come from blindness.
+    trust: Arc<Mutex<Trust>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -67,7 +71,8 @@ impl Prober {
         clock: Arc<dyn Clock>,
     ) -> (Self, ProbeLoop) {
         let (sender, schedule_changes) = mpsc::unbounded_channel();
-        let prober = Self { servers: Arc::default(), schedule_changes: sender, clock };
+        let trust = Arc::new(Mutex::new(Trust::UNSURVEYED));
+        let prober = Self { servers: Arc::default(), schedule_changes: sender, trust, clock };
         let probe_loop = ProbeLoop {
             prober: prober.clone(),
             schedule: Schedule::new(),
@@ -105,7 +110,33 @@ impl Prober {
     /// What the probes of the Server with this UID have found.
     #[must_use]
     pub(crate) fn observation(&self, uid: &str) -> Observation {
-        self.servers.lock().get_mut(uid).map(ServerProbes::observation).unwrap_or_default()
+        let trust = *self.trust.lock();
+        self.servers.lock().get_mut(uid).map(|probes| probes.observation(trust)).unwrap_or_default()
+    }
+
+    /// How many of the machines are reached that ought to be reachable.
+    pub(crate) fn survey(&self) -> Survey {
+        Survey::of(self.servers.lock().values().filter_map(ServerProbes::look))
+    }
+
+    /// The machines that ought to be reachable, and how they look.
+    pub(crate) fn targets(&self) -> Vec<Target> {
+        self.servers.lock().iter().filter_map(|(uid, probes)| probes.as_target(uid)).collect()
+    }
+
+    /// The probe of the machine of the Server with this UID; none while it is not known where it is.
+    pub(crate) fn machine_probe(&self, uid: &str) -> Option<ProbeTarget> {
+        self.servers.lock().get(uid)?.machine_probe()
+    }
+
+    /// From now on, failures that may come from blindness are believed to this extent.
+    pub(crate) fn set_trust(&self, trust: Trust) {
+        *self.trust.lock() = trust;
+    }
+
+    /// Forgets the failures of all machines that are out of sight.
+    pub(crate) fn forget_failures(&self) {
+        self.servers.lock().values_mut().for_each(ServerProbes::forget_failures);
     }
 
     /// Remembers when failing health checks of the Server were last reported.
@@ -173,9 +204,15 @@ impl ProbeLoop {
         else {
             return;
         };
-        let changed = probes.record(kind, &result, now).then(|| probes.server().clone());
+        let in_doubt = *self.prober.trust.lock() == Trust::Nothing;
+        let changed = probes.record(kind, &result, now, in_doubt).then(|| probes.server().clone());
         let within: Option<Duration> = probes.next_probe_within(kind, now);
+        let look = (kind == ProbeKind::Health && probes.must_look_at_machine()).then(|| probes.machine_period());
         drop(servers);
+        if let Some(period) = look {
+            let machine = ProbeId { uid: Arc::clone(&probe.id.uid), kind: ProbeKind::Reachability };
+            self.schedule.start(machine, period, true);
+        }
         self.metrics.probes_skipped(kind, self.schedule.finished(&probe, within));
         if let Some(server) = changed {
             // Fails at shutdown only, when the controller has ended.

@@ -129,3 +129,20 @@ async fn a_hanging_probe_skips_its_times_and_delays_no_other_probe() {
     assert!(skipped >= 2, "{skipped}");
     drop((full, backlog));
 }
+
+#[tokio::test]
+async fn a_failing_health_check_has_its_machine_looked_at_at_once() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let fixture = Fixture::start();
+    // The machine's own turn comes within an hour.
+    let mut server = server(0, free, 3600);
+    server.spec.health_check =
+        serde_json::from_value(json!({"tcpSocket": {"port": free}, "periodSeconds": 1})).unwrap();
+    fixture.prober.update(&server);
+    let lost = async {
+        while fixture.prober.survey().lost == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(15), lost).await.expect("it is found to be lost within seconds");
+}

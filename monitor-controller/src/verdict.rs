@@ -81,6 +81,12 @@ impl ProbeHistory {
         self.latest.as_ref()
     }
 
+    /// Forgets that the latest results were failures, and the verdict that they led to.
+    pub(crate) fn forget_failures(&mut self) {
+        self.latest = self.latest.take().filter(|latest| latest.success);
+        self.health = self.health.filter(|verdict| verdict.state == HealthState::Healthy);
+    }
+
     /// The verdict on health. It changes only when as many results in a row as the check's threshold say otherwise.
     pub(crate) fn health_verdict(&mut self, check: &HealthCheck) -> Option<HealthVerdict> {
         let latest = self.latest.as_ref()?;

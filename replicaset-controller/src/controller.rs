@@ -3,9 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
-use berth_core::api::{Approval, Executor, MachineClass, Server, VMReplicaSet};
+use berth_core::{
+    api::{Approval, Executor, MachineClass, Server, VMReplicaSet},
+    second_opinion::SampledServer,
+};
 use berth_iaas::{CallLimits, Classes};
-use berth_runtime::{Cache, CacheOptions, Change, Context, Controller, Copies, Process, Throttle};
+use berth_runtime::{Cache, CacheOptions, Change, Context, Controller, Copies, Process, Throttle, answer_questions};
 use futures::future;
 use kube::runtime::controller::Action;
 
@@ -16,7 +19,9 @@ use crate::{
     orphans::OrphanCollector,
     server::ServerReconciler,
     set::{machines::ClassMachines, plan::SetLimits, reconcile::SetReconciler, server_index::ServerIndex},
-    setup, triggers,
+    setup,
+    sight::{BlindMonitors, look},
+    triggers,
 };
 
 /// Slots of each bulkhead, as a multiple of `--concurrency`: tasks mostly wait for machines, so that many more of them than of
@@ -38,6 +43,7 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
     let Some(cluster) = cluster::identity(&ctx, args.cluster_name.as_deref()).await? else { return Ok(()) };
     let (tasks, drivers) = setup::machines(&args, &cluster)?;
     let copies = Copies::start(&ctx, &process.tasks);
+    let monitors = BlindMonitors::among(&copies);
     let caches = Caches::start(&ctx);
     tokio::select! {
         () = caches.ready() => {}
@@ -49,13 +55,19 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
     let orphans = OrphanCollector::new(&ctx, &classes, &cluster, orphan_period);
     let drift_interval = Duration::from_secs(u64::from(args.drift_interval));
     let drift = DriftDetector::new(&ctx, tasks.clone(), &caches.servers, drift_interval).shared_among(&copies);
+    let (connector, seen) = (tasks.connector.clone(), caches.servers.clone());
+    let look = move |server: SampledServer| {
+        let (connector, servers) = (connector.clone(), seen.clone());
+        async move { look(&*connector, &servers, &server).await }
+    };
     let limits = SetLimits {
         creating: usize::from(args.max_creating),
         replicas: args.max_replicas,
         zone_brake: usize::from(args.failover_brake),
     };
     let machines = ClassMachines::new(classes.clone(), tasks.connector.clone());
-    let sets = SetReconciler::new(ctx.clone(), limits, Arc::new(machines), Arc::new(drift.clone()));
+    let sets =
+        SetReconciler::new(ctx.clone(), limits, Arc::new(machines), Arc::new(drift.clone())).telling(monitors.clone());
     let batches = sets.batches();
     let servers = ServerReconciler::new(&ctx, tasks, &caches.servers, &classes, &caches.approvals, batches);
     let servers = Arc::new(servers);
@@ -63,8 +75,9 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
         orphans.run(),
         reconcile_servers(&ctx, &caches, servers.clone()),
         run_tasks(&ctx, &caches, &classes, servers),
-        reconcile_sets(&ctx, &caches, &drift, Arc::new(sets)),
+        reconcile_sets(&ctx, &caches, &drift, &monitors, Arc::new(sets)),
         drift.run(),
+        answer_questions(ctx.clone(), copies, look),
     );
     Ok(())
 }
@@ -113,7 +126,13 @@ async fn run_tasks(ctx: &Context, caches: &Caches, classes: &Classes, servers: A
         .await;
 }
 
-async fn reconcile_sets(ctx: &Context, caches: &Caches, drift: &DriftDetector, sets: Arc<SetReconciler>) {
+async fn reconcile_sets(
+    ctx: &Context,
+    caches: &Caches,
+    drift: &DriftDetector,
+    monitors: &BlindMonitors,
+    sets: Arc<SetReconciler>,
+) {
     let (index, throttle) = (Arc::new(ServerIndex::default()), Arc::new(Throttle::new(SET_INTERVAL)));
     // Complete before the first set is reconciled.
     for server in caches.servers.store().state() {
@@ -124,6 +143,7 @@ async fn reconcile_sets(ctx: &Context, caches: &Caches, drift: &DriftDetector, s
         .reconcile_on(sets.answers())
         .reconcile_on(triggers::sets_of_class(&caches.classes, caches.sets.store()))
         .reconcile_on(drift.notifications())
+        .reconcile_on(monitors.notifications())
         .concurrency(ctx.concurrency)
         .run(ctx, sets, move |set, sets| {
             let (index, throttle) = (index.clone(), throttle.clone());

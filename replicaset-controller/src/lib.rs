@@ -2,7 +2,7 @@
 //!
 //! [`run`] starts the caches and controllers. [`set`] decides about the Servers of a VMReplicaSet, [`server`] about the next
 //! action of each Server, whose tasks run on machines from the providers of [`berth_iaas`]. [`drift`] checks those machines for
-//! changes, and [`orphans`] finds machines without a Server.
+//! changes, [`orphans`] finds machines without a Server, and [`sight`] gives monitor-controller a second opinion.
 
 mod args;
 pub mod cluster;
@@ -13,6 +13,7 @@ pub mod orphans;
 pub mod server;
 pub mod set;
 mod setup;
+pub mod sight;
 mod triggers;
 
 pub use args::Args;

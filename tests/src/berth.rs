@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use berth_control_plane::{ControlPlane, InstallReport, WebhookEndpoint};
+use berth_control_plane::{ControlPlane, InstallReport, Launch, WebhookEndpoint};
 use berth_core::api::{Approval, ApprovalDecision, ApprovalSpec, ApprovalTarget, Server, TargetKind};
 use berth_machine::ssh::ClientKey;
 use kube::{Api, Client, api::PostParams};
@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use crate::{
     artifacts::Artifacts,
+    cut_off::CutOff,
     machines::Machines,
     part::{Instance, LaunchSettings, Part, free_address, launch},
     programs::repository,
@@ -225,6 +226,19 @@ impl Berth {
         Ok(instance)
     }
 
+    /// Starts another copy of a controller in a network of its own, where it reaches the API server and nothing else, and waits
+    /// until it is ready. Needs root.
+    ///
+    /// # Errors
+    /// When the network cannot be made, or the copy does not become ready.
+    pub async fn start_cut_off(&self, part: Part) -> Result<CutOff> {
+        let instance = self.spawn_as(part, CutOff::launch)?;
+        let api_server = self.control_plane.url().trim_start_matches("https://").parse()?;
+        let cut_off = CutOff::enter(instance, api_server).await?;
+        self.wait_ready(cut_off.instance()).await?;
+        Ok(cut_off)
+    }
+
     /// The metrics of a process, as text.
     ///
     /// # Errors
@@ -281,6 +295,10 @@ impl Berth {
     }
 
     fn spawn(&self, part: Part) -> Result<Instance> {
+        self.spawn_as(part, |launch| launch)
+    }
+
+    fn spawn_as(&self, part: Part, change: impl FnOnce(Launch) -> Launch) -> Result<Instance> {
         let number = self.instances.lock().iter().filter(|i| i.part == part).count() + 1;
         let http = free_address()?;
         let setting = LaunchSettings {
@@ -291,7 +309,7 @@ impl Berth {
             machines: self.machines.dir(),
             extra: self.options.arguments.get(&part).map_or(&[], Vec::as_slice),
         };
-        let process = launch(part, number, http, &setting)?.spawn(self.control_plane.guard())?;
+        let process = change(launch(part, number, http, &setting)?).spawn(self.control_plane.guard())?;
         let instance = Instance { part, number, http, process: Arc::new(process) };
         self.instances.lock().push(instance.clone());
         Ok(instance)

@@ -19,6 +19,7 @@
 mod archive;
 mod artifacts;
 mod berth;
+mod cut_off;
 mod machines;
 mod part;
 mod programs;
@@ -28,6 +29,7 @@ mod wait;
 pub use archive::Archive;
 pub use artifacts::{Artifact, Artifacts};
 pub use berth::{BERTH_NAMESPACE, Berth, Options};
+pub use cut_off::CutOff;
 pub use machines::Machines;
 pub use part::{Instance, Part};
 pub use programs::{program, repository};

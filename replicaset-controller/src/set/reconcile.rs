@@ -25,6 +25,7 @@ use super::{
     writes::SetWrites,
     zone_index::ZoneIndex,
 };
+use crate::sight::BlindMonitors;
 
 /// The status, which holds the ledgers, is written at most this often while things change: often enough for people to watch.
 /// The first change is written at once.
@@ -43,6 +44,7 @@ pub struct SetReconciler {
     inquiries: Inquiries,
     zones: Arc<ZoneIndex>,
     held: HeldGauge,
+    monitors: BlindMonitors,
 }
 
 impl SetReconciler {
@@ -57,7 +59,24 @@ impl SetReconciler {
         let (memories, batches) = (SetMemories::default(), CreationBatches::default());
         let (inquiries, held) = (Inquiries::new(&ctx, machines.clone()), HeldGauge::register(&ctx.metrics));
         let zones = Arc::new(ZoneIndex::new(limits.zone_brake));
-        Self { ctx, limits, machines, drifts, memories, batches, inquiries, zones, held }
+        Self {
+            ctx,
+            limits,
+            machines,
+            drifts,
+            memories,
+            batches,
+            inquiries,
+            zones,
+            held,
+            monitors: BlindMonitors::default(),
+        }
+    }
+
+    /// Says in the status of sets when one of these monitors is blind.
+    #[must_use]
+    pub fn telling(self, monitors: BlindMonitors) -> Self {
+        Self { monitors, ..self }
     }
 
     /// The batches of Servers that this process creates.
@@ -94,7 +113,7 @@ impl SetReconciler {
         self.memories.note_held(set, &plan.failover.held, &self.held);
         let asked = servers.iter().copied().filter(|server| plan.failover.ask.iter().any(|name| name == server.name()));
         self.inquiries.ask(set, asked);
-        let wanted = status(set, servers, &plan, now);
+        let wanted = self.status(set, servers, &plan, now);
         if plan.has_no_action() && set.status.as_ref() == Some(&wanted) {
             let changes = next_change(set, servers, now).into_iter().chain(plan.requeue_at).chain(observed.requeue_at);
             let changes = changes.min().map(|at| requeue_after(at, now));
@@ -112,6 +131,11 @@ impl SetReconciler {
             self.act(&writes, set, servers, &observed).await?
         };
         Ok(requeue_after.map_or_else(Action::await_change, Action::requeue))
+    }
+
+    /// The status that the set should have.
+    fn status(&self, set: &VMReplicaSet, servers: &[&Server], plan: &Plan<'_>, now: Timestamp) -> VMReplicaSetStatus {
+        self.monitors.tell(set, status(set, servers, plan, now), now)
     }
 
     /// The plan, and why it does without machines, if it would need some.
@@ -188,7 +212,7 @@ impl SetReconciler {
         now: Timestamp,
     ) -> Result<Option<Duration>, ApiError> {
         if plan.ledgers != SetLedgers::of(set) {
-            return self.write_status(writes, set, &status(set, servers, plan, now)).await;
+            return self.write_status(writes, set, &self.status(set, servers, plan, now)).await;
         }
         // Without a write nothing has shown yet that the ledger was still this one when the Servers were listed: a name of it
         // may have been given to another Server since.

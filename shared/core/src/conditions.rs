@@ -17,6 +17,9 @@ pub const PROGRESSING: &str = "Progressing";
 /// When it becomes False, Servers that are still unreachable wait for `failover.waitSeconds` again: they may be about to come
 /// back like the others.
 pub const FAILOVER_HELD: &str = "FailoverHeld";
+/// Condition of sets: a copy of monitor-controller has lost so many machines at once that it may be blind. It reports none of
+/// them as unreachable or unhealthy until replicaset-controller confirms the loss, or it sees again.
+pub const MONITOR_BLIND: &str = "MonitorBlind";
 
 /// The condition of this type.
 #[must_use]

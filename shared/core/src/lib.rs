@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod lifecycle;
 pub mod object;
 pub mod protocol;
+pub mod second_opinion;
 mod server;
 mod sets;
 mod template;

@@ -11,5 +11,6 @@ mod people;
 mod retirement;
 mod scale;
 mod sets;
+mod sight;
 mod world;
 mod writes;

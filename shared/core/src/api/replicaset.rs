@@ -295,7 +295,8 @@ pub struct VMReplicaSetStatus {
     /// When the roll-out of the template last began to change a Ready Server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_disturbed_at: Option<Time>,
-    /// Conditions: `Available`, `Progressing`, `Stalled`, and `FailoverHeld` once the brake of failover has held.
+    /// Conditions: `Available`, `Progressing`, `Stalled`, `FailoverHeld` once the brake of failover has held, and `MonitorBlind` once
+    /// a copy of monitor-controller was blind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
