@@ -353,8 +353,8 @@ pub struct Report {
     /// Controller instance that reports, as `<executor>/<instance>`. For a task that needs the lock it must be the
     /// lock's holder.
     pub holder: String,
-    /// Outcome of the attempt: `Running` (it is under way), `Succeeded`, `Retry` (it failed, another attempt may
-    /// succeed) or `Failed` (another attempt would fail, too).
+    /// Outcome of the attempt: `Running` (it is under way), `Waiting` (it cannot begin yet), `Succeeded`, `Retry` (it
+    /// failed, another attempt may succeed) or `Failed` (another attempt would fail, too).
     pub outcome: Outcome,
     /// Human-readable explanation.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -369,6 +369,8 @@ pub struct Report {
 pub enum Outcome {
     /// The attempt is under way: a task without a lock has begun, or there is news of one that runs.
     Running,
+    /// The task cannot begin yet, and the message says why. It counts as no attempt.
+    Waiting,
     /// The task is done; the same write carries the facts that show it.
     Succeeded,
     /// The attempt failed; another one may succeed.

@@ -66,9 +66,13 @@ impl Server {
 
     /// Whether the declared packages are installed, as read back since the machine was last unreachable.
     pub(crate) fn environment_matches(&self) -> bool {
+        self.known_status().environment.as_ref().is_some_and(|fact| fact.verified) && self.environment_matched()
+    }
+
+    /// Whether the declared packages were installed when the machine was last read, be that verified or not.
+    pub(crate) fn environment_matched(&self) -> bool {
         self.known_status().environment.as_ref().is_some_and(|fact| {
-            fact.verified
-                && self.spec.packages.iter().all(|package| is_installed(fact, package))
+            self.spec.packages.iter().all(|package| is_installed(fact, package))
                 && (!self.spec.prune_packages || fact.packages.len() == self.spec.packages.len())
         })
     }
@@ -113,12 +117,15 @@ impl Server {
     /// Whether the declared application is deployed: revision, code and the way it runs, as read back since the machine was last
     /// unreachable and since the last deployment began.
     pub(crate) fn app_matches(&self) -> bool {
+        self.spec.app.is_none()
+            || self.known_status().app.as_ref().is_some_and(|fact| fact.verified) && self.app_matched()
+    }
+
+    /// Whether the declared application was deployed when the machine was last read, be that verified or not.
+    pub(crate) fn app_matched(&self) -> bool {
         self.spec.app.as_ref().is_none_or(|app| {
-            let fact = self.known_status().app.as_ref();
-            fact.is_some_and(|fact| {
-                fact.verified
-                    && fact.revision == app.effective_revision()
-                    && Some(&fact.digest) == self.spec.app_digest().as_ref()
+            self.known_status().app.as_ref().is_some_and(|fact| {
+                fact.revision == app.effective_revision() && Some(&fact.digest) == self.spec.app_digest().as_ref()
             })
         })
     }

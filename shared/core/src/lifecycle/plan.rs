@@ -53,11 +53,17 @@ fn initializing(plan: &mut PlanBuilder<'_>) {
 }
 
 fn deploying(plan: &mut PlanBuilder<'_>) {
-    plan.step(&[(TaskKind::HoldTraffic, plan.server.may_receive_traffic())]);
+    let receives_traffic = plan.server.may_receive_traffic();
     let needs_deployment = !plan.server.app_matches();
-    plan.gated(GatePoint::DeployApp, &[(TaskKind::DeployApp, needs_deployment)]);
     let needs_proof = plan.server.spec.health_check.is_some() && (needs_deployment || !plan.server.health_is_proven());
-    plan.step(&[(TaskKind::CheckHealth, needs_proof)]);
+    if needs_deployment {
+        plan.step(&[(TaskKind::HoldTraffic, receives_traffic)]);
+        plan.gated(GatePoint::DeployApp, &[(TaskKind::DeployApp, true)]);
+        plan.step(&[(TaskKind::CheckHealth, needs_proof)]);
+    } else {
+        // A panic floor may keep the Server in traffic until it is healthy again, so the proof must not wait for the hold.
+        plan.step(&[(TaskKind::HoldTraffic, receives_traffic), (TaskKind::CheckHealth, needs_proof)]);
+    }
 }
 
 fn ready(plan: &mut PlanBuilder<'_>) {

@@ -86,19 +86,20 @@ fn revises_refusal(server: &Server, task: &Task, report: &Report) -> bool {
 /// Changes the task as the report says; after `limit` attempts a retry is a failure.
 fn apply(task: &mut Task, report: &Report, limit: i32, now: Timestamp) {
     task.message.clone_from(&report.message);
-    let is_first_report = !task.kind.needs_lock() && task.phase == TaskPhase::Pending;
-    if is_first_report {
+    let begins = !task.kind.needs_lock() && task.phase == TaskPhase::Pending && report.outcome != Outcome::Waiting;
+    if begins {
         task.attempts = task.attempts.saturating_add(1);
         task.started_at.get_or_insert(Time(now));
         task.not_before = None;
     }
     task.phase = match report.outcome {
         Outcome::Running => TaskPhase::Running,
+        Outcome::Waiting => TaskPhase::Pending,
         Outcome::Succeeded => TaskPhase::Succeeded,
         Outcome::Retry if task.attempts < limit => TaskPhase::Pending,
         Outcome::Retry | Outcome::Failed => TaskPhase::Failed,
     };
-    if task.phase == TaskPhase::Pending {
+    if report.outcome == Outcome::Retry && task.phase == TaskPhase::Pending {
         let wait = i64::from(report.retry_after_seconds.unwrap_or(0).max(0));
         task.not_before = now.checked_add(SignedDuration::from_secs(wait)).ok().map(Time);
     }

@@ -4,7 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::tasks::state;
 use crate::{
-    api::{Server, State, Task, TaskKind},
+    api::{Server, State, Task, TaskKind, TaskPhase},
     conditions,
 };
 
@@ -67,8 +67,14 @@ fn waiting_for(server: &Server, stalled: Option<&str>) -> Option<String> {
 fn describe(task: &Task) -> String {
     match task.gate {
         Some(point) => format!("approval of task {} (before {point}) by a person", task.id),
+        None if says_why_it_waits(task) => format!("{} by {}: {}", task.kind, task.executor, task.message),
         None => format!("{} by {}", task.kind, task.executor),
     }
+}
+
+/// Whether the last report on the task had the outcome `Waiting`: no attempt was begun, and its message says why.
+fn says_why_it_waits(task: &Task) -> bool {
+    task.phase == TaskPhase::Pending && task.attempts == 0 && !task.message.is_empty()
 }
 
 fn name(task: &Task) -> String {

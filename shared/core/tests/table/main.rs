@@ -7,6 +7,7 @@ mod facts;
 mod force_and_retry;
 mod gates;
 mod guards;
+mod hold_causes;
 mod plans;
 mod reports;
 mod retirement;

@@ -70,14 +70,14 @@ fn tasks_of_deploying() {
     plans(&here.clone().deployed().healthy(), State::Deploying, "");
     plans(&here.clone().spec(|spec| spec.health_check = None), State::Deploying, "DeployApp");
     plans(&here.clone().traffic(TrafficPhase::Serving), State::Deploying, "HoldTraffic > DeployApp > CheckHealth");
-    plans(&here.traffic(TrafficPhase::Draining).deployed(), State::Deploying, "HoldTraffic > CheckHealth");
+    plans(&here.traffic(TrafficPhase::Draining).deployed(), State::Deploying, "HoldTraffic + CheckHealth");
 }
 
 #[test]
 fn tasks_of_deploying_with_gates() {
     let here = all_gates(Fixture::new().running().installed().traffic(TrafficPhase::Serving));
     plans(&here, State::Deploying, "HoldTraffic > Gate(DeployApp) > DeployApp > CheckHealth");
-    plans(&here.deployed(), State::Deploying, "HoldTraffic > CheckHealth");
+    plans(&here.deployed(), State::Deploying, "HoldTraffic + CheckHealth");
 }
 
 #[test]
