@@ -10,7 +10,7 @@ use crate::{Berth, apiserver::is_settled, fingerprint, machine_actors::declared,
 /// Names of the properties; they begin with the number of the guarantee.
 pub(crate) const GUARANTEES: [&str; 6] = [
     "1: never two machines, and none without its Server",
-    "2: traffic only while Ready and past the gate, and never while the machine is changed",
+    "2: traffic only while Ready and past the gate, or kept by the panic floor, and never while the machine is changed",
     "4: a task is carried out under the lock by its executor, and counted once",
     "5: the object goes last",
     "6: a person's decision is not undone",
@@ -70,10 +70,10 @@ fn is_as_declared(model: &Berth, world: &World) -> bool {
         return state == Some(force.state);
     }
     if unreachable {
-        return state == Some(State::Unknown) && !serves(world);
+        return state == Some(State::Unknown) && (world.floor || !serves(world));
     }
     if world.unhealthy {
-        return state == Some(State::Deploying) && !serves(world);
+        return state == Some(State::Deploying) && (world.floor || !serves(world));
     }
     let (package, code) = declared(server);
     state == Some(State::Ready)

@@ -14,7 +14,10 @@ mod world;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use berth_core::api::{Executor, Force, Gate, GatePoint, Request, Server, TaskKind, TaskPhase};
+use berth_core::{
+    api::{Executor, Force, Gate, GatePoint, Request, Server, TaskKind, TaskPhase},
+    lifecycle::HoldCause,
+};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use stateright::{Model, Property};
 
@@ -44,6 +47,8 @@ enum Mutation {
     KeepTrust,
     /// A script does not wait until nothing of an earlier one runs on the machine.
     NoMachineLock,
+    /// The panic floor also keeps Servers in traffic that are held deliberately.
+    FloorForAll,
 }
 
 /// The model: which processes there are, and what happens to them.
@@ -85,6 +90,10 @@ enum Action {
     Recovery,
     BecomeUnhealthy,
     Healed,
+    /// Too few other Servers serve from now on.
+    FloorHolds,
+    /// Enough other Servers serve, or it is the turn of this one to be verified.
+    FloorYields,
     Person(PersonAction),
 }
 
@@ -124,6 +133,7 @@ impl Model for Berth {
             endpoint,
             slice: 0,
             unhealthy: false,
+            floor: false,
             lingering: None,
             approvals: Vec::new(),
             refused: None,
@@ -154,6 +164,8 @@ impl Model for Berth {
         actions.extend((!alive).then_some(Action::Recovery));
         actions.extend((faults.unhealthy > 0 && !world.unhealthy).then_some(Action::BecomeUnhealthy));
         actions.extend(world.unhealthy.then_some(Action::Healed));
+        actions.extend((faults.floors > 0 && !world.floor).then_some(Action::FloorHolds));
+        actions.extend(world.floor.then_some(Action::FloorYields));
         actions.extend(world.person_actions.iter().map(|action| Action::Person(*action)));
     }
 
@@ -201,6 +213,11 @@ impl Model for Berth {
                 world.faults.unhealthy -= 1;
             }
             Action::Healed => world.unhealthy = false,
+            Action::FloorHolds => {
+                world.floor = true;
+                world.faults.floors -= 1;
+            }
+            Action::FloorYields => world.floor = false,
             Action::Person(action) => act(&mut world, action)?,
         }
         self.refresh_caches(&mut world);
@@ -222,6 +239,9 @@ impl Berth {
         if world.lingering.is_some() {
             actions.extend([Action::LateEffect, Action::LateEnd]);
         }
+        // The floor lets one returning Server go after the other; a sick one it may keep for ever.
+        let returns = world.server().is_some_and(|server| server.hold_cause() == HoldCause::Returning);
+        actions.extend((world.floor && returns).then_some(Action::FloorYields));
         let abandoned = holder(world)
             .is_some_and(|holder| !world.actors.iter().any(|actor| actor.job.is_some() && actor.holder() == holder));
         actions.extend((abandoned && self.mutation != Mutation::LockForever).then_some(Action::Expire));

@@ -1,7 +1,11 @@
 //! The controllers that need no lock: lb-controller and monitor-controller.
 
-use berth_core::api::{
-    Executor, HealthState, MachinePhase, MonitoringPhase, Outcome, Server, ServerStatus, State, TaskKind, TrafficPhase,
+use berth_core::{
+    api::{
+        Executor, HealthState, MachinePhase, MonitoringPhase, Outcome, Server, ServerStatus, State, TaskKind,
+        TrafficPhase,
+    },
+    lifecycle::HoldCause,
 };
 
 use crate::{
@@ -44,6 +48,9 @@ impl Berth {
         if self.mutation == Mutation::NoFence {
             plan.fence = false;
         }
+        if world.floor && self.is_kept(world, server, &plan) {
+            return;
+        }
         if plan.report_first && compare_endpoint(world, &plan, cache.rv) != Comparison::Outdated {
             self.traffic_report(world, index, &plan);
             return;
@@ -59,6 +66,17 @@ impl Berth {
                 world.actors[index].balancer_write = Some(balancer_write);
             }
         }
+    }
+
+    /// Whether the panic floor keeps the Server in traffic.
+    fn is_kept(&self, world: &World, server: &Server, plan: &Plan) -> bool {
+        let is_serving = |phase| phase == TrafficPhase::Serving;
+        let has_fact =
+            server.status.as_ref().and_then(|s| s.traffic.as_ref()).is_some_and(|fact| is_serving(fact.phase));
+        let leaves =
+            world.endpoint.as_ref().is_some_and(|e| is_serving(e.phase)) && !plan.target.is_some_and(is_serving);
+        let is_subject = server.hold_cause() != HoldCause::Deliberate || self.mutation == Mutation::FloorForAll;
+        has_fact && leaves && is_subject
     }
 
     fn traffic_report(&self, world: &mut World, index: usize, plan: &Plan) {

@@ -15,7 +15,8 @@ use crate::{
     world::{Faults, PersonAction},
 };
 
-const NO_FAULTS: Faults = Faults { crashes: 0, lost: 0, slow: 0, outages: 0, unhealthy: 0, failures: 0, lingering: 0 };
+const NO_FAULTS: Faults =
+    Faults { crashes: 0, lost: 0, slow: 0, outages: 0, unhealthy: 0, failures: 0, lingering: 0, floors: 0 };
 
 /// Only ends the run of a model that has grown too large.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -241,6 +242,29 @@ fn a_person_retries_failed_work() {
 }
 
 #[test]
+fn the_panic_floor_keeps_a_sick_server_in_traffic() {
+    let lagging = || vec![LbController, MonitorController];
+    let sick = Faults { unhealthy: 1, floors: 1, ..NO_FAULTS };
+    let person_actions = || vec![PersonAction::NewCode, PersonAction::Delete];
+    holds(
+        "a floor; sickness, new code, deletion",
+        Berth { faults: sick, lagging: lagging(), person_actions: person_actions(), ..ready() },
+    );
+    let silent = Faults { outages: 1, floors: 1, ..NO_FAULTS };
+    holds(
+        "a floor; an outage, new code, deletion",
+        Berth { faults: silent, lagging: vec![LbController], person_actions: person_actions(), ..ready() },
+    );
+    let crash = Faults { crashes: 1, ..silent };
+    let packages = vec![PersonAction::NewPackage];
+    let lagging = vec![LbController, ReplicasetController];
+    holds(
+        "a floor; an outage, a new package, a crash",
+        Berth { faults: crash, lagging, person_actions: packages, ..ready() },
+    );
+}
+
+#[test]
 fn every_path_ends() {
     let crash = Faults { crashes: 1, ..NO_FAULTS };
     let (unhealthy, outage) = (Faults { unhealthy: 1, ..NO_FAULTS }, Faults { outages: 1, ..NO_FAULTS });
@@ -252,6 +276,7 @@ fn every_path_ends() {
             Berth { faults: unhealthy, lagging: lagging(), person_actions: vec![PersonAction::NewCode], ..ready() },
         ),
         ("an outage", Berth { faults: outage, lagging: lagging(), ..ready() }),
+        ("an outage under a floor", Berth { faults: Faults { floors: 1, ..outage }, lagging: lagging(), ..ready() }),
         (
             "deletion; a crash",
             Berth { faults: crash, lagging: lagging(), person_actions: vec![PersonAction::Delete], ..ready() },
@@ -309,6 +334,15 @@ fn an_undone_force_is_detected_when_the_webhook_ignores_it() {
 fn a_stuck_server_is_detected_when_locks_never_expire() {
     let faults = Faults { crashes: 1, ..NO_FAULTS };
     detects("8", Berth { faults, mutation: Mutation::LockForever, ..new() });
+}
+
+#[test]
+fn a_stuck_server_is_detected_when_the_panic_floor_keeps_servers_that_have_to_change() {
+    let faults = Faults { floors: 1, ..NO_FAULTS };
+    detects(
+        "8",
+        Berth { faults, person_actions: vec![PersonAction::NewCode], mutation: Mutation::FloorForAll, ..ready() },
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use berth_core::api::{Executor, Server, State, TaskKind, TrafficPhase};
+use berth_core::api::{Executor, Server, State, TaskKind, TrafficPhase, Transition};
 
 /// One content of the Server object.
 #[derive(Debug)]
@@ -17,10 +17,12 @@ pub(crate) struct Version {
 
 impl Version {
     /// Drops what is only for people (conditions, transitions, messages) and the finished tasks of earlier states: it follows
-    /// from the rest or is never read, and would multiply the states of the model.
+    /// from the rest or is never read, and would multiply the states of the model. A transition from Unknown stays while it is
+    /// the last one, because `hold_cause` reads it.
     pub(crate) fn new(mut server: Server) -> Arc<Self> {
         if let Some(status) = &mut server.status {
-            status.transitions.clear();
+            let last = status.transitions.pop().filter(|last| last.from == Some(State::Unknown));
+            status.transitions = last.map(|last| Transition { author: String::new(), ..last }).into_iter().collect();
             status.conditions.clear();
             status.waiting_for = None;
             let first = status.first_task_id.unwrap_or(1);
@@ -158,6 +160,8 @@ pub(crate) struct Faults {
     pub(crate) failures: u8,
     /// Processes that crash while their script on the machine goes on.
     pub(crate) lingering: u8,
+    /// Times that the panic floor begins to keep a sick Server in traffic.
+    pub(crate) floors: u8,
 }
 
 /// A guarantee that was violated.
@@ -179,6 +183,8 @@ pub(crate) struct World {
     /// Version of the slice that holds the endpoint.
     pub(crate) slice: u32,
     pub(crate) unhealthy: bool,
+    /// Whether too few other Servers serve, so that the panic floor keeps this one in traffic.
+    pub(crate) floor: bool,
     /// The effect of a script on the machine whose process has crashed, and that has not ended yet.
     pub(crate) lingering: Option<WorkResult>,
     /// Gate tasks that a person has decided.
@@ -223,6 +229,7 @@ impl Hash for World {
         self.created.hash(state);
         self.endpoint.as_ref().map(|endpoint| (endpoint.phase, rank(endpoint.decided))).hash(state);
         self.unhealthy.hash(state);
+        self.floor.hash(state);
         self.lingering.hash(state);
         self.approvals.hash(state);
         self.refused.hash(state);
