@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
-    api::{Axis, Server, VMReplicaSet},
+    api::{Axis, Server, State, VMReplicaSet},
     budget::Budget,
     ledger::Ledger,
 };
@@ -136,7 +136,8 @@ impl<'a> Fleet<'a> {
     /// entered, and the Servers to change are returned, all of which are in the ledger.
     ///
     /// Servers are entered in the given `order`, but those that are not in service come first, because disturbing them costs
-    /// nothing. At least `partition` Servers stay as they are, and so does each that a person has forced.
+    /// nothing. After them come sick ones that a panic floor keeps in traffic, as many as the budget allows to be changed at
+    /// once, and at least one: new code may be what they need. At least `partition` Servers stay as they are, and so does each that a person has forced.
     pub fn roll(
         &mut self,
         axis: Axis,
@@ -172,7 +173,16 @@ impl<'a> Fleet<'a> {
         let wanted = active.len().saturating_sub(self.budget.partition).saturating_sub(new.len());
         let changeable = old.into_iter().filter(|server| !server.is_forced());
         let (in_service, free): (Vec<&Server>, Vec<&Server>) = changeable.partition(|server| server.is_in_service());
+        let can_be_reached = |server: &Server| server.state() != Some(State::Unknown);
+        let (sick, in_service): (Vec<&Server>, Vec<&Server>) =
+            in_service.into_iter().partition(|server| can_be_reached(server) && server.is_sick_in_service());
+        let disturbed = self.ledger.servers();
+        let is_disturbed = |server: &&&Server| can_be_reached(server) && disturbed.contains(server.name());
+        let being_changed = self.servers.iter().filter(is_disturbed).count();
+        let soon = free.iter().filter(|server| can_be_reached(server) && !disturbed.contains(server.name())).count();
+        let sick_at_once = self.budget.max_unavailable.max(1).saturating_sub(being_changed + soon);
         let headroom = self.headroom().min(at_most);
-        free.into_iter().chain(in_service.into_iter().take(headroom)).take(wanted).collect()
+        let sick = sick.into_iter().take(sick_at_once);
+        free.into_iter().chain(sick).chain(in_service.into_iter().take(headroom)).take(wanted).collect()
     }
 }

@@ -7,6 +7,7 @@ use k8s_openapi::{
 
 use crate::{
     api::{Lock, MachineFact, Server, ServerStatus, State, Task, VMReplicaSet},
+    lifecycle::HoldCause,
     object::controlling_owner,
 };
 
@@ -90,6 +91,14 @@ impl Server {
     #[must_use]
     pub fn is_in_service(&self) -> bool {
         self.is_serving() || self.declared_traffic().is_none() && self.state() == Some(State::Ready)
+    }
+
+    /// Whether load balancers send the Server traffic although probes say that it is sick: a panic floor may keep it so. It
+    /// counts as unavailable already, so that to disturb it costs none of the budget.
+    #[must_use]
+    pub fn is_sick_in_service(&self) -> bool {
+        let is_sick = matches!(self.state(), Some(State::Initializing | State::Deploying | State::Unknown));
+        is_sick && self.is_serving() && self.hold_cause() != HoldCause::Deliberate
     }
 
     /// When a Ready Server becomes available, if it stays Ready.

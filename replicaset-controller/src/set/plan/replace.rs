@@ -36,7 +36,9 @@ impl<'a> Planner<'_, 'a> {
         let is_undisturbed = |server: &Server| {
             self.fleet.is_available(server) && !server.is_forced() && !disturbed.contains(server.name())
         };
-        let costs = |server: &Server| server.is_in_service() && !disturbed.contains(server.name());
+        let costs = |server: &Server| {
+            server.is_in_service() && !server.is_sick_in_service() && !disturbed.contains(server.name())
+        };
         let least = budget.replicas.saturating_sub(budget.max_unavailable);
         let (mut old, new): (Vec<&Server>, Vec<&Server>) =
             staying.iter().partition(|server| set.machine_differs(server));

@@ -200,6 +200,37 @@ fn a_bulk_retry_during_a_roll_out_does_not_bypass_the_budget() {
     }
 }
 
+/// A Server that serves and whose application is not healthy any more.
+fn kept_in_traffic(name: &str) -> Server {
+    let mut server = berth_testing::Fixture::new().all_right().decided().fact(|status| status.health = None);
+    server.acknowledge();
+    assert!(server.server.is_sick_in_service(), "{}", server.steps());
+    server.server.metadata.name = Some(name.into());
+    server.server
+}
+
+/// The panic floor keeps the only Server of a Service in traffic: without an exception no new code could ever repair it.
+#[test]
+fn sick_servers_that_are_kept_in_traffic_are_changed_within_the_budget() {
+    let all = ["a", "b", "c", "d"].map(kept_in_traffic);
+    let servers: Vec<&Server> = all.iter().collect();
+    let empty = Ledger::default();
+    assert_eq!(names(&entered(&servers[..1], &empty, budget(1, 1), |_| true)), ["a"]);
+    assert_eq!(names(&entered(&servers[..1], &empty, budget(1, 0), |_| true)), ["a"], "it is unavailable anyway");
+    assert_eq!(names(&entered(&servers, &empty, budget(4, 2), |_| true)), ["a", "b"]);
+    let being_changed = ledger(&[("a", Axis::App), ("b", Axis::App)]);
+    assert!(entered(&servers, &being_changed, budget(4, 2), |_| true).is_empty());
+    // One that serves nothing comes first, one that is out of reach for good is not waited for, and is not counted either.
+    let free = server("free", "Deploying", 60, false, true);
+    let with_free = [servers[0], &free];
+    assert_eq!(names(&entered(&with_free, &empty, budget(2, 1), |_| true)), ["free"]);
+    let lost = server("lost", "Unknown", 60, false, true);
+    let with_lost = [&lost, servers[0]];
+    assert_eq!(names(&entered(&with_lost, &empty, budget(2, 1), |_| true)), ["lost", "a"]);
+    let lost_entered = ledger(&[("lost", Axis::App)]);
+    assert_eq!(names(&entered(&with_lost, &lost_entered, budget(2, 1), |_| true)), ["lost", "a"]);
+}
+
 prop_compose! {
     /// Servers in any state, observed or not, with any fact about their traffic.
     fn fleet_with_traffic()(
