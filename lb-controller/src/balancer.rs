@@ -6,7 +6,10 @@ use berth_runtime::{Context, ReadinessFlag};
 use futures::{channel::mpsc::UnboundedSender, future::BoxFuture};
 use tokio::sync::oneshot;
 
-use crate::member::{Member, ServerRef};
+use crate::{
+    kept::Kept,
+    member::{Member, ServerRef},
+};
 
 /// A field of `spec.traffic` that names the backends of one kind of load balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,9 @@ pub enum BalancerError {
     /// The decision was made on an older version of the Server than the one that the load balancer shows.
     #[error("a newer version of the Server was acted on already")]
     Superseded,
+    /// The panic floor keeps the Server in traffic for now.
+    #[error("{0}")]
+    Kept(Kept),
     /// The load balancer refuses the change, and would refuse it again.
     #[error("cannot {action}: refused: {reason}")]
     Refused {
@@ -44,6 +50,19 @@ pub enum BalancerError {
         /// What went wrong.
         reason: String,
     },
+}
+
+impl BalancerError {
+    /// Of several errors, the one with the lowest rank decides what happens next: a superseded decision no longer counts, and
+    /// what the panic floor says matters only when everything else is done.
+    #[must_use]
+    pub fn rank(&self) -> u8 {
+        match self {
+            Self::Superseded => 0,
+            Self::Refused { .. } | Self::Unavailable { .. } => 1,
+            Self::Kept(_) => 2,
+        }
+    }
 }
 
 /// Something about a Server's registration that a person has to repair. It becomes an Event of the Server.

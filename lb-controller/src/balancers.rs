@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use berth_runtime::{Context, Process};
+use berth_core::api::Server;
+use berth_runtime::{Cache, Context, Process};
 use futures::{
     FutureExt,
     channel::mpsc::{self, UnboundedReceiver},
@@ -13,7 +14,8 @@ use tokio::sync::oneshot;
 use crate::{
     args::Args,
     balancer::{BackendKind, BalancerError, LoadBalancer, Observer, Problem},
-    endpoint_slices::EndpointSlices,
+    endpoint_slices::{EndpointSlices, PanicFloor},
+    kept::KeptServers,
     member::{Member, ServerRef},
 };
 
@@ -43,10 +45,11 @@ pub struct Observations {
 impl Balancers {
     /// The load balancers of this program. Add a new one here.
     #[must_use]
-    pub fn configured(ctx: &Context, args: &Args) -> Self {
+    pub fn configured(ctx: &Context, args: &Args, servers: &Cache<Server>, kept: &Arc<KeptServers>) -> Self {
         let batch_window = Duration::from_millis(u64::from(args.batch_window_ms));
+        let floor = PanicFloor { default: args.panic_threshold, servers: servers.clone(), kept: Arc::clone(kept) };
         let balancers: Vec<Arc<dyn LoadBalancer>> = vec![
-            Arc::new(EndpointSlices::new(ctx, batch_window)), // spec.traffic.services
+            Arc::new(EndpointSlices::new(ctx, batch_window, floor)), // spec.traffic.services
         ];
         Self::new(balancers)
     }
@@ -87,8 +90,8 @@ impl Balancers {
     /// Makes all load balancers show what they should. One that fails does not keep the others from it.
     ///
     /// # Errors
-    /// The failure that decides what happens next: `Superseded` if there is one, because then this decision no longer counts;
-    /// otherwise that of the first load balancer that failed. The others are logged.
+    /// The failure that decides what happens next (see [`BalancerError::rank`]); of several of the same rank that of the first
+    /// load balancer. The others are logged.
     pub async fn apply(&self, member: &Member) -> Result<(), BalancerFailure> {
         let applied = self.0.iter().map(|balancer| async move {
             let result = apply_to(balancer.as_ref(), member).await;
@@ -96,7 +99,7 @@ impl Balancers {
         });
         let mut failures: Vec<_> = join_all(applied).await.into_iter().filter_map(Result::err).collect();
         // The sort is stable: failures of the same rank keep the order of the registry.
-        failures.sort_by_key(|failure| !matches!(failure.cause, BalancerError::Superseded));
+        failures.sort_by_key(|failure| failure.cause.rank());
         let mut failures = failures.into_iter();
         let Some(first) = failures.next() else { return Ok(()) };
         for failure in failures {

@@ -62,7 +62,7 @@ fn held() -> Member {
     let server = ServerRef { namespace: "ns".into(), name: "web-0".into(), uid: "u".into() };
     let desired =
         Registration { phase: TrafficPhase::Held, services: vec![], haproxy: vec![], address: "10.0.0.1".into() };
-    Member { server, version: 1, desired: Some(desired), must_record_version: false }
+    Member { server, version: 1, desired: Some(desired), must_record_version: false, held_for: None }
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use kube::runtime::reflector::ObjectRef;
 use crate::{
     args::Args,
     balancers::{Balancers, Observations},
+    kept::KeptServers,
     member::ServerRef,
     orphans,
     reconcile::TrafficReconciler,
@@ -30,9 +31,11 @@ const SERVERS_PER_WRITE: u16 = 8;
 /// When the API server's address or credentials are missing or cannot be used.
 pub async fn run(args: Args, process: Process) -> Result<()> {
     let ctx = process.context(Executor::LbController, &args.common).await?;
-    let balancers = Balancers::configured(&ctx, &args);
     let servers = Cache::start_with(&ctx, CacheOptions::servers_with_state());
-    let reconciler = Arc::new(TrafficReconciler::new(&ctx, &balancers));
+    let kept = Arc::new(KeptServers::default());
+    ctx.metrics.register(|registry| kept.register(registry));
+    let balancers = Balancers::configured(&ctx, &args, &servers, &kept);
+    let reconciler = Arc::new(TrafficReconciler::new(&ctx, &balancers, &kept));
     let Observations { changes, synced } = balancers.start(&ctx, &process);
     let (suspects, suspected) = mpsc::unbounded();
     process.tasks.spawn(follow_deletions(ctx.clone(), servers.clone(), reconciler.clone(), suspects.clone()));

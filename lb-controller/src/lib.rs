@@ -1,7 +1,7 @@
 //! Carries out traffic tasks on load balancers.
 //!
 //! [`plan`] computes what the load balancers should show of a Server and which report is due, and [`reconcile`] carries that
-//! out. Every load balancer implements the trait in [`balancer`]; [`balancers`] is the registry of those that this program
+//! out. [`panic_floor`] limits what sickness and silence take out of traffic. Every load balancer implements the trait in [`balancer`]; [`balancers`] is the registry of those that this program
 //! uses. Today there is one: [`endpoint_slices`], the load balancing that Kubernetes brings with it. [`run`] starts everything.
 //!
 //! # Why traffic reaches a Server only while it is Ready
@@ -24,16 +24,20 @@
 //!    before an endpoint is added.
 //! 4. **Nothing is remembered that cannot be read again.** Each reconcile compares what the load balancers show with what the
 //!    facts promise, and every change that somebody else makes to a load balancer triggers a reconcile. A Server receives
-//!    traffic only while it is Ready and its fact says `Serving`. The one exception is a Server whose retirement waits at a
-//!    gate: the gate promises that everything stays as it is until a person decides. Entries without a Server are removed.
+//!    traffic only while it is Ready and its fact says `Serving`. There are two exceptions. A Server whose retirement waits at a
+//!    gate: the gate promises that everything stays as it is until a person decides. And a sick Server that the panic floor
+//!    keeps in traffic: its fact still says `Serving`, so nothing touches its machine before the hold. Entries without a Server
+//!    are removed.
 
 mod args;
 pub mod balancer;
 pub mod balancers;
 mod controller;
 pub mod endpoint_slices;
+pub mod kept;
 pub mod member;
 mod orphans;
+pub mod panic_floor;
 pub mod plan;
 pub mod reconcile;
 

@@ -1,6 +1,9 @@
 //! A Server as load balancers know it.
 
-use berth_core::api::{HaProxyBackend, Server, ServiceBackend, TrafficPhase};
+use berth_core::{
+    api::{HaProxyBackend, Server, ServiceBackend, TrafficPhase},
+    lifecycle::HoldCause,
+};
 
 /// The identity of a Server.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +49,8 @@ pub struct Member {
     /// Whether the load balancer must record `version` even when nothing else changes. It is set when traffic is taken away:
     /// afterwards every decision on an older version is superseded, also one that is being carried out at this moment.
     pub must_record_version: bool,
+    /// What traffic is held for, if the panic floor of a load balancer may withhold that.
+    pub held_for: Option<HoldCause>,
 }
 
 impl Member {

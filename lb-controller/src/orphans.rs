@@ -53,6 +53,7 @@ async fn remove_if_gone(
         version: u64::MAX,
         desired: None,
         must_record_version: false,
+        held_for: None,
     };
     let is_gone = !balancers.show(&member) && !is_cached(servers, suspect) && !exists(ctx, suspect).await?;
     if is_gone {

@@ -2,6 +2,7 @@
 
 use berth_core::{
     api::{Executor, Outcome, Server, ServerStatus, State, Task, TaskKind, Traffic, TrafficFact, TrafficPhase},
+    lifecycle::HoldCause,
     protocol::{Fact, TaskResult},
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -43,12 +44,29 @@ pub struct TrafficPlan {
     pub report: Option<TrafficReport>,
     /// When to reconcile the Server again although nothing changes.
     pub requeue_at: Option<Timestamp>,
+    /// What traffic is held for, if the plan takes it away and a panic floor may withhold that.
+    pub held_for: Option<HoldCause>,
 }
 
 /// What to do about the traffic of a Server, with load balancers for these kinds of backends. While no task is open, load
 /// balancers should show what the fact promises; anything else that they show is a fault to repair.
 #[must_use]
 pub fn plan(server: &Server, supported: &[BackendKind], now: Timestamp) -> TrafficPlan {
+    let plan = plan_for_task(server, supported, now);
+    TrafficPlan { held_for: held_for(server, plan.desired.as_ref()), ..plan }
+}
+
+/// What traffic is held for. None while it is not taken away, and where no panic floor may withhold that. Once the fact says
+/// something else than `Serving`, the decision was made.
+fn held_for(server: &Server, desired: Option<&Registration>) -> Option<HoldCause> {
+    let fact = server.status.as_ref()?.traffic.as_ref()?;
+    if fact.phase != TrafficPhase::Serving || desired?.phase == TrafficPhase::Serving {
+        return None;
+    }
+    Some(server.hold_cause()).filter(|cause| *cause != HoldCause::Deliberate)
+}
+
+fn plan_for_task(server: &Server, supported: &[BackendKind], now: Timestamp) -> TrafficPlan {
     let Some(status) = &server.status else { return TrafficPlan::default() };
     let at_rest = TrafficPlan { desired: promised(server), ..TrafficPlan::default() };
     let Some(task) = server.open_tasks(Executor::LbController).min_by_key(|task| task.step) else {
@@ -101,7 +119,8 @@ fn hold(server: &Server, status: &ServerStatus, task: &Task, now: Timestamp) -> 
             with_phase(task, fact, TrafficPhase::Draining, result)
         }
         Drain::Until(end) if end > now => {
-            TrafficPlan { desired: registration(fact, TrafficPhase::Draining), report: None, requeue_at: Some(end) }
+            let desired = registration(fact, TrafficPhase::Draining);
+            TrafficPlan { desired, requeue_at: Some(end), ..TrafficPlan::default() }
         }
         _ if status.state == Some(State::Offline) => remove(task, "drained, and no load balancer knows the Server"),
         _ => with_phase(task, fact, TrafficPhase::Held, TaskResult::succeeded("the Server receives no traffic")),
@@ -156,7 +175,7 @@ fn release(server: &Server, task: &Task, supported: &[BackendKind], now: Timesta
     }
     if let Some(lock) = server.status.as_ref().and_then(|status| status.lock.as_ref()).filter(|l| !l.is_expired(now)) {
         let after = lock.expires_at().checked_add(SignedDuration::from_secs(1)).unwrap_or(Timestamp::MAX);
-        return Some(TrafficPlan { desired: promised(server), report: None, requeue_at: Some(after) });
+        return Some(TrafficPlan { desired: promised(server), requeue_at: Some(after), ..TrafficPlan::default() });
     }
     let traffic = server.declared_traffic()?;
     if let Some(message) = unsupported(traffic, supported) {
@@ -165,7 +184,7 @@ fn release(server: &Server, task: &Task, supported: &[BackendKind], now: Timesta
     let fact = declared_fact(traffic, server.address()?, TrafficPhase::Serving);
     let result = TaskResult::succeeded("load balancers may send traffic").with(Fact::Traffic(Some(fact)));
     let report = TrafficReport { order: ReportOrder::BeforeTraffic, ..after_traffic(task, result) };
-    Some(TrafficPlan { desired: promised(server), report: Some(report), requeue_at: None })
+    Some(TrafficPlan { desired: promised(server), report: Some(report), ..TrafficPlan::default() })
 }
 
 /// Why the declaration cannot be carried out with the load balancers that there are.
@@ -182,7 +201,7 @@ fn unsupported(traffic: &Traffic, supported: &[BackendKind]) -> Option<String> {
 fn refuse(server: &Server, task: &Task, message: String) -> TrafficPlan {
     let report =
         TrafficReport { order: ReportOrder::BeforeTraffic, ..after_traffic(task, TaskResult::failed(message)) };
-    TrafficPlan { desired: promised(server), report: Some(report), requeue_at: None }
+    TrafficPlan { desired: promised(server), report: Some(report), ..TrafficPlan::default() }
 }
 
 fn declared_fact(traffic: &Traffic, address: &str, phase: TrafficPhase) -> TrafficFact {
@@ -200,7 +219,7 @@ fn with_phase(task: &Task, fact: &TrafficFact, phase: TrafficPhase, result: Task
     TrafficPlan {
         desired: registration(fact, phase),
         report: Some(after_traffic(task, result.with(Fact::Traffic(Some(shown))))),
-        requeue_at: None,
+        ..TrafficPlan::default()
     }
 }
 

@@ -94,6 +94,23 @@ fn an_unreachable_machine_and_zero_drain_seconds_are_not_drained() {
 }
 
 #[test]
+fn only_what_takes_traffic_from_a_sick_server_may_be_withheld() {
+    let hold = || json!([task("HoldTraffic", "Pending", 1)]);
+    let held_for =
+        |state: &str, fact_phase: &str, tasks: &Value| plan_at(&server(state, &fact(fact_phase), tasks), 0).held_for;
+    assert_eq!(held_for("Unknown", "Serving", &hold()), Some(HoldCause::Sick));
+    assert_eq!(held_for("Unknown", "Serving", &json!([])), Some(HoldCause::Sick), "also without a task");
+    assert_eq!(held_for("Unknown", "Draining", &hold()), None, "it has gone already");
+    assert_eq!(held_for("Ready", "Serving", &json!([])), None);
+    // Its packages are not known to be as declared.
+    assert_eq!(held_for("Deploying", "Serving", &hold()), None);
+    assert_eq!(held_for("Offline", "Serving", &hold()), None);
+    let mut retained = server("Unknown", &fact("Serving"), &hold());
+    retained.spec.retain = serde_json::from_value(json!({"until": at(0).to_string(), "reason": "x"})).unwrap();
+    assert_eq!(plan_at(&retained, 0).held_for, None);
+}
+
+#[test]
 fn a_new_task_drains_again_although_an_earlier_one_had_begun() {
     let again = plan_at(&server("Initializing", &fact("Draining"), &json!([task("HoldTraffic", "Pending", 1)])), 500);
     assert_eq!((phase(&again), report(&again).0), (Some(Draining), Outcome::Running));

@@ -14,6 +14,7 @@ use kube::runtime::controller::Action;
 use crate::{
     balancer::BalancerError,
     balancers::{BalancerFailure, Balancers},
+    kept::{Kept, KeptServers},
     member::{Member, ServerRef},
     plan::{ReportOrder, TrafficPlan, TrafficReport, plan},
 };
@@ -23,6 +24,10 @@ use crate::{
 const MAX_REPORTS: usize = 4;
 /// When to reconcile a Server again whose load balancer has acted on a newer decision: by then the cache shows that version.
 const SUPERSEDED_REQUEUE_AFTER: Duration = Duration::from_secs(2);
+
+/// When to look again at a Server that a panic floor keeps in traffic. Changes of its backends bring it up at once; this is for
+/// what they do not show, such as a changed threshold or another Server that will not come back.
+const KEPT_REQUEUE_AFTER: Duration = Duration::from_secs(30);
 
 /// Why the reconcile of a Server's traffic failed.
 #[derive(Debug, thiserror::Error)]
@@ -46,13 +51,15 @@ pub struct TrafficReconciler {
     ctx: Context,
     balancers: Balancers,
     expectations: Expectations,
+    kept: Arc<KeptServers>,
 }
 
 impl TrafficReconciler {
     /// A reconciler with these load balancers.
     #[must_use]
-    pub fn new(ctx: &Context, balancers: &Balancers) -> Self {
-        Self { ctx: ctx.clone(), balancers: balancers.clone(), expectations: Expectations::default() }
+    pub fn new(ctx: &Context, balancers: &Balancers, kept: &Arc<KeptServers>) -> Self {
+        let (ctx, balancers, kept) = (ctx.clone(), balancers.clone(), Arc::clone(kept));
+        Self { ctx, balancers, expectations: Expectations::default(), kept }
     }
 
     /// Makes the load balancers show what they should, and writes the reports that are due.
@@ -66,7 +73,7 @@ impl TrafficReconciler {
         let supported = self.balancers.backend_kinds();
         let mut server = server;
         for _ in 0..MAX_REPORTS {
-            let TrafficPlan { desired, report, requeue_at } = plan(&server, &supported, self.ctx.clock.now());
+            let TrafficPlan { desired, report, requeue_at, held_for } = plan(&server, &supported, self.ctx.clock.now());
             if let Some(report) = report.as_ref().filter(|report| report.order == ReportOrder::BeforeTraffic) {
                 server = Arc::new(self.write_report(&server, report).await?);
                 continue;
@@ -76,8 +83,16 @@ impl TrafficReconciler {
                 version: resource_version(&*server),
                 desired,
                 must_record_version: report.as_ref().is_some_and(|report| report.kind == TaskKind::HoldTraffic),
+                held_for,
             };
-            match (self.balancers.apply(&member).await, report) {
+            let applied = self.balancers.apply(&member).await;
+            if let Err(BalancerFailure { cause: BalancerError::Kept(kept), .. }) = applied {
+                return self.keep(&server, &member, &kept, report).await;
+            }
+            if applied.is_ok() {
+                self.kept.let_go(&member.server.uid);
+            }
+            match (applied, report) {
                 (Ok(()), None) => {
                     let requeue = requeue_at.map(|at| Action::requeue(requeue_after(at, self.ctx.clock.now())));
                     return Ok(requeue.unwrap_or_else(Action::await_change));
@@ -103,7 +118,27 @@ impl TrafficReconciler {
 
     /// Forgets a Server that is gone.
     pub fn forget(&self, uid: &str) {
+        self.kept.let_go(uid);
         self.expectations.forget(uid);
+    }
+
+    /// The panic floor keeps the Server in traffic: its task says so, once.
+    async fn keep(
+        &self,
+        server: &Server,
+        member: &Member,
+        kept: &Kept,
+        report: Option<TrafficReport>,
+    ) -> Result<Action, TrafficError> {
+        self.kept.keep(&member.server, kept);
+        let is_said = |task| server.task(task).is_some_and(|task| task.message.starts_with(&kept.title()));
+        if let Some(report) = report.filter(|report| !is_said(report.task)) {
+            self.publish_problems(server, member).await;
+            self.publish(server, "KeptInTraffic", kept.to_string());
+            let waiting = TrafficReport { result: TaskResult::waiting(kept.to_string()), ..report };
+            self.write_report(server, &waiting).await?;
+        }
+        Ok(Action::requeue(KEPT_REQUEUE_AFTER))
     }
 
     async fn write_report(&self, server: &Server, report: &TrafficReport) -> Result<Server, ApiError> {

@@ -42,6 +42,11 @@ pub(crate) fn uid(endpoint: &Endpoint) -> Option<&str> {
     endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Server"))?.uid.as_deref()
 }
 
+/// Whether the endpoint gets traffic.
+pub(crate) fn is_ready(endpoint: &Endpoint) -> bool {
+    endpoint.conditions.as_ref().is_some_and(|conditions| conditions.ready == Some(true))
+}
+
 /// The version of the Server that was decided on.
 pub(crate) fn version(endpoint: &Endpoint) -> u64 {
     let target = endpoint.target_ref.as_ref();

@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use berth_runtime::{Clock, Context};
+use berth_runtime::Context;
 use futures::{
     StreamExt,
-    future::{BoxFuture, try_join_all},
+    future::{BoxFuture, join_all},
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
@@ -20,17 +20,18 @@ use kube::{
 use parking_lot::Mutex;
 
 use super::{
+    floor::PanicFloor,
     keys::ServiceKey,
     next_writes::{DesiredEndpoint, EndpointSpec, next_writes},
     service_lookup::ServiceLookup,
-    service_writer::ServiceWriter,
+    service_writer::{ServiceWriter, WriterContext},
     slice_api::SliceApi,
     slice_cache::SliceCache,
     slice_group::{MANAGED_BY, MANAGER},
 };
 use crate::{
     balancer::{BackendKind, BalancerError, LoadBalancer, Observer, Problem},
-    member::Member,
+    member::{Member, ServerRef},
 };
 
 /// Slices in one page of the first list: a full slice has up to 40 KB, so a page has up to 2 MB.
@@ -38,26 +39,23 @@ const PAGE_SIZE: u32 = 50;
 
 /// EndpointSlices as a load balancer.
 pub struct EndpointSlices {
-    api: SliceApi,
-    cache: Arc<SliceCache>,
-    clock: Arc<dyn Clock>,
-    batch_window: Duration,
+    context: Arc<WriterContext>,
     writers: Mutex<HashMap<ServiceKey, Arc<ServiceWriter>>>,
-    services: ServiceLookup,
 }
 
 impl EndpointSlices {
     /// The slices that the client of this context can reach. Changes that arrive within `batch_window` are written together.
     #[must_use]
-    pub fn new(ctx: &Context, batch_window: Duration) -> Self {
-        Self {
+    pub fn new(ctx: &Context, batch_window: Duration, floor: PanicFloor) -> Self {
+        let context = WriterContext {
             api: SliceApi::new(ctx.client.clone()),
-            cache: Arc::default(),
+            cache: SliceCache::default(),
             clock: ctx.clock.clone(),
             batch_window,
-            writers: Mutex::default(),
             services: ServiceLookup::default(),
-        }
+            floor,
+        };
+        Self { context: Arc::new(context), writers: Mutex::default() }
     }
 
     /// Keeps the cache up to date, and tells the observer which Servers somebody else has changed.
@@ -72,7 +70,8 @@ impl EndpointSlices {
             };
             match event {
                 Some(Ok(event)) => {
-                    for server in self.cache.observe(&event) {
+                    let changed = self.context.cache.observe(&event);
+                    for server in changed.into_iter().chain(self.kept_with_room(&event)) {
                         observer.changed(server);
                     }
                     if matches!(event, watcher::Event::InitDone) {
@@ -85,11 +84,16 @@ impl EndpointSlices {
         }
     }
 
+    /// The Servers that a panic floor keeps in traffic, and that this event may have made room for.
+    fn kept_with_room(&self, event: &watcher::Event<EndpointSlice>) -> Vec<ServerRef> {
+        let (watcher::Event::Apply(slice) | watcher::Event::Delete(slice)) = event else { return Vec::new() };
+        let service = ServiceKey::of_slice(slice);
+        let slices = self.context.cache.slices_of(&service);
+        self.context.floor.kept_with_room(&service, &slices)
+    }
+
     fn writer(&self, service: &ServiceKey) -> Arc<ServiceWriter> {
-        let new_writer = || {
-            let (api, cache, clock) = (self.api.clone(), Arc::clone(&self.cache), Arc::clone(&self.clock));
-            Arc::new(ServiceWriter::new(service.clone(), api, cache, clock, self.batch_window))
-        };
+        let new_writer = || Arc::new(ServiceWriter::new(service.clone(), Arc::clone(&self.context)));
         Arc::clone(self.writers.lock().entry(service.clone()).or_insert_with(new_writer))
     }
 
@@ -100,8 +104,9 @@ impl EndpointSlices {
             version: member.version,
             endpoint,
             must_record_version: member.must_record_version,
+            held_for: member.held_for,
         };
-        let shown = self.cache.services_with(&member.server.uid).into_iter();
+        let shown = self.context.cache.services_with(&member.server.uid).into_iter();
         let mut endpoints: BTreeMap<_, _> = shown.map(|service| (service, desired(None))).collect();
         if let Some(registration) = &member.desired {
             for backend in &registration.services {
@@ -117,17 +122,21 @@ impl EndpointSlices {
         endpoints
     }
 
-    /// A slice without its Service has no effect.
-    async fn missing_services(&self, member: &Member) -> Result<Vec<Problem>, BalancerError> {
+    /// A slice without its Service has no effect, and a threshold that cannot be read is not used.
+    async fn problems_of_services(&self, member: &Member) -> Result<Vec<Problem>, BalancerError> {
+        let context = &self.context;
         let mut problems = Vec::new();
         for backend in member.desired.iter().flat_map(|desired| &desired.services) {
             let service = ServiceKey::new(&member.server.namespace, &backend.name);
-            if !self.services.exists(&self.api, &service).await? {
-                let message = format!(
-                    "spec.traffic.services: Service {:?} does not exist: create it, without a selector",
-                    backend.name
-                );
-                problems.push(Problem { reason: "ServiceMissing", message });
+            match context.services.find(&context.api, &service).await? {
+                Some(found) => problems.extend(context.floor.problem(&service, found.panic_threshold.as_deref())),
+                None => {
+                    let message = format!(
+                        "spec.traffic.services: Service {:?} does not exist: create it, without a selector",
+                        backend.name
+                    );
+                    problems.push(Problem { reason: "ServiceMissing", message });
+                }
             }
         }
         Ok(problems)
@@ -151,7 +160,7 @@ impl LoadBalancer for EndpointSlices {
         self.desired_endpoints(member).into_iter().all(|(service, desired)| {
             // The slices with the Server are enough: what is wrong with the other slices of the Service is found when their own
             // Servers are reconciled, and when anything is written.
-            let slices = self.cache.slices_with(&service, &member.server.uid);
+            let slices = self.context.cache.slices_with(&service, &member.server.uid);
             let next = next_writes(&service.namespace, &slices, &[desired]);
             next.writes.is_empty() && next.superseded.is_empty()
         })
@@ -163,12 +172,13 @@ impl LoadBalancer for EndpointSlices {
                 let writer = self.writer(&service);
                 async move { writer.submit(desired).await }
             });
-            try_join_all(changes).await?;
-            Ok(())
+            // All are carried out, whatever becomes of the others.
+            let failures = join_all(changes).await.into_iter().filter_map(Result::err);
+            failures.min_by_key(BalancerError::rank).map_or(Ok(()), Err)
         })
     }
 
     fn problems<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Vec<Problem>, BalancerError>> {
-        Box::pin(self.missing_services(member))
+        Box::pin(self.problems_of_services(member))
     }
 }

@@ -5,6 +5,7 @@
 //! `service_writer` carries them out, those of many Servers together.
 
 mod endpoint;
+mod floor;
 mod keys;
 mod load_balancer;
 mod next_writes;
@@ -14,4 +15,5 @@ mod slice_api;
 mod slice_cache;
 mod slice_group;
 
+pub use floor::PanicFloor;
 pub use load_balancer::EndpointSlices;

@@ -9,7 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use berth_core::api::{ServiceBackend, TrafficPhase};
+use berth_core::{
+    api::{ServiceBackend, TrafficPhase},
+    lifecycle::HoldCause,
+};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::{
@@ -29,6 +32,8 @@ pub(crate) struct DesiredEndpoint {
     pub(crate) endpoint: Option<EndpointSpec>,
     /// Whether the endpoint must record the version even when nothing else changes: see `Member::must_record_version`.
     pub(crate) must_record_version: bool,
+    /// What traffic is held for, if a panic floor may withhold that.
+    pub(crate) held_for: Option<HoldCause>,
 }
 
 /// The endpoint that a Server should have.
@@ -87,7 +92,11 @@ pub(crate) struct NextWrites {
 }
 
 /// The writes of the next round. `slices` are the slices of the Service that this program manages.
-pub(crate) fn next_writes(namespace: &str, slices: &[Arc<EndpointSlice>], desired: &[DesiredEndpoint]) -> NextWrites {
+pub(crate) fn next_writes<'a>(
+    namespace: &str,
+    slices: &[Arc<EndpointSlice>],
+    desired: impl IntoIterator<Item = &'a DesiredEndpoint>,
+) -> NextWrites {
     let mut draft = Draft::new(namespace, slices);
     let mut next = NextWrites::default();
     for desired in desired {

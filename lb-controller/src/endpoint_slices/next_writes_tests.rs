@@ -92,6 +92,7 @@ fn desired_at(n: usize, version: u64, phase: Option<TrafficPhase>, port: i32) ->
             phase,
         }),
         must_record_version: false,
+        held_for: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Whether a Service exists.
+//! Whether a Service exists, and what it declares for its panic floor.
 
 use std::{
     collections::HashMap,
@@ -8,29 +8,44 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{keys::ServiceKey, slice_api::SliceApi};
-use crate::balancer::BalancerError;
+use crate::{balancer::BalancerError, panic_floor::PANIC_THRESHOLD};
 
-/// How long a Service that existed is taken to exist still: a Service has many Servers, and each of them asks.
-const EXISTENCE_TTL: Duration = Duration::from_secs(30);
+/// How long a Service counts as it was: a Service has many Servers, and each of them asks.
+const LIFETIME: Duration = Duration::from_secs(30);
 
 /// Looks Services up, and remembers for a while those that exist.
 #[derive(Debug, Default)]
 pub(crate) struct ServiceLookup {
-    last_seen: Mutex<HashMap<ServiceKey, Instant>>,
+    seen: Mutex<HashMap<ServiceKey, SeenService>>,
+}
+
+/// A Service that exists, or existed a short while ago.
+#[derive(Clone, Debug)]
+pub(crate) struct SeenService {
+    /// Its annotation [`PANIC_THRESHOLD`].
+    pub(crate) panic_threshold: Option<String>,
+    at: Instant,
 }
 
 impl ServiceLookup {
-    /// Whether the Service exists, or existed a short while ago.
-    pub(crate) async fn exists(&self, api: &SliceApi, service: &ServiceKey) -> Result<bool, BalancerError> {
-        if self.last_seen.lock().get(service).is_some_and(|at| at.elapsed() < EXISTENCE_TTL) {
-            return Ok(true);
+    /// The Service, if it exists or existed a short while ago.
+    pub(crate) async fn find(
+        &self,
+        api: &SliceApi,
+        service: &ServiceKey,
+    ) -> Result<Option<SeenService>, BalancerError> {
+        let is_fresh = |seen: &SeenService| seen.at.elapsed() < LIFETIME;
+        if let Some(seen) = self.seen.lock().get(service).filter(|seen| is_fresh(seen)) {
+            return Ok(Some(seen.clone()));
         }
-        let exists = api.service_exists(service).await?;
-        let mut last_seen = self.last_seen.lock();
-        last_seen.retain(|_, at| at.elapsed() < EXISTENCE_TTL);
-        if exists {
-            last_seen.insert(service.clone(), Instant::now());
+        let found = api.service_annotations(service).await?;
+        let found =
+            found.map(|mut found| SeenService { panic_threshold: found.remove(PANIC_THRESHOLD), at: Instant::now() });
+        let mut seen = self.seen.lock();
+        seen.retain(|_, seen| is_fresh(seen));
+        if let Some(found) = &found {
+            seen.insert(service.clone(), found.clone());
         }
-        Ok(exists)
+        Ok(found)
     }
 }

@@ -18,12 +18,14 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{
+    floor::PanicFloor,
     keys::ServiceKey,
     next_writes::{DesiredEndpoint, NextWrites, next_writes},
+    service_lookup::ServiceLookup,
     slice_api::{SliceApi, WriteResult},
     slice_cache::SliceCache,
 };
-use crate::{balancer::BalancerError, plan};
+use crate::{balancer::BalancerError, kept::Kept, plan};
 
 /// Rounds of writes after which changes are given up until the next reconcile: a tree of slices needs at most one round for each
 /// of its 33 levels, and a conflict costs one more.
@@ -31,29 +33,39 @@ const MAX_ROUNDS: usize = 40;
 /// Servers that are read at the same time: enough to hide the latency, and few for the API server.
 const CONCURRENT_READS: usize = 16;
 
+/// What became of changes that were to be written.
+struct Settled {
+    /// UIDs of the Servers whose change turned out to be superseded.
+    superseded: BTreeSet<String>,
+    /// By UID, the Servers that the panic floor keeps in traffic.
+    kept: BTreeMap<String, Kept>,
+}
+
 type ResultSender = oneshot::Sender<Result<(), BalancerError>>;
+
+/// What the writers of all Services share.
+pub(crate) struct WriterContext {
+    pub(crate) api: SliceApi,
+    pub(crate) cache: SliceCache,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// For how long changes are collected, to write them together.
+    pub(crate) batch_window: Duration,
+    pub(crate) services: ServiceLookup,
+    pub(crate) floor: PanicFloor,
+}
 
 /// Writes the EndpointSlices of one Service.
 pub(crate) struct ServiceWriter {
     service: ServiceKey,
-    api: SliceApi,
-    cache: Arc<SliceCache>,
-    clock: Arc<dyn Clock>,
-    batch_window: Duration,
+    context: Arc<WriterContext>,
     pending: Mutex<Vec<(DesiredEndpoint, ResultSender)>>,
     write_lock: tokio::sync::Mutex<()>,
 }
 
 impl ServiceWriter {
-    pub(crate) fn new(
-        service: ServiceKey,
-        api: SliceApi,
-        cache: Arc<SliceCache>,
-        clock: Arc<dyn Clock>,
-        batch_window: Duration,
-    ) -> Self {
+    pub(crate) fn new(service: ServiceKey, context: Arc<WriterContext>) -> Self {
         let (pending, write_lock) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self { service, api, cache, clock, batch_window, pending, write_lock }
+        Self { service, context, pending, write_lock }
     }
 
     /// Returns when the Service shows the endpoint as desired.
@@ -64,7 +76,7 @@ impl ServiceWriter {
         if let Ok(result) = result.try_recv() {
             return result;
         }
-        tokio::time::sleep(self.batch_window).await;
+        tokio::time::sleep(self.context.batch_window).await;
         let batch = std::mem::take(&mut *self.pending.lock());
         self.write_batch(batch).await;
         // Without a result, the change was in the batch of a caller that was cancelled while it wrote.
@@ -101,8 +113,8 @@ impl ServiceWriter {
                 settled => settled,
             };
             let result = match alone {
-                Ok(superseded) if superseded.contains(uid) => Err(BalancerError::Superseded),
-                Ok(_) => Ok(()),
+                Ok(settled) if settled.superseded.contains(uid) => Err(BalancerError::Superseded),
+                Ok(settled) => settled.kept.get(uid).map_or(Ok(()), |kept| Err(BalancerError::Kept(kept.clone()))),
                 Err(error) => Err(error.clone()),
             };
             results.insert(uid.clone(), result);
@@ -110,14 +122,19 @@ impl ServiceWriter {
         results
     }
 
-    /// Writes until there is nothing left to write. Returns the UIDs of the Servers whose change turned out to be superseded.
-    async fn settle(&self, mut desired: Vec<DesiredEndpoint>) -> Result<BTreeSet<String>, BalancerError> {
+    /// Writes until there is nothing left to write. What the panic floor withholds is decided anew in each round, on the slices
+    /// that the round replaces.
+    async fn settle(&self, mut desired: Vec<DesiredEndpoint>) -> Result<Settled, BalancerError> {
+        let context = &self.context;
         let mut superseded = BTreeSet::new();
         let mut unlabelled: Vec<Arc<EndpointSlice>> = Vec::new();
         for _ in 0..MAX_ROUNDS {
-            let mut slices = self.cache.slices_of(&self.service);
+            let mut slices = context.cache.slices_of(&self.service);
             slices.append(&mut unlabelled);
-            let next = next_writes(&self.service.namespace, &slices, &desired);
+            let (services, api) = (&context.services, &context.api);
+            let kept = context.floor.withheld(&self.service, &slices, &desired, (services, api)).await;
+            let wanted = desired.iter().filter(|desired| !kept.contains_key(&desired.server.uid));
+            let next = next_writes(&self.service.namespace, &slices, wanted);
             let mut outdated = next.superseded.clone();
             outdated.append(&mut self.outdated_additions(&next, &desired).await?);
             if !outdated.is_empty() {
@@ -126,7 +143,7 @@ impl ServiceWriter {
                 continue;
             }
             if next.writes.is_empty() {
-                return Ok(superseded);
+                return Ok(Settled { superseded, kept });
             }
             unlabelled = self.write_round(next).await?;
         }
@@ -137,20 +154,20 @@ impl ServiceWriter {
     /// of our names without our labels: somebody has removed these, and the next round restores them.
     async fn write_round(&self, next: NextWrites) -> Result<Vec<Arc<EndpointSlice>>, BalancerError> {
         for write in next.writes {
-            match self.api.write(&self.service.namespace, write, &self.cache).await? {
+            match self.context.api.write(&self.service.namespace, write, &self.context.cache).await? {
                 WriteResult::Written => {}
                 WriteResult::Stale => {
-                    self.cache.replace_service(&self.service, self.api.list(&self.service).await?);
+                    self.context.cache.replace_service(&self.service, self.context.api.list(&self.service).await?);
                     return Ok(Vec::new());
                 }
                 WriteResult::NameTaken(name) => {
-                    let listed = self.api.list(&self.service).await?;
+                    let listed = self.context.api.list(&self.service).await?;
                     let is_listed = listed.iter().any(|slice| slice.metadata.name.as_ref() == Some(&name));
-                    self.cache.replace_service(&self.service, listed);
+                    self.context.cache.replace_service(&self.service, listed);
                     if is_listed {
                         return Ok(Vec::new());
                     }
-                    let unlabelled = self.api.get(&self.service.namespace, &name).await?;
+                    let unlabelled = self.context.api.get(&self.service.namespace, &name).await?;
                     return Ok(unlabelled.map(Arc::new).into_iter().collect());
                 }
             }
@@ -170,7 +187,7 @@ impl ServiceWriter {
         let added: Vec<_> = desired.iter().filter(|desired| next.added.contains(&desired.server.uid)).collect();
         let mut outdated = BTreeSet::new();
         for chunk in added.chunks(CONCURRENT_READS) {
-            let servers = try_join_all(chunk.iter().map(|desired| self.api.server(&desired.server))).await?;
+            let servers = try_join_all(chunk.iter().map(|desired| self.context.api.server(&desired.server))).await?;
             for (desired, server) in chunk.iter().zip(servers) {
                 if !server.is_some_and(|server| self.is_desired_by(&server, desired)) {
                     outdated.insert(desired.server.uid.clone());
@@ -181,7 +198,8 @@ impl ServiceWriter {
     }
 
     fn is_desired_by(&self, server: &Server, desired: &DesiredEndpoint) -> bool {
-        let (Some(registration), Some(spec)) = (plan::desired(server, self.clock.now()), &desired.endpoint) else {
+        let (Some(registration), Some(spec)) = (plan::desired(server, self.context.clock.now()), &desired.endpoint)
+        else {
             return false;
         };
         server.uid() == desired.server.uid

@@ -1,6 +1,6 @@
 //! Calls to the API server. Every write is guarded: it succeeds only on the version of the slice that it was made from.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use berth_core::api::Server;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
@@ -106,12 +106,16 @@ impl SliceApi {
         api.get_opt(name).await.map_err(|error| failure(format!("read Server {namespace}/{name}"), error))
     }
 
-    /// Whether the Service exists.
-    pub(crate) async fn service_exists(&self, service: &ServiceKey) -> Result<bool, BalancerError> {
+    /// The annotations of the Service; none when it does not exist.
+    pub(crate) async fn service_annotations(
+        &self,
+        service: &ServiceKey,
+    ) -> Result<Option<BTreeMap<String, String>>, BalancerError> {
         let ServiceKey { namespace, name } = service;
         let api = Api::<Service>::namespaced(self.client.clone(), namespace);
         let found = api.get_metadata_opt(name).await;
-        Ok(found.map_err(|error| failure(format!("read Service {namespace}/{name}"), error))?.is_some())
+        let found = found.map_err(|error| failure(format!("read Service {namespace}/{name}"), error))?;
+        Ok(found.map(|service| service.metadata.annotations.unwrap_or_default()))
     }
 }
 

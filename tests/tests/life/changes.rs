@@ -46,7 +46,7 @@ async fn applications_and_packages_are_updated_on_the_same_machines() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_machine_makes_its_server_unknown_and_held_until_it_is_verified_again() {
-    let world = World::start().await;
+    let world = World::start_without_floor().await;
     world.deploy(1, |_| ()).await;
     let before = world.ready(1).await.remove(0);
     let uid = before.uid();

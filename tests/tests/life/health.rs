@@ -44,7 +44,7 @@ async fn an_application_that_never_becomes_healthy_receives_no_traffic_and_its_s
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unhealthy_application_loses_its_traffic_until_it_is_healthy_again() {
-    let world = World::start().await;
+    let world = World::start_without_floor().await;
     world.deploy(1, |_| ()).await;
     let server = world.ready(1).await.remove(0);
     let release = world.berth.machines().of(&uid(&server)).root().join("opt/berth/apps/web/current/www/healthz");

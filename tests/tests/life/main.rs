@@ -7,6 +7,7 @@ mod classes;
 mod failover;
 mod faults;
 mod health;
+mod panic_floor;
 mod people;
 mod retirement;
 mod scale;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use berth_core::api::{Server, State, TaskKind, TaskPhase, TrafficPhase, VMDeployment, VMReplicaSet};
 use berth_testing::manifest;
-use berth_tests::{Archive, Artifact, Berth, CheckResult, Options, eventually};
+use berth_tests::{Archive, Artifact, Berth, CheckResult, Options, Part, eventually};
 use k8s_openapi::api::{
     core::v1::{Event, Service},
     discovery::v1::EndpointSlice,
@@ -33,6 +33,12 @@ fn code(text: &str) -> Vec<u8> {
 impl World {
     pub(crate) async fn start() -> Self {
         Self::start_with(Options::default()).await
+    }
+
+    /// Without a panic floor: of a Service with one Server, it would keep that one in traffic.
+    pub(crate) async fn start_without_floor() -> Self {
+        let arguments = [(Part::LbController, vec!["--panic-threshold=0%".to_owned()])].into();
+        Self::start_with(Options { arguments, ..Options::default() }).await
     }
 
     pub(crate) async fn start_with(options: Options) -> Self {

@@ -2,148 +2,26 @@
 
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+mod lab;
+mod panic_floor;
 
-use berth_control_plane::{ControlPlane, ControlPlaneOptions};
-use berth_core::{
-    api::{Executor, Server, ServiceBackend, TrafficPhase},
-    identity::Identities,
-};
-use berth_runtime::{Context, ContextParts, Process, SystemClock};
+use std::time::Duration;
+
+use berth_core::api::{Server, TrafficPhase};
 use futures::{StreamExt, TryStreamExt, future::join_all};
-use k8s_openapi::{
-    api::discovery::v1::{Endpoint, EndpointSlice},
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
-    Api, Client, CustomResourceExt, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
-    runtime::{conditions, wait::await_condition},
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
 };
+use lab::{Lab, NAMESPACE, apply_all, later, member};
 use lb_controller::{
     balancer::{BalancerError, LoadBalancer},
-    balancers::Balancers,
-    endpoint_slices::EndpointSlices,
-    member::{Member, Registration, ServerRef},
-    reconcile::TrafficReconciler,
+    member::Member,
 };
 use serde_json::json;
 
-const NAMESPACE: &str = "default";
-const BATCH_WINDOW: Duration = Duration::from_millis(50);
 use TrafficPhase::{Draining, Held, Serving};
-
-struct Lab {
-    _cp: ControlPlane,
-    client: Client,
-}
-
-impl Lab {
-    async fn start() -> Self {
-        let cp = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();
-        let client = cp.admin_client();
-        let crds = Api::<CustomResourceDefinition>::all(client.clone());
-        crds.create(&PostParams::default(), &Server::crd()).await.unwrap();
-        let established = await_condition(crds, Server::crd_name(), conditions::is_crd_established());
-        tokio::time::timeout(Duration::from_secs(30), established).await.unwrap().unwrap();
-        Self { _cp: cp, client }
-    }
-
-    fn context(&self, process: &Process) -> Context {
-        let parts = ContextParts {
-            client: self.client.clone(),
-            executor: Executor::LbController,
-            instance: "test".into(),
-            identities: Identities::default(),
-            clock: Arc::new(SystemClock),
-            lock_duration: Duration::from_secs(30),
-            concurrency: 1,
-        };
-        Context::new(process, parts)
-    }
-
-    /// A load balancer with a watch of its own, as another copy of lb-controller has it.
-    async fn load_balancer(&self) -> Arc<EndpointSlices> {
-        let process = Process::default();
-        let ctx = self.context(&process);
-        let slices = Arc::new(EndpointSlices::new(&ctx, BATCH_WINDOW));
-        Balancers::new([slices.clone() as Arc<dyn LoadBalancer>]).start(&ctx, &process).synced.await;
-        slices
-    }
-
-    /// The reconciler of a copy of lb-controller that has just started.
-    async fn reconciler(&self) -> TrafficReconciler {
-        let process = Process::default();
-        let ctx = self.context(&process);
-        let balancers = Balancers::new([Arc::new(EndpointSlices::new(&ctx, BATCH_WINDOW)) as Arc<dyn LoadBalancer>]);
-        balancers.start(&ctx, &process).synced.await;
-        TrafficReconciler::new(&ctx, &balancers)
-    }
-
-    /// A Server whose fact says Held, so that adding its endpoint is right.
-    async fn server(&self, n: usize, address: &str) -> Server {
-        let api = Api::<Server>::namespaced(self.client.clone(), NAMESPACE);
-        let server = berth_testing::server(json!({
-            "metadata": {"name": format!("web-{n}")},
-            "spec": {"traffic": {"services": [{"name": "web", "port": 8080}]}}
-        }));
-        api.create(&PostParams::default(), &server).await.unwrap();
-        let status = json!({"status": {
-            "state": "Initializing", "machine": {"phase": "Running", "address": address},
-            "traffic": {"phase": "Held", "services": [{"name": "web", "port": 8080}], "address": address}}});
-        api.patch_status(&format!("web-{n}"), &PatchParams::default(), &Patch::Merge(&status)).await.unwrap()
-    }
-
-    async fn status(&self, name: &str, status: serde_json::Value) -> Arc<Server> {
-        let api = Api::<Server>::namespaced(self.client.clone(), NAMESPACE);
-        let patch = Patch::Merge(json!({"status": status}));
-        Arc::new(api.patch_status(name, &PatchParams::default(), &patch).await.unwrap())
-    }
-
-    async fn slices(&self) -> Vec<EndpointSlice> {
-        let labels = ListParams::default().labels("kubernetes.io/service-name=web");
-        Api::<EndpointSlice>::namespaced(self.client.clone(), NAMESPACE).list(&labels).await.unwrap().items
-    }
-
-    /// The endpoints by the name of their Server. Checks that no Server has two.
-    async fn endpoints(&self) -> BTreeMap<String, Endpoint> {
-        let mut found = BTreeMap::new();
-        for endpoint in self.slices().await.into_iter().flat_map(|slice| slice.endpoints.unwrap_or_default()) {
-            let name = endpoint.target_ref.clone().unwrap().name.unwrap();
-            assert!(found.insert(name.clone(), endpoint).is_none(), "two endpoints of {name}");
-        }
-        found
-    }
-
-    async fn ready(&self) -> usize {
-        self.endpoints().await.values().filter(|e| e.conditions.as_ref().unwrap().ready == Some(true)).count()
-    }
-}
-
-fn member(server: &Server, phase: Option<TrafficPhase>) -> Member {
-    let address = server.address().unwrap().to_owned();
-    Member {
-        server: ServerRef::of(server),
-        version: server.resource_version().unwrap().parse().unwrap(),
-        desired: phase.map(|phase| Registration {
-            phase,
-            services: vec![ServiceBackend { name: "web".into(), port: 8080, port_name: None }],
-            haproxy: Vec::new(),
-            address,
-        }),
-        must_record_version: false,
-    }
-}
-
-/// What is decided on a later version of the Server.
-fn later(server: &Server, by: u64, phase: Option<TrafficPhase>) -> Member {
-    let member = member(server, phase);
-    Member { version: member.version + by, ..member }
-}
-
-async fn apply_all(balancers: &[&Arc<EndpointSlices>], members: &[Member]) -> Vec<Result<(), BalancerError>> {
-    join_all(balancers.iter().flat_map(|lb| members.iter().map(move |member| lb.apply(member)))).await
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_controllers_register_release_hold_and_remove_a_fleet() {
