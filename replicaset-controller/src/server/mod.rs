@@ -3,9 +3,7 @@
 //! `plan` says what to do next about a Server. [`ServerReconciler::reconcile`] does what takes one short write;
 //! [`ServerReconciler::run_tasks`] carries out [`tasks`] on the machine.
 
-pub mod gates;
-#[cfg(test)]
-mod gates_tests;
+pub mod approvals_of_set;
 mod object;
 mod plan;
 #[cfg(test)]

@@ -3,10 +3,9 @@
 use berth_core::{
     FINALIZER,
     api::{Approval, Executor, Server, Task},
+    approvals::{GateSettlement, may_be_settled_by_set, settlement},
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-
-use super::gates::{self, GateSettlement};
 
 /// The id of a Server's first task.
 pub(super) const FIRST_TASK: i64 = 1;
@@ -57,12 +56,12 @@ pub(super) fn next_action<'a>(
     if server.needs_decision() && (!instance.runs_task || server.must_retire()) {
         return if server.may_begin() { NextAction::ClaimFirstTask } else { NextAction::Acknowledge };
     }
-    if let Some(settlement) = gates::settlement(server, approvals, now) {
-        return NextAction::SettleGate(settlement);
+    if let Some(settled) = settlement(server, approvals, now) {
+        return NextAction::SettleGate(settled);
     }
     let task = if instance.runs_task { NextAction::AwaitChange } else { next_task(server, instance.holder, now) };
     match task {
-        NextAction::AwaitChange if gates::may_be_settled_by_set(server, approvals, now) => NextAction::ReadSet,
+        NextAction::AwaitChange if may_be_settled_by_set(server, approvals, now) => NextAction::ReadSet,
         action => action,
     }
 }

@@ -4,18 +4,13 @@ use std::time::Duration;
 
 use berth_core::{
     api::{Approval, ApprovalStatus, Report, Server},
+    approvals::{self, GateSettlement},
     protocol::{GuardedPatch, StatusWrite},
 };
 use berth_runtime::{ApiError, requeue_after, written};
 use kube::{Api, api::Patch, runtime::controller::Action};
 
-use super::{
-    gates::{self, GateSettlement},
-    object,
-    plan::NextAction,
-    reconciler::ServerReconciler,
-    retry,
-};
+use super::{approvals_of_set, object, plan::NextAction, reconciler::ServerReconciler, retry};
 
 /// After a write that met a changed Server: usually the cache shows the change before, and the Server is reconciled then.
 const AFTER_STALE_WRITE: Duration = Duration::from_secs(1);
@@ -55,7 +50,7 @@ impl ServerReconciler {
         let approvals = self.approvals();
         let approvals = approvals.iter().map(AsRef::as_ref);
         let now = self.ctx.clock.now();
-        match gates::settlement_by_current_set(&self.ctx.client, server, approvals, now).await? {
+        match approvals_of_set::settlement_by_current_set(&self.ctx.client, server, approvals, now).await? {
             Some(settlement) if !self.enter(server, &settlement).await? => Ok(Action::requeue(AFTER_STALE_WRITE)),
             Some(settlement) => self.settle_gate(server, settlement).await,
             None if runs_task => Ok(Action::requeue(WHILE_TASK_RUNS)),
@@ -70,7 +65,7 @@ impl ServerReconciler {
         let approvals = self.approvals();
         let found = approvals.iter().find(|a| a.name() == name && a.namespace() == server.namespace());
         let Some((approval, servers)) =
-            found.and_then(|approval| Some((approval, gates::entered(approval, server, self.ctx.clock.now())?)))
+            found.and_then(|approval| Some((approval, approvals::entered(approval, server, self.ctx.clock.now())?)))
         else {
             return Ok(false);
         };

@@ -3,39 +3,20 @@
 use std::collections::BTreeMap;
 
 use berth_core::{
-    FINALIZER,
-    api::{GatePoint, Server, VMReplicaSet},
+    FINALIZER, SET_GENERATION_ANNOTATION,
+    api::{Server, VMReplicaSet},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource as _;
 
 use super::zone::ZONE_LABEL;
 
-/// Annotation of a Server: the generation of its set that it was created for.
-const SET_GENERATION: &str = "berth.dev/set-generation";
-
-/// The generation of its set that the Server was created for.
-#[must_use]
-pub fn set_generation(server: &Server) -> Option<i64> {
-    server.annotation(SET_GENERATION)?.parse().ok()
-}
-
-/// The generation of the set that an Approval must name to settle this gate of the Server. A machine is created for the
-/// declaration that asked for it; everything else is done for the declaration that holds now.
-#[must_use]
-pub fn generation_of_gate(set: &VMReplicaSet, server: &Server, gate: GatePoint) -> Option<i64> {
-    match gate {
-        GatePoint::CreateMachine => set_generation(server),
-        _ => set.metadata.generation,
-    }
-}
-
 /// A new Server of the set.
 #[must_use]
 pub fn new_server(set: &VMReplicaSet, name: &str) -> Server {
     let template = &set.spec.template;
     let mut annotations = template.metadata.annotations.clone();
-    annotations.extend(set.metadata.generation.map(|n| (SET_GENERATION.to_owned(), n.to_string())));
+    annotations.extend(set.metadata.generation.map(|n| (SET_GENERATION_ANNOTATION.to_owned(), n.to_string())));
     Server {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),

@@ -2,7 +2,7 @@
 
 use berth_core::api::{Approval, ApprovalDecision, ApprovalSpec, Outcome, Server};
 use kube::{Api, api::PostParams};
-use replicaset_controller::server::gates::settlement_by_current_set;
+use replicaset_controller::server::approvals_of_set::settlement_by_current_set;
 use serde_json::{Value, json};
 
 use super::lab::Lab;

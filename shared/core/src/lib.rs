@@ -4,6 +4,7 @@
 //! the admission webhook, [`protocol`] builds what the controllers write.
 
 pub mod api;
+pub mod approvals;
 pub mod budget;
 pub mod conditions;
 pub mod digest;
@@ -19,6 +20,7 @@ mod sets;
 mod template;
 
 pub use server::CLOCK_MARGIN_SECONDS;
+pub use template::SET_GENERATION_ANNOTATION;
 
 /// The API group of every kind.
 pub const GROUP: &str = "berth.dev";

@@ -1,8 +1,31 @@
-//! How a Server differs from the template of its set.
+//! How a Server differs from the template of its set, and for which generation of the set it was created.
 
 use std::collections::BTreeMap;
 
-use crate::api::{Server, UpdateType, VMReplicaSet};
+use crate::api::{GatePoint, Server, UpdateType, VMReplicaSet};
+
+/// Annotation of a Server: the generation of its set that it was created for.
+pub const SET_GENERATION_ANNOTATION: &str = "berth.dev/set-generation";
+
+impl Server {
+    /// The generation of its set that the Server was created for.
+    #[must_use]
+    pub fn set_generation(&self) -> Option<i64> {
+        self.annotation(SET_GENERATION_ANNOTATION)?.parse().ok()
+    }
+}
+
+impl VMReplicaSet {
+    /// The generation of the set that an Approval must name to settle this gate of the Server. A machine is created for the
+    /// declaration that asked for it; everything else is done for the declaration that holds now.
+    #[must_use]
+    pub fn generation_of_gate(&self, server: &Server, gate: GatePoint) -> Option<i64> {
+        match gate {
+            GatePoint::CreateMachine => server.set_generation(),
+            _ => self.metadata.generation,
+        }
+    }
+}
 
 impl VMReplicaSet {
     /// Whether the Server's environment differs from the template's: everything but the machine, which only another Server can

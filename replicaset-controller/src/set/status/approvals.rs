@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 
 use berth_core::api::{Executor, GatePoint, Server, VMReplicaSet};
 
-use crate::set::template::generation_of_gate;
-
 /// How many Servers wait for an approval, and how to give one Approval for as many of them as possible.
 pub(super) fn waiting(set: &VMReplicaSet, servers: &[&Server]) -> Option<String> {
     let mut groups: BTreeMap<(GatePoint, i64), usize> = BTreeMap::new();
     let mut single = 0;
     for server in servers {
         for gate in server.open_tasks(Executor::Person).filter_map(|task| task.gate) {
-            match generation_of_gate(set, server, gate) {
+            match set.generation_of_gate(server, gate) {
                 Some(generation) => *groups.entry((gate, generation)).or_default() += 1,
                 None => single += 1,
             }

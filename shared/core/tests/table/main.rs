@@ -1,6 +1,7 @@
 //! The rules of the life cycle, one by one.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says where")]
 
+mod approvals;
 mod claims;
 mod decisions;
 mod facts;

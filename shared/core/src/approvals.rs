@@ -1,18 +1,16 @@
-//! Gates: what people have decided about a Server's gate tasks.
+//! Approvals: what people have decided about a Server's gate tasks. These rules are here, and not in replicaset-controller, which
+//! follows them, so that the model checker runs the same rules as the program.
 //!
 //! An Approval is about one gate task of one Server, or about one kind of gate of a set's Servers in one generation. The newest
 //! decision counts. A Server's own Approval has precedence over its set's. A refused gate stays refused, also in another pass
 //! through its state, until a later approval revises it.
 
-use berth_core::api::{
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::{
     Approval, ApprovalDecision, ApprovedServer, Executor, GatePoint, Outcome, Server, TargetKind, Task, TaskKind,
     TaskPhase, VMReplicaSet,
 };
-use berth_runtime::ApiError;
-use k8s_openapi::jiff::Timestamp;
-use kube::{Api, Client};
-
-use crate::set::template;
 
 /// A person's decision that settles a gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +51,8 @@ fn decidable_gates(server: &Server) -> Vec<&Task> {
 }
 
 /// What the Server's own Approvals decide about its first gate that has something to decide.
-pub(super) fn settlement<'a>(
+#[must_use]
+pub fn settlement<'a>(
     server: &Server,
     approvals: &(impl Iterator<Item = &'a Approval> + Clone),
     now: Timestamp,
@@ -69,13 +68,14 @@ pub(super) fn settlement<'a>(
 }
 
 /// Whether Approvals of its set may settle a gate of the Server, depending on what the set is now.
-pub(super) fn may_be_settled_by_set<'a>(
+#[must_use]
+pub fn may_be_settled_by_set<'a>(
     server: &Server,
     approvals: &(impl Iterator<Item = &'a Approval> + Clone),
     now: Timestamp,
 ) -> bool {
     let Some(owner) = server.owner() else { return false };
-    let created_for = template::set_generation(server);
+    let created_for = server.set_generation();
     decidable_gates(server).into_iter().any(|gate| {
         let of_set = approvals.clone().filter(|approval| {
             let target = &approval.spec.target;
@@ -94,29 +94,10 @@ pub(super) fn may_be_settled_by_set<'a>(
     })
 }
 
-/// What Approvals of the Server's set decide about its gates, by the set that the API server has now: an Approval that was
-/// given for an older generation must not settle anything.
-///
-/// # Errors
-/// When the set cannot be read.
-pub async fn settlement_by_current_set<'a>(
-    client: &Client,
-    server: &Server,
-    approvals: impl Iterator<Item = &'a Approval> + Clone + Send,
-    now: Timestamp,
-) -> Result<Option<GateSettlement>, ApiError> {
-    let Some(owner) = server.owner().filter(|_| may_be_settled_by_set(server, &approvals, now)) else {
-        return Ok(None);
-    };
-    let sets: Api<VMReplicaSet> = Api::namespaced(client.clone(), server.namespace());
-    let read = sets.get_opt(&owner.name).await;
-    let set = read.map_err(ApiError::doing(format!("read VMReplicaSet {}", owner.name)))?;
-    Ok(set.and_then(|set| settlement_by_set(&set, server, &approvals, now)))
-}
-
 /// What Approvals of this set decide about the Server's gates. The gate of a new machine is settled for the generation of
 /// the set that the Server was created for, every other gate for the set's current generation.
-pub(super) fn settlement_by_set<'a>(
+#[must_use]
+pub fn settlement_by_set<'a>(
     set: &VMReplicaSet,
     server: &Server,
     approvals: &(impl Iterator<Item = &'a Approval> + Clone),
@@ -127,7 +108,7 @@ pub(super) fn settlement_by_set<'a>(
     }
     decidable_gates(server).into_iter().find_map(|gate| {
         let point = gate.gate?;
-        let generation = template::generation_of_gate(set, server, point)?;
+        let generation = set.generation_of_gate(server, point)?;
         let of_set = approvals.clone().filter(|approval| {
             let spec = &approval.spec;
             let is_about_gate = spec.gate == Some(point) && spec.target.generation == Some(generation);
@@ -147,7 +128,8 @@ pub(super) fn settlement_by_set<'a>(
 }
 
 /// The status of an Approval with this Server entered; none if the Approval does not cover it (any more).
-pub(super) fn entered(approval: &Approval, server: &Server, now: Timestamp) -> Option<Vec<ApprovedServer>> {
+#[must_use]
+pub fn entered(approval: &Approval, server: &Server, now: Timestamp) -> Option<Vec<ApprovedServer>> {
     let mut servers = approved(approval).to_vec();
     servers.push(ApprovedServer { name: server.name().to_owned(), uid: server.uid().to_owned() });
     covers(approval, server, now).then_some(servers)

@@ -1,12 +1,15 @@
 //! Which decision of a person settles a gate.
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
-use berth_core::api::{Approval, ApprovalStatus, GatePoint, Outcome, Server, Task, TaskPhase, VMReplicaSet};
+use berth_core::{
+    SET_GENERATION_ANNOTATION,
+    api::{Approval, ApprovalStatus, GatePoint, Outcome, Server, Task, TaskPhase, VMReplicaSet},
+    approvals::{GateSettlement, entered, may_be_settled_by_set, settlement, settlement_by_set},
+};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-
-use super::gates::{GateSettlement, entered, may_be_settled_by_set, settlement, settlement_by_set};
-use crate::set::template;
+use kube::Resource as _;
+use serde_json::{Value, json};
 
 fn server() -> Server {
     serde_json::from_value(json!({
@@ -85,8 +88,8 @@ fn set(generation: i64) -> VMReplicaSet {
 /// A Server of the set, created for its generation 3, with this gate open.
 fn server_with_open(gate: GatePoint) -> Server {
     let mut server = server();
-    server.metadata.owner_references = template::new_server(&set(3), "web-0").metadata.owner_references;
-    server.metadata.annotations = template::new_server(&set(3), "web-0").metadata.annotations;
+    server.metadata.owner_references = set(3).controller_owner_ref(&()).map(|owner| vec![owner]);
+    server.metadata.annotations = Some(BTreeMap::from([(SET_GENERATION_ANNOTATION.to_owned(), "3".to_owned())]));
     server.status.as_mut().unwrap().tasks[1].gate = Some(gate);
     server
 }
