@@ -19,9 +19,12 @@ use berth_testing::{Denied, LOCK, controller, machine, machine_phase, start};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
-    Mutation,
+    Mutation, broken_rules,
     world::{Snapshot, Version, Violation, WorkResult, World},
 };
+
+/// Seconds until a task is attempted again.
+const RETRY_AFTER: i32 = 10;
 
 /// The content of a status write.
 #[expect(clippy::option_option, reason = "a fact is left as it is, removed or set")]
@@ -121,20 +124,20 @@ fn evaluate(old: &Server, snapshot: &Server, write: &Write, mutation: Mutation) 
         (Mutation::KeepTrust, Ok(_)) if write.claim.is_some_and(|(_, take)| take) && write.report.is_none() => {
             result = result.map(|new| keeping_trust(old, new));
         }
-        _ => {}
+        _ => result = broken_rules::admit(mutation, old, snapshot, write, result),
     }
     match result {
         Err(Denied::Stale) => Evaluation::Stale,
         Err(Denied::Refused(_)) => Evaluation::Refused,
         Ok(new) => Evaluation::Written {
-            violation: check_tasks(old, &new).or_else(|| check_release(old, &new)),
+            violation: check_tasks(old, &new).or_else(|| check_release(old, &new)).or_else(|| check_begin(old, &new)),
             force_over: facts_agree(&new),
             version: Version::new(new),
         },
     }
 }
 
-fn admit(old: &Server, snapshot: &Server, write: &Write, executor: Executor) -> Result<Server, Denied> {
+pub(crate) fn admit(old: &Server, snapshot: &Server, write: &Write, executor: Executor) -> Result<Server, Denied> {
     berth_testing::write_status(old, build(snapshot, write), &controller(executor), start())
 }
 
@@ -218,6 +221,32 @@ fn check_release(old: &Server, new: &Server) -> Option<Violation> {
     }
 }
 
+/// Guarantees 2 and 4: a task begins only after its gate was passed for the same part of the declaration, and not before its time.
+fn check_begin(old: &Server, new: &Server) -> Option<Violation> {
+    let pending = |task: &&Task| old.task(task.id).is_none_or(|before| before.phase == TaskPhase::Pending);
+    let begun = |task: &&Task| matches!(task.phase, TaskPhase::Running | TaskPhase::Succeeded);
+    let status = new.status.as_ref()?;
+    let early = |task: &Task| {
+        task.kind.needs_lock() && old.task(task.id).is_some_and(|before| before.earliest_begin() > Some(start()))
+    };
+    let ungated = |task: &Task| {
+        let point = new.spec.gates.iter().map(|gate| gate.before).find(|point| point.task() == task.kind);
+        point.is_some_and(|point| {
+            let is_it = |gate: &Task| gate.gate == Some(point) && gate.digest == task.digest;
+            !status.current_tasks().any(|gate| is_it(gate) && gate.phase == TaskPhase::Succeeded)
+        })
+    };
+    status.current_tasks().filter(begun).filter(pending).find_map(|task| {
+        if ungated(task) {
+            Some(Violation { guarantee: 2, how: "a task began before its gate was passed" })
+        } else if early(task) {
+            Some(Violation { guarantee: 4, how: "a task began before its time" })
+        } else {
+            None
+        }
+    })
+}
+
 /// Whether the facts alone lead to the forced state.
 fn facts_agree(server: &Server) -> bool {
     let Some(force) = &server.spec.force else { return false };
@@ -281,7 +310,7 @@ fn build(snapshot: &Server, write: &Write) -> StatusWrite {
         out = out.acknowledge();
     }
     out = match &write.result {
-        Some(WorkResult::Machine(id)) => out.machine(Some(machine(&format!("m{id}"), "b"))),
+        Some(WorkResult::Machine(id, boots)) => out.machine(Some(machine(&format!("m{id}"), &format!("b{boots}")))),
         Some(WorkResult::NoMachine) => out.machine(Some(machine_phase(berth_core::api::MachinePhase::Gone))),
         Some(WorkResult::Package(version)) => {
             let mut fact = berth_testing::environment(spec);
@@ -293,7 +322,7 @@ fn build(snapshot: &Server, write: &Write) -> StatusWrite {
             fact.revision = code_revision(*revision);
             out.app(Some(fact))
         }
-        Some(WorkResult::Failure) | None => out,
+        Some(WorkResult::Failure | WorkResult::Retry) | None => out,
     };
     if let Some(traffic) = write.traffic {
         out = out.traffic(traffic.and_then(|phase| berth_testing::traffic(snapshot, phase)));
@@ -313,7 +342,8 @@ fn build(snapshot: &Server, write: &Write) -> StatusWrite {
     }
     if let Some((task_id, outcome)) = write.report {
         let (holder, message) = (write.holder.clone(), String::new());
-        out = out.report(Report { task_id, holder, outcome, message, retry_after_seconds: None });
+        let retry_after_seconds = (outcome == Outcome::Retry).then_some(RETRY_AFTER);
+        out = out.report(Report { task_id, holder, outcome, message, retry_after_seconds });
     }
     if let Some((task_id, take)) = write.claim {
         let duration_seconds = if take { LOCK } else { 0 };

@@ -69,8 +69,9 @@ fn is_as_declared(model: &Berth, world: &World) -> bool {
     if let Some(force) = server.spec.force.as_ref().filter(|_| status.force.as_ref().is_some_and(|f| f.active)) {
         return state == Some(force.state);
     }
-    if unreachable {
-        return state == Some(State::Unknown) && (world.floor || !serves(world));
+    if unreachable || server.spec.retain.is_some() {
+        let may_serve = world.floor && server.spec.retain.is_none();
+        return state == Some(State::Unknown) && (may_serve || !serves(world)) && world.machines.len() == 1;
     }
     if world.unhealthy {
         return state == Some(State::Deploying) && (world.floor || !serves(world));

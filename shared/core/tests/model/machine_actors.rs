@@ -1,16 +1,24 @@
 //! The controllers that work on machines: replicaset-controller and deployment-controller.
 
+use std::sync::LazyLock;
+
 use berth_core::{
     FINALIZER,
-    api::{Executor, Outcome, Server, TaskKind, TrafficPhase},
+    api::{Approval, ApprovalDecision, Executor, Outcome, Server, TaskKind, TrafficPhase},
+    approvals::{GateSettlement, settlement},
 };
-use k8s_openapi::jiff::Timestamp;
+use berth_testing::start;
+use serde_json::json;
 
 use crate::{
     Berth, Mutation,
     apiserver::{Answer, Write, delete_object, release_object},
     world::{Job, Machine, Snapshot, Stage, WorkResult, World},
 };
+
+/// An Approval of a gate of the Server.
+static APPROVAL: LazyLock<Approval> =
+    LazyLock::new(|| berth_testing::approval(json!({"spec": {"approver": {"username": "ann", "at": start()}}})));
 
 /// The declared versions of package and code, as numbers.
 pub(crate) fn declared(server: &Server) -> (u8, u8) {
@@ -42,10 +50,12 @@ impl Berth {
                 self.write(world, index, &cache, &write);
                 return;
             }
-            if idle && let Some((task, yes)) = decided_gate(world, server) {
-                let outcome = if yes { Outcome::Succeeded } else { Outcome::Failed };
-                let write = Write { report: Some((task, outcome)), ..written_by(world, index) };
+            if idle && let Some(settled) = decided_gate(world, server) {
+                let write = Write { report: Some((settled.task_id, settled.outcome)), ..written_by(world, index) };
                 self.write(world, index, &cache, &write);
+                return;
+            }
+            if idle && self.settle_by_set(world, index, server) {
                 return;
             }
         }
@@ -100,11 +110,14 @@ impl Berth {
     }
 
     fn report(&self, world: &mut World, index: usize, job: &Job, result: &WorkResult) {
-        let failed = *result == WorkResult::Failure;
-        let outcome = if failed { Outcome::Failed } else { Outcome::Succeeded };
+        let outcome = match result {
+            WorkResult::Failure => Outcome::Failed,
+            WorkResult::Retry => Outcome::Retry,
+            _ => Outcome::Succeeded,
+        };
         let report = Some((job.task, outcome));
         let plain = Write { as_holder: true, result: Some(result.clone()), report, ..written_by(world, index) };
-        if let Some(next) = next_task(job, world.actors[index].role).filter(|_| !failed) {
+        if let Some(next) = next_task(job, world.actors[index].role).filter(|_| outcome == Outcome::Succeeded) {
             let write = Write { claim: Some((next, true)), ..plain.clone() };
             if let Answer::Written(base) = self.write(world, index, &job.base, &write) {
                 begin(world, index, base, next);
@@ -138,13 +151,13 @@ impl Berth {
         let next = match job.kind {
             TaskKind::CreateMachine => match (world.machines.first(), stage) {
                 (_, Stage::Missing) => {
-                    world.created += 1;
-                    world.machines.push(Machine { id: world.created, alive: true, package: 0, code: 0 });
-                    Stage::Done(WorkResult::Machine(world.created))
+                    create(world);
+                    Stage::Done(WorkResult::Machine(world.created, 0))
                 }
-                (Some(machine), _) => Stage::Done(WorkResult::Machine(machine.id)),
+                (Some(machine), _) => Stage::Done(WorkResult::Machine(machine.id, machine.boots)),
                 (None, _) => Stage::Missing,
             },
+            TaskKind::RebootMachine => reboot(world),
             TaskKind::DestroyMachine => {
                 check_drained(world);
                 world.machines.clear();
@@ -166,9 +179,6 @@ impl Berth {
                 Stage::Done(WorkResult::Code(code))
             }
         };
-        if world.machines.len() > 1 {
-            world.violate(1, "there are two machines");
-        }
         if world.object.is_none() && !world.machines.is_empty() {
             world.violate(1, "a machine outlives its Server");
         }
@@ -179,6 +189,39 @@ impl Berth {
             job.stage = next;
         }
     }
+}
+
+/// The attempt of a process that has just begun fails.
+pub(crate) fn fail(world: &mut World, index: usize, how: WorkResult) -> Option<()> {
+    let job = world.actors[index].job.as_mut().filter(|job| job.stage == Stage::Begin)?;
+    job.stage = Stage::Done(how);
+    Some(())
+}
+
+/// The provider creates a machine.
+pub(crate) fn create(world: &mut World) {
+    world.created += 1;
+    world.machines.push(Machine { id: world.created, alive: true, boots: 0, package: 0, code: 0 });
+    world.call = false;
+    if world.machines.len() > 1 {
+        world.violate(1, "there are two machines");
+    }
+}
+
+/// The provider resets the machine, which ends everything that runs on it. Then it can be reached.
+fn reboot(world: &mut World) -> Stage {
+    check_drained(world);
+    world.lingering = None;
+    let Some(machine) = world.machines.first_mut() else { return Stage::Done(WorkResult::Failure) };
+    machine.alive = true;
+    machine.boots += 1;
+    Stage::Done(WorkResult::Machine(machine.id, machine.boots))
+}
+
+/// Whether this process has looked for the machine and is about to create it.
+pub(crate) fn call_on_the_way(world: &World, index: usize) -> bool {
+    let job = world.actors[index].job.as_ref().filter(|job| job.lock_is_valid);
+    job.is_some_and(|job| job.kind == TaskKind::CreateMachine && job.stage == Stage::Missing) && !world.call
 }
 
 /// What the script that this process runs on the machine will do.
@@ -256,9 +299,8 @@ fn was_cancelled(cache: Option<&Snapshot>, job: &Job) -> bool {
 /// The task that is claimed with the report: InstallPackages after CreateMachine.
 fn next_task(job: &Job, executor: Executor) -> Option<i64> {
     let next = (job.kind == TaskKind::CreateMachine).then_some(TaskKind::InstallPackages)?;
-    // In the model time passes only for locks, so `notBefore` never blocks.
     let server = &job.base.version.server;
-    server.claimable_with_report(job.task, next, executor, Timestamp::MAX).map(|task| task.id)
+    server.claimable_with_report(job.task, next, executor, start()).map(|task| task.id)
 }
 
 fn retire_object(world: &mut World, server: &Server, mutation: Mutation) {
@@ -270,7 +312,17 @@ fn retire_object(world: &mut World, server: &Server, mutation: Mutation) {
     }
 }
 
-fn decided_gate(world: &World, server: &Server) -> Option<(i64, bool)> {
-    let gate = server.open_tasks(Executor::Person).map(|task| task.id);
-    gate.into_iter().find_map(|id| world.approvals.iter().find(|(about, _)| *about == id)).copied()
+/// What the Server's own Approvals decide.
+fn decided_gate(world: &World, server: &Server) -> Option<GateSettlement> {
+    if world.approvals.is_empty() {
+        return None;
+    }
+    let approval = |(task, yes): &(i64, bool)| {
+        let mut approval = APPROVAL.clone();
+        approval.spec.task_id = Some(*task);
+        approval.spec.decision = if *yes { ApprovalDecision::Approve } else { ApprovalDecision::Refuse };
+        approval
+    };
+    let approvals: Vec<Approval> = world.approvals.iter().map(approval).collect();
+    settlement(server, &approvals.iter(), start())
 }

@@ -6,16 +6,21 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says where")]
 
 mod apiserver;
+mod broken_rules;
 mod checks;
+mod clocks;
 mod machine_actors;
 mod other_actors;
 mod runs;
+mod runs_of_requests;
+mod set_approval;
+mod time;
 mod world;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use berth_core::{
-    api::{Executor, Force, Gate, GatePoint, Request, Server, TaskKind, TaskPhase},
+    api::{Executor, Force, Gate, GatePoint, Request, Retention, Server, TaskKind, TaskPhase},
     lifecycle::HoldCause,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -23,7 +28,7 @@ use stateright::{Model, Property};
 
 use apiserver::{Memo, code_revision, package_version};
 use berth_testing::{Fixture, person, start, write_spec};
-use world::{Actor, Faults, PersonAction, Snapshot, Stage, Version, WorkResult, World};
+use world::{Actor, Faults, PersonAction, Snapshot, Version, WorkResult, World};
 
 /// A rule that is broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +54,16 @@ enum Mutation {
     NoMachineLock,
     /// The panic floor also keeps Servers in traffic that are held deliberately.
     FloorForAll,
+    /// The webhook plans no gates.
+    SkipGates,
+    /// The webhook leaves HoldTraffic out of its plans.
+    OmitHoldTraffic,
+    /// The webhook allows a claim before the task's `notBefore`.
+    IgnoreNotBefore,
+    /// A process that is restarted has the name that it had before.
+    SameName,
+    /// replicaset-controller enters a Server in an Approval that has changed since it was read.
+    UnguardedEntry,
 }
 
 /// The model: which processes there are, and what happens to them.
@@ -82,6 +97,20 @@ enum Action {
     LateEffect,
     /// Such a script ends without an effect.
     LateEnd,
+    /// A process crashes and is restarted, and its call is on the way to the provider.
+    CrashCalling(usize),
+    /// Such a call arrives.
+    LateCall,
+    /// Such a call never arrives.
+    LostCall,
+    /// The work of a process fails, and another attempt may succeed.
+    FailForNow(usize),
+    /// Time passes until tasks that must wait may begin.
+    AwaitNotBefore,
+    /// Another Server's gate is settled by the Approval of the set.
+    SettleAnother,
+    /// The Approval of the set expires.
+    ExpireApproval,
     /// The work of a process fails, and another attempt would fail, too.
     Fail(usize),
     /// The lock expires.
@@ -107,15 +136,18 @@ impl Model for Berth {
         fixture.server.spec.app.as_mut().unwrap().revision = Some(code_revision(1));
         fixture.server.spec.traffic.as_mut().unwrap().drain_seconds = 0;
         fixture.server.spec.gates = self.gates.iter().map(|before| Gate { before: *before }).collect();
+        if self.person_actions.contains(&PersonAction::ApproveSet) {
+            fixture.server.metadata.owner_references = set_approval::owner();
+        }
         let (mut machines, mut endpoint) = (Vec::new(), None);
         if self.begins_ready {
             fixture = fixture.all_right().fact(|status| {
-                status.machine = Some(berth_testing::machine("m1", "b"));
+                status.machine = Some(berth_testing::machine("m1", "b0"));
                 status.epoch = Some(1);
                 status.health.as_mut().unwrap().epoch = 1;
             });
             fixture = fixture.traffic(berth_core::api::TrafficPhase::Serving).bound().decided();
-            machines.push(world::Machine { id: 1, alive: true, package: 1, code: 1 });
+            machines.push(world::Machine { id: 1, alive: true, boots: 0, package: 1, code: 1 });
             endpoint = Some(world::Endpoint { phase: berth_core::api::TrafficPhase::Serving, decided: 0 });
         }
         let object = Snapshot { version: Version::new(fixture.server), rv: 1 };
@@ -125,6 +157,7 @@ impl Model for Berth {
             cache: Some(object.clone()),
             job: None,
             balancer_write: None,
+            entering: None,
         };
         vec![World {
             rv: 1,
@@ -135,6 +168,8 @@ impl Model for Berth {
             unhealthy: false,
             floor: false,
             lingering: None,
+            call: false,
+            set_approval: None,
             approvals: Vec::new(),
             refused: None,
             force_over: false,
@@ -157,7 +192,10 @@ impl Model for Berth {
             actions.extend((faults.crashes > 0).then_some(Action::Crash(index)));
             actions.extend((faults.lingering > 0).then_some(Action::Linger(index)));
             actions.extend((faults.failures > 0).then_some(Action::Fail(index)));
+            actions.extend((faults.retries > 0).then_some(Action::FailForNow(index)));
+            actions.extend((faults.calls > 0).then_some(Action::CrashCalling(index)));
         }
+        actions.extend(world.set_approval.iter().flat_map(set_approval::SetApproval::actions));
         actions.extend((faults.slow > 0 && holder(world).is_some()).then_some(Action::Expire));
         let alive = world.machines.iter().all(|machine| machine.alive);
         actions.extend((faults.outages > 0 && alive && !world.machines.is_empty()).then_some(Action::Outage));
@@ -183,26 +221,36 @@ impl Model for Berth {
                 return wrote.then_some(world);
             }
             Action::Crash(index) => {
-                world.actors[index].crash();
+                self.crash(&mut world, index);
                 world.faults.crashes -= 1;
             }
             Action::Linger(index) => {
                 let effect = machine_actors::effect_on_the_way(&world, index)?;
                 world.lingering = Some(effect);
-                world.actors[index].crash();
+                self.crash(&mut world, index);
                 world.faults.lingering -= 1;
             }
+            Action::CrashCalling(index) => {
+                world.call = machine_actors::call_on_the_way(&world, index).then_some(true)?;
+                self.crash(&mut world, index);
+                world.faults.calls -= 1;
+            }
+            Action::LateCall => machine_actors::create(&mut world),
+            Action::LostCall => world.call = false,
             Action::LateEffect => machine_actors::take_late_effect(&mut world)?,
             Action::LateEnd => _ = world.lingering.take()?,
             Action::Fail(index) => {
-                let job = world.actors[index].job.as_mut()?;
-                if job.stage != Stage::Begin {
-                    return None;
-                }
-                job.stage = Stage::Done(WorkResult::Failure);
+                machine_actors::fail(&mut world, index, WorkResult::Failure)?;
                 world.faults.failures -= 1;
             }
-            Action::Expire => expire(&mut world)?,
+            Action::FailForNow(index) => {
+                machine_actors::fail(&mut world, index, WorkResult::Retry)?;
+                world.faults.retries -= 1;
+            }
+            Action::Expire => time::expire(&mut world)?,
+            Action::AwaitNotBefore => time::await_not_before(&mut world)?,
+            Action::SettleAnother => set_approval::settle_another(&mut world)?,
+            Action::ExpireApproval => world.set_approval.as_mut()?.expired = true,
             Action::Outage => {
                 world.machines.iter_mut().for_each(|machine| machine.alive = false);
                 world.faults.outages -= 1;
@@ -242,9 +290,20 @@ impl Berth {
         // The floor lets one returning Server go after the other; a sick one it may keep for ever.
         let returns = world.server().is_some_and(|server| server.hold_cause() == HoldCause::Returning);
         actions.extend((world.floor && returns).then_some(Action::FloorYields));
+        actions.extend([Action::LateCall, Action::LostCall].into_iter().filter(|_| world.call));
+        actions.extend(time::has_to_wait(world).then_some(Action::AwaitNotBefore));
         let abandoned = holder(world)
             .is_some_and(|holder| !world.actors.iter().any(|actor| actor.job.is_some() && actor.holder() == holder));
         actions.extend((abandoned && self.mutation != Mutation::LockForever).then_some(Action::Expire));
+    }
+
+    fn crash(&self, world: &mut World, index: usize) {
+        let actor = &mut world.actors[index];
+        let instance = actor.instance;
+        actor.crash();
+        if self.mutation == Mutation::SameName {
+            actor.instance = instance;
+        }
     }
 
     /// Updates the caches that never lag.
@@ -282,23 +341,6 @@ fn holder(world: &World) -> Option<String> {
     (lock.renewed_at.0 == start()).then_some(lock.holder)
 }
 
-/// Time passes until the lock has expired. Its holder notices no later than the webhook, whichever copy of it judges: that is what
-/// the margin for clocks that differ is for.
-fn expire(world: &mut World) -> Option<()> {
-    let holder = holder(world)?;
-    let mut server = world.server()?.clone();
-    server.status.as_mut()?.lock.as_mut()?.renewed_at = Time(Timestamp::UNIX_EPOCH);
-    let is_working = |actor: &&mut Actor| actor.holder() == holder && actor.job.is_some();
-    if let Some(actor) = world.actors.iter_mut().find(is_working) {
-        actor.job.as_mut()?.lock_is_valid = false;
-        world.faults.slow = world.faults.slow.checked_sub(1)?;
-    }
-    // Not a write: no watch reports it.
-    let rv = world.rv;
-    world.object = Some(Snapshot { version: Version::new(server), rv });
-    Some(())
-}
-
 /// A person acts.
 fn act(world: &mut World, action: PersonAction) -> Option<()> {
     world.person_actions.retain(|other| *other != action);
@@ -321,6 +363,10 @@ fn act(world: &mut World, action: PersonAction) -> Option<()> {
             return Some(());
         }
         PersonAction::Delete => apiserver::delete_object(world),
+        PersonAction::ApproveSet => {
+            world.set_approval = Some(set_approval::SetApproval::default());
+            return Some(());
+        }
         action => {
             let mut new = server.clone();
             declare(&mut new, action);
@@ -331,7 +377,7 @@ fn act(world: &mut World, action: PersonAction) -> Option<()> {
     world.refused = None;
     match action {
         PersonAction::Force(_) => world.force_over = false,
-        PersonAction::Retry => {}
+        PersonAction::Retry | PersonAction::Reboot | PersonAction::Retain | PersonAction::Return => {}
         _ => world.force_over = true,
     }
     Some(())
@@ -352,6 +398,13 @@ fn declare(server: &mut Server, action: PersonAction) {
         PersonAction::Retry => {
             spec.retry = Some(Request { id: "again".into(), reason: String::new(), by: None, at: None });
         }
-        PersonAction::Delete | PersonAction::Approve | PersonAction::Refuse => {}
+        PersonAction::Reboot => {
+            spec.reboot = Some(Request { id: "reboot".into(), reason: String::new(), by: None, at: None });
+        }
+        PersonAction::Retain => {
+            spec.retain = Some(Retention { until: Time(Timestamp::MAX), reason: "why did it fail?".into() });
+        }
+        PersonAction::Return => spec.retain = None,
+        PersonAction::Delete | PersonAction::Approve | PersonAction::Refuse | PersonAction::ApproveSet => {}
     }
 }

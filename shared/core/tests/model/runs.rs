@@ -15,8 +15,18 @@ use crate::{
     world::{Faults, PersonAction},
 };
 
-const NO_FAULTS: Faults =
-    Faults { crashes: 0, lost: 0, slow: 0, outages: 0, unhealthy: 0, failures: 0, lingering: 0, floors: 0 };
+pub(crate) const NO_FAULTS: Faults = Faults {
+    crashes: 0,
+    lost: 0,
+    slow: 0,
+    outages: 0,
+    unhealthy: 0,
+    failures: 0,
+    lingering: 0,
+    floors: 0,
+    calls: 0,
+    retries: 0,
+};
 
 /// Only ends the run of a model that has grown too large.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -24,7 +34,7 @@ const LIMIT: Duration = Duration::from_mins(5);
 const ONE_OF_EACH: [Executor; 4] = [ReplicasetController, DeploymentController, LbController, MonitorController];
 
 /// A new Server, and one process of each controller, all of whose caches may lag.
-fn new() -> Berth {
+pub(crate) fn new() -> Berth {
     Berth {
         processes: ONE_OF_EACH.to_vec(),
         gates: Vec::new(),
@@ -38,13 +48,13 @@ fn new() -> Berth {
 }
 
 /// A Server that is Ready.
-fn ready() -> Berth {
+pub(crate) fn ready() -> Berth {
     Berth { begins_ready: true, ..new() }
 }
 
 /// Checks that every property holds in every reachable state.
 #[track_caller]
-fn holds(name: &str, model: Berth) {
+pub(crate) fn holds(name: &str, model: Berth) {
     let started = Instant::now();
     let checker = model.checker().threads(2).timeout(LIMIT).spawn_bfs().join();
     let (states, ways) = (checker.unique_state_count(), checker.state_count());
@@ -63,14 +73,15 @@ fn holds(name: &str, model: Berth) {
 
 /// Checks that the model checker detects the violation of this guarantee.
 #[track_caller]
-fn detects(guarantee: &str, model: Berth) {
+pub(crate) fn detects(guarantee: &str, model: Berth) {
     let mutation = model.mutation;
     let name = GUARANTEES.into_iter().find(|name| name.starts_with(guarantee)).unwrap();
     let wanted = HasDiscoveries::AllOf([name].into());
     let checker = model.checker().threads(2).timeout(LIMIT).finish_when(wanted).spawn_bfs().join();
     let states = checker.unique_state_count();
     let found = checker.discovery(name).unwrap_or_else(|| panic!("{mutation:?} is not found in {states} states"));
-    println!("{mutation:?} breaks {name:?}: found within {states} states, {:?}", found.into_actions());
+    let how = found.last_state().violation;
+    println!("{mutation:?} breaks {name:?}, {how:?}: found within {states} states, {:?}", found.into_actions());
 }
 
 // Properties that hold over all interleavings.

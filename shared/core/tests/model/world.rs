@@ -7,6 +7,8 @@ use std::{
 
 use berth_core::api::{Executor, Server, State, TaskKind, TrafficPhase, Transition};
 
+use crate::set_approval::SetApproval;
+
 /// One content of the Server object.
 #[derive(Debug)]
 pub(crate) struct Version {
@@ -47,6 +49,8 @@ pub(crate) struct Snapshot {
 pub(crate) struct Machine {
     pub(crate) id: u8,
     pub(crate) alive: bool,
+    /// How often it was rebooted.
+    pub(crate) boots: u8,
     /// The version of the package that is installed; 0 for none.
     pub(crate) package: u8,
     /// The revision of the code that runs; 0 for none.
@@ -64,11 +68,14 @@ pub(crate) struct Endpoint {
 /// The result of work on a machine.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
 pub(crate) enum WorkResult {
-    Machine(u8),
+    /// The machine with this id, after so many reboots.
+    Machine(u8, u8),
     NoMachine,
     Package(u8),
     Code(u8),
     Failure,
+    /// Another attempt later may succeed.
+    Retry,
 }
 
 /// Stage of a job.
@@ -112,12 +119,14 @@ pub(crate) struct Actor {
     pub(crate) cache: Option<Snapshot>,
     pub(crate) job: Option<Job>,
     pub(crate) balancer_write: Option<BalancerWrite>,
+    /// The Approval of the set, as this process has read it, in whose status it is about to enter the Server.
+    pub(crate) entering: Option<SetApproval>,
 }
 
 impl Actor {
     /// Forgets everything, and comes back under another name.
     pub(crate) fn crash(&mut self) {
-        (self.cache, self.job, self.balancer_write) = (None, None, None);
+        (self.cache, self.job, self.balancer_write, self.entering) = (None, None, None, None);
         self.instance += 1;
     }
 
@@ -141,6 +150,14 @@ pub(crate) enum PersonAction {
     Approve,
     Refuse,
     Retry,
+    /// Asks for a reboot.
+    Reboot,
+    /// Keeps the machine for diagnosis.
+    Retain,
+    /// Returns a retained Server to its set.
+    Return,
+    /// Approves of the gate for one Server of the set, whichever comes first.
+    ApproveSet,
 }
 
 /// How many faults of each kind happen.
@@ -162,6 +179,10 @@ pub(crate) struct Faults {
     pub(crate) lingering: u8,
     /// Times that the panic floor begins to keep a sick Server in traffic.
     pub(crate) floors: u8,
+    /// Processes that crash while their call is on the way to the provider.
+    pub(crate) calls: u8,
+    /// Attempts that fail with the outcome `Retry`.
+    pub(crate) retries: u8,
 }
 
 /// A guarantee that was violated.
@@ -187,6 +208,10 @@ pub(crate) struct World {
     pub(crate) floor: bool,
     /// The effect of a script on the machine whose process has crashed, and that has not ended yet.
     pub(crate) lingering: Option<WorkResult>,
+    /// Whether a call that creates the machine, by a process that has crashed, is on the way to the provider.
+    pub(crate) call: bool,
+    /// A person's Approval for the set of the Server.
+    pub(crate) set_approval: Option<SetApproval>,
     /// Gate tasks that a person has decided.
     pub(crate) approvals: Vec<(i64, bool)>,
     /// The gate that a person refused last, until a person acts again.
@@ -231,11 +256,12 @@ impl Hash for World {
         self.unhealthy.hash(state);
         self.floor.hash(state);
         self.lingering.hash(state);
+        (self.call, &self.set_approval).hash(state);
         self.approvals.hash(state);
         self.refused.hash(state);
         self.force_over.hash(state);
         for actor in &self.actors {
-            (actor.role, actor.instance, actor.cache.as_ref().map(snapshot)).hash(state);
+            (actor.role, actor.instance, actor.cache.as_ref().map(snapshot), &actor.entering).hash(state);
             actor
                 .job
                 .as_ref()
