@@ -106,6 +106,11 @@ impl OrphanCollector {
             Ok(servers) => servers,
             Err(error) => return tracing::warn!(%error, "orphans are not looked for"),
         };
+        match self.mark.is_still(&history).await {
+            Ok(true) => {}
+            Ok(false) => return tracing::info!("the mark has changed meanwhile: orphans are looked for again later"),
+            Err(error) => return tracing::warn!(%error, "orphans are not looked for"),
+        }
         let orphans = find_orphans(&listed, &servers, &self.cluster, &history, self.ctx.clock.now());
         self.set_gauges(&listed, &orphans);
         let mut events: BTreeMap<&str, usize> = BTreeMap::new();

@@ -55,6 +55,16 @@ impl Mark {
         *self.wrote.lock() = Some(history.followed_until);
         Ok(history)
     }
+
+    /// Whether the stored history is still this one. If not, another copy of the controller has advanced it, or etcd was restored:
+    /// then what was listed since may belong to another history.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) async fn is_still(&self, history: &History) -> Result<bool, ApiError> {
+        let stored = self.api.get_opt(NAME).await.map_err(ApiError::doing(format!("read the ConfigMap {NAME}")))?;
+        Ok(stored.as_ref().and_then(decode).as_ref() == Some(history))
+    }
 }
 
 fn encode(history: &History) -> BTreeMap<String, String> {

@@ -12,5 +12,7 @@ mod collector;
 mod find;
 mod history;
 mod mark;
+#[cfg(test)]
+mod sweep_tests;
 
 pub use collector::OrphanCollector;
