@@ -9,6 +9,7 @@ use crate::{
     acquire::Assets,
     error::Result,
     options::ControlPlaneOptions,
+    pki::CertificateAndKey,
     ports::Ports,
     process::{ChildProcess, Launch, POLL_PERIOD},
 };
@@ -73,10 +74,45 @@ pub(crate) fn apiserver(assets: &Assets, dir: &Path, ports: Ports, options: &Con
             "--audit-log-mode=blocking",
         ]);
     }
+    if options.webhook_client_certificate {
+        launch = launch.arg(format!("--admission-control-config-file={ADMISSION_CONFIG}"));
+    }
     // With Go's default of 100, the apiserver spends a third of its time on garbage collection; memory is not scarce here.
     launch
         .env("GOGC", std::env::var_os("GOGC").unwrap_or_else(|| "400".into()))
         .args(options.apiserver_flags.iter().cloned())
+}
+
+/// Names of the files with which the apiserver calls webhooks: [`admission_config`], the kubeconfig that it names, and what that
+/// names.
+const ADMISSION_CONFIG: &str = "admission.yaml";
+const WEBHOOK_KUBECONFIG: &str = "webhooks.kubeconfig";
+const WEBHOOK_CLIENT: [&str; 2] = ["webhook-client.crt", "webhook-client.key"];
+
+/// The files, with their contents, by which the apiserver presents this certificate to every webhook. Paths have to be absolute.
+pub(crate) fn webhook_client_files(dir: &Path, client: &CertificateAndKey) -> [(&'static str, String); 4] {
+    let dir = dir.display();
+    let plugin = |name: &str| {
+        format!(
+            "- name: {name}\n  configuration:\n    apiVersion: apiserver.config.k8s.io/v1\n    \
+             kind: WebhookAdmissionConfiguration\n    kubeConfigFile: {dir}/{WEBHOOK_KUBECONFIG}\n"
+        )
+    };
+    let plugins = ["MutatingAdmissionWebhook", "ValidatingAdmissionWebhook"].map(plugin).concat();
+    let admission =
+        format!("apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins:\n{plugins}");
+    let [certificate, key] = WEBHOOK_CLIENT;
+    // The user `*` is for every webhook that has none of its own name.
+    let kubeconfig = format!(
+        "apiVersion: v1\nkind: Config\nusers:\n- name: '*'\n  user:\n    client-certificate: {dir}/{certificate}\n    \
+         client-key: {dir}/{key}\n"
+    );
+    [
+        (ADMISSION_CONFIG, admission),
+        (WEBHOOK_KUBECONFIG, kubeconfig),
+        (certificate, client.certificate.clone()),
+        (key, client.key.clone()),
+    ]
 }
 
 /// Logs completed writes and no reads, for counting API writes.

@@ -279,6 +279,10 @@ impl ClusterAccess {
         let manager = authority.client("system:kube-controller-manager", "system:masters")?;
         let manager = Identity::certificate("system:kube-controller-manager", &manager);
         let manager_kubeconfig = cluster.write(dir.join("controller-manager.kubeconfig"), &manager, None)?;
+        let caller = authority.client("kube-apiserver", "webhook-clients")?;
+        for (name, content) in components::webhook_client_files(dir, &caller) {
+            pki::write(&dir.join(name), &content)?;
+        }
         write_files(dir, &authority)?;
         let probe = probe_client(&cluster.ca_pem)?;
         Ok(Self { cluster, admin, admin_kubeconfig, manager_kubeconfig, ports, probe })

@@ -162,6 +162,12 @@ impl Berth {
         &self.artifacts
     }
 
+    /// The address at which the apiserver calls the webhook.
+    #[must_use]
+    pub fn webhook(&self) -> SocketAddr {
+        self.webhook
+    }
+
     /// The machines of the provider `local`.
     #[must_use]
     pub fn machines(&self) -> &Machines {
@@ -307,6 +313,11 @@ impl Berth {
             webhook: self.webhook,
             ssh_key: &self.ssh_key,
             machines: self.machines.dir(),
+            client_ca: self
+                .options
+                .control_plane
+                .webhook_client_certificate
+                .then(|| self.control_plane.dir().join("ca.crt")),
             extra: self.options.arguments.get(&part).map_or(&[], Vec::as_slice),
         };
         let process = change(launch(part, number, http, &setting)?).spawn(self.control_plane.guard())?;

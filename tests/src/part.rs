@@ -3,7 +3,7 @@
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -79,6 +79,8 @@ pub(crate) struct LaunchSettings<'a> {
     pub(crate) webhook: SocketAddr,
     pub(crate) ssh_key: &'a Path,
     pub(crate) machines: &'a Path,
+    /// The authority of the webhook's clients; none for all clients.
+    pub(crate) client_ca: Option<PathBuf>,
     pub(crate) extra: &'a [String],
 }
 
@@ -101,6 +103,9 @@ pub(crate) fn launch(part: Part, number: usize, http: SocketAddr, setting: &Laun
             .arg(&setting.serving.certificate)
             .arg("--tls-key")
             .arg(&setting.serving.key);
+        if let Some(authority) = &setting.client_ca {
+            launch = launch.arg("--client-ca").arg(authority);
+        }
     }
     if part == Part::ReplicasetController {
         let machine = program("berth-local-machine")?;

@@ -57,7 +57,7 @@ impl WebhookArgs {
     }
 }
 
-/// Source of the certificate: two files, or a Secret in which the webhook keeps a certificate authority of its own.
+/// Source of the certificate, and which clients are served. The source is two files, or a Secret in which the webhook keeps a certificate authority of its own.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct TlsArgs {
@@ -78,6 +78,11 @@ pub struct TlsArgs {
     /// Secret in Berth's namespace for the webhook's own authority and certificate; the webhook creates and renews it
     #[arg(long, value_name = "NAME")]
     pub tls_secret: Option<String>,
+
+    /// File with the authority (PEM) that must have signed the certificate of each client; read again when it changes. Without it,
+    /// clients need no certificate
+    #[arg(long, env = "BERTH_WEBHOOK_CLIENT_CA", value_name = "FILE")]
+    pub client_ca: Option<PathBuf>,
 
     /// MutatingWebhookConfiguration that gets the authority's certificate (with --tls-secret)
     #[arg(long, default_value = "berth", value_name = "NAME")]
@@ -116,6 +121,8 @@ mod tests {
         assert_eq!((args.limits().max_body_bytes, args.limits().read_timeout), (10, Duration::from_millis(500)));
         let args = parse("--tls-cert c --tls-key k").unwrap();
         assert_eq!((args.limits().max_body_bytes, args.tls.webhook_configuration.as_str()), (4 << 20, "berth"));
+        assert_eq!(args.tls.client_ca, None);
+        assert_eq!(parse("--tls-secret a --client-ca ca.crt").unwrap().tls.client_ca, Some("ca.crt".into()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
     metrics::WebhookMetrics,
     router::{Webhook, router},
     serve::{ShutdownTimes, serve},
-    tls::{CertificateFiles, SecretSource},
+    tls::{CertificateFiles, ClientAuthority, SecretSource},
 };
 
 /// How often the certificate's files are polled. Kubernetes itself takes up to a minute to update a mounted Secret, so this
@@ -40,9 +40,14 @@ pub async fn run(args: WebhookArgs, common: CommonArgs, process: Process) -> any
 }
 
 async fn tls_config(args: &TlsArgs, common: &CommonArgs, process: &Process) -> anyhow::Result<RustlsConfig> {
+    let clients = match &args.client_ca {
+        Some(file) => Some(ClientAuthority::new(file.clone()).load(FILE_POLL_PERIOD, process.shutdown.clone()).await?),
+        None => None,
+    };
     match (&args.tls_cert, &args.tls_key, &args.tls_secret) {
         (Some(certificate), Some(key), _) => {
             CertificateFiles::new(certificate.clone(), key.clone())
+                .for_clients(clients)
                 .serve(FILE_POLL_PERIOD, process.shutdown.clone())
                 .await
         }
@@ -55,6 +60,7 @@ async fn tls_config(args: &TlsArgs, common: &CommonArgs, process: &Process) -> a
                 secret: secret.clone(),
                 service: args.service.clone(),
                 configuration: args.webhook_configuration.clone(),
+                clients,
             };
             source.serve(process).await
         }

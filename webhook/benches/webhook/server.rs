@@ -111,7 +111,7 @@ pub(crate) fn serve(name: &str) -> BenchResult<()> {
     let handlers = [BenchHandler::Webhook, BenchHandler::Echo];
     let handler = handlers.into_iter().find(|handler| handler.name() == name).ok_or("no such server")?;
     let bundle = Bundle::generate(&["localhost".to_owned()], Timestamp::now())?;
-    let tls = reloadable_config(bundle.tls_crt.as_bytes(), bundle.tls_key.as_bytes())?;
+    let tls = reloadable_config(bundle.tls_crt.as_bytes(), bundle.tls_key.as_bytes(), None)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     {
         let mut out = std::io::stdout().lock();

@@ -119,7 +119,7 @@ impl Bundle {
     /// Whether certificate and key fit together, and a client that trusts the authority accepts them for every name.
     fn is_trusted(&self, names: &[String], now: Timestamp) -> bool {
         let verified = || {
-            server_config(self.tls_crt.as_bytes(), self.tls_key.as_bytes()).ok()?;
+            server_config(self.tls_crt.as_bytes(), self.tls_key.as_bytes(), None).ok()?;
             let mut roots = RootCertStore::empty();
             for root in CertificateDer::pem_slice_iter(self.ca_crt.as_bytes()) {
                 roots.add(root.ok()?).ok()?;

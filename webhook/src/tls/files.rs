@@ -6,7 +6,10 @@ use std::{path::PathBuf, time::Duration};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{reloadable_config, server_config};
+use super::{
+    clients::ClientVerifier,
+    config::{reloadable_config, server_config},
+};
 
 /// A certificate and its key in two files. The files are polled, not watched: an update of a mounted Secret replaces a symbolic
 /// link above the files, and network file systems report no changes at all.
@@ -14,6 +17,7 @@ use super::config::{reloadable_config, server_config};
 pub struct CertificateFiles {
     certificate: PathBuf,
     key: PathBuf,
+    clients: Option<ClientVerifier>,
 }
 
 /// The content of the two files, as PEM.
@@ -27,7 +31,13 @@ impl CertificateFiles {
     /// Names the files of the certificate and of its key.
     #[must_use]
     pub fn new(certificate: PathBuf, key: PathBuf) -> Self {
-        Self { certificate, key }
+        Self { certificate, key, clients: None }
+    }
+
+    /// Serves only the clients that this verifier accepts, if there is one.
+    #[must_use]
+    pub fn for_clients(self, clients: Option<ClientVerifier>) -> Self {
+        Self { clients, ..self }
     }
 
     /// Loads the certificate, and reloads it until `shutdown` whenever the files have changed, which is checked every
@@ -37,7 +47,8 @@ impl CertificateFiles {
     /// When the files are unusable at the start.
     pub async fn serve(self, period: Duration, shutdown: CancellationToken) -> anyhow::Result<RustlsConfig> {
         let contents = self.read().await?;
-        let config = reloadable_config(&contents.certificate, &contents.key).with_context(|| self.describe())?;
+        let config = reloadable_config(&contents.certificate, &contents.key, self.clients.as_ref())
+            .with_context(|| self.describe())?;
         tokio::spawn(self.poll(contents, period, config.clone(), shutdown));
         Ok(config)
     }
@@ -64,7 +75,7 @@ impl CertificateFiles {
     }
 
     fn reload(&self, contents: &FileContents, config: &RustlsConfig) {
-        match server_config(&contents.certificate, &contents.key) {
+        match server_config(&contents.certificate, &contents.key, self.clients.as_ref()) {
             Ok(new) => {
                 config.reload_from_config(new);
                 tracing::info!(certificate = %self.certificate.display(), "serving with a new certificate");

@@ -20,6 +20,7 @@ use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use super::{
     authority::{Bundle, Renewal},
+    clients::ClientVerifier,
     config::{reloadable_config, server_config},
     registration,
 };
@@ -42,6 +43,8 @@ pub struct SecretSource {
     pub service: String,
     /// Name of the MutatingWebhookConfiguration that gets the authority's certificate.
     pub configuration: String,
+    /// Which clients are served; none for all.
+    pub clients: Option<ClientVerifier>,
 }
 
 /// The certificate that the webhook serves with now.
@@ -109,16 +112,16 @@ impl SecretSource {
     async fn sync(&self, served: &mut Option<ServedCertificate>, now: Timestamp) -> anyhow::Result<Timestamp> {
         let (bundle, due) = self.bundle(now).await?;
         registration::ensure(&self.client, &self.configuration, &bundle.ca_crt).await?;
-        let (certificate, key) = (bundle.tls_crt.as_bytes(), bundle.tls_key.as_bytes());
+        let (certificate, key, clients) = (bundle.tls_crt.as_bytes(), bundle.tls_key.as_bytes(), self.clients.as_ref());
         match served {
             Some(served) if served.tls_crt == bundle.tls_crt => {}
             Some(served) => {
-                served.config.reload_from_config(server_config(certificate, key)?);
+                served.config.reload_from_config(server_config(certificate, key, clients)?);
                 served.tls_crt = bundle.tls_crt;
                 tracing::info!(secret = self.secret, "serving with a new certificate");
             }
             None => {
-                let config = reloadable_config(certificate, key)?;
+                let config = reloadable_config(certificate, key, clients)?;
                 *served = Some(ServedCertificate { config, tls_crt: bundle.tls_crt });
             }
         }

@@ -1,6 +1,7 @@
 //! Tests of the webhook from outside: requests in, responses out.
 #![cfg(test)]
 
+mod client_certificates;
 mod clocks;
 mod hostile;
 mod random_writes;

@@ -121,5 +121,6 @@ fn source(client: &Client) -> SecretSource {
         secret: "webhook-tls".into(),
         service: "webhook".into(),
         configuration: "berth".into(),
+        clients: None,
     }
 }

@@ -30,14 +30,14 @@ use tokio_util::sync::CancellationToken;
 use webhook::{
     connections::ConnectionLimits,
     serve::{ShutdownTimes, serve},
-    tls::{Bundle, CertificateFiles, Renewal},
+    tls::{Bundle, CertificateFiles, ClientAuthority, Renewal},
 };
 
 /// How long a condition may take to hold; a failing test ends after this.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-struct TlsServer {
-    address: SocketAddr,
+pub(crate) struct TlsServer {
+    pub(crate) address: SocketAddr,
     shutdown: CancellationToken,
     running: JoinHandle<std::io::Result<()>>,
     folder: tempfile::TempDir,
@@ -45,13 +45,27 @@ struct TlsServer {
 
 impl TlsServer {
     async fn start(bundle: &Bundle) -> Self {
+        Self::start_for(bundle, None).await
+    }
+
+    /// Serves only clients with a certificate of this authority (PEM).
+    pub(crate) async fn start_for(bundle: &Bundle, clients: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
         std::fs::write(&certificate, &bundle.tls_crt).unwrap();
         std::fs::write(&key, &bundle.tls_key).unwrap();
         let shutdown = CancellationToken::new();
-        let tls =
-            CertificateFiles::new(certificate, key).serve(Duration::from_millis(10), shutdown.clone()).await.unwrap();
+        let period = Duration::from_millis(10);
+        let verifier = match clients {
+            Some(pem) => {
+                let file = folder.path().join("clients.crt");
+                std::fs::write(&file, pem).unwrap();
+                Some(ClientAuthority::new(file).load(period, shutdown.clone()).await.unwrap())
+            }
+            None => None,
+        };
+        let files = CertificateFiles::new(certificate, key).for_clients(verifier);
+        let tls = files.serve(period, shutdown.clone()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let times = ShutdownTimes { delay: Duration::ZERO, drain_timeout: TIMEOUT };
@@ -67,14 +81,14 @@ impl TlsServer {
     }
 
     /// Replaces a file by renaming another one, as Kubernetes does in a mounted Secret.
-    fn replace_file(&self, name: &str, content: &str) {
+    pub(crate) fn replace_file(&self, name: &str, content: &str) {
         let path: PathBuf = self.folder.path().join(name);
         let new = path.with_extension("new");
         std::fs::write(&new, content).unwrap();
         std::fs::rename(new, path).unwrap();
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         tokio::time::timeout(TIMEOUT, self.running).await.unwrap().unwrap().unwrap();
     }
@@ -133,7 +147,7 @@ async fn check(response: hyper::Response<hyper::body::Incoming>) -> hyper::Resul
 }
 
 /// Sends one request on a new connection, over HTTP/1.1.
-async fn send_once(address: SocketAddr, config: Arc<ClientConfig>) -> anyhow::Result<Handshake> {
+pub(crate) async fn send_once(address: SocketAddr, config: Arc<ClientConfig>) -> anyhow::Result<Handshake> {
     let stream = connect(address, config).await?;
     let handshake = Handshake::of(&stream);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -161,7 +175,7 @@ async fn send_until(
     Ok(())
 }
 
-struct Handshake {
+pub(crate) struct Handshake {
     version: ProtocolVersion,
     certificate: CertificateDer<'static>,
 }
