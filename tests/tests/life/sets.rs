@@ -40,7 +40,7 @@ impl FleetHistory {
 }
 
 /// Watches how many Servers receive traffic, and returns the fewest so far.
-fn watch_traffic(world: &World) -> Arc<Mutex<Option<usize>>> {
+pub(crate) fn watch_traffic(world: &World) -> Arc<Mutex<Option<usize>>> {
     let api: Api<EndpointSlice> = Api::namespaced(world.berth.client(), "default");
     let fewest: Arc<Mutex<Option<usize>>> = Arc::default();
     let shared = fewest.clone();
