@@ -26,7 +26,7 @@ demo: ## Show a whole Berth on this machine, from nothing to three servers that 
 	@target/debug/berth-demo $(ARGS)
 
 .PHONY: test
-test: packages fmt lint deny typos generated circles pure docs tests ## What CI runs: checks, lints and all tests
+test: packages fmt lint deny typos generated circles pure docs tests bench-smoke ## What CI runs: checks, lints, all tests and a smoke test of the benches
 
 .PHONY: packages
 packages: ## Install the Debian packages that the tests need, unless they are installed
@@ -76,6 +76,11 @@ build:
 .PHONY: tests
 tests: build ## Run all tests
 	$(run) $(CARGO) test --workspace $(ARGS)
+
+# In the profile of the tests, which is built already.
+.PHONY: bench-smoke
+bench-smoke: build ## Run each bench once with tiny sizes, so that none breaks unseen; targets do not count
+	$(run) scripts/bench_smoke.sh
 
 .PHONY: unit
 unit: ## Run the tests of single crates (all but those of a whole Berth)

@@ -22,10 +22,11 @@ use replicaset_controller::set::{
 };
 use serde_json::json;
 
-const SMALL: usize = 500;
-const LARGE: usize = 5_000;
-/// Measured in turns, so that a machine that is busy for a while is so for both.
-const ROUNDS: usize = 40;
+/// Servers of the small and of the large set, and rounds of measurement. They are measured in turns, so that a machine that is
+/// busy for a while is so for both.
+const SIZES: [usize; 3] = [500, 5_000, 40];
+/// The same in a smoke test, which only shows that the bench works.
+const SMOKE_SIZES: [usize; 3] = [5, 50, 2];
 const MOST: f64 = 1.3;
 
 fn now() -> Timestamp {
@@ -81,8 +82,10 @@ fn reconcile_once(set: &VMReplicaSet, servers: &[Server]) {
 }
 
 fn main() {
-    println!("plan and status of a set, time per Server, median of {ROUNDS}");
-    println!("figure | {LARGE} Servers | {SMALL} Servers (reference) | ratio | target");
+    let is_smoke_test = std::env::var_os("BERTH_BENCH_SMOKE").is_some();
+    let [small_size, large_size, rounds] = if is_smoke_test { SMOKE_SIZES } else { SIZES };
+    println!("plan and status of a set, time per Server, median of {rounds}");
+    println!("figure | {large_size} Servers | {small_size} Servers (reference) | ratio | target");
     // Whether the Servers have an older template, how many of a hundred are there, and whether the ledger is full.
     for (figure, outdated, present, entered) in [
         ("at rest", false, 100, false),
@@ -101,11 +104,11 @@ fn main() {
             let servers = fleet(&old, size * present / 100);
             (set, servers)
         };
-        let (small, large) = (case(SMALL), case(LARGE));
+        let (small, large) = (case(small_size), case(large_size));
         let (mut short, mut long) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             let begun = Instant::now();
-            (0..LARGE / SMALL).for_each(|_| reconcile_once(&small.0, &small.1));
+            (0..large_size / small_size).for_each(|_| reconcile_once(&small.0, &small.1));
             short.push(begun.elapsed());
             let begun = Instant::now();
             reconcile_once(&large.0, &large.1);
@@ -113,7 +116,7 @@ fn main() {
         }
         let per_server = |times: &mut Vec<Duration>| {
             times.sort_unstable();
-            times[ROUNDS / 2].as_secs_f64() * 1e9 / LARGE as f64
+            times[rounds / 2].as_secs_f64() * 1e9 / large_size as f64
         };
         let (short, long) = (per_server(&mut short), per_server(&mut long));
         let verdict = if long / short <= MOST { "met" } else { "MISSED" };

@@ -5,6 +5,7 @@
 //! many pods, and a bare client that sends the same writes through the same webhook. kube-apiserver collects garbage less often
 //! than by default, for all measurements (`GOGC=400`, unless this process has the variable). Takes about six minutes.
 //! `BERTH_BENCH_SERVERS` sets the size of the fleet (default 1,000); the large fleet has five times as many Servers.
+//! `BERTH_BENCH_SMOKE` makes everything as small and short as possible, only to show that the bench works.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a bench may panic")]
 #![expect(clippy::cast_precision_loss, reason = "counts are small")]
@@ -24,13 +25,23 @@ use usage::{Usage, Writes};
 
 /// For how long writes and CPU time are measured at rest.
 const REST: Duration = Duration::from_secs(20);
+/// The same in a smoke test, which only shows that the bench works.
+const SHORT_REST: Duration = Duration::from_secs(1);
+/// Servers of the fleet, and in a smoke test.
+const SIZE: usize = 1_000;
+const SMOKE_SIZE: usize = 4;
+
+fn is_smoke_test() -> bool {
+    std::env::var_os("BERTH_BENCH_SMOKE").is_some()
+}
 
 fn main() {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(run());
 }
 
 async fn run() {
-    let size: usize = std::env::var("BERTH_BENCH_SERVERS").map_or(1_000, |n| n.parse().unwrap());
+    let default = if is_smoke_test() { SMOKE_SIZE } else { SIZE };
+    let size: usize = std::env::var("BERTH_BENCH_SERVERS").map_or(default, |n| n.parse().unwrap());
     let berth = start().await;
     println!("figure | value | reference | ratio | target");
     say("pods of a ReplicaSet");
@@ -104,10 +115,11 @@ impl ScaleBench {
         fleet.settled().await;
         let model = fleet.one().await;
         let (usage, writes) = (Usage::of(&self.berth), Writes::of(&self.berth).await);
-        tokio::time::sleep(REST).await;
+        let rest = if is_smoke_test() { SHORT_REST } else { REST };
+        tokio::time::sleep(rest).await;
         let resting = Usage::of(&self.berth).since(&usage);
         at_most("writes at rest", Writes::of(&self.berth).await.since(&writes).total() as f64, 0.0);
-        let share = resting.cpu(Part::ReplicasetController) / REST.as_secs_f64() * 100.0;
+        let share = resting.cpu(Part::ReplicasetController) / rest.as_secs_f64() * 100.0;
         at_most("% of a core at rest, replicaset-controller", share, 1.0);
         model
     }

@@ -31,6 +31,8 @@ pub(crate) const CONNECTIONS: usize = 4;
 pub(crate) const STREAMS: usize = 16;
 /// How long a round takes: long enough to level out scheduling noise.
 const ROUND: Duration = Duration::from_secs(2);
+/// The same in a smoke test.
+const SHORT_ROUND: Duration = Duration::from_millis(100);
 /// Bytes of each of the two objects: a Server with three packages and a full history.
 const OBJECT_BYTES: usize = 6 * 1024;
 
@@ -135,9 +137,9 @@ pub(crate) async fn run(server: &BenchServer, body: &[u8]) -> BenchResult<(usize
     }
     let body = Bytes::copy_from_slice(body);
     let start = Instant::now();
+    let end = start + if crate::is_smoke_test() { SHORT_ROUND } else { ROUND };
     let streams = senders.iter().flat_map(|sender| std::iter::repeat_n(sender, STREAMS));
-    let tasks: Vec<_> =
-        streams.map(|sender| tokio::spawn(send_until(sender.clone(), body.clone(), start + ROUND))).collect();
+    let tasks: Vec<_> = streams.map(|sender| tokio::spawn(send_until(sender.clone(), body.clone(), end))).collect();
     let mut count = 0;
     for task in tasks {
         count += task.await??;

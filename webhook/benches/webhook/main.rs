@@ -42,6 +42,11 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whether only to show that the bench works.
+fn is_smoke_test() -> bool {
+    std::env::var_os("BERTH_BENCH_SMOKE").is_some()
+}
+
 fn measure() -> BenchResult<()> {
     let body = load::review()?;
     println!("figure | value | reference | ratio | target");
@@ -51,11 +56,11 @@ fn measure() -> BenchResult<()> {
 
 /// The median of several rounds, in microseconds for one call.
 fn median_of_calls(mut call: impl FnMut()) -> f64 {
-    const CALLS: u32 = 5_000;
+    let calls: u32 = if is_smoke_test() { 5 } else { 5_000 };
     let rounds = (0..9).map(|_| {
         let start = Instant::now();
-        (0..CALLS).for_each(|_| call());
-        start.elapsed().as_secs_f64() * 1e6 / f64::from(CALLS)
+        (0..calls).for_each(|_| call());
+        start.elapsed().as_secs_f64() * 1e6 / f64::from(calls)
     });
     median(rounds.collect())
 }
