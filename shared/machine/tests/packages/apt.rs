@@ -243,6 +243,7 @@ async fn an_operation_waits_for_locks_and_completes_an_interrupted_run() {
         lab.debian.cut_power().await;
     });
     assert!(matches!(broken, Err(MachineError::ConnectionLost { .. })), "{broken:?}");
+    lab.debian.await_power().await;
     assert!(!lab.dpkg("berth-slow").await.ends_with("i 2.0"));
     assert_eq!(lab.found(&wanted[0]).await.unwrap().version, None);
     lab.debian.run("rm /run/block").await;

@@ -64,7 +64,9 @@ impl Debian {
             user: "root".into(),
             host_key: host.public_openssh().unwrap(),
         };
-        let mut debian = Self { process, machine: SshPool::new(client, PoolConfig::default()).machine(target) };
+        // With the limits of production, a handshake on a busy host would fail a test.
+        let config = PoolConfig { connect_timeout: LIMIT, auth_timeout: LIMIT, ..PoolConfig::default() };
+        let mut debian = Self { process, machine: SshPool::new(client, config).machine(target) };
         debian.await_ssh(SocketAddr::from((address, port))).await;
         debian
     }
@@ -108,6 +110,16 @@ impl Debian {
     pub(crate) async fn cut_power(&self) {
         // This command is killed as well, and its connection breaks.
         let _ = self.machine.exec("kill -KILL -1", None, LIMIT).await;
+    }
+
+    /// Waits until nothing runs any more that was running when the power was cut, and the machine answers again.
+    pub(crate) async fn await_power(&self) {
+        let deadline = Instant::now() + LIMIT;
+        let is_quiet = "! grep -qsxE 'dpkg|apt-get' /proc/[0-9]*/comm";
+        while !self.machine.exec(is_quiet, None, LIMIT).await.is_ok_and(|output| output.success()) {
+            assert!(Instant::now() < deadline, "the machine does not come back");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
 
