@@ -75,9 +75,11 @@ pub fn admit_status(
     apply_decision(&mut new, &author.username, now);
     if let Some(claim) = claim {
         let executor = guard::executor_of(executor, "status.claim")?;
+        let epoch = new.known_status().epoch;
         claim::carry_out(&mut new, &claim, executor, now)?;
-        if claim.duration_seconds == 0 {
-            // The released task may be one for an older declaration: every later claim of it would be refused.
+        // The released task may be one for an older declaration: every later claim of it would be refused. And the work that
+        // begins may begin a new epoch, in which health has to be proven by another task.
+        if claim.duration_seconds == 0 || new.known_status().epoch != epoch {
             apply_decision(&mut new, &author.username, now);
         }
     }

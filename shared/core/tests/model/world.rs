@@ -195,6 +195,7 @@ pub(crate) struct Violation {
 
 /// The whole state.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the world")]
 pub(crate) struct World {
     pub(crate) object: Option<Snapshot>,
     pub(crate) rv: u32,

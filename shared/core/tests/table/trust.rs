@@ -259,3 +259,17 @@ fn health_of_an_earlier_epoch_does_not_count() {
     fixture.perform(TaskKind::CheckHealth);
     assert_eq!(fixture.state(), State::Ready);
 }
+
+/// The claim begins a new epoch; a task that proves health in the epoch before would be replaced only by the next write.
+#[test]
+fn the_claim_of_a_deployment_asks_for_health_in_its_own_epoch() {
+    let mut fixture = ready();
+    fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
+    fixture.perform(TaskKind::HoldTraffic);
+    let before = epoch(&fixture);
+    fixture.claim(TaskKind::DeployApp, "a").unwrap();
+    assert_eq!(epoch(&fixture), before + 1);
+    let claimed = fixture.status().tasks.clone();
+    fixture.write(Executor::MonitorController, |write| write).unwrap();
+    assert_eq!(fixture.status().tasks, claimed, "the next decision finds nothing to change");
+}
