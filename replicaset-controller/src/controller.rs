@@ -14,6 +14,7 @@ use kube::runtime::controller::Action;
 
 use crate::{
     args::Args,
+    class_use::{self, ClassReconciler, ClassRooms},
     cluster,
     drift::DriftDetector,
     orphans::OrphanCollector,
@@ -66,12 +67,15 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
         zone_brake: usize::from(args.failover_brake),
     };
     let machines = ClassMachines::new(classes.clone(), tasks.connector.clone());
-    let sets =
-        SetReconciler::new(ctx.clone(), limits, Arc::new(machines), Arc::new(drift.clone())).telling(monitors.clone());
+    let sets = SetReconciler::new(ctx.clone(), limits, Arc::new(machines), Arc::new(drift.clone()))
+        .telling(monitors.clone())
+        .with_rooms(ClassRooms::new(&caches.classes, &caches.servers));
     let batches = sets.batches();
     let servers = ServerReconciler::new(&ctx, tasks, &caches.servers, &classes, &caches.approvals, batches);
     let servers = Arc::new(servers);
+    let class_use = Arc::new(ClassReconciler::new(&ctx, &caches.servers));
     tokio::join!(
+        class_use::run(&ctx, &caches.classes, class_use),
         orphans.run(),
         reconcile_servers(&ctx, &caches, servers.clone()),
         run_tasks(&ctx, &caches, &classes, servers),

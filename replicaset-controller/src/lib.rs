@@ -5,6 +5,7 @@
 //! changes, [`orphans`] finds machines without a Server, and [`sight`] gives monitor-controller a second opinion.
 
 mod args;
+pub mod class_use;
 pub mod cluster;
 mod controller;
 pub mod drift;

@@ -109,7 +109,7 @@ fn allowed(part: Part) -> BTreeMap<&'static str, String> {
             ("berth.dev/vmreplicasets/finalizers", "update".into()),
             ("berth.dev/vmreplicasets/scale", "patch".into()),
             ("berth.dev/vmdeployments/scale", "patch".into()),
-            ("berth.dev/machineclasses", READ.into()),
+            ("berth.dev/machineclasses", format!("{READ} patch")),
             ("berth.dev/approvals", READ.into()),
             ("berth.dev/approvals/status", "patch".into()),
         ]),

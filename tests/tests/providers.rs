@@ -192,3 +192,29 @@ async fn an_exhausted_quota_is_reported_and_creation_continues_when_a_machine_is
         .await;
     world.berth.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_class_never_has_more_machines_than_it_allows() {
+    let world = World::start().await;
+    world.class("few", json!({})).await;
+    world.change_class("few", json!({"maxMachines": 2})).await;
+    world.create("few", 6).await;
+    let ready = world.until("the oldest have their machines", "few", |servers| running(servers) == 2).await;
+    // As soon as one is retired, the next one gets a machine; at no time a third one exists.
+    let first = ready.iter().find(|server| is_running(server)).unwrap().name_any();
+    world.servers.delete(&first, &DeleteParams::default()).await.unwrap();
+    world
+        .until("another Server has the free machine", "few", |servers| {
+            assert!(running(servers) <= 2, "{}", describe(servers));
+            running(servers) == 2 && servers.len() == 5
+        })
+        .await;
+    let untouched = |servers: &[Server]| servers.iter().filter(|server| server.status.is_none()).count();
+    assert_eq!(untouched(&world.of("few").await), 3, "a Server without a machine costs no write and no attempt");
+    // A raised limit is used at once, and a lowered one takes no machine away.
+    world.change_class("few", json!({"maxMachines": 4})).await;
+    world.until("the limit was raised", "few", |servers| running(servers) == 4).await;
+    world.change_class("few", json!({"maxMachines": 1})).await;
+    world.until("machines stay", "few", |servers| running(servers) == 4).await;
+    world.berth.stop().await.unwrap();
+}

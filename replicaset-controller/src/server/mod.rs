@@ -4,6 +4,7 @@
 //! [`ServerReconciler::run_tasks`] carries out [`tasks`] on the machine.
 
 pub mod approvals_of_set;
+mod class_limits;
 mod object;
 mod plan;
 #[cfg(test)]
@@ -14,4 +15,5 @@ mod retry;
 mod run_tasks;
 pub mod tasks;
 
+pub(crate) use class_limits::TOO_MANY_MACHINES;
 pub use reconciler::ServerReconciler;

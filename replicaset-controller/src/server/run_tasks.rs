@@ -28,6 +28,11 @@ impl ServerReconciler {
                 NextAction::RequeueAt(at) => break Action::requeue(requeue_after(at, self.ctx.clock.now())),
                 _ => break Action::await_change(),
             };
+            if task.kind == TaskKind::CreateMachine
+                && let Some(wait) = self.wait_for_class(&server)
+            {
+                break Action::requeue(wait);
+            }
             // A task that was claimed with the last report begins at once, in the slot of the task before it.
             let resources = match kept.take().filter(|_| task.phase == TaskPhase::Running) {
                 Some(resources) => resources,

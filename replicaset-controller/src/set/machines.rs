@@ -28,6 +28,8 @@ pub struct NoMachines {
     pub message: String,
     /// Whether it may pass without a change of what is declared or configured.
     pub is_temporary: bool,
+    /// How many Servers may be created all the same.
+    pub room: usize,
 }
 
 impl NoMachines {
@@ -38,7 +40,7 @@ impl NoMachines {
 
 impl From<UnusableClass> for NoMachines {
     fn from(class: UnusableClass) -> Self {
-        Self { reason: class.reason, message: class.message, is_temporary: class.is_temporary }
+        Self { reason: class.reason, message: class.message, is_temporary: class.is_temporary, room: 0 }
     }
 }
 
@@ -84,8 +86,8 @@ impl ClassMachines {
 impl MachineSource for ClassMachines {
     fn check<'a>(&'a self, set: &'a VMReplicaSet) -> BoxFuture<'a, Result<(), NoMachines>> {
         async move {
-            let class = &set.spec.template.spec.machine.class_name;
-            self.classes.usable(class).await.map_err(NoMachines::from)
+            let machine = &set.spec.template.spec.machine;
+            self.classes.usable_for(set.namespace(), machine).await.map_err(NoMachines::from)
         }
         .boxed()
     }

@@ -25,7 +25,7 @@ use super::{
     writes::SetWrites,
     zone_index::ZoneIndex,
 };
-use crate::sight::BlindMonitors;
+use crate::{class_use::ClassRooms, sight::BlindMonitors};
 
 /// The status, which holds the ledgers, is written at most this often while things change: often enough for people to watch.
 /// The first change is written at once.
@@ -45,6 +45,7 @@ pub struct SetReconciler {
     zones: Arc<ZoneIndex>,
     held: HeldGauge,
     monitors: BlindMonitors,
+    rooms: Option<ClassRooms>,
 }
 
 impl SetReconciler {
@@ -70,6 +71,7 @@ impl SetReconciler {
             zones,
             held,
             monitors: BlindMonitors::default(),
+            rooms: None,
         }
     }
 
@@ -77,6 +79,13 @@ impl SetReconciler {
     #[must_use]
     pub fn telling(self, monitors: BlindMonitors) -> Self {
         Self { monitors, ..self }
+    }
+
+    /// Creates no more Servers of a class than it allows.
+    #[must_use]
+    pub fn with_rooms(mut self, rooms: ClassRooms) -> Self {
+        self.rooms = Some(rooms);
+        self
     }
 
     /// The batches of Servers that this process creates.
@@ -162,9 +171,13 @@ impl SetReconciler {
         if !with_machines.needs_machines() {
             return (with_machines, None);
         }
-        match self.machines.check(set).await {
-            Ok(()) => (with_machines, None),
-            Err(problem) => (plan(PlanInput { no_machines: Some(&problem), ..input }), Some(problem)),
+        let problem = match self.machines.check(set).await {
+            Ok(()) => self.rooms.as_ref().and_then(|rooms| rooms.lack(set, with_machines.create.len())),
+            Err(problem) => Some(problem),
+        };
+        match problem {
+            None => (with_machines, None),
+            Some(problem) => (plan(PlanInput { no_machines: Some(&problem), ..input }), Some(problem)),
         }
     }
 

@@ -74,8 +74,12 @@ pub(crate) async fn a_strategy_without_headroom_is_refused(lab: &Lab) {
 
 pub(crate) async fn a_set_without_machines_reports_it_once(lab: &Lab) {
     let source = Arc::new(Source::default());
-    let problem =
-        NoMachines { reason: "ClassNotFound", message: "no MachineClass \"local\"".into(), is_temporary: false };
+    let problem = NoMachines {
+        reason: "ClassNotFound",
+        message: "no MachineClass \"local\"".into(),
+        is_temporary: false,
+        room: 0,
+    };
     *source.problem.lock() = Some(problem);
     let controller = lab.controller_with("a", source.clone()).await;
     lab.create("barren", json!({"replicas": 2})).await;

@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod identity;
 pub mod ledger;
 pub mod lifecycle;
+pub mod machine_class;
 pub mod object;
 pub mod protocol;
 pub mod second_opinion;
@@ -30,3 +31,6 @@ pub const VERSION: &str = "v1alpha1";
 /// allows its removal only when traffic, monitoring and machine
 /// are gone.
 pub const FINALIZER: &str = "berth.dev/retire";
+/// The finalizer of a MachineClass that machines may have been made of. replicaset-controller sets it before the first one, and
+/// removes it when the class is being deleted and no Server names it any more.
+pub const CLASS_FINALIZER: &str = "berth.dev/in-use";

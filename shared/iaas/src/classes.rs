@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use berth_core::api::{MachineClass, MachineClassSpec, Server, TaskKind};
+use berth_core::api::{Machine, MachineClass, MachineClassSpec, Server, TaskKind};
 use berth_runtime::{Backoff, Cache, Context};
 use futures::Stream;
 use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
@@ -14,6 +14,7 @@ use crate::{
     connections::{ProviderConnection, ProviderConnections},
     drivers::Drivers,
     error::{ProviderError, Result as ProviderResult},
+    in_use,
     metered::{CallLimits, CallMetrics},
     place::Place,
     secrets::Secrets,
@@ -33,6 +34,7 @@ const UNAVAILABLE: Backoff = Backoff::new(Duration::from_secs(8), Duration::from
 pub struct Classes(Arc<Inner>);
 
 struct Inner {
+    ctx: Context,
     cache: Cache<MachineClass>,
     drivers: Drivers,
     secrets: Secrets,
@@ -53,6 +55,7 @@ impl Classes {
     #[must_use]
     pub fn new(ctx: &Context, cache: &Cache<MachineClass>, drivers: Drivers, limits: CallLimits, slots: usize) -> Self {
         Self(Arc::new(Inner {
+            ctx: ctx.clone(),
             cache: cache.clone(),
             secrets: Secrets::new(ctx.client.clone()),
             connections: ProviderConnections::new(drivers.clone(), limits, CallMetrics::register(&ctx.metrics)),
@@ -94,6 +97,33 @@ impl Classes {
         judge(name, answer)
     }
 
+    /// Whether Servers of this namespace may get such machines, and machines of the class can be created: see
+    /// [`Self::usable`].
+    ///
+    /// # Errors
+    /// When they may not, or cannot, with the reason.
+    pub async fn usable_for(&self, namespace: &str, machine: &Machine) -> Result<(), UnusableClass> {
+        let class = self.get(&machine.class_name);
+        match class.and_then(|class| class.refusal(namespace, machine)) {
+            Some(refusal) => Err(refusal.into()),
+            None => self.usable(&machine.class_name).await,
+        }
+    }
+
+    /// Makes sure that the class stays as long as the Server exists, and that it gives the Server such a machine, by the class as
+    /// the API server has it. To be called for an existing Server before its machine is created.
+    ///
+    /// # Errors
+    /// When the class does not, or the API server does not answer.
+    pub async fn reserve(&self, server: &Server) -> Result<(), UnusableClass> {
+        let machine = &server.spec.machine;
+        let class = in_use::mark(&self.0.ctx, &machine.class_name).await?;
+        match class.refusal(server.namespace(), machine) {
+            Some(refusal) => Err(refusal.into()),
+            None => Ok(()),
+        }
+    }
+
     /// The class and its provider, if the provider's last check succeeded.
     ///
     /// # Errors
@@ -116,8 +146,7 @@ impl Classes {
         let Some(class) = self.get(name) else {
             self.0.connections.forget(name);
             self.0.status.forget(name);
-            let message = format!("there is no MachineClass {name:?}: create it, or declare another class");
-            return Err(UnusableClass { reason: "ClassNotFound", message, is_temporary: false });
+            return Err(UnusableClass::not_found(name));
         };
         match self.connect(name, &class.spec).await {
             Ok(connection) => Ok((class, connection)),

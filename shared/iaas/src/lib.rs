@@ -14,6 +14,7 @@ mod connections;
 mod driver;
 mod drivers;
 mod error;
+pub mod in_use;
 pub mod incus;
 #[cfg(feature = "local")]
 pub mod local;

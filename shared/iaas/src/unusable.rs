@@ -1,5 +1,7 @@
 //! Why no machines of a MachineClass can be created.
 
+use berth_core::machine_class::ClassRefusal;
+
 use crate::{error::ProviderError, place::Place};
 
 /// Reason for work on a machine that is at a place to which there is no way.
@@ -10,7 +12,8 @@ const ELSEWHERE: &str = "AnotherPlace";
 #[error("{message}")]
 pub struct UnusableClass {
     /// Reason of a condition: `ClassNotFound`, `UnknownProvider`, `InvalidParameters`, `CredentialsNotFound`,
-    /// `CredentialsRejected`, `ProviderUnavailable`, or `AnotherPlace` (the machine is where the class does not lead).
+    /// `CredentialsRejected`, `ProviderUnavailable`, `AnotherPlace` (the machine is where the class does not lead), or one of a
+    /// [`ClassRefusal`].
     pub reason: &'static str,
     /// Human-readable explanation, with the class's name.
     pub message: String,
@@ -19,6 +22,12 @@ pub struct UnusableClass {
 }
 
 impl UnusableClass {
+    /// There is no class of this name.
+    pub(crate) fn not_found(name: &str) -> Self {
+        let message = format!("there is no MachineClass {name:?}: create it, or declare another class");
+        Self { reason: "ClassNotFound", message, is_temporary: false }
+    }
+
     /// Unusable for work on a machine at this place: its class means another place `now`, or none.
     #[must_use]
     pub fn elsewhere(class: &str, place: &Place, now: Option<&Place>) -> Self {
@@ -47,5 +56,11 @@ impl UnusableClass {
     pub(crate) fn from_provider(class: &str, error: &ProviderError) -> Self {
         let is_rejected = matches!(error, ProviderError::Credentials(_));
         Self::new(class, if is_rejected { "CredentialsRejected" } else { "InvalidParameters" }, error)
+    }
+}
+
+impl From<ClassRefusal> for UnusableClass {
+    fn from(refusal: ClassRefusal) -> Self {
+        Self { reason: refusal.reason, message: refusal.message, is_temporary: false }
     }
 }

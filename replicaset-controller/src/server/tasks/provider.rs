@@ -26,7 +26,14 @@ pub(super) async fn provider_for_task(
 ) -> Result<Option<MachineProvider>, UnusableClass> {
     let class = &server.spec.machine.class_name;
     match (kind, Place::of_machine(server)) {
-        (TaskKind::CreateMachine, place) => of_class(classes, class, place.as_ref()).await.map(Some),
+        (TaskKind::CreateMachine, place) => {
+            let provider = of_class(classes, class, place.as_ref()).await?;
+            // Where a machine may exist, its class was reserved before.
+            if place.is_none() {
+                classes.reserve(server).await?;
+            }
+            Ok(Some(provider))
+        }
         (TaskKind::RebootMachine | TaskKind::DestroyMachine, None) => of_class(classes, class, None).await.map(Some),
         (TaskKind::RebootMachine | TaskKind::DestroyMachine, Some(place)) => {
             let (class, connection) = classes.connection_to(class, &place).await?;

@@ -30,6 +30,7 @@ impl Planner<'_, '_> {
         let (set, limits) = (self.input.set, self.input.limits);
         self.report_too_many_replicas();
         let demand = ReplacementDemand::of(set, &self.fleet);
+        let room = self.input.no_machines.map_or(usize::MAX, |problem| problem.room);
         let mut pending = pending(&self.input);
         let staying = staying(&self.fleet);
         let replicas = set.replicas();
@@ -42,17 +43,16 @@ impl Planner<'_, '_> {
             let removed: Vec<&Server> = order.filter(|s| !s.is_forced()).take(surplus - not_created).collect();
             self.fleet.enter(&removed, Axis::Retirement);
             self.report_spared_surplus(surplus - not_created - removed.len());
-        } else if self.input.no_machines.is_none() {
+        } else if room > 0 {
             let replaces = !self.is_held;
             let surge = if replaces { demand.surge } else { 0 };
             let active = self.fleet.active().count();
             let allowed = (replicas.min(limits.replicas) + surge).saturating_sub(active + pending.len());
             let wanted = allowed.min(missing(&self.fleet, staying.len(), &demand, pending.len()));
-            let names = wanted.min(MAX_PENDING.saturating_sub(pending.len()));
+            let names = wanted.min(MAX_PENDING.min(room).saturating_sub(pending.len()));
             pending.extend(free_names(&self.input, &pending, names));
         }
-        let can_create = self.input.no_machines.is_none();
-        self.plan.create = if can_create { pending.clone() } else { Vec::new() };
+        self.plan.create = pending.iter().take(room).cloned().collect();
         self.plan.ledgers.creating = pending.into_iter().map(PendingServer::new).collect();
         self.plan.to_replace = demand.wanted;
     }

@@ -58,6 +58,23 @@ pub struct MachineClassSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub orphan_limit: Option<i32>,
+    /// Namespaces whose Servers may get machines of this class; without it, all of them. Machines that exist stay, whatever
+    /// this and the following fields say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1000), inner(length(min = 1, max = 63)))]
+    pub allowed_namespaces: Option<Vec<String>>,
+    /// Images that a Server may name; without it, any. The class's own is always allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 512)))]
+    pub allowed_images: Option<Vec<String>>,
+    /// Flavors that a Server may name; without it, any. The class's own is always allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 253)))]
+    pub allowed_flavors: Option<Vec<String>>,
+    /// Most machines of this class, in all namespaces together; without it, any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub max_machines: Option<i32>,
 }
 
 fn ten_minutes() -> i32 {

@@ -6,5 +6,6 @@ mod complete;
 mod documents;
 mod fleet;
 mod lives;
+mod machine_classes;
 mod malformed;
 mod mutations;

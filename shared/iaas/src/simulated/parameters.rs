@@ -235,6 +235,12 @@ mod tests {
     }
 
     #[test]
+    fn the_admission_policy_fixes_what_makes_the_place() {
+        let policy = include_str!("../../../../deploy/base/machine-class-use.yaml");
+        assert!(policy.contains(r#""simulated": {"account": ""}"#), "deploy/base/machine-class-use.yaml");
+    }
+
+    #[test]
     fn a_mistake_is_explained_with_the_field_and_what_is_allowed() {
         for (parameters, field, allowed) in [
             (json!({"sed": 1}), "spec.parameters.sed:", "seed, account, capacity"),

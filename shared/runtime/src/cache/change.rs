@@ -2,6 +2,7 @@
 
 use std::{fmt::Debug, sync::Arc};
 
+use berth_core::api::Executor;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry, jiff::Timestamp};
 use kube::{Resource, runtime::reflector::ObjectRef};
 use serde::de::DeserializeOwned;
@@ -57,10 +58,13 @@ pub fn resource_version<K: Resource>(object: &K) -> u64 {
     object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
-/// When the object was last changed, by the newest entry of its `managedFields`; only objects of a cache that keeps these
-/// times have it (`CacheOptions::keep_change_times`). Whole seconds, by the API server's clock.
+/// When the object was last changed by somebody else than Berth's controllers, who only mark it: by the newest such entry of its
+/// `managedFields`; only objects of a cache that keeps these times have it (`CacheOptions::keep_change_times`). Whole seconds,
+/// by the API server's clock.
 #[must_use]
 pub fn changed_at<K: Resource>(object: &K) -> Option<Timestamp> {
     let entries: &[ManagedFieldsEntry] = object.meta().managed_fields.as_deref().unwrap_or_default();
-    entries.iter().filter_map(|entry| entry.time.as_ref()).map(|time| time.0).max()
+    let is_own = |manager: &str| Executor::CONTROLLERS.iter().any(|executor| executor.name() == manager);
+    let others = entries.iter().filter(|entry| !entry.manager.as_deref().is_some_and(is_own));
+    others.filter_map(|entry| entry.time.as_ref()).map(|time| time.0).max()
 }

@@ -218,3 +218,14 @@ async fn repeated_events_are_one_event_with_a_count() {
     assert_eq!(written, [("POST", &1.into(), &"attempt 0".into()), ("PATCH", &3.into(), &"attempt 2".into())]);
     assert_eq!(events[0].1["involvedObject"]["uid"], "u-1");
 }
+
+#[test]
+fn the_mark_of_a_controller_is_no_change() {
+    let entry = |manager: &str, at: &str| serde_json::json!({"manager": manager, "time": at});
+    let server = |entries: Vec<serde_json::Value>| {
+        berth_testing::server(serde_json::json!({"metadata": {"managedFields": entries}}))
+    };
+    let by_a_person = entry("kubectl", "2026-01-01T00:00:05Z");
+    let marked = server(vec![by_a_person, entry("replicaset-controller", "2026-01-01T00:00:09Z")]);
+    assert_eq!(changed_at(&marked), Some("2026-01-01T00:00:05Z".parse().unwrap()));
+}

@@ -153,7 +153,7 @@ fn every_server_that_is_held_is_named_with_the_reason() {
         assert!(said.contains(part), "{said}");
     }
     // Servers that nobody could take the place of.
-    let problem = NoMachines { reason: "ClassNotFound", message: "no such class".into(), is_temporary: false };
+    let problem = NoMachines { reason: "ClassNotFound", message: "no such class".into(), is_temporary: false, room: 0 };
     let kept = plan_of(&set, &servers, &answers, &domains, Some(&problem));
     assert!(kept.failover.has_no_action() && holds(&kept).contains(&("web-3".to_owned(), "NoMachines")), "{kept:?}");
 }

@@ -345,8 +345,12 @@ fn an_in_place_strategy_refuses_another_machine() {
 
 #[test]
 fn without_machines_servers_are_retired_but_not_created_or_replaced() {
-    let problem =
-        NoMachines { reason: "ClassNotFound", message: "there is no MachineClass".into(), is_temporary: false };
+    let problem = NoMachines {
+        reason: "ClassNotFound",
+        message: "there is no MachineClass".into(),
+        is_temporary: false,
+        room: 0,
+    };
     let mut set_ = set("1", "c", json!({"replicas": 6}));
     let servers = fleet(&set_, &["Ready"; 4]);
     let without = World { no_machines: Some(problem.clone()), ..world(&servers) };
@@ -366,6 +370,22 @@ fn without_machines_servers_are_retired_but_not_created_or_replaced() {
     assert!(slow.enter(&mut set_).has_no_action());
     assert_eq!(condition(&set_, STALLED).0, "False", "it may pass by itself");
     assert_eq!(set_.status.unwrap().waiting_for.as_deref(), Some("there is no MachineClass"));
+}
+
+#[test]
+fn a_class_with_little_room_gets_as_many_servers_as_fit_and_the_set_says_why() {
+    let problem = |room| NoMachines { reason: "TooManyMachines", message: "full".into(), is_temporary: false, room };
+    for (room, pending, created) in [(0, 0, 0), (1, 0, 1), (2, 0, 2), (9, 0, 3), (1, 2, 1), (0, 2, 0), (2, 1, 2)] {
+        let mut set = set("1", "c", json!({"replicas": 5}));
+        let servers = fleet(&set, &["Ready"; 2]);
+        let names: Vec<_> = (2..2 + pending).map(|n| json!({"server": format!("web-{n}")})).collect();
+        set.status = Some(serde_json::from_value(json!({"creating": names})).unwrap());
+        let plan = World { no_machines: Some(problem(room)), ..world(&servers) }.enter(&mut set);
+        assert_eq!(plan.create.len(), created, "room {room}, pending {pending}");
+        let entered = plan.ledgers.creating.len();
+        assert_eq!(entered, created.max(pending), "names that were given stay given");
+        assert_eq!(condition(&set, STALLED), ("True".into(), "TooManyMachines".into()));
+    }
 }
 
 #[test]
