@@ -8,6 +8,7 @@ mod classes;
 mod failover;
 mod faults;
 mod health;
+mod namespaces;
 mod panic_floor;
 mod people;
 mod retirement;

@@ -4,7 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::tasks::state;
 use crate::{
-    api::{Server, State, Task, TaskKind, TaskPhase},
+    api::{GatePoint, Server, State, Task, TaskKind, TaskPhase},
     conditions,
 };
 
@@ -40,7 +40,10 @@ fn stalled(server: &Server) -> Option<(&'static str, String)> {
     let failures = server.blocking_failures();
     let failed = failures.first()?;
     Some(match failed.kind {
-        TaskKind::Gate => ("GateRefused", format!("{}: {}", name(failed), failed.message)),
+        TaskKind::Gate => {
+            let other_way = other_way(server, failed).unwrap_or_default();
+            ("GateRefused", format!("{}: {}{other_way}", name(failed), failed.message))
+        }
         _ => ("TaskFailed", format!("{} failed: {}", name(failed), failed.message)),
     })
 }
@@ -50,7 +53,8 @@ fn waiting_for(server: &Server, stalled: Option<&str>) -> Option<String> {
         return Some(format!("a person: {message}"));
     }
     let status = server.known_status();
-    let open: Vec<String> = status.current_tasks().filter(|task| server.is_open(task)).map(describe).collect();
+    let open: Vec<String> =
+        status.current_tasks().filter(|task| server.is_open(task)).map(|task| describe(server, task)).collect();
     if !open.is_empty() {
         return Some(open.join(", "));
     }
@@ -64,9 +68,12 @@ fn waiting_for(server: &Server, stalled: Option<&str>) -> Option<String> {
     }
 }
 
-fn describe(task: &Task) -> String {
+fn describe(server: &Server, task: &Task) -> String {
     match task.gate {
-        Some(point) => format!("approval of task {} (before {point}) by a person", task.id),
+        Some(point) => {
+            let other_way = other_way(server, task).unwrap_or_default();
+            format!("approval of task {} (before {point}) by a person{other_way}", task.id)
+        }
         None if says_why_it_waits(task) => format!("{} by {}: {}", task.kind, task.executor, task.message),
         None => format!("{} by {}", task.kind, task.executor),
     }
@@ -75,6 +82,20 @@ fn describe(task: &Task) -> String {
 /// Whether the last report on the task had the outcome `Waiting`: no attempt was begun, and its message says why.
 fn says_why_it_waits(task: &Task) -> bool {
     task.phase == TaskPhase::Pending && task.attempts == 0 && !task.message.is_empty()
+}
+
+/// How a person lets a deleted Server's machine be destroyed where no Approval can be created: the API server refuses every creation
+/// in a namespace that is being deleted. It takes the same right (see `deploy/base/gate-policies.yaml`).
+fn other_way(server: &Server, gate: &Task) -> Option<String> {
+    let is_end = server.is_being_deleted() && gate.gate == Some(GatePoint::DestroyMachine);
+    is_end.then(|| {
+        format!(
+            "; in a namespace that is being deleted no Approval can be created: there, somebody with the right to approve lets the \
+             machine be destroyed with: kubectl -n {} patch server {} --type=merge -p '{{\"spec\":{{\"gates\":null}}}}'",
+            server.namespace(),
+            server.name()
+        )
+    })
 }
 
 fn name(task: &Task) -> String {

@@ -96,3 +96,14 @@ fn observed_generation_is_the_generation_of_the_decision() {
     fixture.write(Executor::MonitorController, |write| write.reachability(lost)).unwrap();
     assert_eq!(fixture.status().observed_generation, Some(8), "any status write brings a decision on the newest");
 }
+
+#[test]
+fn a_deleted_server_at_its_last_gate_says_how_it_ends_where_no_approval_can_be_created() {
+    let mut fixture = Fixture::ready().gate(GatePoint::DestroyMachine).decided();
+    fixture.delete();
+    let name = fixture.server.name().to_owned();
+    let command = format!(r#"kubectl -n default patch server {name} --type=merge -p '{{"spec":{{"gates":null}}}}'"#);
+    assert!(fixture.waiting_for().ends_with(&command), "{}", fixture.waiting_for());
+    fixture.declare(|spec| spec.gates = Vec::new());
+    assert_eq!(fixture.waiting_for(), "HoldTraffic by lb-controller");
+}
