@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
-    creation_batch::CreationBatches,
+    creation_batch::{BatchGuard, CreationBatches},
     drift_repair::DriftReports,
     finding::MachineFinding,
     inquiries::Inquiries,
@@ -19,8 +19,8 @@ use super::{
     writes::{Creation, SetWrites},
 };
 
-/// How old a read of the set may be when a Server is created because of it. A name that was given up later than this may be
-/// created for a moment all the same; the next reconcile removes the surplus Server.
+/// How old a read of the set may be when a Server is created because of it. A name that is given up after the read may be created
+/// all the same: what was created is compared with the ledger afterwards, before it begins.
 const FRESH: Duration = Duration::from_millis(250);
 /// How many calls of one kind run at once, other than creations: enough to hide their latency.
 const CALLS: usize = 16;
@@ -41,7 +41,15 @@ pub(super) struct Applier<'a> {
 
 impl Applier<'_> {
     /// Does what the plan asks for. The set was read at `read_at`.
-    pub(super) async fn apply(&self, servers: &[&Server], plan: &Plan<'_>, read_at: Instant) -> Result<(), ApiError> {
+    ///
+    /// Returns the creation batch if it may have created a Server whose name was given up meanwhile: the set has to be planned
+    /// again before any of the new Servers begins.
+    pub(super) async fn apply(
+        &self,
+        servers: &[&Server],
+        plan: &Plan<'_>,
+        read_at: Instant,
+    ) -> Result<Option<BatchGuard>, ApiError> {
         self.fail_over(servers, &plan.failover).await?;
         let (set, writes) = (self.set, self.writes);
         // A Server that was not in service costs nothing; if it is Ready by now, its turn has not come.
@@ -58,9 +66,10 @@ impl Applier<'_> {
 
     /// Creates the Servers: first one, and after each success one more at once, so that a fault that concerns all of them is
     /// met by few calls. The set is read again meanwhile, so that a name that was given up is not created.
-    async fn create(&self, names: &[String], mut read_at: Instant) -> Result<(), ApiError> {
+    async fn create(&self, names: &[String], mut read_at: Instant) -> Result<Option<BatchGuard>, ApiError> {
         let mut left: VecDeque<&String> = names.iter().collect();
-        let _batch = self.batches.begin(self.set);
+        let batch = self.batches.begin(self.set);
+        let mut made = Vec::new();
         let zone = self.machines.zone(&self.set.spec.template.spec.machine.class_name);
         let (mut window, mut calls, mut reads) = (1, FuturesUnordered::new(), FuturesUnordered::new());
         loop {
@@ -82,7 +91,10 @@ impl Applier<'_> {
                     read_at = began_at;
                 }
                 Some((name, created)) = calls.next() => match created {
-                    Ok(Creation::Created) => window = (window + 1).min(self.max_creating),
+                    Ok(Creation::Created) => {
+                        window = (window + 1).min(self.max_creating);
+                        made.push(name);
+                    }
                     Ok(Creation::NameTaken) => self.report_taken_name(name),
                     Err(error) => {
                         self.warn("CreationFailed", error.to_string());
@@ -91,9 +103,15 @@ impl Applier<'_> {
                         return Err(error);
                     }
                 },
-                else => return Ok(()),
+                else => break,
             }
         }
+        if made.is_empty() {
+            return Ok(None);
+        }
+        // A name that was given up before its Server was there has left the ledger; so has one whose Server another copy has seen.
+        let pending = self.writes.pending(self.set).await?;
+        Ok(made.into_iter().any(|name| !pending.contains(name)).then_some(batch))
     }
 
     fn report_taken_name(&self, name: &str) {

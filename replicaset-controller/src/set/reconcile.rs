@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     apply::Applier,
-    creation_batch::CreationBatches,
+    creation_batch::{BatchGuard, CreationBatches},
     drift_repair::DriftReports,
     held_servers::HeldGauge,
     inquiries::Inquiries,
@@ -32,6 +32,9 @@ use crate::{class_use::ClassRooms, sight::BlindMonitors};
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon a write is tried again after somebody else has written the set: the cache needs a moment to show it.
 const CONFLICT: Duration = Duration::from_millis(100);
+/// How often one reconcile acts while its creations are late: once to create, once to remove what was given up meanwhile, and a few
+/// times more if others write the set as well.
+const MOST_ROUNDS: u32 = 6;
 
 /// Reconciles VMReplicaSets.
 pub struct SetReconciler {
@@ -181,7 +184,8 @@ impl SetReconciler {
         }
     }
 
-    /// Plans again on what the API server has, writes the ledgers, and acts. Says when to reconcile again.
+    /// Acts until no Server was created whose name may have been given up meanwhile: a surplus Server is removed before it
+    /// begins. Says when to reconcile again.
     async fn act(
         &self,
         writes: &SetWrites<'_>,
@@ -189,14 +193,38 @@ impl SetReconciler {
         cached: &[&Server],
         observed: &Observed,
     ) -> Result<Option<Duration>, ApiError> {
-        let Some(set) = writes.api.get_again(cached_set).await? else { return Ok(None) };
+        let mut batch = None;
+        for _ in 0..MOST_ROUNDS {
+            let (requeue_after, doubtful) = self.act_once(writes, cached_set, cached, observed).await?;
+            let has_conflict = requeue_after == Some(CONFLICT);
+            match (doubtful, &batch) {
+                (Some(doubtful), _) => batch = Some(doubtful),
+                // The set has changed again; its new Servers wait.
+                (None, Some(_)) if has_conflict => {}
+                (None, _) => return Ok(requeue_after),
+            }
+        }
+        drop(batch);
+        Ok(Some(CONFLICT))
+    }
+
+    /// Plans again on what the API server has, writes the ledgers, and acts. Says when to reconcile again, and returns the batch
+    /// if it has to act again before the batch ends.
+    async fn act_once(
+        &self,
+        writes: &SetWrites<'_>,
+        cached_set: &VMReplicaSet,
+        cached: &[&Server],
+        observed: &Observed,
+    ) -> Result<(Option<Duration>, Option<BatchGuard>), ApiError> {
+        let Some(set) = writes.api.get_again(cached_set).await? else { return Ok((None, None)) };
         let read_at = Instant::now();
         let servers = writes.api.list_servers(&set, cached).await?;
         let servers: Vec<&Server> = servers.iter().map(ListedServer::server).collect();
         let now = self.ctx.clock.now();
         let (plan, _) = self.plan(&set, &servers, observed, now).await;
         if let Some(requeue_after) = self.enter(writes, &set, &servers, &plan, now).await? {
-            return Ok(Some(requeue_after));
+            return Ok((Some(requeue_after), None));
         }
         let applier = Applier {
             ctx: &self.ctx,
@@ -209,9 +237,9 @@ impl SetReconciler {
             batches: &self.batches,
             max_creating: self.limits.creating,
         };
-        applier.apply(&servers, &plan, read_at).await?;
+        let doubtful = applier.apply(&servers, &plan, read_at).await?;
         // The status follows when the cache has seen what was done; asked for anyway, in case the cache can see nothing of it.
-        Ok(Some(STATUS_INTERVAL))
+        Ok((Some(STATUS_INTERVAL), doubtful))
     }
 
     /// Writes the ledgers of the plan, or makes sure that they are what the set already holds. Says when to try again if

@@ -13,7 +13,7 @@ use futures::{
     future::{self, BoxFuture},
 };
 use kube::{
-    Api,
+    Api, Client,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
 use parking_lot::Mutex;
@@ -85,11 +85,16 @@ impl Lab {
 
     pub(crate) async fn controller_with(&self, instance: &str, machines: Arc<Source>) -> SetReconciler {
         let account = self.control_plane.service_account_client("berth-system", "replicaset-controller");
+        Self::controller_through(account.await.unwrap(), instance, machines)
+    }
+
+    /// A copy of the controller with this client.
+    pub(crate) fn controller_through(client: Client, instance: &str, machines: Arc<Source>) -> SetReconciler {
         let process = Process::default();
         let context = Context::new(
             &process,
             ContextParts {
-                client: account.await.unwrap(),
+                client,
                 executor: Executor::ReplicasetController,
                 instance: instance.into(),
                 identities: Identities::default(),

@@ -4,6 +4,7 @@
 mod failover;
 mod gates;
 mod lab;
+mod late_creation;
 mod machines;
 mod writes;
 
@@ -30,6 +31,7 @@ fn package(name: &str) -> Value {
 async fn sets_scale_and_change_their_servers() {
     let lab = Lab::start().await;
     Box::pin(two_copies_with_stale_caches_create_the_declared_number(&lab)).await;
+    Box::pin(late_creation::a_server_whose_name_was_given_up_never_begins(&lab)).await;
     Box::pin(a_label_edit_makes_no_surplus_server(&lab)).await;
     Box::pin(scale_down_prefers_named_servers(&lab)).await;
     Box::pin(a_name_that_another_server_has_is_not_used(&lab)).await;
