@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use berth_core::api::{MachineClass, MachinePhase, Server, Task, TaskKind};
 use berth_tests::{Berth, Options, Part, eventually};
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
@@ -216,5 +217,32 @@ async fn a_class_never_has_more_machines_than_it_allows() {
     world.until("the limit was raised", "few", |servers| running(servers) == 4).await;
     world.change_class("few", json!({"maxMachines": 1})).await;
     world.until("machines stay", "few", |servers| running(servers) == 4).await;
+    world.berth.stop().await.unwrap();
+}
+
+/// Admission refuses to move a class in use; here somebody has taken that policy away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_destroyed_where_it_was_made_though_its_class_means_another_place_by_now() {
+    let world = World::start().await;
+    world.class("moved", json!({"capacity": 1})).await;
+    world.create("moved", 1).await;
+    world.until("it has its machine", "moved", |servers| running(servers) == 1).await;
+    let moved = Patch::Merge(json!({"spec": {"parameters": {"account": "elsewhere"}}}));
+    let refused = world.classes.patch("moved", &PatchParams::default(), &moved).await.unwrap_err().to_string();
+    assert!(refused.contains("spec.parameters.account: the class is in use"), "{refused}");
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(world.berth.client());
+    bindings.delete("machine-class-use.berth.dev", &DeleteParams::default()).await.unwrap();
+    let accepted = eventually("the policy is gone", LONG, async || {
+        world.classes.patch("moved", &PatchParams::default(), &moved).await.map(drop).map_err(|e| e.to_string())
+    });
+    accepted.await.unwrap();
+
+    world.servers.delete("moved-0", &DeleteParams::default()).await.unwrap();
+    world.until("it is retired", "moved", <[Server]>::is_empty).await;
+    // The account has one machine at most: there is room for another one only if the first is really gone.
+    world.class("back", json!({"capacity": 1})).await;
+    world.change_class("back", json!({"parameters": {"account": "moved"}})).await;
+    world.create("back", 1).await;
+    world.until("the account has room", "back", |servers| running(servers) == 1).await;
     world.berth.stop().await.unwrap();
 }

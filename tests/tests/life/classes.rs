@@ -93,3 +93,33 @@ async fn an_orphan_is_reported_or_destroyed_as_its_class_declares() {
     }
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_class_stays_at_its_place_until_its_last_machine_is_gone() {
+    let world = World::start().await;
+    world.deploy(2, |_| ()).await;
+    world.ready(2).await;
+    let spec = json!({"provider": "simulated"});
+    let moved = Patch::Merge(json!({"spec": spec}));
+    let refused = classes(&world).patch("local", &PatchParams::default(), &moved).await.unwrap_err().to_string();
+    assert!(refused.contains("spec.provider: the class is in use"), "{refused}");
+
+    // Deleted, it gives no more machines, and those that exist stay.
+    classes(&world).delete("local", &DeleteParams::default()).await.unwrap();
+    let event = wait_for_event(&world, "MachineClass", "InUse").await;
+    assert!(event.message.is_some_and(|m| m.contains("2 do (default/web-0, default/web-1)")));
+    world.patch(json!({"spec": {"replicas": 3}})).await;
+    let message = world.set_condition("Stalled", "ClassDeleted").await;
+    assert!(message.contains("MachineClass local is being deleted"), "{message}");
+    world.ready(2).await;
+
+    // Their machines are destroyed through it, and then it goes.
+    world.deployments().delete("web", &DeleteParams::default()).await.unwrap();
+    world.nothing_left().await;
+    let gone = eventually("the class is gone", LONG, async || {
+        let class = classes(&world).get_opt("local").await.map_err(|error| error.to_string())?;
+        check(class.is_none(), || format!("{:?}", class.map(|class| class.metadata)))
+    });
+    gone.await.unwrap();
+    world.end().await;
+}
