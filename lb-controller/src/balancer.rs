@@ -42,6 +42,14 @@ pub enum BalancerError {
         /// The load balancer's answer.
         reason: String,
     },
+    /// Nothing can be created any more, because the namespace is being deleted.
+    #[error("cannot {action}: {reason}")]
+    NamespaceEnding {
+        /// What was being done, with the object: an infinitive.
+        action: String,
+        /// The load balancer's answer.
+        reason: String,
+    },
     /// The change could not be made now; another attempt may help.
     #[error("cannot {action}: {reason}")]
     Unavailable {
@@ -59,7 +67,7 @@ impl BalancerError {
     pub fn rank(&self) -> u8 {
         match self {
             Self::Superseded => 0,
-            Self::Refused { .. } | Self::Unavailable { .. } => 1,
+            Self::Refused { .. } | Self::NamespaceEnding { .. } | Self::Unavailable { .. } => 1,
             Self::Kept(_) => 2,
         }
     }

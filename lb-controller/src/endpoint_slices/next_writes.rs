@@ -48,6 +48,11 @@ pub(crate) struct EndpointSpec {
 }
 
 impl DesiredEndpoint {
+    /// Whether the Server should get traffic.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.endpoint.as_ref().is_some_and(|endpoint| endpoint.phase == TrafficPhase::Serving)
+    }
+
     fn build(&self) -> Option<Endpoint> {
         let spec = self.endpoint.as_ref()?;
         Some(endpoint::build(&self.server, self.version, &spec.address, spec.phase))

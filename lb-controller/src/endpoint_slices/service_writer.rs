@@ -115,6 +115,8 @@ impl ServiceWriter {
             let result = match alone {
                 Ok(settled) if settled.superseded.contains(uid) => Err(BalancerError::Superseded),
                 Ok(settled) => settled.kept.get(uid).map_or(Ok(()), |kept| Err(BalancerError::Kept(kept.clone()))),
+                // What cannot be created sends no traffic: it need not show that there is none.
+                Err(BalancerError::NamespaceEnding { .. }) if !desired.is_serving() => Ok(()),
                 Err(error) => Err(error.clone()),
             };
             results.insert(uid.clone(), result);

@@ -7,6 +7,7 @@ use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, PostParams, Preconditions},
+    core::Status,
 };
 
 use super::{
@@ -129,9 +130,19 @@ fn only_this_version(slice: &Arc<EndpointSlice>) -> DeleteParams {
     }
 }
 
+/// The cause that the API server gives for refusing every creation in a namespace that is being deleted.
+const NAMESPACE_ENDING: &str = "NamespaceTerminating";
+
+fn is_namespace_ending(status: &Status) -> bool {
+    status.details.iter().flat_map(|details| &details.causes).any(|cause| cause.reason == NAMESPACE_ENDING)
+}
+
 /// 400, 403 and 422 say that the request itself is not acceptable; any other failure may pass.
 fn failure(action: String, error: kube::Error) -> BalancerError {
     match error {
+        kube::Error::Api(status) if is_namespace_ending(&status) => {
+            BalancerError::NamespaceEnding { action, reason: status.message.clone() }
+        }
         kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => {
             BalancerError::Refused { action, reason: status.message.clone() }
         }

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use berth_core::api::{Server, TrafficPhase};
 use futures::{StreamExt, TryStreamExt, future::join_all};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::{core::v1::Namespace, discovery::v1::EndpointSlice};
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    runtime::wait::await_condition,
 };
 use lab::{Lab, NAMESPACE, apply_all, later, member};
 use lb_controller::{
@@ -168,4 +169,38 @@ async fn a_process_completes_what_a_crashed_one_had_begun() {
     lab.reconciler().await.reconcile(left).await.unwrap();
     late.reconcile(released).await.unwrap();
     assert_eq!(lab.ready().await, 0, "the Server has left Ready");
+}
+
+/// A retirement must end there, although no EndpointSlice can show it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_namespace_that_is_being_deleted_only_traffic_cannot_be_shown() {
+    let lab = Lab::start().await;
+    let namespaces = Api::<Namespace>::all(lab.client.clone());
+    let namespace = serde_json::from_value(json!({"metadata": {"name": "ending"}})).unwrap();
+    namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+    let servers = Api::<Server>::namespaced(lab.client.clone(), "ending");
+    let server = berth_testing::server(json!({
+        // The finalizer keeps the namespace.
+        "metadata": {"name": "web-0", "namespace": "ending", "finalizers": ["berth.dev/retire"]},
+        "spec": {"traffic": {"services": [{"name": "web", "port": 8080}]}}
+    }));
+    servers.create(&PostParams::default(), &server).await.unwrap();
+    namespaces.delete("ending", &DeleteParams::default()).await.unwrap();
+    let is_deleted = |server: Option<&Server>| server.is_some_and(|s| s.metadata.deletion_timestamp.is_some());
+    let deleted = await_condition(servers.clone(), "web-0", is_deleted);
+    tokio::time::timeout(Duration::from_mins(1), deleted).await.unwrap().unwrap();
+    let balancer = lab.load_balancer().await;
+    let with = async |state: &str, phase: &str| {
+        let status = json!({"status": {
+            "state": state, "machine": {"phase": "Running", "address": "127.0.0.9"},
+            "traffic": {"phase": phase, "services": [{"name": "web", "port": 8080}], "address": "127.0.0.9"}}});
+        servers.patch_status("web-0", &PatchParams::default(), &Patch::Merge(&status)).await.unwrap()
+    };
+    let server = with("Ready", "Serving").await;
+    let refused = balancer.apply(&member(&server, Some(Serving))).await.unwrap_err();
+    assert!(matches!(refused, BalancerError::NamespaceEnding { .. }), "{refused}");
+    let server = with("Offline", "Held").await;
+    for phase in [Some(Held), None] {
+        balancer.apply(&member(&server, phase)).await.unwrap();
+    }
 }
