@@ -4,13 +4,20 @@
 //! VMDeployment, rolls its application out and writes its status; `tasks` deploys the application on machines.
 
 mod args;
+mod assessment;
 mod controller;
+mod count;
 mod deploy_app;
 mod deployment_api;
+mod hold;
 mod observed;
+mod progress;
 mod reconcile;
 mod replica_set;
 mod rollout;
+#[cfg(test)]
+mod rollout_properties;
+mod stable;
 mod stall;
 mod status;
 mod tasks;

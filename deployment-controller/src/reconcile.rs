@@ -8,7 +8,8 @@ use futures::future::join_all;
 use kube::runtime::controller::Action;
 
 use crate::{
-    deployment_api::DeploymentApi, observed::ObservedDeployment, replica_set, rollout, rollout::AppUpdates, status,
+    assessment::Assessment, deployment_api::DeploymentApi, observed::ObservedDeployment, replica_set, rollout,
+    rollout::AppUpdates, stable, status,
 };
 
 /// The status of a VMDeployment is written at most this often: while many Servers change, one write shows many changes.
@@ -56,7 +57,8 @@ impl Deployments {
     /// Creates the set, or brings it up to date.
     async fn sync_replica_set(api: &DeploymentApi<'_>, observed: &ObservedDeployment<'_>) -> Result<(), ApiError> {
         let ObservedDeployment { deployment, set, servers, now } = *observed;
-        let desired = replica_set::desired(deployment, set, rollout::is_complete(deployment, servers, now));
+        let assessment = Assessment::of(deployment, servers, now);
+        let desired = replica_set::desired(deployment, stable::initial_app(observed, &assessment));
         if replica_set::differs(set, &desired) { api.apply_set(&desired).await } else { Ok(()) }
     }
 
@@ -88,7 +90,9 @@ impl Deployments {
         let deployment = observed.deployment;
         let (status, requeue_at) = status::compute(observed);
         if deployment.status.as_ref() != Some(&status) {
-            if let Some(wait) = self.status_writes.requeue_after(deployment) {
+            // Should another application be declared before it is written, it would never be known that this one was stable.
+            let is_urgent = deployment.status.as_ref().is_some_and(|known| known.stable_app != status.stable_app);
+            if let Some(wait) = self.status_writes.requeue_after(deployment).filter(|_| !is_urgent) {
                 return Ok(Action::requeue(wait));
             }
             if !api.write_status(deployment, &status).await? {

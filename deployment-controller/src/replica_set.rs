@@ -10,15 +10,8 @@ pub(crate) fn newest_app(deployment: &VMDeployment) -> App {
     App { revision: Some(app.effective_revision()), ..app.clone() }
 }
 
-/// The VMReplicaSet that the VMDeployment asks for. Until the roll-out is complete its template keeps the application that
-/// it has, the last one that was rolled out completely: a Server that is created meanwhile begins with that.
-pub(crate) fn desired(
-    deployment: &VMDeployment,
-    present: Option<&VMReplicaSet>,
-    rollout_is_complete: bool,
-) -> VMReplicaSet {
-    let stable_app = present.and_then(|set| set.spec.template.spec.app.clone()).filter(|_| !rollout_is_complete);
-    let app = stable_app.unwrap_or_else(|| newest_app(deployment));
+/// The VMReplicaSet that the VMDeployment asks for. New Servers begin with `app`.
+pub(crate) fn desired(deployment: &VMDeployment, app: App) -> VMReplicaSet {
     VMReplicaSet { metadata: desired_metadata(deployment), spec: desired_spec(deployment, app), status: None }
 }
 
@@ -74,7 +67,7 @@ mod tests {
             spec["scaleDown"] = serde_json::json!({"policy": "Oldest", "servers": ["web-3"]});
             spec["failover"] = serde_json::json!({"action": "Replace"});
         });
-        let set = desired(&deployment, None, false);
+        let set = desired(&deployment, newest_app(&deployment));
         let (d, s) = (&deployment.spec, &set.spec);
         assert_eq!((s.replicas, s.min_ready_seconds, s.paused), (7, 3, true));
         assert_eq!((&s.update_strategy, &s.scale_down), (&d.update_strategy, &d.scale_down));
@@ -82,15 +75,6 @@ mod tests {
         assert_eq!(s.template.spec.app.as_ref().unwrap().revision.as_deref(), Some("v1"));
         assert!(deployment.owns(&set));
         assert!(differs(None, &set) && !differs(Some(&set), &set));
-    }
-
-    #[test]
-    fn new_servers_get_the_stable_application_until_the_roll_out_is_complete() {
-        let stable = desired(&deployment("v1", |_| {}), None, false);
-        let newer = deployment("v2", |_| {});
-        let revision = |set: VMReplicaSet| set.spec.template.spec.app.unwrap().revision.unwrap();
-        assert_eq!(revision(desired(&newer, Some(&stable), false)), "v1");
-        assert_eq!(revision(desired(&newer, Some(&stable), true)), "v2");
     }
 
     #[test]

@@ -10,14 +10,10 @@ use berth_core::{
 };
 use k8s_openapi::jiff::Timestamp;
 
-use crate::replica_set::newest_app;
+use crate::{count::RolloutCount, hold::hold, replica_set::newest_app};
 
 /// Annotation of Servers with a whole number: with the order `Priority` the highest comes first.
 const PRIORITY: &str = "berth.dev/rollout-priority";
-
-/// Why no roll-out with steps is begun.
-pub(crate) const STEPS_NOT_SUPPORTED: &str =
-    "spec.rollout.steps are not supported by this version: nothing is rolled out until they are removed";
 
 /// The next move of a roll-out.
 #[derive(Clone, Debug)]
@@ -43,9 +39,10 @@ pub(crate) fn next_updates<'a>(
     servers: &[&'a Server],
     now: Timestamp,
 ) -> AppUpdates<'a> {
-    let app = newest_app(deployment);
+    let count = RolloutCount::of(deployment, servers, now);
+    let pace = if hold(deployment, &count).is_some() { Pace::Hold } else { Pace::Unlimited };
+    let app = count.newest;
     let order = in_order(deployment.spec.rollout.order, servers);
-    let pace = if hold_reason(deployment).is_some() { Pace::Hold } else { Pace::Unlimited };
     let budget = Budget::of_deployment(deployment);
     let mut fleet = Fleet { servers: servers.to_vec(), ledger: Ledger::of(set), budget, now };
     let servers = fleet.roll(Axis::App, &order, pace, |server| is_outdated(server, &app));
@@ -59,29 +56,6 @@ pub(crate) fn spared(deployment: &VMDeployment, servers: &[&Server], now: Timest
     let is_outdated = |server: &Server| is_outdated(server, &app);
     let outdated = fleet.active().filter(|server| is_outdated(server)).count();
     fleet.spared(is_outdated).filter(|_| outdated > budget.partition)
-}
-
-/// Why nothing is rolled out; none when nothing holds the roll-out.
-pub(crate) fn hold_reason(deployment: &VMDeployment) -> Option<&'static str> {
-    if deployment.spec.paused {
-        Some("the roll-out is paused (spec.paused)")
-    } else if !deployment.spec.rollout.steps.is_empty() {
-        Some(STEPS_NOT_SUPPORTED)
-    } else {
-        None
-    }
-}
-
-/// Whether every active Server declares the newest application and is available. A roll-out with a partition is never
-/// complete, because some Servers keep the old application.
-pub(crate) fn is_complete(deployment: &VMDeployment, servers: &[&Server], now: Timestamp) -> bool {
-    let app = newest_app(deployment);
-    let seconds = deployment.spec.min_ready_seconds;
-    deployment.spec.rollout.partition == 0
-        && servers
-            .iter()
-            .filter(|server| server.is_active())
-            .all(|server| !is_outdated(server, &app) && server.is_available(seconds, now))
 }
 
 fn is_outdated(server: &Server, app: &App) -> bool {
@@ -117,7 +91,7 @@ mod tests {
 
     fn set(deployment: &VMDeployment, disturbed: &[LedgerEntry]) -> VMReplicaSet {
         let status = VMReplicaSetStatus { disturbed: disturbed.to_vec(), ..VMReplicaSetStatus::default() };
-        VMReplicaSet { status: Some(status), ..replica_set::desired(deployment, None, false) }
+        VMReplicaSet { status: Some(status), ..replica_set::desired(deployment, newest_app(deployment)) }
     }
 
     /// Names of the Servers to update, and the ledger.
@@ -142,7 +116,6 @@ mod tests {
         let (names, ledger) = updates(&newer, &servers, &[]);
         assert_eq!(names, ["web-2", "web-1"]);
         assert_eq!(ledger, ["web-2", "web-1"].map(|name| LedgerEntry::new(name, Axis::App)));
-        assert!(!is_complete(&newer, &servers.iter().collect::<Vec<_>>(), now()));
     }
 
     #[test]
@@ -181,15 +154,5 @@ mod tests {
             let ledger = [LedgerEntry::new("web-1", Axis::App), LedgerEntry::new("x", Axis::Environment)];
             assert_eq!(updates(&held, &servers, &ledger), (vec![], ledger.to_vec()));
         }
-    }
-
-    #[test]
-    fn a_roll_out_is_complete_when_all_servers_are_available_with_the_newest_application() {
-        let newer = deployment("v2", |spec| spec["minReadySeconds"] = 10.into());
-        let complete = |servers: &[Server]| is_complete(&newer, &servers.iter().collect::<Vec<_>>(), now());
-        assert!(complete(&[server("web-0", "v2", "Ready", 10)]));
-        assert!(!complete(&[server("web-0", "v2", "Ready", 9)]));
-        assert!(!complete(&[server("web-0", "v2", "Ready", 90), server("web-1", "v1", "Ready", 90)]));
-        assert!(!complete(&[server("web-0", "v2", "Deploying", 90)]));
     }
 }

@@ -8,8 +8,10 @@ use berth_core::{
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
+    assessment::Assessment,
+    hold::TOO_MANY_FAILED,
     observed::ObservedDeployment,
-    replica_set, rollout,
+    rollout, stable,
     stall::{self, DeploymentStall},
 };
 
@@ -17,24 +19,24 @@ use crate::{
 /// same status.
 pub(crate) fn compute(observed: &ObservedDeployment<'_>) -> (VMDeploymentStatus, Option<Timestamp>) {
     let ObservedDeployment { deployment, servers, now, .. } = *observed;
-    let replicas = deployment.spec.replicas;
-    let is_rolled_out = rollout::is_complete(deployment, servers, now) && to_i32(observed.active().count()) >= replicas;
-    let mut status = counts(observed, is_rolled_out);
-    let is_done = is_rolled_out && status.replicas == replicas;
-    let deadline = if is_rolled_out { None } else { stall::deadline(observed) };
-    let stall = stall::find(observed, deadline);
-    status.waiting_for = if is_done && stall.is_none() { None } else { waiting_for(observed, &status, stall.as_ref()) };
-    set_conditions(observed, &mut status, is_done, stall.as_ref());
-    (status, next_change(observed, deadline))
+    let assessment = Assessment::of(deployment, servers, now);
+    let mut status = counts(observed, &assessment);
+    let is_done = assessment.count.is_complete()
+        && [status.replicas, to_i32(observed.active().count())].iter().all(|n| *n == deployment.spec.replicas);
+    let stall = stall::find(observed, &assessment);
+    status.waiting_for =
+        if is_done && stall.is_none() { None } else { waiting_for(observed, &assessment, &status, stall.as_ref()) };
+    set_conditions(observed, &assessment, &mut status, is_done, stall.as_ref());
+    (status, next_change(observed, assessment.deadline))
 }
 
 /// The status without `waitingFor`; its conditions are those that the VMDeployment has.
-fn counts(observed: &ObservedDeployment<'_>, is_rolled_out: bool) -> VMDeploymentStatus {
+fn counts(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>) -> VMDeploymentStatus {
     let ObservedDeployment { deployment, now, .. } = *observed;
     let count = |holds: &dyn Fn(&Server) -> bool| to_i32(observed.active().filter(|server| holds(server)).count());
     let known = deployment.status.clone().unwrap_or_default();
-    let newest = replica_set::newest_app(deployment);
-    let revision = newest.effective_revision();
+    let newest = &assessment.count.newest;
+    let stable = stable::recorded(observed, assessment);
     // The set also counts the Servers that have no state yet, which the cache of this controller does not hold.
     let counted_by_set = observed.own_set().and_then(|set| set.status.as_ref()).map(|status| status.replicas);
     VMDeploymentStatus {
@@ -42,9 +44,11 @@ fn counts(observed: &ObservedDeployment<'_>, is_rolled_out: bool) -> VMDeploymen
         replicas: counted_by_set.unwrap_or_else(|| count(&|_| true)),
         ready_replicas: count(&Server::is_ready),
         available_replicas: count(&|server| server.is_available(deployment.spec.min_ready_seconds, now)),
-        updated_replicas: count(&|server| runs(server, &newest)),
-        stable_revision: if is_rolled_out { Some(revision.clone()) } else { known.stable_revision },
-        revision: Some(revision),
+        updated_replicas: count(&|server| runs(server, newest)),
+        revision: Some(newest.effective_revision()),
+        stable_revision: stable.as_ref().map(App::effective_revision).or(known.stable_revision),
+        stable_app: stable,
+        rollout: Some(assessment.progress.clone()),
         selector: Some(deployment.selector_text()),
         waiting_for: None,
         conditions: known.conditions,
@@ -67,6 +71,7 @@ fn to_i32(n: usize) -> i32 {
 /// What a VMDeployment waits for that is stalled or not done.
 fn waiting_for(
     observed: &ObservedDeployment<'_>,
+    assessment: &Assessment<'_>,
     status: &VMDeploymentStatus,
     stall: Option<&DeploymentStall>,
 ) -> Option<String> {
@@ -76,8 +81,8 @@ fn waiting_for(
     if observed.set.is_none() {
         return Some("its VMReplicaSet to be created".to_owned());
     }
-    match rollout::hold_reason(observed.deployment).filter(|_| status.updated_replicas < status.replicas) {
-        Some(reason) => Some(format!("a person: {reason}")),
+    match assessment.hold.as_ref().filter(|_| status.updated_replicas < status.replicas) {
+        Some(hold) => Some(format!("a person: {}", hold.message)),
         None => {
             let spared = rollout::spared(observed.deployment, observed.servers, observed.now);
             spared.map(|note| format!("a person: {note}")).or_else(|| observed.set_waiting_for().map(str::to_owned))
@@ -87,6 +92,7 @@ fn waiting_for(
 
 fn set_conditions(
     observed: &ObservedDeployment<'_>,
+    assessment: &Assessment<'_>,
     status: &mut VMDeploymentStatus,
     is_done: bool,
     stall: Option<&DeploymentStall>,
@@ -100,7 +106,13 @@ fn set_conditions(
     };
     let message = format!("{available} of {} Servers are available", deployment.spec.replicas);
     set(AVAILABLE, enough, if enough { "EnoughAvailable" } else { "TooFewAvailable" }, &message);
-    set(PROGRESSING, !is_done, if is_done { "Complete" } else { "RollingOut" }, "");
+    let has_failed = stall.filter(|stall| stall.reason == TOO_MANY_FAILED);
+    match has_failed {
+        Some(stall) => set(PROGRESSING, false, stall.reason, &stall.message),
+        None if is_done => set(PROGRESSING, false, "Complete", ""),
+        None if assessment.count.is_settled() => set(PROGRESSING, true, "WaitingForServers", ""),
+        None => set(PROGRESSING, true, "RollingOut", ""),
+    }
     let (reason, message) = stall.map_or(("Progressing", ""), |stall| (stall.reason, stall.message.as_str()));
     set(STALLED, stall.is_some(), reason, message);
 }
@@ -119,7 +131,10 @@ mod tests {
     use k8s_openapi::jiff::SignedDuration;
 
     use super::*;
-    use crate::testing::{deployment, now, server};
+    use crate::{
+        replica_set::{self, newest_app},
+        testing::{deployment, now, server},
+    };
 
     fn compute_with(
         deployment: &VMDeployment,
@@ -131,7 +146,7 @@ mod tests {
     }
 
     fn compute_for(deployment: &VMDeployment, servers: &[Server]) -> (VMDeploymentStatus, Option<Timestamp>) {
-        compute_with(deployment, &replica_set::desired(deployment, None, false), servers)
+        compute_with(deployment, &replica_set::desired(deployment, newest_app(deployment)), servers)
     }
 
     fn reason<'a>(status: &'a VMDeploymentStatus, condition: &str) -> &'a str {
@@ -149,7 +164,7 @@ mod tests {
     #[test]
     fn servers_without_a_state_are_counted_by_the_set_if_it_is_the_deployments_own() {
         let deployment = deployment("v1", |_| {});
-        let mut set = replica_set::desired(&deployment, None, false);
+        let mut set = replica_set::desired(&deployment, newest_app(&deployment));
         set.status = Some(VMReplicaSetStatus { replicas: 3, ..VMReplicaSetStatus::default() });
         let (status, _) = compute_with(&deployment, &set, &[server("web-0", "v1", "Ready", 20)]);
         assert_eq!((status.replicas, status.ready_replicas, status.updated_replicas), (3, 1, 0));
@@ -171,11 +186,15 @@ mod tests {
 
     #[test]
     fn a_roll_out_without_progress_stalls_when_its_deadline_passes() {
-        let deployment = deployment("v2", |spec| spec["rollout"] = serde_json::json!({"progressDeadlineSeconds": 60}));
-        let (running, requeue_at) = compute_for(&deployment, &three_ready("v1", 50));
+        let mut deployment =
+            deployment("v2", |spec| spec["rollout"] = serde_json::json!({"progressDeadlineSeconds": 60}));
+        let (running, requeue_at) = compute_for(&deployment, &three_ready("v1", 1_000_000));
         assert_eq!(reason(&running, STALLED), "Progressing");
-        assert_eq!(requeue_at, Some(now() + SignedDuration::from_secs(10)));
-        let (late, _) = compute_for(&deployment, &three_ready("v1", 60));
+        assert_eq!(requeue_at, Some(now() + SignedDuration::from_secs(60)));
+        let mut begun = running.rollout.clone().unwrap();
+        begun.progressed_at.as_mut().unwrap().0 -= SignedDuration::from_secs(60);
+        deployment.status = Some(VMDeploymentStatus { rollout: Some(begun), ..running });
+        let (late, _) = compute_for(&deployment, &three_ready("v1", 1));
         assert_eq!(reason(&late, STALLED), "ProgressDeadlineExceeded");
         assert!(late.waiting_for.unwrap().starts_with("a person: no progress for 60 s"));
         assert_eq!(late.stable_revision, None);
@@ -192,7 +211,7 @@ mod tests {
     #[test]
     fn a_set_that_something_else_controls_stalls_the_deployment() {
         let deployment = deployment("v2", |_| {});
-        let mut set = replica_set::desired(&deployment, None, false);
+        let mut set = replica_set::desired(&deployment, newest_app(&deployment));
         set.metadata.owner_references = None;
         assert_eq!(reason(&compute_with(&deployment, &set, &[]).0, STALLED), "NotOwned");
     }
@@ -203,5 +222,68 @@ mod tests {
         let (status, _) = compute_for(&deployment("v2", |spec| spec["rollout"] = steps), &three_ready("v1", 20));
         assert_eq!(reason(&status, STALLED), "NotSupported");
         assert!(status.waiting_for.unwrap().starts_with("a person: spec.rollout.steps are not supported"));
+    }
+
+    fn stable(deployment: &VMDeployment, servers: &[Server]) -> Option<String> {
+        compute_for(deployment, servers).0.stable_revision
+    }
+
+    fn servers(states: &[(&str, &str)]) -> Vec<Server> {
+        let server_of =
+            |(n, (revision, state)): (usize, &(&str, &str))| server(&format!("web-{n}"), revision, state, 60);
+        states.iter().enumerate().map(server_of).collect()
+    }
+
+    #[test]
+    fn neither_a_kept_partition_nor_a_broken_machine_holds_up_the_stable_revision() {
+        let kept = deployment("v2", |spec| spec["rollout"] = serde_json::json!({"partition": 1}));
+        let all = deployment("v2", |_| {});
+        let cases = [
+            (&kept, [("v2", "Ready"), ("v2", "Ready"), ("v1", "Ready")], true),
+            (&kept, [("v2", "Ready"), ("v1", "Ready"), ("v1", "Ready")], false),
+            (&kept, [("v2", "Ready"), ("v2", "Deploying"), ("v1", "Ready")], false),
+            (&all, [("v2", "Ready"), ("v2", "Ready"), ("v2", "Unknown")], true),
+            (&all, [("v2", "Ready"), ("v2", "Ready"), ("v2", "Initializing")], true),
+            (&all, [("v2", "Ready"), ("v2", "Ready"), ("v1", "Ready")], false),
+            (&all, [("v2", "Ready"), ("v2", "Unknown"), ("v2", "Unknown")], false),
+        ];
+        let wrong: Vec<_> = cases
+            .iter()
+            .filter(|(deployment, states, expected)| stable(deployment, &servers(states)).is_some() != *expected)
+            .map(|(deployment, states, expected)| (deployment.spec.rollout.partition, states, expected))
+            .collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn a_server_that_flaps_does_not_put_off_the_deadline_and_more_healthy_servers_do() {
+        let mut newer = deployment("v2", |spec| spec["rollout"] = serde_json::json!({"progressDeadlineSeconds": 60}));
+        let set = replica_set::desired(&newer, newest_app(&newer));
+        let mut reasons = Vec::new();
+        for (second, states) in [
+            (0, [("v1", "Ready"), ("v1", "Ready"), ("v1", "Ready")]),
+            (50, [("v2", "Ready"), ("v1", "Ready"), ("v1", "Ready")]),
+            (100, [("v2", "Ready"), ("v2", "Deploying"), ("v1", "Ready")]),
+            (105, [("v2", "Deploying"), ("v2", "Deploying"), ("v1", "Ready")]),
+            (109, [("v2", "Ready"), ("v2", "Deploying"), ("v1", "Ready")]),
+            (110, [("v2", "Ready"), ("v2", "Deploying"), ("v1", "Ready")]),
+            (120, [("v2", "Ready"), ("v2", "Ready"), ("v1", "Ready")]),
+            (179, [("v2", "Deploying"), ("v2", "Ready"), ("v1", "Ready")]),
+            (181, [("v2", "Ready"), ("v2", "Ready"), ("v1", "Ready")]),
+        ] {
+            let now = now() + SignedDuration::from_secs(second);
+            let mut servers = servers(&states);
+            for status in servers.iter_mut().filter_map(|server| server.status.as_mut()) {
+                // Each has just changed its state.
+                status.state_since = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
+            }
+            let servers: Vec<&Server> = servers.iter().collect();
+            let (status, _) =
+                compute(&ObservedDeployment { deployment: &newer, set: Some(&set), servers: &servers, now });
+            reasons.push((second, reason(&status, STALLED).to_owned()));
+            newer.status = Some(status);
+        }
+        let late: Vec<i64> = reasons.iter().filter(|(_, r)| r == "ProgressDeadlineExceeded").map(|(s, _)| *s).collect();
+        assert_eq!(late, [110, 181], "{reasons:?}");
     }
 }

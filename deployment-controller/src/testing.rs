@@ -1,6 +1,10 @@
 //! Objects for tests.
 
-use berth_core::api::{Server, VMDeployment};
+use berth_core::{
+    api::{Server, State, TaskKind, VMDeployment},
+    conditions::{self, STALLED},
+    lifecycle,
+};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -32,4 +36,24 @@ pub(crate) fn server(name: &str, revision: &str, state: &str, age: i64) -> Serve
     }));
     server.spec.app = Some(deployment(revision, |_| {}).spec.app);
     server
+}
+
+/// A Server on which the deployment of this revision has failed.
+pub(crate) fn failed(name: &str, revision: &str) -> Server {
+    let mut server = server(name, revision, "Deploying", 60);
+    fail(&mut server);
+    server
+}
+
+/// The deployment of the declared application fails on this Server.
+pub(crate) fn fail(server: &mut Server) {
+    let planned = lifecycle::plan(server, State::Deploying);
+    let task = planned.iter().find(|task| task.kind == TaskKind::DeployApp).unwrap();
+    let status = server.status.as_mut().unwrap();
+    status.state = Some(State::Deploying);
+    let failed = json!({"id": 1, "kind": "DeployApp", "step": 1, "executor": "deployment-controller", "phase": "Failed",
+        "digest": task.digest, "message": "no space left"});
+    status.tasks = vec![serde_json::from_value(failed).unwrap()];
+    let (conditions, now) = (&mut status.conditions, now());
+    conditions::set(conditions, STALLED, true, "TaskFailed", "DeployApp (task 1) failed: no space left", None, now);
 }

@@ -46,6 +46,13 @@ impl Budget {
         }
     }
 
+    /// How many Servers may fail with the new application before its roll-out stops; none if only the budget limits that.
+    #[must_use]
+    pub fn max_failed(deployment: &VMDeployment) -> Option<usize> {
+        let declared = deployment.spec.rollout.max_failed.as_ref()?;
+        Some(at_least_one(Some(declared), 0, count(deployment.spec.replicas)))
+    }
+
     /// Whether this many available Servers are enough: no more are unavailable than the budget allows.
     #[must_use]
     pub fn is_met_by(&self, available: usize) -> bool {

@@ -1,7 +1,7 @@
 //! VMDeployment: a set of Servers and the application on them.
 
 use k8s_openapi::apimachinery::pkg::{
-    apis::meta::v1::{Condition, LabelSelector},
+    apis::meta::v1::{Condition, LabelSelector, Time},
     util::intstr::IntOrString,
 };
 use kube::{CustomResource, KubeSchema};
@@ -95,8 +95,16 @@ pub struct Rollout {
     #[serde(default)]
     #[schemars(range(min = 0, max = 10000))]
     pub partition: i32,
-    /// Seconds without progress after which the VMDeployment is reported as `Stalled`. The roll-out goes on when it
-    /// can.
+    /// How many Servers (a number or a percentage of `replicas`) may have failed with the new version before no further
+    /// Server is touched: its deployment failed, or it was not healthy in time. A percentage is rounded down, but to at
+    /// least 1. The roll-out goes on with a new version, when the Servers are repaired or retried, or when this is raised.
+    /// Without it only the budget (`updateStrategy.maxUnavailable`) limits failures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::replicaset::count_or_percent")]
+    #[x_kube(validation = percent_rule("maxFailed"))]
+    pub max_failed: Option<IntOrString>,
+    /// Seconds without progress, beyond `minReadySeconds`, after which the VMDeployment is reported as `Stalled`. Progress
+    /// is that more Servers than ever before run the new version in good health. The roll-out goes on when it can.
     #[serde(default = "ten_minutes")]
     #[schemars(range(min = 1, max = 604_800))]
     pub progress_deadline_seconds: i32,
@@ -114,6 +122,7 @@ impl Default for Rollout {
         Self {
             order: RolloutOrder::default(),
             partition: 0,
+            max_failed: None,
             progress_deadline_seconds: ten_minutes(),
             steps: Vec::new(),
         }
@@ -199,10 +208,16 @@ pub struct VMDeploymentStatus {
     /// Revision that is being rolled out, or that was rolled out last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// Revision that was last rolled out to all Servers. New Servers start with it while another one is being rolled
-    /// out.
+    /// Revision that was last rolled out: every Server that the roll-out may touch runs it in good health, except as many
+    /// as the budget allows. New Servers start with it while another one is being rolled out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable_revision: Option<String>,
+    /// The application of `stableRevision`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable_app: Option<App>,
+    /// How far the roll-out of the declared application has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutProgress>,
     /// The selector as text, for the scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
@@ -213,4 +228,17 @@ pub struct VMDeploymentStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// How far a roll-out has come.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutProgress {
+    /// Digest of the application that is being rolled out.
+    pub digest: String,
+    /// Most Servers so far that ran it in good health at once.
+    pub healthy_replicas: i32,
+    /// When that number last rose, or the roll-out began or was resumed. Absent while it is held, and when it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progressed_at: Option<Time>,
 }

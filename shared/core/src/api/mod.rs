@@ -23,7 +23,8 @@ pub use approval::{
     Approval, ApprovalDecision, ApprovalSpec, ApprovalStatus, ApprovalTarget, ApprovedServer, Approver, TargetKind,
 };
 pub use deployment::{
-    AnalysisStep, Rollout, RolloutOrder, RolloutStep, VMDeployment, VMDeploymentSpec, VMDeploymentStatus,
+    AnalysisStep, Rollout, RolloutOrder, RolloutProgress, RolloutStep, VMDeployment, VMDeploymentSpec,
+    VMDeploymentStatus,
 };
 pub use gate::{Gate, GatePoint};
 pub use health::{HealthCheck, HttpGet, Reachability, TcpSocket};

@@ -92,12 +92,14 @@ fn set() -> Value {
 fn deployment() -> Value {
     let steps = json!([{"servers": 1}, {"servers": "25%"}, {"pause": {}}, {"weight": 10},
         {"analysis": {"promql": "up", "threshold": "0.5", "forSeconds": 60}}]);
-    let rollout = json!({"order": "Priority", "partition": 1, "progressDeadlineSeconds": 60, "steps": steps});
+    let rollout =
+        json!({"order": "Priority", "partition": 1, "maxFailed": "5%", "progressDeadlineSeconds": 60, "steps": steps});
     let spec = json!({"replicas": 3, "selector": {"matchLabels": {"app": "web"}}, "template": template(), "app": app(),
         "rollout": rollout, "updateStrategy": update_strategy(), "minReadySeconds": 5, "paused": true,
         "scaleDown": {"policy": "Random", "servers": ["web-1"]}, "failover": failover()});
     let status = json!({"observedGeneration": 3, "replicas": 3, "readyReplicas": 2, "availableReplicas": 1,
-        "updatedReplicas": 1, "revision": "r2", "stableRevision": "r1", "selector": "app=web",
+        "updatedReplicas": 1, "revision": "r2", "stableRevision": "r1", "stableApp": app(), "selector": "app=web",
+        "rollout": {"digest": "d", "healthyReplicas": 1, "progressedAt": "2027-01-15T08:00:00Z"},
         "waitingFor": "a person: no", "conditions": conditions()});
     object("VMDeployment", &spec, &status)
 }

@@ -1,0 +1,133 @@
+//! What holds a roll-out: a person's pause, steps, or too many failures.
+
+use berth_core::{api::VMDeployment, budget::Budget};
+
+use crate::count::RolloutCount;
+
+/// Reason of the condition `Stalled`: more Servers have failed with the newest application than `rollout.maxFailed` allows.
+pub(crate) const TOO_MANY_FAILED: &str = "TooManyFailed";
+
+/// Names in a message: enough to begin with, few enough to read.
+const NAMES: usize = 5;
+
+/// Why nothing is rolled out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hold {
+    /// Reason of the condition `Stalled`; none if a person holds the roll-out on purpose.
+    pub(crate) stalled: Option<&'static str>,
+    /// What holds it, and what to do.
+    pub(crate) message: String,
+}
+
+/// Why nothing is rolled out; none when nothing holds the roll-out.
+pub(crate) fn hold(deployment: &VMDeployment, count: &RolloutCount<'_>) -> Option<Hold> {
+    if !deployment.spec.rollout.steps.is_empty() {
+        let message =
+            "spec.rollout.steps are not supported by this version: nothing is rolled out until they are removed";
+        return Some(Hold { stalled: Some("NotSupported"), message: message.to_owned() });
+    }
+    let paused = || Hold { stalled: None, message: "the roll-out is paused (spec.paused)".to_owned() };
+    too_many_failed(deployment, count)
+        .map(|message| Hold { stalled: Some(TOO_MANY_FAILED), message })
+        .or_else(|| deployment.spec.paused.then(paused))
+}
+
+fn too_many_failed(deployment: &VMDeployment, count: &RolloutCount<'_>) -> Option<String> {
+    let (max, failed) = (Budget::max_failed(deployment)?, &count.failed);
+    if failed.len() <= max {
+        return None;
+    }
+    let (first, reason) = failed.first()?;
+    let names = failed.iter().take(NAMES).map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let more = if failed.len() > NAMES { format!(" and {} more", failed.len() - NAMES) } else { String::new() };
+    Some(format!(
+        "{} Servers have failed with revision {}, at most {max} may (spec.rollout.maxFailed): {names}{more}; no other Server is \
+         touched until another revision is declared, they are repaired or retried (spec.retry), or maxFailed is raised; \
+         {first}: {reason}",
+        failed.len(),
+        count.newest.effective_revision()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_core::{
+        api::{Server, VMReplicaSet},
+        conditions::{self, PROGRESSING, STALLED},
+    };
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        observed::ObservedDeployment,
+        replica_set::{self, newest_app},
+        rollout, status,
+        testing::{deployment, failed, now, server},
+    };
+
+    fn newer(max_failed: &serde_json::Value) -> VMDeployment {
+        deployment("v2", |spec| {
+            spec["replicas"] = 6.into();
+            spec["updateStrategy"] = json!({"maxUnavailable": "100%"});
+            spec["rollout"] = json!({"maxFailed": max_failed});
+        })
+    }
+
+    /// The Servers that are updated next, reason of Stalled, reason of Progressing, and what is waited for.
+    fn outcome(deployment: &VMDeployment, servers: &[Server]) -> (usize, String, String, String) {
+        let servers: Vec<&Server> = servers.iter().collect();
+        let set: VMReplicaSet = replica_set::desired(deployment, newest_app(deployment));
+        let next = rollout::next_updates(deployment, &set, &servers, now()).servers.len();
+        let observed = ObservedDeployment { deployment, set: Some(&set), servers: &servers, now: now() };
+        let (status, _) = status::compute(&observed);
+        let reason = |kind| conditions::get(&status.conditions, kind).unwrap().reason.clone();
+        (next, reason(STALLED), reason(PROGRESSING), status.waiting_for.unwrap_or_default())
+    }
+
+    fn six(failed_ones: usize) -> Vec<Server> {
+        let name = |n: usize| format!("web-{n}");
+        let of = |n| if n < failed_ones { failed(&name(n), "v2") } else { server(&name(n), "v1", "Ready", 90) };
+        (0..6).map(of).collect()
+    }
+
+    #[test]
+    fn a_roll_out_stops_when_more_servers_have_failed_than_may() {
+        for (max, failed, stops) in [
+            (json!(1), 1, false),
+            (json!(1), 2, true),
+            (json!(0), 1, true),
+            (json!("50%"), 3, false),
+            (json!("50%"), 4, true),
+            (json!("5%"), 1, false),
+            (json!("5%"), 2, true),
+            (json!(null), 5, false),
+        ] {
+            let (next, stalled, progressing, waiting_for) = outcome(&newer(&max), &six(failed));
+            assert_eq!(
+                (next == 0, stalled == TOO_MANY_FAILED),
+                (stops, stops),
+                "{max}, {failed} failed: {waiting_for}"
+            );
+            assert_eq!(progressing == TOO_MANY_FAILED, stops, "{max}, {failed} failed");
+        }
+        let waiting_for = outcome(&newer(&json!(1)), &six(2)).3;
+        assert!(
+            waiting_for.starts_with(
+                "a person: 2 Servers have failed with revision v2, at most 1 may (spec.rollout.maxFailed): web-0, web-1; no"
+            ) && waiting_for.ends_with("web-0: DeployApp failed: no space left"),
+            "{waiting_for}"
+        );
+    }
+
+    #[test]
+    fn a_stopped_roll_out_goes_on_with_another_revision_a_retry_or_a_higher_limit() {
+        assert_eq!(outcome(&newer(&json!(1)), &six(2)).0, 0);
+        let mut another = newer(&json!(1));
+        another.spec.app.revision = Some("v3".into());
+        assert_eq!(outcome(&another, &six(2)).0, 6, "those that failed included");
+        assert_eq!(outcome(&newer(&json!(2)), &six(2)).0, 4);
+        let mut retried = six(2);
+        retried[0] = server("web-0", "v2", "Deploying", 1);
+        assert_eq!(outcome(&newer(&json!(1)), &retried).0, 4);
+    }
+}
