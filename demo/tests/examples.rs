@@ -47,6 +47,7 @@ async fn deploy(machine: &SshMachine, artifacts: &Artifacts, revision: &str) {
         command: ["sh", "-c", "sh ./run"].map(Into::into).to_vec(),
         port: 8080,
         keep_releases: 3,
+        proven: None,
     };
     deploy_app(machine, ROOT, &app, LIMIT).await.unwrap();
 }

@@ -14,6 +14,8 @@ use berth_machine::{
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use tokio_util::sync::CancellationToken;
 
+use crate::proven::proven_revision;
+
 /// Limit of one attempt: fetching a large artifact takes minutes, but a machine that hangs must not occupy the Server's lock
 /// for ever.
 const DEPLOY_LIMIT: Duration = Duration::from_mins(10);
@@ -94,6 +96,7 @@ fn to_release(server: &Server, declared: &App) -> AppRelease {
         command: ["/bin/sh", "-c", &declared.command].map(str::to_owned).to_vec(),
         port: server.spec.app_port(),
         keep_releases: earlier_releases(declared),
+        proven: proven_revision(server).map(str::to_owned),
     }
 }
 

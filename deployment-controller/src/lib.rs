@@ -12,6 +12,7 @@ mod deployment_api;
 mod hold;
 mod observed;
 mod progress;
+mod proven;
 mod reconcile;
 mod replica_set;
 mod rollout;

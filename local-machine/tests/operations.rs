@@ -51,6 +51,7 @@ fn web(revision: &str, port: u16) -> AppRelease {
         command: vec!["./run".into()],
         port,
         keep_releases: 1,
+        proven: None,
     }
 }
 

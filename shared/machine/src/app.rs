@@ -2,6 +2,7 @@
 //!
 //! Layout on the machine: `<root>/apps/<name>/releases/<revision>` and the link `<root>/apps/<name>/current`. The
 //! service is a systemd unit where systemd runs the machine, else a small supervisor in `<root>/services/<name>`.
+//! `<root>/apps/<name>/proven` lists the releases that ran well.
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::LazyLock, time::Duration};
 
@@ -45,8 +46,11 @@ pub struct AppRelease {
     pub command: Vec<String>,
     /// The TCP port that it listens on, passed to it as `PORT`.
     pub port: u16,
-    /// How many earlier releases stay on the machine.
+    /// How many earlier releases stay on the machine: first those that ran well there. The last one that did always stays.
     pub keep_releases: u32,
+    /// The revision that is known to have run well, if it is still the current one: the machine notes it before anything is
+    /// changed.
+    pub proven: Option<String>,
 }
 
 /// The application on a machine, as read back from it.
@@ -87,6 +91,7 @@ impl AppRelease {
         validate::url("app url", &self.url)?;
         validate::sha256("app sha256", &self.sha256)?;
         validate::file_name("app digest", &self.digest)?;
+        self.proven.iter().try_for_each(|revision| validate::file_name("app proven", revision))?;
         if self.command.first().is_none_or(String::is_empty) {
             return Err(MachineError::invalid("app command", "must name the program to start"));
         }
@@ -126,6 +131,7 @@ pub async fn deploy_app(
         .set("ENVIRONMENT", &app.environment())?
         .set("COMMAND", &app.command_line())?
         .set("KEEP", &app.keep_releases.to_string())?
+        .set("PROVEN", app.proven.as_deref().unwrap_or_default())?
         .set("FETCH_SECONDS", &download_seconds(timeout))?
         .run(machine, &app.url, timeout)
         .await?;

@@ -74,6 +74,7 @@ async fn the_longest_operation_is_not_too_long_for_dropbear() {
         command: vec!["true".into()],
         port: 1,
         keep_releases: 1,
+        proven: None,
     };
     let machine = server.machine();
     let error = app::deploy_app(&machine, &server.root(), &release, LIMIT).await.unwrap_err();

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use berth_core::api::{Server, State, TaskKind};
+use berth_core::{
+    api::{Server, State, TaskKind},
+    conditions::{STALLED, get_true},
+};
+use berth_tests::Archive;
 use kube::ResourceExt;
 use serde_json::json;
 
@@ -87,4 +91,30 @@ fn version(server: &Server, package: &str) -> Option<String> {
 
 fn visited(server: &Server, state: State) -> bool {
     server.status.iter().flat_map(|s| &s.transitions).any(|t| t.to == state)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_failed_canaries_a_roll_back_works_without_the_artifact_store() {
+    let world = World::start().await;
+    let stable = world.app("v1");
+    world.deploy(1, |v| v["spec"]["template"]["spec"]["healthCheck"]["deadlineSeconds"] = json!(2)).await;
+    world.ready(1).await;
+    let run = "#!/bin/sh\nexec berth-httpd --address \"$BERTH_MACHINE_ADDRESS\" --port 8080 --root ./www\n";
+    for canary in ["v2", "v3", "v4", "v5"] {
+        let name = format!("canary-{canary}.tar");
+        let archive = Archive::new().executable("run", run).file("www/index.html", canary).build().unwrap();
+        let artifact = world.berth.artifacts().put(&name, archive);
+        let app = json!({"revision": canary, "artifact": {"url": artifact.url, "sha256": artifact.sha256}});
+        world.patch(json!({"spec": {"app": app}})).await;
+        let has_failed = |server: &Server| {
+            let is_stalled = server.status.as_ref().is_some_and(|s| get_true(&s.conditions, STALLED).is_some());
+            revision(server) == Some(canary) && is_stalled
+        };
+        world.server("web-0", &format!("{canary} has failed"), has_failed).await;
+    }
+    world.berth.artifacts().remove("web-v1.tar");
+    world.patch(json!({"spec": {"app": stable}})).await;
+    let after = world.ready_when(1, |s| revision(s) == Some("v1")).await.remove(0);
+    world.assert_answers(&after, "v1").await;
+    world.end().await;
 }

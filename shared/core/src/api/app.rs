@@ -32,7 +32,8 @@ pub struct App {
             .message("app.env: names that begin with BERTH_ are reserved: Berth sets such variables itself"),
         merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub env: Vec<EnvVar>,
-    /// How many releases are kept on the machine, including the current one. Older ones are deleted after a deployment.
+    /// How many releases are kept on the machine, including the current one: first the latest with which the Server was
+    /// Ready. Others are deleted after a deployment, but never the last one with which it was Ready.
     #[serde(default = "keep_releases")]
     #[schemars(range(min = 1, max = 50))]
     pub keep_releases: i32,

@@ -195,6 +195,7 @@ mod tests {
             command: vec!["./run".into()],
             port: 80,
             keep_releases: 1,
+            proven: None,
         };
         let (change, status) = app::deploy_app(&machine, "opt/berth", &app, LIMIT).await.unwrap();
         assert_eq!((change, status.revision.as_deref(), status.running), (MachineChange::Done, Some("v1"), true));

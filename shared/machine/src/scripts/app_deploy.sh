@@ -3,6 +3,24 @@ mkdir -p "$home/releases" "$service"
 service=$(cd "$service" && pwd -P)
 remove_leftovers "$home/releases"
 release=$home/releases/$REVISION
+
+# $home/proven lists the releases that ran well here, as revision and SHA-256, the latest last. A release whose files were replaced
+# under the same revision has another SHA-256.
+sha256_of() { sed -n 's/^sha256=//p' "$home/releases/$1/.berth-release" 2>/dev/null || :; } # REVISION
+list_proven() {
+    [ -f "$home/proven" ] || return 0
+    while read -r known sum; do
+        if [ "$(sha256_of "$known")" = "$sum" ]; then printf '%s %s\n' "$known" "$sum"; fi
+    done <"$home/proven"
+}
+is_proven() { list_proven | grep -qxF "$1 $(sha256_of "$1")"; } # REVISION
+if [ -n "$PROVEN" ] && [ "$(readlink "$home/current" 2>/dev/null || :)" = "releases/$PROVEN" ]; then
+    proven="$PROVEN $(sha256_of "$PROVEN")"
+    others=$(list_proven | grep -vxF "$proven" || :)
+    write_if_changed "$home/proven" "${others:+$others
+}$proven" 644
+fi
+
 changed=no
 restart() { # before each change of what is started: until the restart, nobody may take it for what runs
     rm -f "$service/started"
@@ -52,12 +70,18 @@ start_service "$changed"
 write_if_changed "$service/started" "digest=$DIGEST
 $(parts)" 600
 
-# Keeps the newest releases for a rollback, and always the current one.
+# Keeps earlier releases for a rollback: those that ran well, the latest first, then others. The last one that ran well stays always.
+earlier() {
+    list_proven | cut -d ' ' -f 1 | sed '1!G;h;$!d'
+    for old in $(ls -1t "$home/releases"); do
+        if ! is_proven "$old"; then printf '%s\n' "$old"; fi
+    done
+}
 kept=0
-for old in $(ls -1t "$home/releases"); do
-    [ "$old" != "$REVISION" ] || continue
+for old in $(earlier); do
+    if [ "$old" = "$REVISION" ]; then continue; fi
     kept=$((kept + 1))
-    [ "$kept" -le "$KEEP" ] || rm -rf "$home/releases/$old"
+    if [ "$kept" -gt "$KEEP" ] && { [ "$kept" -gt 1 ] || ! is_proven "$old"; }; then rm -rf "$home/releases/$old"; fi
 done
 fact changed "$changed"
 report_app
