@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use berth_machine::{
-    app::{AppRelease, deploy_app},
+    app::{AppRelease, SecretEnv, deploy_app},
     archive::{ArchivePackage, install_package},
     ssh::{ClientKey, PoolConfig, SshMachine, SshPool, SshTarget},
 };
@@ -48,6 +48,7 @@ async fn deploy(machine: &SshMachine, artifacts: &Artifacts, revision: &str) {
         port: 8080,
         keep_releases: 3,
         proven: None,
+        secrets: SecretEnv::default(),
     };
     deploy_app(machine, ROOT, &app, LIMIT).await.unwrap();
 }

@@ -1,11 +1,12 @@
 //! How a roll-out stands: what it has achieved, what holds it, and whether it is late.
 
-use berth_core::api::{RolloutProgress, Server, VMDeployment};
+use berth_core::api::RolloutProgress;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     count::RolloutCount,
     hold::{Hold, TOO_MANY_FAILED, hold},
+    observed::ObservedDeployment,
     progress, rollout,
 };
 
@@ -25,10 +26,11 @@ pub(crate) struct Assessment<'a> {
 }
 
 impl<'a> Assessment<'a> {
-    /// Assesses the roll-out over these Servers.
-    pub(crate) fn of(deployment: &VMDeployment, servers: &[&'a Server], now: Timestamp) -> Self {
+    /// Assesses the roll-out.
+    pub(crate) fn of(observed: &ObservedDeployment<'a>) -> Self {
+        let ObservedDeployment { deployment, servers, missing_secret, now, .. } = *observed;
         let count = RolloutCount::of(deployment, servers, now);
-        let hold = hold(deployment, &count);
+        let hold = hold(deployment, &count, missing_secret);
         let is_spared = rollout::spared(deployment, servers, now).is_some();
         let progress = progress::next(deployment, &count, hold.is_some() || is_spared, now);
         let deadline = progress::deadline(deployment, &progress);

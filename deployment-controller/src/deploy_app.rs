@@ -1,6 +1,6 @@
 //! The task DeployApp: brings the declared application onto the machine and reads back what runs there.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use berth_core::{
     api::{App, AppFact, Server},
@@ -8,7 +8,7 @@ use berth_core::{
 };
 use berth_machine::{
     Connector, Machine, MachineChange,
-    app::{self, AppRelease, AppStatus},
+    app::{self, AppRelease, AppStatus, SecretEnv},
     unless_cancelled,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -20,28 +20,39 @@ use crate::proven::proven_revision;
 /// for ever.
 const DEPLOY_LIMIT: Duration = Duration::from_mins(10);
 
-/// Deploys the Server's application on its machine.
+/// Deploys the Server's application on its machine, with the values of its secret variables. If one is missing, nothing is done.
 pub(crate) async fn deploy(
     connector: &dyn Connector,
     server: &Server,
+    secrets: Result<SecretEnv, String>,
     now: Timestamp,
     cancel: &CancellationToken,
 ) -> TaskResult {
+    let secrets = match secrets {
+        Ok(secrets) => secrets,
+        Err(missing) => return TaskResult::waiting(missing),
+    };
     match connector.connect(server) {
         Ok(connection) => {
             let (machine, root) = (connection.machine.as_ref(), connection.root.as_str());
-            unless_cancelled(machine, root, cancel.cancelled(), deploy_on(machine, root, server, now)).await
+            unless_cancelled(machine, root, cancel.cancelled(), deploy_on(machine, root, server, secrets, now)).await
         }
         Err(error) => TaskResult::retry(error.to_string()),
     }
 }
 
 /// Deploys the Server's application on this machine.
-async fn deploy_on(machine: &dyn Machine, root: &str, server: &Server, now: Timestamp) -> TaskResult {
+async fn deploy_on(
+    machine: &dyn Machine,
+    root: &str,
+    server: &Server,
+    secrets: SecretEnv,
+    now: Timestamp,
+) -> TaskResult {
     let Some(declared) = &server.spec.app else {
         return TaskResult::failed("the Server declares no application");
     };
-    let wanted = to_release(server, declared);
+    let wanted = to_release(server, declared, secrets);
     let place = format!("application {} {}", wanted.name, wanted.revision);
     match app::deploy_app(machine, root, &wanted, DEPLOY_LIMIT).await {
         Ok((change, found)) => match mismatch(&wanted, &found) {
@@ -83,8 +94,8 @@ fn is_same(fact: &AppFact, wanted: &AppRelease) -> bool {
 }
 
 /// The declared application as a release that a machine can get.
-fn to_release(server: &Server, declared: &App) -> AppRelease {
-    let env = declared.env.iter().map(|e| (e.name.clone(), e.value.clone())).collect::<BTreeMap<_, _>>();
+fn to_release(server: &Server, declared: &App, secrets: SecretEnv) -> AppRelease {
+    let env = declared.plain_variables().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     AppRelease {
         name: declared.name.clone(),
         revision: declared.effective_revision(),
@@ -92,6 +103,7 @@ fn to_release(server: &Server, declared: &App) -> AppRelease {
         url: declared.artifact.url.clone(),
         sha256: declared.artifact.sha256.clone(),
         env,
+        secrets,
         // The declared command is a shell command.
         command: ["/bin/sh", "-c", &declared.command].map(str::to_owned).to_vec(),
         port: server.spec.app_port(),
@@ -125,16 +137,16 @@ mod tests {
     async fn the_application_is_deployed_once_and_its_time_is_kept() {
         let machine = FakeMachine::new();
         let mut declared = server("web-0", "v1", "Deploying", 1);
-        let first = deploy_on(&machine, ROOT, &declared, now()).await;
+        let first = deploy_on(&machine, ROOT, &declared, SecretEnv::default(), now()).await;
         assert_eq!((first.outcome, first.message.as_str()), (Outcome::Succeeded, "application web v1 deployed"));
         let fact = app_fact(&first);
         assert_eq!((fact.revision.as_str(), fact.verified, fact.deployed_at.clone()), ("v1", true, Some(Time(now()))));
         declared.status.as_mut().unwrap().app = Some(AppFact { verified: false, ..fact.clone() });
         let later = now() + SignedDuration::from_secs(60);
-        let second = deploy_on(&machine, ROOT, &declared, later).await;
+        let second = deploy_on(&machine, ROOT, &declared, SecretEnv::default(), later).await;
         assert_eq!((app_fact(&second), second.message.as_str()), (fact, "application web v1 is deployed already"));
         declared.spec.app.as_mut().unwrap().revision = Some("v2".into());
-        let third = app_fact(&deploy_on(&machine, ROOT, &declared, later).await);
+        let third = app_fact(&deploy_on(&machine, ROOT, &declared, SecretEnv::default(), later).await);
         assert_eq!((third.revision.as_str(), third.deployed_at), ("v2", Some(Time(later))));
     }
 
@@ -143,12 +155,12 @@ mod tests {
         let machine = FakeMachine::new();
         let declared = server("web-0", "v1", "Deploying", 1);
         machine.fail_next(MachineFault::WrongDigest("c".repeat(64)));
-        let wrong_digest = deploy_on(&machine, ROOT, &declared, now()).await;
+        let wrong_digest = deploy_on(&machine, ROOT, &declared, SecretEnv::default(), now()).await;
         assert_eq!((wrong_digest.outcome, wrong_digest.facts), (Outcome::Failed, vec![]));
         let message = wrong_digest.message;
         assert!(message.starts_with("application web v1: ") && message.contains(&"c".repeat(64)), "{message}");
         machine.fail_next(MachineFault::Hang);
-        assert_eq!(deploy_on(&machine, ROOT, &declared, now()).await.outcome, Outcome::Retry);
-        assert_eq!(deploy_on(&machine, ROOT, &declared, now()).await.outcome, Outcome::Succeeded);
+        assert_eq!(deploy_on(&machine, ROOT, &declared, SecretEnv::default(), now()).await.outcome, Outcome::Retry);
+        assert_eq!(deploy_on(&machine, ROOT, &declared, SecretEnv::default(), now()).await.outcome, Outcome::Succeeded);
     }
 }

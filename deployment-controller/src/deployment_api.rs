@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn the_patch_replaces_the_whole_application_of_this_very_server() {
         let mut old = server("web-0", "v1", "Ready", 5);
-        old.spec.app.as_mut().unwrap().env.push(EnvVar { name: "A".into(), value: "1".into() });
+        old.spec.app.as_mut().unwrap().env.push(EnvVar { name: "A".into(), value: "1".into(), value_from: None });
         let app = newest_app(&deployment("v2", |_| {}));
         let patch = app_patch(&old, &app).build();
         let mut value = serde_json::to_value(&old).unwrap();

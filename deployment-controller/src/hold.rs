@@ -7,6 +7,10 @@ use crate::count::RolloutCount;
 /// Reason of the condition `Stalled`: more Servers have failed with the newest application than `rollout.maxFailed` allows.
 pub(crate) const TOO_MANY_FAILED: &str = "TooManyFailed";
 
+/// Reason of the condition `Stalled`: a Secret that the newest application needs is missing. No Server is touched before it is
+/// there: each would be taken out of traffic only to wait.
+const MISSING_SECRET: &str = "MissingSecret";
+
 /// Names in a message: enough to begin with, few enough to read.
 const NAMES: usize = 5;
 
@@ -19,8 +23,9 @@ pub(crate) struct Hold {
     pub(crate) message: String,
 }
 
-/// Why nothing is rolled out; none when nothing holds the roll-out.
-pub(crate) fn hold(deployment: &VMDeployment, count: &RolloutCount<'_>) -> Option<Hold> {
+/// Why nothing is rolled out; none when nothing holds the roll-out. `missing_secret`: what is missing of the Secrets that the
+/// application needs.
+pub(crate) fn hold(deployment: &VMDeployment, count: &RolloutCount<'_>, missing_secret: Option<&str>) -> Option<Hold> {
     if !deployment.spec.rollout.steps.is_empty() {
         let message =
             "spec.rollout.steps are not supported by this version: nothing is rolled out until they are removed";
@@ -30,6 +35,7 @@ pub(crate) fn hold(deployment: &VMDeployment, count: &RolloutCount<'_>) -> Optio
     too_many_failed(deployment, count)
         .map(|message| Hold { stalled: Some(TOO_MANY_FAILED), message })
         .or_else(|| deployment.spec.paused.then(paused))
+        .or_else(|| missing_secret.map(|missing| Hold { stalled: Some(MISSING_SECRET), message: missing.to_owned() }))
 }
 
 fn too_many_failed(deployment: &VMDeployment, count: &RolloutCount<'_>) -> Option<String> {
@@ -77,8 +83,9 @@ mod tests {
     fn outcome(deployment: &VMDeployment, servers: &[Server]) -> (usize, String, String, String) {
         let servers: Vec<&Server> = servers.iter().collect();
         let set: VMReplicaSet = replica_set::desired(deployment, newest_app(deployment));
-        let next = rollout::next_updates(deployment, &set, &servers, now()).servers.len();
-        let observed = ObservedDeployment { deployment, set: Some(&set), servers: &servers, now: now() };
+        let next = rollout::next_updates(deployment, &set, &servers, None, now()).servers.len();
+        let observed =
+            ObservedDeployment { deployment, set: Some(&set), servers: &servers, missing_secret: None, now: now() };
         let (status, _) = status::compute(&observed);
         let reason = |kind| conditions::get(&status.conditions, kind).unwrap().reason.clone();
         (next, reason(STALLED), reason(PROGRESSING), status.waiting_for.unwrap_or_default())
@@ -117,6 +124,26 @@ mod tests {
             ) && waiting_for.ends_with("web-0: DeployApp failed: no space left"),
             "{waiting_for}"
         );
+    }
+
+    #[test]
+    fn nothing_is_updated_while_a_secret_is_missing_and_a_person_is_told() {
+        let (deployment, servers) = (newer(&json!(null)), six(0));
+        let servers: Vec<&Server> = servers.iter().collect();
+        let set: VMReplicaSet = replica_set::desired(&deployment, newest_app(&deployment));
+        let missing = Some("needs key password of Secret shop/db");
+        assert!(rollout::next_updates(&deployment, &set, &servers, missing, now()).is_empty(&set));
+        let observed = ObservedDeployment {
+            deployment: &deployment,
+            set: Some(&set),
+            servers: &servers,
+            missing_secret: missing,
+            now: now(),
+        };
+        let (status, at) = status::compute(&observed);
+        assert_eq!(conditions::get_true(&status.conditions, STALLED).unwrap().reason, MISSING_SECRET);
+        assert_eq!(status.waiting_for.unwrap(), "a person: needs key password of Secret shop/db");
+        assert_eq!((status.rollout.unwrap().progressed_at, at), (None, None), "the deadline does not run");
     }
 
     #[test]

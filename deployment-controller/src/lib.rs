@@ -18,6 +18,7 @@ mod replica_set;
 mod rollout;
 #[cfg(test)]
 mod rollout_properties;
+mod secrets;
 mod stable;
 mod stall;
 mod status;

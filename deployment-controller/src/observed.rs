@@ -12,6 +12,9 @@ pub(crate) struct ObservedDeployment<'a> {
     pub(crate) set: Option<&'a VMReplicaSet>,
     /// The Servers that the set controls. A Server is missing until it has a state.
     pub(crate) servers: &'a [&'a Server],
+    /// What is missing of the Secrets that the application needs; none if it was not looked for, because no Server is left to be
+    /// updated.
+    pub(crate) missing_secret: Option<&'a str>,
     /// When this was observed.
     pub(crate) now: Timestamp,
 }

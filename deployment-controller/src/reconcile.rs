@@ -5,11 +5,12 @@ use std::time::Duration;
 use berth_core::api::{Server, VMDeployment, VMReplicaSet};
 use berth_runtime::{ApiError, Context, ListedServer, Throttle, requeue_after};
 use futures::future::join_all;
+use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 
 use crate::{
-    assessment::Assessment, deployment_api::DeploymentApi, observed::ObservedDeployment, replica_set, rollout,
-    rollout::AppUpdates, stable, status,
+    assessment::Assessment, count::RolloutCount, deployment_api::DeploymentApi, observed::ObservedDeployment,
+    replica_set, rollout, rollout::AppUpdates, secrets, stable, status,
 };
 
 /// The status of a VMDeployment is written at most this often: while many Servers change, one write shows many changes.
@@ -45,7 +46,9 @@ impl Deployments {
         if deployment.metadata.deletion_timestamp.is_some() {
             return Ok(Action::await_change());
         }
-        let observed = &ObservedDeployment { deployment, set, servers, now: self.ctx.clock.now() };
+        let now = self.ctx.clock.now();
+        let missing = self.missing_secret(deployment, servers, now).await?;
+        let observed = &ObservedDeployment { deployment, set, servers, missing_secret: missing.as_deref(), now };
         let api = &DeploymentApi::new(&self.ctx, deployment.namespace());
         if observed.foreign_set().is_none() {
             Self::sync_replica_set(api, observed).await?;
@@ -54,10 +57,24 @@ impl Deployments {
         self.update_status(api, observed).await
     }
 
+    /// What is missing of the Secrets that the newest application needs. Looked for only while Servers are left to be updated.
+    async fn missing_secret(
+        &self,
+        deployment: &VMDeployment,
+        servers: &[&Server],
+        now: Timestamp,
+    ) -> Result<Option<String>, ApiError> {
+        let app = &deployment.spec.app;
+        if app.secret_variables().next().is_none() || RolloutCount::of(deployment, servers, now).left == 0 {
+            return Ok(None);
+        }
+        Ok(secrets::resolve(&self.ctx.client, deployment.namespace(), app).await?.err())
+    }
+
     /// Creates the set, or brings it up to date.
     async fn sync_replica_set(api: &DeploymentApi<'_>, observed: &ObservedDeployment<'_>) -> Result<(), ApiError> {
-        let ObservedDeployment { deployment, set, servers, now } = *observed;
-        let assessment = Assessment::of(deployment, servers, now);
+        let ObservedDeployment { deployment, set, .. } = *observed;
+        let assessment = Assessment::of(observed);
         let desired = replica_set::desired(deployment, stable::initial_app(observed, &assessment));
         if replica_set::differs(set, &desired) { api.apply_set(&desired).await } else { Ok(()) }
     }
@@ -66,15 +83,15 @@ impl Deployments {
     /// the API server has it now and on its Servers as read after that, and be entered into the ledger before it is done:
     /// see [`SetApi`](berth_runtime::SetApi).
     async fn roll_out(&self, api: &DeploymentApi<'_>, observed: &ObservedDeployment<'_>) -> Result<(), ApiError> {
-        let ObservedDeployment { deployment, set, servers, now } = *observed;
-        let has_next = |set| !rollout::next_updates(deployment, set, servers, now).is_empty(set);
+        let ObservedDeployment { deployment, set, servers, missing_secret, now } = *observed;
+        let has_next = |set| !rollout::next_updates(deployment, set, servers, missing_secret, now).is_empty(set);
         if !set.is_some_and(has_next) {
             return Ok(());
         }
         let Some(set) = api.own_set(deployment).await? else { return Ok(()) };
         let listed = api.sets.list_servers(&set, servers).await?;
         let servers: Vec<&Server> = listed.iter().map(ListedServer::server).collect();
-        let updates = rollout::next_updates(deployment, &set, &servers, self.ctx.clock.now());
+        let updates = rollout::next_updates(deployment, &set, &servers, missing_secret, self.ctx.clock.now());
         if api.commit_ledger(&set, &updates.ledger).await? {
             declare_newest_app(api, deployment, &updates).await?;
         }
@@ -99,7 +116,9 @@ impl Deployments {
                 return Ok(Action::requeue(STATUS_INTERVAL));
             }
         }
-        Ok(requeue_at.map_or_else(Action::await_change, |at| Action::requeue(requeue_after(at, observed.now))))
+        let change = requeue_at.map(|at| requeue_after(at, observed.now));
+        let look = observed.missing_secret.map(|_| secrets::WAIT);
+        Ok(change.into_iter().chain(look).min().map_or_else(Action::await_change, Action::requeue))
     }
 }
 

@@ -37,10 +37,11 @@ pub(crate) fn next_updates<'a>(
     deployment: &VMDeployment,
     set: &VMReplicaSet,
     servers: &[&'a Server],
+    missing_secret: Option<&str>,
     now: Timestamp,
 ) -> AppUpdates<'a> {
     let count = RolloutCount::of(deployment, servers, now);
-    let pace = if hold(deployment, &count).is_some() { Pace::Hold } else { Pace::Unlimited };
+    let pace = if hold(deployment, &count, missing_secret).is_some() { Pace::Hold } else { Pace::Unlimited };
     let app = count.newest;
     let order = in_order(deployment.spec.rollout.order, servers);
     let budget = Budget::of_deployment(deployment);
@@ -101,7 +102,7 @@ mod tests {
         disturbed: &[LedgerEntry],
     ) -> (Vec<String>, Vec<LedgerEntry>) {
         let servers: Vec<&Server> = servers.iter().collect();
-        let updates = next_updates(deployment, &set(deployment, disturbed), &servers, now());
+        let updates = next_updates(deployment, &set(deployment, disturbed), &servers, None, now());
         (updates.servers.iter().map(|server| server.name().to_owned()).collect(), updates.ledger.to_status())
     }
 

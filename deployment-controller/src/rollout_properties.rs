@@ -93,11 +93,16 @@ impl World {
         let before = self.initial();
         let stable = self.deployment.status.as_ref().and_then(|status| status.stable_app.clone());
         let servers: Vec<&Server> = self.servers.iter().collect();
-        let observed =
-            ObservedDeployment { deployment: &self.deployment, set: Some(&self.set), servers: &servers, now: self.now };
-        let assessment = Assessment::of(&self.deployment, &servers, self.now);
+        let observed = ObservedDeployment {
+            deployment: &self.deployment,
+            set: Some(&self.set),
+            servers: &servers,
+            missing_secret: None,
+            now: self.now,
+        };
+        let assessment = Assessment::of(&observed);
         let initial = stable::initial_app(&observed, &assessment);
-        let updates = rollout::next_updates(&self.deployment, &self.set, &servers, self.now);
+        let updates = rollout::next_updates(&self.deployment, &self.set, &servers, None, self.now);
         let names: Vec<String> = updates.servers.iter().map(|server| server.name().to_owned()).collect();
         let (status, _) = status::compute(&observed);
         let disturbed = updates.ledger.to_status();

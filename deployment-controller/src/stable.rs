@@ -64,8 +64,14 @@ mod tests {
         let known = VMDeploymentStatus { stable_app: Some(stable), ..VMDeploymentStatus::default() };
         newer.status = Some(known);
         let servers: Vec<&Server> = servers.iter().collect();
-        let observed = ObservedDeployment { deployment: &newer, set: Some(&set), servers: &servers, now: now() };
-        initial_app(&observed, &Assessment::of(&newer, &servers, now())).effective_revision()
+        let observed = ObservedDeployment {
+            deployment: &newer,
+            set: Some(&set),
+            servers: &servers,
+            missing_secret: None,
+            now: now(),
+        };
+        initial_app(&observed, &Assessment::of(&observed)).effective_revision()
     }
 
     fn servers(declared: &[(&str, &str)]) -> Vec<Server> {
@@ -105,7 +111,13 @@ mod tests {
         let known = VMDeploymentStatus { stable_revision: Some("v1".into()), ..VMDeploymentStatus::default() };
         newer.status = Some(known);
         let server = server("web-0", "v1", "Ready", 60);
-        let observed = ObservedDeployment { deployment: &newer, set: Some(&set), servers: &[&server], now: now() };
+        let observed = ObservedDeployment {
+            deployment: &newer,
+            set: Some(&set),
+            servers: &[&server],
+            missing_secret: None,
+            now: now(),
+        };
         let (status, _) = status::compute(&observed);
         assert_eq!((status.stable_revision.as_deref(), status.stable_app), (Some("v1"), Some(stable)));
     }

@@ -18,8 +18,8 @@ use crate::{
 /// The status, and the time at which it changes although no object does. Computing it twice from the same objects gives the
 /// same status.
 pub(crate) fn compute(observed: &ObservedDeployment<'_>) -> (VMDeploymentStatus, Option<Timestamp>) {
-    let ObservedDeployment { deployment, servers, now, .. } = *observed;
-    let assessment = Assessment::of(deployment, servers, now);
+    let deployment = observed.deployment;
+    let assessment = Assessment::of(observed);
     let mut status = counts(observed, &assessment);
     let is_done = assessment.count.is_complete()
         && [status.replicas, to_i32(observed.active().count())].iter().all(|n| *n == deployment.spec.replicas);
@@ -142,7 +142,7 @@ mod tests {
         servers: &[Server],
     ) -> (VMDeploymentStatus, Option<Timestamp>) {
         let servers: Vec<&Server> = servers.iter().collect();
-        compute(&ObservedDeployment { deployment, set: Some(set), servers: &servers, now: now() })
+        compute(&ObservedDeployment { deployment, set: Some(set), servers: &servers, missing_secret: None, now: now() })
     }
 
     fn compute_for(deployment: &VMDeployment, servers: &[Server]) -> (VMDeploymentStatus, Option<Timestamp>) {
@@ -278,8 +278,13 @@ mod tests {
                 status.state_since = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
             }
             let servers: Vec<&Server> = servers.iter().collect();
-            let (status, _) =
-                compute(&ObservedDeployment { deployment: &newer, set: Some(&set), servers: &servers, now });
+            let (status, _) = compute(&ObservedDeployment {
+                deployment: &newer,
+                set: Some(&set),
+                servers: &servers,
+                missing_secret: None,
+                now,
+            });
             reasons.push((second, reason(&status, STALLED).to_owned()));
             newer.status = Some(status);
         }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use berth_core::api::{Executor, Server};
-use berth_machine::Connector;
+use berth_core::api::{Executor, Server, TaskPhase};
+use berth_machine::{Connector, app::SecretEnv};
 use berth_runtime::{ApiError, Context, ServerCache, TaskRun, TaskRunner};
 use kube::runtime::controller::Action;
 use tokio_util::sync::CancellationToken;
 
-use crate::deploy_app::deploy;
+use crate::{deploy_app::deploy, secrets};
 
 /// Carries out the tasks of deployment-controller.
 pub(crate) struct DeployTasks {
@@ -29,8 +29,19 @@ impl DeployTasks {
         let Some(task) = server.open_tasks(Executor::DeploymentController).min_by_key(|task| task.id) else {
             return Ok(Action::await_change());
         };
+        let secrets = match &server.spec.app {
+            Some(app) => secrets::resolve(&self.ctx.client, server.namespace(), app).await?,
+            None => Ok(SecretEnv::default()),
+        };
+        if let Err(missing) = &secrets
+            && task.phase == TaskPhase::Pending
+            && task.message == *missing
+        {
+            // The task says so already: nothing is claimed or written until something has changed.
+            return Ok(Action::requeue(secrets::WAIT));
+        }
         let work = |server: Arc<Server>, cancel: CancellationToken| async move {
-            deploy(self.connector.as_ref(), &server, self.ctx.clock.now(), &cancel).await
+            deploy(self.connector.as_ref(), &server, secrets, self.ctx.clock.now(), &cancel).await
         };
         let run = self.runner.run(server, task, work).await?;
         if let TaskRun::Reported(written) = &run {

@@ -13,7 +13,7 @@ use std::{
 
 use berth_machine::{
     Machine, MachineChange, MachineError, Removal,
-    app::{self, AppRelease},
+    app::{self, AppRelease, SecretEnv},
     apt,
     archive::{self, ArchivePackage},
     inventory::{self, DeclaredPackage, PackageKind},
@@ -52,6 +52,7 @@ fn web(revision: &str, port: u16) -> AppRelease {
         port,
         keep_releases: 1,
         proven: None,
+        secrets: SecretEnv::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     fs,
 };
 
-use berth_machine::app::{self, AppRelease};
+use berth_machine::app::{self, AppRelease, SecretEnv};
 use support::{LIMIT, LocalLab, ROOT, get, serve, sha256, until};
 
 /// An application that answers with its revision, unless it is a failing one.
@@ -27,6 +27,7 @@ fn web(revision: &str, keep_releases: u32) -> AppRelease {
         port: 8080,
         keep_releases,
         proven: None,
+        secrets: SecretEnv::default(),
     }
 }
 

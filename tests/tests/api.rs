@@ -97,7 +97,16 @@ async fn the_api_on_a_real_apiserver() {
 }
 
 async fn bad_servers(client: &Client) {
-    let cases: [(&[&str], Value); 9] = [
+    let reference = |key: &str| json!({"secretKeyRef": {"name": "db", "key": key}});
+    let cases: [(&[&str], Value); 11] = [
+        (
+            &["spec.app.env[0]", "a variable has either value or valueFrom, not both"],
+            server(|s| s["spec"]["app"]["env"] = json!([{"name": "A", "value": "1", "valueFrom": reference("k")}])),
+        ),
+        (
+            &["spec.app.env[0].valueFrom.secretKeyRef.key", "should match"],
+            server(|s| s["spec"]["app"]["env"] = json!([{"name": "A", "valueFrom": reference("../k")}])),
+        ),
         (
             &["spec.packages[0]", "exactly one of apt, dnf, archive or script"],
             server(|s| s["spec"]["packages"] = json!([{"name": "x", "version": "1", "snap": {}}])),

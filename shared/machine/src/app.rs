@@ -4,7 +4,12 @@
 //! service is a systemd unit where systemd runs the machine, else a small supervisor in `<root>/services/<name>`.
 //! `<root>/apps/<name>/proven` lists the releases that ran well.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::LazyLock, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    sync::LazyLock,
+    time::Duration,
+};
 
 use crate::{
     change::MachineChange,
@@ -42,6 +47,8 @@ pub struct AppRelease {
     pub sha256: String,
     /// The application's own environment. `PORT` is set from `port`, and Berth sets names that begin with `BERTH_`.
     pub env: BTreeMap<String, String>,
+    /// Variables that only the application may see. They are in a file of their own, which only its user may read.
+    pub secrets: SecretEnv,
     /// Program (relative to the release, such as `./run`, or found by `PATH`) and its arguments.
     pub command: Vec<String>,
     /// The TCP port that it listens on, passed to it as `PORT`.
@@ -51,6 +58,16 @@ pub struct AppRelease {
     /// The revision that is known to have run well, if it is still the current one: the machine notes it before anything is
     /// changed.
     pub proven: Option<String>,
+}
+
+/// Environment variables with secret values. Their values are never printed.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SecretEnv(pub BTreeMap<String, String>);
+
+impl fmt::Debug for SecretEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// The application on a machine, as read back from it.
@@ -95,22 +112,25 @@ impl AppRelease {
         if self.command.first().is_none_or(String::is_empty) {
             return Err(MachineError::invalid("app command", "must name the program to start"));
         }
-        self.env.keys().try_for_each(|name| validate::variable("app env", name))
+        self.env.keys().chain(self.secrets.0.keys()).try_for_each(|name| validate::variable("app env", name))
     }
 
     fn environment(&self) -> String {
-        let mut lines = String::new();
-        // Writing into a String cannot fail.
-        let _ = writeln!(lines, "export PORT={}", self.port);
-        for (name, value) in &self.env {
-            let _ = writeln!(lines, "export {name}={}", quote(value));
-        }
-        lines
+        format!("export PORT={}\n{}", self.port, exports(&self.env))
     }
 
     fn command_line(&self) -> String {
         self.command.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
     }
+}
+
+/// Lines of a shell script that export these variables.
+fn exports(variables: &BTreeMap<String, String>) -> String {
+    variables.iter().fold(String::new(), |mut lines, (name, value)| {
+        // Writing into a String cannot fail.
+        let _ = writeln!(lines, "export {name}={}", quote(value));
+        lines
+    })
 }
 
 /// Puts the release on the machine under `root`, makes it the current one, and (re)starts its service if anything differed.
@@ -129,6 +149,7 @@ pub async fn deploy_app(
         .set("URL", &app.url)?
         .set("SHA256", &app.sha256)?
         .set("ENVIRONMENT", &app.environment())?
+        .set("SECRETS", exports(&app.secrets.0).trim_end())?
         .set("COMMAND", &app.command_line())?
         .set("KEEP", &app.keep_releases.to_string())?
         .set("PROVEN", app.proven.as_deref().unwrap_or_default())?

@@ -13,7 +13,7 @@ use std::{
 };
 
 use berth_machine::{
-    app::{self, AppRelease},
+    app::{self, AppRelease, SecretEnv},
     ssh::{ClientKey, SshTarget},
 };
 
@@ -75,6 +75,7 @@ async fn the_longest_operation_is_not_too_long_for_dropbear() {
         port: 1,
         keep_releases: 1,
         proven: None,
+        secrets: SecretEnv::default(),
     };
     let machine = server.machine();
     let error = app::deploy_app(&machine, &server.root(), &release, LIMIT).await.unwrap_err();

@@ -46,5 +46,6 @@ pub use probes::{Readiness, ReadinessFlag, router as probes_router};
 pub use process::{Process, run};
 pub use second_opinions::{answer_questions, question_of};
 pub use set_api::{ListedServer, SetApi};
+pub use status::WAIT_SECONDS;
 pub use tasks::{TaskRun, TaskRunner};
 pub use throttle::Throttle;

@@ -11,6 +11,10 @@ use kube::{
 
 use crate::{ApiError, Backoff, Context, Metrics};
 
+/// How often a task looks for what it waits for, in seconds: soon enough for a person who has just created it, and seldom enough
+/// for many Servers that wait for the same.
+pub const WAIT_SECONDS: i32 = 15;
+
 impl Context {
     /// A claim of the task, or the renewal of its lock.
     #[must_use]
@@ -25,7 +29,8 @@ impl Context {
         Claim { task_id: task.id, holder: self.holder.clone(), duration_seconds: 0 }
     }
 
-    /// A report on the task. The delay of a `Retry` grows with the number of attempts: see [`Backoff::TASK`].
+    /// A report on the task. The delay of a `Retry` grows with the number of attempts: see [`Backoff::TASK`]. What a task on
+    /// a machine waits for is looked for every [`WAIT_SECONDS`]; other executors watch what they wait for.
     #[must_use]
     pub fn report(&self, task: &Task, outcome: Outcome, message: impl Into<String>) -> Report {
         let attempts = u32::try_from(task.attempts).unwrap_or(0).max(1);
@@ -35,7 +40,11 @@ impl Context {
             holder: self.holder.clone(),
             outcome,
             message: message.into(),
-            retry_after_seconds: (outcome == Outcome::Retry).then(wait),
+            retry_after_seconds: match outcome {
+                Outcome::Retry => Some(wait()),
+                Outcome::Waiting => task.kind.needs_lock().then_some(WAIT_SECONDS),
+                Outcome::Running | Outcome::Succeeded | Outcome::Failed => None,
+            },
         }
     }
 

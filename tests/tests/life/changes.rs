@@ -6,11 +6,18 @@ use berth_core::{
     api::{Server, State, TaskKind},
     conditions::{STALLED, get_true},
 };
-use berth_tests::Archive;
-use kube::ResourceExt;
+use berth_tests::{Archive, eventually};
+use k8s_openapi::api::{
+    core::v1::{Event, Secret},
+    rbac::v1::{Role, RoleBinding},
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, Patch, PatchParams, PostParams},
+};
 use serde_json::json;
 
-use crate::world::{World, is_in, machine_id, succeeded};
+use crate::world::{LONG, World, is_in, machine_id, succeeded};
 
 fn ids(servers: &[Server]) -> BTreeMap<String, Option<String>> {
     servers.iter().map(|s| (s.name_any(), machine_id(s))).collect()
@@ -117,4 +124,72 @@ async fn after_failed_canaries_a_roll_back_works_without_the_artifact_store() {
     let after = world.ready_when(1, |s| revision(s) == Some("v1")).await.remove(0);
     world.assert_answers(&after, "v1").await;
     world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_gets_the_value_of_a_secret_and_nobody_else_sees_it() {
+    const VALUE: &str = "hush-4711";
+    let world = World::start().await;
+    // A person who may give rights lets Berth read this one Secret.
+    let (client, account) = (world.berth.client(), ("berth-system", "deployment-controller"));
+    grant(client.clone(), account).await;
+    let run = "#!/bin/sh\nprintf '%s' \"$TOKEN\" >www/index.html\n\
+               exec berth-httpd --address \"$BERTH_MACHINE_ADDRESS\" --port 8080 --root ./www\n";
+    let archive = Archive::new().executable("run", run).file("www/index.html", "").file("www/healthz", "ok");
+    let artifact = world.berth.artifacts().put("secret.tar", archive.build().unwrap());
+    let mut app = world.app("v1");
+    app["artifact"] = json!({"url": artifact.url, "sha256": artifact.sha256});
+    let variable = |key: &str| json!([{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "db", "key": key}}}]);
+    app["env"] = variable("token");
+
+    // A new Server waits for it.
+    world.deploy(1, |v| v["spec"]["app"] = app).await;
+    let missing = "DeployApp by deployment-controller: variable TOKEN (spec.app.env) needs key token of Secret default/db: \
+                   there is no such Secret";
+    world.server("web-0", missing, |server| waits_for(server, missing)).await;
+    let secret = json!({"metadata": {"name": "db"}, "stringData": {"token": VALUE}});
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), "default");
+    secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    let server = world.ready(1).await.remove(0);
+    world.assert_answers(&server, VALUE).await;
+
+    // A roll-out touches no Server before everything is there.
+    world.patch(json!({"spec": {"app": {"revision": "v2", "env": variable("other")}}})).await;
+    let missing =
+        "a person: variable TOKEN (spec.app.env) needs key other of Secret default/db: the Secret has no such key";
+    let told = eventually(missing, LONG, async || {
+        let status = world.deployments().get("web").await.map_err(|e| e.to_string())?.status.unwrap_or_default();
+        let is_told = status.waiting_for.as_ref().is_some_and(|text| text.starts_with(missing));
+        if is_told { Ok(()) } else { Err(format!("{:?}", status.waiting_for)) }
+    });
+    told.await.unwrap();
+    let untouched = world.ready(1).await.remove(0);
+    assert_eq!((&untouched.spec.app, revision(&untouched)), (&server.spec.app, Some("v1")));
+    world.gets_traffic("web-0").await;
+    let patch = Patch::Merge(json!({"stringData": {"other": "changed"}}));
+    secrets.patch("db", &PatchParams::default(), &patch).await.unwrap();
+    let after = world.ready_when(1, |s| revision(s) == Some("v2")).await.remove(0);
+    world.assert_answers(&after, "changed").await;
+    let events: Api<Event> = Api::namespaced(client, "default");
+    let shown = [
+        serde_json::to_string(&world.list().await).unwrap(),
+        serde_json::to_string(&world.deployments().get("web").await.unwrap()).unwrap(),
+        serde_json::to_string(&events.list(&ListParams::default()).await.unwrap().items).unwrap(),
+        world.logs(),
+    ];
+    assert!(!shown.iter().any(|text| text.contains(VALUE)), "{shown:?}");
+    world.end().await;
+}
+
+/// Lets the account read the Secret `db`.
+async fn grant(client: Client, (namespace, account): (&str, &str)) {
+    let reading = json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["db"], "verbs": ["get"]}]);
+    let role = json!({"metadata": {"name": "berth-secrets"}, "rules": reading});
+    let binding = json!({"metadata": {"name": "berth-secrets"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "berth-secrets"},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}]});
+    let (roles, bindings): (Api<Role>, Api<RoleBinding>) =
+        (Api::namespaced(client.clone(), "default"), Api::namespaced(client, "default"));
+    roles.create(&PostParams::default(), &serde_json::from_value(role).unwrap()).await.unwrap();
+    bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
 }

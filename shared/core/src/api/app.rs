@@ -52,12 +52,26 @@ impl App {
         digest::short(&(self.essence(), port))
     }
 
+    /// The variables whose values come from Secrets, by their names.
+    pub fn secret_variables(&self) -> impl Iterator<Item = (&str, &SecretKeyRef)> {
+        self.env
+            .iter()
+            .filter_map(|variable| Some((variable.name.as_str(), &variable.value_from.as_ref()?.secret_key_ref)))
+    }
+
+    /// The other variables, with their values.
+    pub fn plain_variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        let plain = self.env.iter().filter(|variable| variable.value_from.is_none());
+        plain.map(|variable| (variable.name.as_str(), variable.value.as_str()))
+    }
+
     fn essence(&self) -> AppEssence<'_> {
         AppEssence {
             name: &self.name,
             sha256: &self.artifact.sha256,
             command: &self.command,
-            env: self.env.iter().map(|variable| (variable.name.as_str(), variable.value.as_str())).collect(),
+            env: self.plain_variables().collect(),
+            env_from: self.secret_variables().collect(),
         }
     }
 }
@@ -72,6 +86,9 @@ struct AppEssence<'a> {
     sha256: &'a str,
     command: &'a str,
     env: BTreeMap<&'a str, &'a str>,
+    /// Which keys of which Secrets, never their content: whoever sees the digest could try out passwords.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    env_from: BTreeMap<&'a str, &'a SecretKeyRef>,
 }
 
 fn keep_releases() -> i32 {
@@ -90,15 +107,43 @@ pub struct Artifact {
     pub sha256: String,
 }
 
-/// An environment variable.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+/// An environment variable: either a value, or where it comes from.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.valueFrom) || !has(self.value) || self.value == ''")
+    .message("env: a variable has either value or valueFrom, not both"))]
 pub struct EnvVar {
     /// Name of the variable.
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^[a-zA-Z_][a-zA-Z0-9_]*$"))]
     pub name: String,
-    /// Value of the variable.
+    /// Value of the variable. Everybody who may view the object sees it: what is secret belongs into `valueFrom`.
     #[serde(default)]
     #[schemars(length(max = 4096))]
     pub value: String,
+    /// Where the value comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<EnvVarSource>,
+}
+
+/// Where the value of an environment variable comes from.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvVarSource {
+    /// A key of a Secret in the namespace of the Server.
+    pub secret_key_ref: SecretKeyRef,
+}
+
+/// A key of a Secret.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyRef {
+    /// Name of the Secret. deployment-controller needs the right to `get` it.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+    /// The key in its data.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
+    /// Leaves the variable out while the Secret or the key does not exist. Otherwise the deployment waits for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
 }

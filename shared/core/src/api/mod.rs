@@ -18,7 +18,7 @@ mod task;
 mod template;
 mod traffic;
 
-pub use app::{App, Artifact, EnvVar};
+pub use app::{App, Artifact, EnvVar, EnvVarSource, SecretKeyRef};
 pub use approval::{
     Approval, ApprovalDecision, ApprovalSpec, ApprovalStatus, ApprovalTarget, ApprovedServer, Approver, TargetKind,
 };

@@ -359,7 +359,7 @@ pub struct Report {
     /// Human-readable explanation.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// For the outcome `Retry`: seconds to wait before the next attempt.
+    /// For the outcomes `Retry` and `Waiting`: seconds to wait before the next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<i32>,
 }
@@ -369,7 +369,7 @@ pub struct Report {
 pub enum Outcome {
     /// The attempt is under way: a task without a lock has begun, or there is news of one that runs.
     Running,
-    /// The task cannot begin yet, and the message says why. It counts as no attempt.
+    /// Nothing was done, because the task cannot begin yet; the message says why. The attempt does not count.
     Waiting,
     /// The task is done; the same write carries the facts that show it.
     Succeeded,

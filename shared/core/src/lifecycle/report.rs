@@ -83,7 +83,7 @@ fn revises_refusal(server: &Server, task: &Task, report: &Report) -> bool {
     report.outcome == Outcome::Succeeded && server.refused_gates().any(|refused| refused.id == task.id)
 }
 
-/// Changes the task as the report says; after `limit` attempts a retry is a failure.
+/// Changes the task as the report says; after `limit` attempts a retry is a failure. An attempt that only waits does not count.
 fn apply(task: &mut Task, report: &Report, limit: i32, now: Timestamp) {
     task.message.clone_from(&report.message);
     let begins = !task.kind.needs_lock() && task.phase == TaskPhase::Pending && report.outcome != Outcome::Waiting;
@@ -92,16 +92,25 @@ fn apply(task: &mut Task, report: &Report, limit: i32, now: Timestamp) {
         task.started_at.get_or_insert(Time(now));
         task.not_before = None;
     }
+    let claimed = task.phase == TaskPhase::Running;
     task.phase = match report.outcome {
         Outcome::Running => TaskPhase::Running,
-        Outcome::Waiting => TaskPhase::Pending,
         Outcome::Succeeded => TaskPhase::Succeeded,
         Outcome::Retry if task.attempts < limit => TaskPhase::Pending,
+        Outcome::Waiting => {
+            task.attempts = task.attempts.saturating_sub(i32::from(claimed));
+            TaskPhase::Pending
+        }
         Outcome::Retry | Outcome::Failed => TaskPhase::Failed,
     };
-    if report.outcome == Outcome::Retry && task.phase == TaskPhase::Pending {
-        let wait = i64::from(report.retry_after_seconds.unwrap_or(0).max(0));
-        task.not_before = now.checked_add(SignedDuration::from_secs(wait)).ok().map(Time);
+    let wait = match report.outcome {
+        Outcome::Retry if task.phase == TaskPhase::Pending => Some(report.retry_after_seconds.unwrap_or(0)),
+        Outcome::Waiting => report.retry_after_seconds,
+        _ => None,
+    };
+    if let Some(wait) = wait {
+        let wait = SignedDuration::from_secs(i64::from(wait.max(0)));
+        task.not_before = now.checked_add(wait).ok().map(Time);
     }
     if task.phase.is_finished() {
         task.finished_at = Some(Time(now));

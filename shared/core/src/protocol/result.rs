@@ -53,16 +53,16 @@ impl TaskResult {
         Self::new(Outcome::Succeeded, message)
     }
 
-    /// The task cannot begin yet, for this reason.
-    #[must_use]
-    pub fn waiting(message: impl Into<String>) -> Self {
-        Self::new(Outcome::Waiting, message)
-    }
-
     /// The attempt failed; another one may help.
     #[must_use]
     pub fn retry(message: impl Into<String>) -> Self {
         Self::new(Outcome::Retry, message)
+    }
+
+    /// Nothing was done, because the task cannot begin yet, for this reason. The attempt does not count.
+    #[must_use]
+    pub fn waiting(message: impl Into<String>) -> Self {
+        Self::new(Outcome::Waiting, message)
     }
 
     /// The attempt failed, and another one would fail, too.

@@ -24,7 +24,14 @@ pub(crate) fn kind() -> impl Strategy<Value = TaskKind> {
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
-    select(vec![Outcome::Running, Outcome::Succeeded, Outcome::Succeeded, Outcome::Retry, Outcome::Failed])
+    select(vec![
+        Outcome::Running,
+        Outcome::Succeeded,
+        Outcome::Succeeded,
+        Outcome::Retry,
+        Outcome::Failed,
+        Outcome::Waiting,
+    ])
 }
 
 fn version() -> impl Strategy<Value = String> {

@@ -187,7 +187,7 @@ fn another_application_under_the_same_revision_has_to_be_deployed() {
         declaring(|app| app.artifact.sha256 = "c".repeat(64)),
         declaring(|app| app.command = "./run --fast".into()),
         declaring(|app| app.name = "shop".into()),
-        declaring(|app| app.env.push(EnvVar { name: "A".into(), value: "1".into() })),
+        declaring(|app| app.env.push(EnvVar { name: "A".into(), value: "1".into(), value_from: None })),
         // The application gets it as PORT.
         right().spec(|spec| spec.health_check.as_mut().unwrap().http_get.as_mut().unwrap().port = 8081),
     ] {
@@ -201,9 +201,10 @@ fn another_application_under_the_same_revision_has_to_be_deployed() {
     ] {
         decides(&same, State::Ready, "environment, application and health are as declared");
     }
-    let mut reordered =
-        declaring(|app| app.env = ["A", "B"].map(|name| EnvVar { name: name.into(), value: "1".into() }).to_vec())
-            .deployed();
+    let mut reordered = declaring(|app| {
+        app.env = ["A", "B"].map(|name| EnvVar { name: name.into(), value: "1".into(), value_from: None }).to_vec();
+    })
+    .deployed();
     reordered = reordered.spec(|spec| spec.app.as_mut().unwrap().env.reverse());
     decides(&reordered, State::Ready, "environment, application and health are as declared");
 }

@@ -306,3 +306,24 @@ fn traffic_is_not_released_while_a_lock_is_held() {
     fixture.claim_for(InstallPackages, "a", 0).unwrap();
     fixture.perform(TaskKind::ReleaseTraffic);
 }
+
+#[test]
+fn an_attempt_that_only_waits_does_not_count_and_says_what_it_waits_for() {
+    let mut fixture = Fixture::declaring(|spec| spec.task_attempts = 1).decided();
+    for _ in 0..3 {
+        fixture.claim(CreateMachine, "a").unwrap();
+        let mut waiting = report(fixture.task(CreateMachine), "replicaset-controller/a", Outcome::Waiting);
+        waiting.message = "Secret shop/db is missing".into();
+        waiting.retry_after_seconds = Some(15);
+        fixture.write(Executor::ReplicasetController, |write| write.report(waiting)).unwrap();
+        let task = fixture.task(CreateMachine);
+        assert_eq!((task.phase, task.attempts), (TaskPhase::Pending, 0));
+        assert_eq!(task.not_before, Some(Time(fixture.now + SignedDuration::from_secs(15))));
+        assert_eq!(fixture.status().lock, None);
+        let waiting_for = "CreateMachine by replicaset-controller: Secret shop/db is missing";
+        assert_eq!(fixture.waiting_for(), waiting_for);
+        fixture.advance(15);
+    }
+    fixture.claim(CreateMachine, "a").unwrap();
+    assert_eq!(fixture.waiting_for(), "CreateMachine by replicaset-controller");
+}

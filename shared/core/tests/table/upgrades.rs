@@ -25,6 +25,22 @@ fn the_digest_of_an_application_is_the_same_in_every_version() {
 }
 
 #[test]
+fn the_digest_of_an_application_says_which_secrets_it_uses_and_nothing_of_other_variables_changes() {
+    let with = |reference: serde_json::Value| {
+        let mut spec = declaration();
+        let variable = json!({"name": "DB", "valueFrom": {"secretKeyRef": reference}});
+        spec.app.as_mut().unwrap().env.push(serde_json::from_value(variable).unwrap());
+        spec.app_digest()
+    };
+    let one = with(json!({"name": "db", "key": "password"}));
+    assert_ne!(one.as_deref(), Some("1f389af820"));
+    assert_eq!(one, with(json!({"name": "db", "key": "password", "optional": false})));
+    for other in [json!({"name": "db", "key": "user"}), json!({"name": "db", "key": "password", "optional": true})] {
+        assert_ne!(one, with(other));
+    }
+}
+
+#[test]
 fn the_digests_of_forces_and_tasks_are_the_same_in_every_version() {
     let mut fixture = Fixture::declaring(|spec| *spec = declaration()).gate(GatePoint::CreateMachine);
     let force = Force { state: State::Unknown, reason: "x".into(), by: None, at: None, declaration: None };

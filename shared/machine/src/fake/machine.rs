@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        app::{self, AppRelease},
+        app::{self, AppRelease, SecretEnv},
         archive::{self, ArchivePackage},
         change::MachineChange,
     };
@@ -196,6 +196,7 @@ mod tests {
             port: 80,
             keep_releases: 1,
             proven: None,
+            secrets: SecretEnv::default(),
         };
         let (change, status) = app::deploy_app(&machine, "opt/berth", &app, LIMIT).await.unwrap();
         assert_eq!((change, status.revision.as_deref(), status.running), (MachineChange::Done, Some("v1"), true));

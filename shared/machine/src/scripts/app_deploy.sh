@@ -47,13 +47,27 @@ if [ -z "$address" ] && [ -n "${SSH_CONNECTION:-}" ]; then
     address=${SSH_CONNECTION% *}
     address=${address##* }
 fi
+# Secret variables are in a file that only the user who runs the application may read. An application without them starts as
+# it always did, so that an upgrade of Berth restarts nothing.
+secrets=
+if [ -n "$SECRETS" ]; then
+    secrets="
+. '$service/secrets'"
+    if [ "$(cat "$service/secrets" 2>/dev/null || :)" != "$SECRETS" ]; then
+        restart
+        write_if_changed "$service/secrets" "$SECRETS" 600
+    fi
+elif [ -e "$service/secrets" ]; then
+    restart
+    rm -f "$service/secrets"
+fi
 run="#!/bin/sh
 # Written by Berth; changes are overwritten.
 PATH=\${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}
 BERTH_MACHINE_ADDRESS='$address'
 BERTH_APP_REVISION='$REVISION'
 export PATH BERTH_MACHINE_ADDRESS BERTH_APP_REVISION
-$ENVIRONMENT
+$ENVIRONMENT$secrets
 cd -P '$home/current' || exit 1
 exec $COMMAND"
 if [ "$(cat "$service/run" 2>/dev/null || :)" != "$run" ]; then

@@ -3,6 +3,7 @@ parts() {
     printf 'link=%s\n' "$(readlink "$home/current" 2>/dev/null || :)"
     cat "$home/current/.berth-release" 2>/dev/null || :
     printf 'run=%s\n' "$(digest "$service/run" 2>/dev/null || :)"
+    if [ -e "$service/secrets" ]; then printf 'secrets=%s\n' "$(digest "$service/secrets")"; fi
 }
 # The file $service/started holds the digest of the application that was started last, and the parts that it was started with. A
 # deployment removes it before its first change and writes it after the start. So as long as it agrees with the parts, what runs

@@ -11,7 +11,8 @@ write_if_changed() { # FILE CONTENT MODE; sets $written
         written=no
     else
         written=yes
-        printf '%s\n' "$2" >"$1.new"
+        # What is secret must not be readable even for a moment.
+        (umask 077 && printf '%s\n' "$2" >"$1.new")
         chmod "$3" "$1.new"
         mv "$1.new" "$1"
     fi
