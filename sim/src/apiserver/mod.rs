@@ -1,0 +1,251 @@
+//! A Kubernetes API server in memory, behind `kube::Client`.
+//!
+//! It has what Berth's programs use of the real one: Berth's CRDs with their schemas, a few built-in kinds, optimistic
+//! concurrency, generations, subresources, patches, finalizers, garbage collection, pages, watches, and admission by the
+//! webhook's router. `tests/contract` runs one suite of behaviours against this API server and against a real
+//! kube-apiserver, so that the two agree.
+//!
+//! It has no thread, no random number and no clock of its own: under tokio's paused time on one thread, the same requests give
+//! the same answers.
+
+mod admission;
+mod apply;
+mod failure;
+mod garbage;
+mod metadata;
+mod read;
+mod request;
+mod resources;
+mod rules;
+mod schema;
+mod selectors;
+mod store;
+mod watch;
+mod write;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use axum::{Router, body::Body as ResponseBody};
+use http::{Method, Request, Response, header};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::{Client, client::Body};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::time::Instant;
+use tower::{BoxError, Service, service_fn};
+
+pub use admission::BadWebhooks;
+pub use resources::BadDefinition;
+
+use self::{
+    admission::Webhooks,
+    failure::Failure,
+    metadata::text,
+    request::{Parameters, Target, View, target, view},
+    resources::Resource,
+    store::{Key, Store},
+};
+
+/// Berth's CRDs, as they are shipped.
+const CRDS: [&str; 5] = [
+    include_str!("../../../deploy/crds/approvals.yaml"),
+    include_str!("../../../deploy/crds/machineclasses.yaml"),
+    include_str!("../../../deploy/crds/servers.yaml"),
+    include_str!("../../../deploy/crds/vmdeployments.yaml"),
+    include_str!("../../../deploy/crds/vmreplicasets.yaml"),
+];
+
+/// Berth's registration of its webhook, as it is shipped.
+const WEBHOOK_CONFIGURATION: &str = include_str!("../../../deploy/base/webhook-configuration.yaml");
+
+/// The time at which the world begins: 2026-01-01T00:00:00Z.
+const BEGINNING: i64 = 1_767_225_600;
+
+/// An API server in memory. Clones share it.
+#[derive(Clone)]
+pub struct ApiServer(Arc<Inner>);
+
+struct Inner {
+    resources: Vec<Resource>,
+    store: Arc<Mutex<Store>>,
+    webhooks: Option<Webhooks>,
+    started: Instant,
+    /// How many UIDs were given.
+    uids: AtomicU64,
+}
+
+impl ApiServer {
+    /// An API server with Berth's CRDs and the namespaces `default` and `berth-system`. Writes are admitted by the webhook behind
+    /// this router, if there is one.
+    ///
+    /// # Errors
+    /// When the shipped manifests cannot be used.
+    pub fn new(webhook: Option<Router>) -> Result<Self, Box<dyn std::error::Error>> {
+        let mut resources = resources::built_in();
+        for crd in CRDS {
+            resources.push(resources::from_crd(crd)?);
+        }
+        let webhooks = webhook.map(|router| Webhooks::new(router, WEBHOOK_CONFIGURATION)).transpose()?;
+        let api = Self(Arc::new(Inner {
+            resources,
+            store: Arc::new(Mutex::new(Store::default())),
+            webhooks,
+            started: Instant::now(),
+            uids: AtomicU64::new(0),
+        }));
+        for namespace in ["default", "kube-system", "berth-system"] {
+            api.add_namespace(namespace);
+        }
+        Ok(api)
+    }
+
+    /// The time of the API server, which follows tokio's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        let beginning = Timestamp::from_second(BEGINNING).unwrap_or_default();
+        let elapsed = SignedDuration::try_from(self.0.started.elapsed()).unwrap_or_default();
+        beginning.saturating_add(elapsed).unwrap_or(beginning)
+    }
+
+    /// A client of this user, without time limits of its own.
+    #[must_use]
+    pub fn client(&self, user: &str) -> Client {
+        Client::new(self.service(user), "default")
+    }
+
+    /// The way to the API server below a client of this user, for what may happen to requests and answers in between.
+    #[must_use]
+    pub fn service(
+        &self,
+        user: &str,
+    ) -> impl Service<Request<Body>, Response = Response<ResponseBody>, Error = BoxError, Future: Send>
+    + Clone
+    + Send
+    + 'static {
+        let (api, user) = (self.clone(), Arc::<str>::from(user));
+        service_fn(move |request| {
+            let (api, user) = (api.clone(), user.clone());
+            async move { Ok(api.respond(request, &user).await?) }
+        })
+    }
+
+    /// Forgets all changes up to now, as etcd does from time to time. A watch or a list that is behind has to begin anew.
+    pub fn compact(&self) {
+        let mut store = self.0.store.lock();
+        let revision = store.revision();
+        store.compact(revision);
+    }
+
+    /// Rules of the shipped schemas that are not evaluated here, because they use functions that only Kubernetes has.
+    #[must_use]
+    pub fn unsupported_rules(&self) -> Vec<&str> {
+        let mut rules: Vec<&str> = self
+            .0
+            .resources
+            .iter()
+            .filter_map(|resource| resource.schema.as_ref())
+            .flat_map(schema::Schema::unsupported)
+            .collect();
+        rules.sort_unstable();
+        rules.dedup();
+        rules
+    }
+
+    /// What the garbage collector of kube-controller-manager does: deletes objects whose owners are all gone. Runs until it is
+    /// dropped.
+    pub async fn collect_garbage(&self) {
+        garbage::run(self).await;
+    }
+
+    async fn respond(&self, request: Request<Body>, user: &str) -> Result<Response<ResponseBody>, kube::Error> {
+        let (head, body) = request.into_parts();
+        let body = body.collect_bytes().await?;
+        let header =
+            |name| head.headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok()).unwrap_or_default();
+        let call = Call {
+            method: head.method.clone(),
+            parameters: Parameters::of(&head.uri),
+            view: view(header(header::ACCEPT)),
+            content_type: header(header::CONTENT_TYPE).to_owned(),
+            body: body.to_vec(),
+            user: user.to_owned(),
+        };
+        let outcome = match target(&self.0.resources, head.uri.path()) {
+            Ok(target) => self.dispatch(&call, &target).await,
+            Err(failure) => Err(failure),
+        };
+        Ok(outcome.unwrap_or_else(Failure::into_response))
+    }
+
+    async fn dispatch(&self, call: &Call, target: &Target) -> Result<Response<ResponseBody>, Failure> {
+        match (&call.method, &target.name) {
+            (&Method::GET, Some(_)) => self.get(call, target),
+            (&Method::GET, None) if call.parameters.flag("watch") => self.watch(call, target),
+            (&Method::GET, None) => self.list(call, target),
+            (&Method::POST, None) => self.create(call, target).await,
+            (&Method::PUT, Some(name)) => self.update(call, target, name).await,
+            (&Method::PATCH, Some(name)) => self.patch(call, target, name).await,
+            (&Method::DELETE, Some(name)) if target.subresource.is_none() => self.delete(call, target, name),
+            _ => Err(Failure::method_not_allowed()),
+        }
+    }
+
+    fn resource(&self, target: &Target) -> &Resource {
+        &self.0.resources[target.resource]
+    }
+
+    fn stored(&self, target: &Target, name: &str) -> Result<Arc<Value>, Failure> {
+        let found = self.0.store.lock().get(&target.key(name));
+        found.ok_or_else(|| Failure::no_such_object(self.resource(target), name))
+    }
+
+    fn next_uid(&self) -> String {
+        let number = self.0.uids.fetch_add(1, Ordering::Relaxed) + 1;
+        format!("00000000-0000-4000-8000-{number:012x}")
+    }
+
+    /// Whether objects can be created in the namespace.
+    fn check_namespace(&self, namespace: &str) -> Result<(), Failure> {
+        let resource = self.0.resources.iter().position(|resource| resource.plural == "namespaces").unwrap_or_default();
+        let key = Key { resource, namespace: String::new(), name: namespace.to_owned() };
+        match self.0.store.lock().get(&key) {
+            None => Err(Failure::no_such_object(&self.0.resources[resource], namespace)),
+            Some(found) if text(&found, "deletionTimestamp").is_some() => {
+                let message =
+                    format!("unable to create new content in namespace {namespace} because it is being terminated");
+                Err(Failure::forbidden(message))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn add_namespace(&self, name: &str) {
+        let resource = self.0.resources.iter().position(|resource| resource.plural == "namespaces").unwrap_or_default();
+        let key = Key { resource, namespace: String::new(), name: name.to_owned() };
+        let mut object = serde_json::json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}
+        });
+        metadata::begin(&self.0.resources[resource], &mut object, self.next_uid(), self.now());
+        self.0.store.lock().put(&key, object);
+    }
+}
+
+/// A request, read.
+#[derive(Clone)]
+struct Call {
+    method: Method,
+    parameters: Parameters,
+    view: View,
+    content_type: String,
+    body: Vec<u8>,
+    user: String,
+}
+
+impl Target {
+    fn key(&self, name: &str) -> Key {
+        Key { resource: self.resource, namespace: self.namespace.clone(), name: name.to_owned() }
+    }
+}
