@@ -92,6 +92,10 @@ system: ## Run the tests of a whole Berth: real control plane, real processes, r
 	@$(CARGO) build --quiet --workspace --bins
 	$(run) $(CARGO) test --package berth-tests $(ARGS)
 
+.PHONY: sim
+sim: ## Play Berth in the simulated world: make sim ARGS='--from 1 --seeds 1000' (docs/simulation.md)
+	@$(CARGO) run --quiet --package berth-sim -- run $(ARGS)
+
 .PHONY: mutants
 mutants: ## Run mutation tests of the life cycle and the protocol (hours; not part of `make test`)
 	$(run) scripts/mutants.sh $(ARGS)

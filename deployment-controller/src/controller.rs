@@ -28,18 +28,24 @@ const RECONCILE_INTERVAL: Duration = Duration::from_millis(200);
 pub async fn run(args: Args, process: Process) -> Result<()> {
     let connector = connector(&args)?;
     let ctx = process.context(Executor::DeploymentController, &args.common).await?;
-    let servers: Cache<Server> = Cache::start_with(&ctx, CacheOptions::servers_with_state());
-    let sets: Cache<VMReplicaSet> = Cache::start(&ctx);
-    let deployments: Cache<VMDeployment> = Cache::start(&ctx);
+    run_with(&ctx, connector).await;
+    Ok(())
+}
+
+/// Runs on this API server, with this way to machines, until shutdown.
+pub async fn run_with(ctx: &Context, connector: Arc<dyn Connector>) {
+    let servers: Cache<Server> = Cache::start_with(ctx, CacheOptions::servers_with_state());
+    let sets: Cache<VMReplicaSet> = Cache::start(ctx);
+    let deployments: Cache<VMDeployment> = Cache::start(ctx);
     tokio::select! {
+        biased;
         _ = future::join3(servers.ready(), sets.ready(), deployments.ready()) => {}
-        () = ctx.shutdown.cancelled() => return Ok(()),
+        () = ctx.shutdown.cancelled() => return,
     }
     tokio::join!(
-        run_tasks(&ctx, &servers, DeployTasks::new(&ctx, connector, &servers)),
-        run_deployments(&ctx, &servers, &sets, &deployments),
+        run_tasks(ctx, &servers, DeployTasks::new(ctx, connector, &servers)),
+        run_deployments(ctx, &servers, &sets, &deployments),
     );
-    Ok(())
 }
 
 /// The way to machines.

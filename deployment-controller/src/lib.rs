@@ -27,5 +27,5 @@ mod tasks;
 mod testing;
 
 pub use args::Args;
-pub use controller::run;
+pub use controller::{run, run_with};
 pub use reconcile::Deployments;

@@ -31,18 +31,25 @@ const SERVERS_PER_WRITE: u16 = 8;
 /// When the API server's address or credentials are missing or cannot be used.
 pub async fn run(args: Args, process: Process) -> Result<()> {
     let ctx = process.context(Executor::LbController, &args.common).await?;
-    let servers = Cache::start_with(&ctx, CacheOptions::servers_with_state());
+    run_with(&ctx, &args, &process).await;
+    Ok(())
+}
+
+/// Runs on this API server until shutdown.
+pub async fn run_with(ctx: &Context, args: &Args, process: &Process) {
+    let servers = Cache::start_with(ctx, CacheOptions::servers_with_state());
     let kept = Arc::new(KeptServers::default());
     ctx.metrics.register(|registry| kept.register(registry));
-    let balancers = Balancers::configured(&ctx, &args, &servers, &kept);
-    let reconciler = Arc::new(TrafficReconciler::new(&ctx, &balancers, &kept));
-    let Observations { changes, synced } = balancers.start(&ctx, &process);
+    let balancers = Balancers::configured(ctx, args, &servers, &kept);
+    let reconciler = Arc::new(TrafficReconciler::new(ctx, &balancers, &kept));
+    let Observations { changes, synced } = balancers.start(ctx, process);
     let (suspects, suspected) = mpsc::unbounded();
     process.tasks.spawn(follow_deletions(ctx.clone(), servers.clone(), reconciler.clone(), suspects.clone()));
     process.tasks.spawn(orphans::run(ctx.clone(), servers.clone(), balancers, suspected));
     tokio::select! {
+        biased;
         _ = future::join(servers.ready(), synced) => {}
-        () = ctx.shutdown.cancelled() => return Ok(()),
+        () = ctx.shutdown.cancelled() => return,
     }
     let changed = changes.map(move |server| {
         let key = ObjectRef::new(&server.name).within(&server.namespace);
@@ -52,9 +59,8 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
     Controller::new("traffic", &servers)
         .reconcile_on(changed)
         .concurrency(ctx.concurrency.saturating_mul(SERVERS_PER_WRITE))
-        .run(&ctx, reconciler, |server, reconciler| async move { reconciler.reconcile(server).await })
+        .run(ctx, reconciler, |server, reconciler| async move { reconciler.reconcile(server).await })
         .await;
-    Ok(())
 }
 
 /// A Server that was deleted may still be shown by a load balancer, if somebody has removed its finalizer.

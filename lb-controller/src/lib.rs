@@ -42,4 +42,4 @@ pub mod plan;
 pub mod reconcile;
 
 pub use args::Args;
-pub use controller::run;
+pub use controller::{run, run_with};

@@ -26,6 +26,7 @@ pub(crate) async fn run(
     servers.ready().await;
     loop {
         let suspect = tokio::select! {
+            biased;
             () = ctx.shutdown.cancelled() => return,
             suspect = suspects.next() => suspect,
         };

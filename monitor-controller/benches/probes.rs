@@ -19,7 +19,7 @@ use std::{
 
 use berth_core::api::Server;
 use berth_runtime::SystemClock;
-use monitor_controller::{metrics::ProbeMetrics, prober::Prober};
+use monitor_controller::{metrics::ProbeMetrics, probe::NetworkProbes, prober::Prober};
 use parking_lot::Mutex;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::json;
@@ -112,7 +112,8 @@ async fn prober(port: u16) -> Measured {
     let before = resident();
     let (changed_servers, _received) = futures::channel::mpsc::unbounded();
     let (metrics, stop) = (Arc::new(ProbeMetrics::default()), CancellationToken::new());
-    let (prober, probe_loop) = Prober::new(512, changed_servers, metrics.clone(), Arc::new(SystemClock));
+    let (prober, probe_loop) =
+        Prober::new(Arc::new(NetworkProbes), 512, changed_servers, metrics.clone(), Arc::new(SystemClock));
     for n in 0..servers() {
         prober.update(&server(n, port));
     }

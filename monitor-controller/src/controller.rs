@@ -12,7 +12,12 @@ use futures::{StreamExt, pin_mut};
 use tokio::net::TcpListener;
 
 use crate::{
-    args::Args, discovery, metrics::ProbeMetrics, probe::ProbeResult, prober::Prober, reconcile::Monitor,
+    args::Args,
+    discovery,
+    metrics::ProbeMetrics,
+    probe::{NetworkProbes, ProbeClient},
+    prober::Prober,
+    reconcile::Monitor,
     sight_keeper::SightKeeper,
 };
 
@@ -22,15 +27,24 @@ use crate::{
 /// When no API server is configured, or the targets' address cannot be listened on.
 pub async fn run(args: Args, process: Process) -> Result<()> {
     let ctx = process.context(Executor::MonitorController, &args.common).await?;
+    run_with(&ctx, &args, &process, Arc::new(NetworkProbes)).await
+}
+
+/// Runs on this API server, with these probes, until shutdown.
+///
+/// # Errors
+/// When the targets' address cannot be listened on.
+pub async fn run_with(ctx: &Context, args: &Args, process: &Process, client: Arc<dyn ProbeClient>) -> Result<()> {
     let metrics = Arc::new(ProbeMetrics::default());
     ctx.metrics.register(|registry| metrics.register(registry));
     let (changed_servers, triggers) = futures::channel::mpsc::unbounded();
     let concurrency = usize::from(args.probe_concurrency);
-    let (prober, probe_loop) = Prober::new(concurrency, changed_servers.clone(), metrics.clone(), ctx.clock.clone());
-    let copies = Copies::start(&ctx, &process.tasks);
-    let sight = SightKeeper::new(&ctx, &copies, &prober, changed_servers, metrics, args.blind_share);
-    let servers = Cache::start_with(&ctx, CacheOptions::servers_with_state());
-    let monitor = Arc::new(Monitor::new(&ctx, prober.clone()));
+    let (prober, probe_loop) =
+        Prober::new(client, concurrency, changed_servers.clone(), metrics.clone(), ctx.clock.clone());
+    let copies = Copies::start(ctx, &process.tasks);
+    let sight = SightKeeper::new(ctx, &copies, &prober, changed_servers, metrics, args.blind_share);
+    let servers = Cache::start_with(ctx, CacheOptions::servers_with_state());
+    let monitor = Arc::new(Monitor::new(ctx, prober.clone()));
     if let Some(address) = args.targets_address {
         let listener = TcpListener::bind(address)
             .await
@@ -39,6 +53,7 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
         process.tasks.spawn(discovery::serve(ctx.shutdown.clone(), listener, servers.store()));
     }
     tokio::select! {
+        biased;
         () = servers.ready() => {}
         () = ctx.shutdown.cancelled() => return Ok(()),
     }
@@ -49,15 +64,14 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
     Controller::new("monitor", &servers)
         .reconcile_on(triggers)
         .concurrency(ctx.concurrency)
-        .run(&ctx, monitor, |server, monitor| async move { monitor.reconcile(server).await })
+        .run(ctx, monitor, |server, monitor| async move { monitor.reconcile(server).await })
         .await;
     Ok(())
 }
 
 /// Whether the machine of a Server that another copy has lost can be reached from here: it is probed anew.
 async fn look(prober: Prober, server: SampledServer) -> Option<bool> {
-    let probe = prober.machine_probe(&server.uid)?;
-    Some(probe.probe().await == ProbeResult::Success)
+    prober.reaches_machine(&server.uid).await
 }
 
 /// Ends the probes of deleted Servers.

@@ -15,7 +15,7 @@ mod grid;
 pub mod metrics;
 mod observation;
 mod plan;
-mod probe;
+pub mod probe;
 mod probe_id;
 mod probe_state;
 pub mod prober;
@@ -28,4 +28,4 @@ mod survey;
 mod verdict;
 
 pub use args::Args;
-pub use controller::run;
+pub use controller::{run, run_with};

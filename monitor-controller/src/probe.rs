@@ -3,6 +3,7 @@
 use std::{pin::pin, time::Duration};
 
 use berth_core::api::{HealthCheck, Server};
+use futures::{FutureExt as _, future::BoxFuture};
 use http_body_util::Empty;
 use hyper::{Request, Response, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
@@ -10,7 +11,8 @@ use tokio::net::TcpStream;
 
 /// The result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ProbeResult {
+pub enum ProbeResult {
+    /// The target answered as it should.
     Success,
     /// What was probed, and how it failed.
     Failure(String),
@@ -18,22 +20,43 @@ pub(crate) enum ProbeResult {
 
 /// How a port is probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ProbeMethod {
+pub enum ProbeMethod {
     /// Succeeds if the port accepts a connection.
     TcpSocket,
     /// Succeeds if a GET of this path is answered with a status from 200 to 399.
-    HttpGet { path: String },
+    HttpGet {
+        /// The path, with its first slash.
+        path: String,
+    },
 }
 
 /// Where and how to probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ProbeTarget {
+pub struct ProbeTarget {
     /// The machine's address.
-    pub(crate) address: String,
-    pub(crate) port: u16,
-    pub(crate) method: ProbeMethod,
+    pub address: String,
+    /// The TCP port.
+    pub port: u16,
+    /// What is done there.
+    pub method: ProbeMethod,
     /// After this long the probe has failed.
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
+}
+
+/// Carries out probes. A trait, so that a simulation can bring its own network.
+pub trait ProbeClient: Send + Sync {
+    /// Probes the target once, within its time limit.
+    fn probe<'a>(&'a self, target: &'a ProbeTarget) -> BoxFuture<'a, ProbeResult>;
+}
+
+/// Probes over the network.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NetworkProbes;
+
+impl ProbeClient for NetworkProbes {
+    fn probe<'a>(&'a self, target: &'a ProbeTarget) -> BoxFuture<'a, ProbeResult> {
+        target.probe().boxed()
+    }
 }
 
 impl ProbeTarget {
@@ -62,7 +85,7 @@ impl ProbeTarget {
     }
 
     /// Probes once.
-    pub(crate) async fn probe(&self) -> ProbeResult {
+    async fn probe(&self) -> ProbeResult {
         match tokio::time::timeout(self.timeout, self.attempt()).await {
             Ok(Ok(())) => ProbeResult::Success,
             Ok(Err(message)) => ProbeResult::Failure(message),
@@ -97,6 +120,7 @@ impl ProbeTarget {
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         let mut answer = pin!(sender.send_request(request));
         let answer = tokio::select! {
+            biased;
             answer = &mut answer => answer,
             // The connection may end when the response has arrived already.
             ended = connection => match ended {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     metrics::ProbeMetrics,
     observation::Observation,
-    probe::{ProbeResult, ProbeTarget},
+    probe::{ProbeClient, ProbeResult},
     probe_id::{ProbeId, ProbeKind},
     probe_state::ScheduleChange,
     schedule::{DueProbe, Schedule},
@@ -38,6 +38,7 @@ pub struct Prober {
     schedule_changes: mpsc::UnboundedSender<(ProbeId, ScheduleChange)>,
     /// Whether failures are believed that may come from blindness.
     trust: Arc<Mutex<Trust>>,
+    client: Arc<dyn ProbeClient>,
     clock: Arc<dyn Clock>,
 }
 
@@ -65,6 +66,7 @@ impl Prober {
     /// change are sent to `changed_servers`.
     #[must_use]
     pub fn new(
+        client: Arc<dyn ProbeClient>,
         concurrency: usize,
         changed_servers: UnboundedSender<ObjectRef<Server>>,
         metrics: Arc<ProbeMetrics>,
@@ -72,7 +74,7 @@ impl Prober {
     ) -> (Self, ProbeLoop) {
         let (sender, schedule_changes) = mpsc::unbounded_channel();
         let trust = Arc::new(Mutex::new(Trust::UNSURVEYED));
-        let prober = Self { servers: Arc::default(), schedule_changes: sender, trust, clock };
+        let prober = Self { servers: Arc::default(), schedule_changes: sender, trust, client, clock };
         let probe_loop = ProbeLoop {
             prober: prober.clone(),
             schedule: Schedule::new(),
@@ -124,9 +126,11 @@ impl Prober {
         self.servers.lock().iter().filter_map(|(uid, probes)| probes.as_target(uid)).collect()
     }
 
-    /// The probe of the machine of the Server with this UID; none while it is not known where it is.
-    pub(crate) fn machine_probe(&self, uid: &str) -> Option<ProbeTarget> {
-        self.servers.lock().get(uid)?.machine_probe()
+    /// Whether the machine of the Server with this UID can be reached: it is probed anew. None while it is not known where it
+    /// is.
+    pub(crate) async fn reaches_machine(&self, uid: &str) -> Option<bool> {
+        let target = self.servers.lock().get(uid)?.machine_probe()?;
+        Some(self.client.probe(&target).await == ProbeResult::Success)
     }
 
     /// From now on, failures that may come from blindness are believed to this extent.
@@ -183,12 +187,13 @@ impl ProbeLoop {
         };
         drop(servers);
         let (slots, metrics) = (Arc::clone(&self.slots), Arc::clone(&self.metrics));
+        let client = Arc::clone(&self.prober.client);
         tokio::spawn(async move {
             // The semaphore is never closed.
             let Ok(_slot) = slots.acquire_owned().await else { return };
             let (kind, begun) = (probe.id.kind, Instant::now());
             metrics.probe_started(kind, begun.saturating_duration_since(probe.due_at));
-            let result = target.probe().await;
+            let result = client.probe(&target).await;
             metrics.probe_finished(kind, &result, begun.elapsed());
             // Fails at shutdown only, when the loop has ended.
             let _ = finished.send(FinishedProbe { probe, generation, result });

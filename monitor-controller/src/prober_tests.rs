@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::probe::NetworkProbes;
 use crate::verdict::ReachabilityVerdict;
 
 fn server(n: usize, port: u16, period: i64) -> Server {
@@ -31,7 +32,8 @@ impl Fixture {
     fn start() -> Self {
         let (sender, changed_servers) = futures::channel::mpsc::unbounded();
         let (metrics, stop) = (Arc::new(ProbeMetrics::default()), CancellationToken::new());
-        let (prober, probe_loop) = Prober::new(64, sender, Arc::clone(&metrics), Arc::new(SystemClock));
+        let (prober, probe_loop) =
+            Prober::new(Arc::new(NetworkProbes), 64, sender, Arc::clone(&metrics), Arc::new(SystemClock));
         tokio::spawn(probe_loop.run(stop.clone()));
         Self { prober, changed_servers, metrics, stop }
     }

@@ -52,6 +52,7 @@ impl SightKeeper {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 _ = tick.tick() => self.survey(),
             }

@@ -23,6 +23,7 @@ pub async fn identity(ctx: &Context, name: Option<&str>) -> Result<Option<String
     let mut failures = 0_u32;
     loop {
         let read = tokio::select! {
+            biased;
             read = api.get(NAMESPACE) => read.map_err(ApiError::doing(format!("read the UID of Namespace {NAMESPACE}"))),
             () = ctx.shutdown.cancelled() => return Ok(None),
         };

@@ -7,7 +7,7 @@ use berth_core::{
     api::{Approval, Executor, MachineClass, Server, VMReplicaSet},
     second_opinion::SampledServer,
 };
-use berth_iaas::{CallLimits, Classes};
+use berth_iaas::{CallLimits, Classes, Drivers};
 use berth_runtime::{Cache, CacheOptions, Change, Context, Controller, Copies, Process, Throttle, answer_questions};
 use futures::future;
 use kube::runtime::controller::Action;
@@ -18,7 +18,7 @@ use crate::{
     cluster,
     drift::DriftDetector,
     orphans::OrphanCollector,
-    server::ServerReconciler,
+    server::{ServerReconciler, tasks::TaskContext},
     set::{machines::ClassMachines, plan::SetLimits, reconcile::SetReconciler, server_index::ServerIndex},
     setup,
     sight::{BlindMonitors, look},
@@ -43,19 +43,26 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
     let ctx = process.context(Executor::ReplicasetController, &args.common).await?;
     let Some(cluster) = cluster::identity(&ctx, args.cluster_name.as_deref()).await? else { return Ok(()) };
     let (tasks, drivers) = setup::machines(&args, &cluster)?;
-    let copies = Copies::start(&ctx, &process.tasks);
+    run_with(&ctx, &args, &process, tasks, drivers).await;
+    Ok(())
+}
+
+/// Runs on this API server, these machines and their providers, until shutdown.
+pub async fn run_with(ctx: &Context, args: &Args, process: &Process, tasks: TaskContext, drivers: Drivers) {
+    let copies = Copies::start(ctx, &process.tasks);
     let monitors = BlindMonitors::among(&copies);
-    let caches = Caches::start(&ctx);
+    let caches = Caches::start(ctx);
     tokio::select! {
+        biased;
         () = caches.ready() => {}
-        () = ctx.shutdown.cancelled() => return Ok(()),
+        () = ctx.shutdown.cancelled() => return,
     }
     let slots = usize::from(ctx.concurrency.saturating_mul(SLOTS));
-    let classes = Classes::new(&ctx, &caches.classes, drivers, CallLimits::default(), slots);
+    let classes = Classes::new(ctx, &caches.classes, drivers, CallLimits::default(), slots);
     let orphan_period = Duration::from_secs(u64::from(args.orphan_period));
-    let orphans = OrphanCollector::new(&ctx, &classes, &cluster, orphan_period);
+    let orphans = OrphanCollector::new(ctx, &classes, &tasks.cluster, orphan_period);
     let drift_interval = Duration::from_secs(u64::from(args.drift_interval));
-    let drift = DriftDetector::new(&ctx, tasks.clone(), &caches.servers, drift_interval).shared_among(&copies);
+    let drift = DriftDetector::new(ctx, tasks.clone(), &caches.servers, drift_interval).shared_among(&copies);
     let (connector, seen) = (tasks.connector.clone(), caches.servers.clone());
     let look = move |server: SampledServer| {
         let (connector, servers) = (connector.clone(), seen.clone());
@@ -71,19 +78,18 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
         .telling(monitors.clone())
         .with_rooms(ClassRooms::new(&caches.classes, &caches.servers));
     let batches = sets.batches();
-    let servers = ServerReconciler::new(&ctx, tasks, &caches.servers, &classes, &caches.approvals, batches);
+    let servers = ServerReconciler::new(ctx, tasks, &caches.servers, &classes, &caches.approvals, batches);
     let servers = Arc::new(servers);
-    let class_use = Arc::new(ClassReconciler::new(&ctx, &caches.servers));
+    let class_use = Arc::new(ClassReconciler::new(ctx, &caches.servers));
     tokio::join!(
-        class_use::run(&ctx, &caches.classes, class_use),
+        class_use::run(ctx, &caches.classes, class_use),
         orphans.run(),
-        reconcile_servers(&ctx, &caches, servers.clone()),
-        run_tasks(&ctx, &caches, &classes, servers),
-        reconcile_sets(&ctx, &caches, &drift, &monitors, Arc::new(sets)),
+        reconcile_servers(ctx, &caches, servers.clone()),
+        run_tasks(ctx, &caches, &classes, servers),
+        reconcile_sets(ctx, &caches, &drift, &monitors, Arc::new(sets)),
         drift.run(),
         answer_questions(ctx.clone(), copies, look),
     );
-    Ok(())
 }
 
 struct Caches {

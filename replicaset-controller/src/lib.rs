@@ -18,4 +18,4 @@ pub mod sight;
 mod triggers;
 
 pub use args::Args;
-pub use controller::run;
+pub use controller::{run, run_with};

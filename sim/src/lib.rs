@@ -1,8 +1,30 @@
 //! A deterministic world for Berth's programs.
 //!
-//! So far it has one part: [`ApiServer`], a Kubernetes API server in memory. Berth's shipped webhook and controllers speak to it
-//! through `kube::Client`, on one thread, under tokio's paused time.
+//! Berth's shipped webhook and controllers run on one thread, under tokio's paused time, on an API server and on machines in
+//! memory. They are the real programs: what differs is what they are given, a client, a clock and a way to machines. [`play`]
+//! plays the run of a seed: people change a fleet while things go wrong, and judges watch. The same seed gives the same run, byte
+//! for byte.
+
+#![allow(clippy::panic, reason = "a simulation that cannot go on says where: it is a tool for tests")]
 
 pub mod apiserver;
+mod clock;
+mod dice;
+mod faults;
+mod findings;
+mod judges;
+mod machines;
+mod network;
+mod people;
+mod programs;
+mod randomness;
+mod story;
+mod world;
 
 pub use apiserver::ApiServer;
+pub use clock::SimClock;
+pub use dice::Dice;
+pub use faults::Faults;
+pub use programs::{Program, ProgramCopy};
+pub use story::{Outcome, play};
+pub use world::World;

@@ -65,6 +65,7 @@ impl EndpointSlices {
         let mut events = pin!(watcher(slices, selected).default_backoff());
         loop {
             let event = tokio::select! {
+                biased;
                 () = ctx.shutdown.cancelled() => return,
                 event = events.next() => event,
             };

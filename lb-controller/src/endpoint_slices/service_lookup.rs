@@ -1,11 +1,9 @@
 //! Whether a Service exists, and what it declares for its panic floor.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Duration};
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::{keys::ServiceKey, slice_api::SliceApi};
 use crate::{balancer::BalancerError, panic_floor::PANIC_THRESHOLD};

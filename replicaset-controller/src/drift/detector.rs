@@ -220,6 +220,7 @@ impl Inner {
 
     pub(super) async fn unless_shutdown<T>(&self, work: impl Future<Output = T> + Send) -> Option<T> {
         tokio::select! {
+            biased;
             done = work => Some(done),
             () = self.ctx.shutdown.cancelled() => None,
         }

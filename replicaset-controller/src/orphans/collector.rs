@@ -82,6 +82,7 @@ impl OrphanCollector {
             // With jitter, so that copies that were started together do not list the machines at once.
             let pause = Backoff::new(self.period, self.period).delay(1);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => {},
                 () = self.ctx.shutdown.cancelled() => return,
             }

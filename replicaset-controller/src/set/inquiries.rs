@@ -114,6 +114,7 @@ impl Inquiries {
             let (this, set, server) = (self.clone(), SetKey::of(set), server.clone());
             tokio::spawn(async move {
                 let finding = tokio::select! {
+                    biased;
                     finding = this.0.inquire(&server) => finding,
                     () = this.0.ctx.shutdown.cancelled() => return,
                 };

@@ -19,6 +19,7 @@ pub async fn unless_cancelled(
     work: impl Future<Output = TaskResult>,
 ) -> TaskResult {
     tokio::select! {
+        biased;
         result = work => return result,
         () = cancelled => {}
     }

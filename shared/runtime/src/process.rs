@@ -80,6 +80,7 @@ fn on_signal() -> anyhow::Result<CancellationToken> {
     let token = shutdown.clone();
     tokio::spawn(async move {
         tokio::select! {
+            biased;
             _ = terminate.recv() => (),
             _ = interrupt.recv() => (),
         }
@@ -109,6 +110,7 @@ async fn until_shutdown(
 ) -> anyhow::Result<()> {
     let mut body = std::pin::pin!(body);
     tokio::select! {
+        biased;
         result = &mut body => {
             // Other tasks, like the one that writes Events, end with it.
             shutdown.cancel();

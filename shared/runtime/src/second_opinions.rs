@@ -54,6 +54,7 @@ where
         let said_on: HashSet<String> = opinions.iter().map(|opinion| opinion.id.clone()).collect();
         for question in questions.into_iter().filter(|question| !said_on.contains(&question.id)) {
             let looked = tokio::select! {
+                biased;
                 looked = opinion(&question, &look) => looked,
                 () = ctx.shutdown.cancelled() => return,
             };
@@ -64,6 +65,7 @@ where
         let text = (!opinions.is_empty()).then(|| serde_json::to_string(&opinions).ok()).flatten();
         copies.say(OPINIONS, text);
         tokio::select! {
+            biased;
             ended = changes.changed() => if ended.is_err() { return },
             () = ctx.shutdown.cancelled() => return,
         }

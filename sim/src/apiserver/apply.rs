@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{metadata::seconds, resources::Resource, schema};
+use super::{list_keys::keys, metadata::seconds, resources::Resource, schema};
 
 /// A step from a value to a part of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,7 +123,7 @@ fn set_entry(result: &mut Value, live: &Value, mut entry: Value, now: Timestamp)
 fn is_whole(schema: &Value, value: &Value) -> bool {
     match value {
         Value::Object(_) => schema["x-kubernetes-map-type"] == "atomic",
-        Value::Array(_) => schema::keys(schema).is_empty(),
+        Value::Array(_) => keys(schema).is_empty(),
         _ => true,
     }
 }
@@ -159,8 +159,8 @@ fn field_schema<'a>(schema: &'a Value, name: &str) -> &'a Value {
 }
 
 fn entry_key(schema: &Value, item: &Value) -> String {
-    let keys = schema::keys(schema);
-    let keys = keys.iter().map(|key| ((*key).to_owned(), item[*key].clone()));
+    let names = keys(schema);
+    let keys = names.iter().map(|key| ((*key).to_owned(), item[*key].clone()));
     Value::Object(keys.collect::<Map<_, _>>()).to_string()
 }
 

@@ -10,15 +10,18 @@ use super::{
     store::Key,
 };
 
-/// Collects after each change, until it is dropped.
-pub(super) async fn run(api: &ApiServer) {
-    let mut changed = api.0.store.lock().changed();
-    loop {
-        for key in orphans(api) {
-            delete(api, &key);
-        }
-        if changed.changed().await.is_err() {
-            return;
+impl ApiServer {
+    /// What the garbage collector of kube-controller-manager does: deletes objects whose owners are all gone. Runs until it is
+    /// dropped.
+    pub async fn collect_garbage(&self) {
+        let mut changed = self.0.store.lock().changed();
+        loop {
+            for key in orphans(self) {
+                delete(self, &key);
+            }
+            if changed.changed().await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ mod admission;
 mod apply;
 mod failure;
 mod garbage;
+mod list_keys;
 mod metadata;
 mod read;
 mod request;
@@ -23,18 +24,22 @@ mod store;
 mod watch;
 mod write;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::{Router, body::Body as ResponseBody};
+use berth_runtime::Clock as _;
 use http::{Method, Request, Response, header};
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use kube::{Client, client::Body};
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::time::Instant;
 use tower::{BoxError, Service, service_fn};
 
 pub use admission::BadWebhooks;
@@ -48,6 +53,7 @@ use self::{
     resources::Resource,
     store::{Key, Store},
 };
+use crate::SimClock;
 
 /// Berth's CRDs, as they are shipped.
 const CRDS: [&str; 5] = [
@@ -61,9 +67,6 @@ const CRDS: [&str; 5] = [
 /// Berth's registration of its webhook, as it is shipped.
 const WEBHOOK_CONFIGURATION: &str = include_str!("../../../deploy/base/webhook-configuration.yaml");
 
-/// The time at which the world begins: 2026-01-01T00:00:00Z.
-const BEGINNING: i64 = 1_767_225_600;
-
 /// An API server in memory. Clones share it.
 #[derive(Clone)]
 pub struct ApiServer(Arc<Inner>);
@@ -72,9 +75,12 @@ struct Inner {
     resources: Vec<Resource>,
     store: Arc<Mutex<Store>>,
     webhooks: Option<Webhooks>,
-    started: Instant,
+    clock: SimClock,
     /// How many UIDs were given.
     uids: AtomicU64,
+    /// A line for each request that was answered.
+    log: Mutex<Vec<String>>,
+    writes: AtomicU64,
 }
 
 impl ApiServer {
@@ -83,7 +89,7 @@ impl ApiServer {
     ///
     /// # Errors
     /// When the shipped manifests cannot be used.
-    pub fn new(webhook: Option<Router>) -> Result<Self, Box<dyn std::error::Error>> {
+    pub fn new(clock: SimClock, webhook: Option<Router>) -> Result<Self, Box<dyn std::error::Error>> {
         let mut resources = resources::built_in();
         for crd in CRDS {
             resources.push(resources::from_crd(crd)?);
@@ -93,8 +99,10 @@ impl ApiServer {
             resources,
             store: Arc::new(Mutex::new(Store::default())),
             webhooks,
-            started: Instant::now(),
+            clock,
             uids: AtomicU64::new(0),
+            log: Mutex::default(),
+            writes: AtomicU64::new(0),
         }));
         for namespace in ["default", "kube-system", "berth-system"] {
             api.add_namespace(namespace);
@@ -102,12 +110,16 @@ impl ApiServer {
         Ok(api)
     }
 
-    /// The time of the API server, which follows tokio's clock.
+    /// The time of the API server.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        let beginning = Timestamp::from_second(BEGINNING).unwrap_or_default();
-        let elapsed = SignedDuration::try_from(self.0.started.elapsed()).unwrap_or_default();
-        beginning.saturating_add(elapsed).unwrap_or(beginning)
+        self.0.clock.now()
+    }
+
+    /// A line for each request that was answered so far: when, who, what, and the answer.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.0.log.lock().clone()
     }
 
     /// A client of this user, without time limits of its own.
@@ -154,13 +166,47 @@ impl ApiServer {
         rules
     }
 
-    /// What the garbage collector of kube-controller-manager does: deletes objects whose owners are all gone. Runs until it is
-    /// dropped.
-    pub async fn collect_garbage(&self) {
-        garbage::run(self).await;
+    /// All objects of this kind, as their type; those that are something else are left out.
+    pub(crate) fn objects<K: DeserializeOwned>(&self, plural: &str) -> Vec<K> {
+        let store = self.0.store.lock();
+        let of_kind = store.iter().filter(|(key, _)| self.0.resources[key.resource].plural == plural);
+        of_kind.filter_map(|(_, object)| serde_json::from_value((**object).clone()).ok()).collect()
     }
 
-    async fn respond(&self, request: Request<Body>, user: &str) -> Result<Response<ResponseBody>, kube::Error> {
+    /// How many writes were answered with success. What has to be renewed is left out: Leases, and the mark by which
+    /// replicaset-controller notices a restored etcd.
+    pub(crate) fn writes(&self) -> u64 {
+        self.0.writes.load(Ordering::Relaxed)
+    }
+
+    /// How old the world is.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0.clock.elapsed()
+    }
+
+    /// Adds a line to the log.
+    pub(crate) fn note(&self, line: &str) {
+        self.0.log.lock().push(format!("{} ms: {line}", self.elapsed().as_millis()));
+    }
+
+    /// Answers as if this object was stored, in a new version.
+    pub(crate) fn accept(&self, object: &[u8]) -> Response<ResponseBody> {
+        let mut object: Value = serde_json::from_slice(object).unwrap_or_default();
+        object["metadata"]["resourceVersion"] = (self.0.store.lock().revision() + 1).to_string().into();
+        failure::respond(200, &object)
+    }
+
+    /// An answer of an API server that cannot serve now.
+    pub(crate) fn refusal(code: u16) -> Response<ResponseBody> {
+        let message = "the API server cannot serve now".to_owned();
+        Failure { code, reason: "ServiceUnavailable", message }.into_response()
+    }
+
+    pub(crate) async fn respond(
+        &self,
+        request: Request<Body>,
+        user: &str,
+    ) -> Result<Response<ResponseBody>, kube::Error> {
         let (head, body) = request.into_parts();
         let body = body.collect_bytes().await?;
         let header =
@@ -177,7 +223,15 @@ impl ApiServer {
             Ok(target) => self.dispatch(&call, &target).await,
             Err(failure) => Err(failure),
         };
-        Ok(outcome.unwrap_or_else(Failure::into_response))
+        let response = outcome.unwrap_or_else(Failure::into_response);
+        let path = head.uri.path();
+        let keeps_time = path.starts_with("/api/v1/namespaces/berth-system/configmaps") || path.contains("/leases/");
+        if response.status().is_success() && head.method != Method::GET && !keeps_time {
+            self.0.writes.fetch_add(1, Ordering::Relaxed);
+        }
+        let (sent, code) = (String::from_utf8_lossy(&call.body), response.status().as_u16());
+        self.note(&format!("{user}: {} {} {sent} -> {code}", head.method, head.uri));
+        Ok(response)
     }
 
     async fn dispatch(&self, call: &Call, target: &Target) -> Result<Response<ResponseBody>, Failure> {

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use cel::{Context, Program, objects::Value as CelValue};
 use serde_json::Value;
 
+use super::list_keys::keys;
+
 /// Functions of Kubernetes that the library does not have.
 const UNSUPPORTED: [&str; 4] = ["format.", "isSorted", "lowerAscii", "type("];
 
@@ -77,10 +79,10 @@ impl Checker<'_> {
                 }
             }
             Value::Array(items) => {
-                let keys = super::schema::keys(schema);
+                let names = keys(schema);
                 let before = |item: &Value| {
-                    let same = |other: &&Value| keys.iter().all(|key| other.get(key) == item.get(key));
-                    old?.as_array()?.iter().find(same).filter(|_| !keys.is_empty())
+                    let same = |other: &&Value| names.iter().all(|name| other.get(name) == item.get(name));
+                    old?.as_array()?.iter().find(same).filter(|_| !names.is_empty())
                 };
                 for (position, item) in items.iter().enumerate() {
                     self.check(&schema["items"], item, before(item), &format!("{path}[{position}]"));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cel::Program;
 use serde_json::{Map, Value, json};
 
-use super::rules;
+use super::{list_keys::keys, rules};
 
 /// A structural schema.
 pub(crate) struct Schema {
@@ -143,13 +143,13 @@ fn duplicates(schema: &Value, value: &Value, path: &str, errors: &mut Vec<String
             }
         }
         Value::Array(items) => {
-            let keys = keys(schema);
+            let names = keys(schema);
             for (position, item) in items.iter().enumerate() {
                 let path = format!("{path}[{position}]");
-                let is_same = |other: &&Value| keys.iter().all(|key| other.get(key) == item.get(key));
-                if !keys.is_empty() && items[..position].iter().any(|other| is_same(&other)) {
+                let is_same = |other: &&Value| names.iter().all(|key| other.get(key) == item.get(key));
+                if !names.is_empty() && items[..position].iter().any(|other| is_same(&other)) {
                     let key: Map<String, Value> =
-                        keys.iter().filter_map(|key| Some(((*key).to_owned(), item.get(key)?.clone()))).collect();
+                        names.iter().filter_map(|key| Some(((*key).to_owned(), item.get(key)?.clone()))).collect();
                     errors.push(format!("{}: Duplicate value: {}", path.trim_start_matches('.'), Value::Object(key)));
                 }
                 duplicates(&schema["items"], item, &path, errors);
@@ -157,13 +157,6 @@ fn duplicates(schema: &Value, value: &Value, path: &str, errors: &mut Vec<String
         }
         _ => {}
     }
-}
-
-/// The keys by which the entries of a list are told apart; none when it has no keys.
-pub(crate) fn keys(schema: &Value) -> Vec<&str> {
-    let is_map = schema["x-kubernetes-list-type"] == "map";
-    let keys = schema["x-kubernetes-list-map-keys"].as_array().filter(|_| is_map);
-    keys.into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
 /// The JSON Schema of what this one describes, or null.

@@ -13,7 +13,7 @@ mod watches;
 use std::{panic::AssertUnwindSafe, path::Path};
 
 use berth_control_plane::{ControlPlane, ControlPlaneOptions};
-use berth_sim::ApiServer;
+use berth_sim::{ApiServer, SimClock};
 use futures::FutureExt as _;
 
 use lab::Lab;
@@ -93,7 +93,7 @@ behaviours!(
 );
 
 async fn in_memory<F: Future<Output = ()>>(behaviour: impl FnOnce(Lab) -> F) {
-    let api = ApiServer::new(None).unwrap();
+    let api = ApiServer::new(SimClock::start(), None).unwrap();
     let mut lab = Lab::new(api.client("admin"), "simulated").await;
     lab.in_memory = Some(api.clone());
     let collector = api.clone();
@@ -106,7 +106,7 @@ async fn in_memory<F: Future<Output = ()>>(behaviour: impl FnOnce(Lab) -> F) {
 /// Rules that the simulation does not evaluate: the real API server and its tests have to.
 #[tokio::test]
 async fn the_rules_that_are_not_evaluated_are_known() {
-    let api = ApiServer::new(None).unwrap();
+    let api = ApiServer::new(SimClock::start(), None).unwrap();
     let functions = ["format.", "isSorted", "type("];
     let rules = api.unsupported_rules();
     assert!(!rules.is_empty());

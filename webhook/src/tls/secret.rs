@@ -87,6 +87,7 @@ impl SecretSource {
                 _ => Backoff::RECONCILE.delay(failures),
             };
             tokio::select! {
+                biased;
                 _ = changes.next() => (),
                 () = tokio::time::sleep(wait) => (),
             }

@@ -40,6 +40,7 @@ pub(super) async fn unless_cancelled<T>(
     work: impl Future<Output = Result<T, TaskResult>>,
 ) -> Result<T, TaskResult> {
     tokio::select! {
+        biased;
         result = work => result,
         () = cancel.cancelled() => Err(TaskResult::retry("stopped before it was done")),
     }

@@ -44,6 +44,14 @@ struct SimulatedMachine {
     fake: FakeMachine,
 }
 
+/// What a machine is created with.
+pub(super) struct NewMachine {
+    pub(super) boot: Boot,
+    /// Where its commands run.
+    pub(super) fake: FakeMachine,
+    pub(super) created_at: Timestamp,
+}
+
 /// How a boot goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Boot {
@@ -105,14 +113,13 @@ impl Cloud {
         account: &str,
         request: &MachineRequest,
         capacity: Option<usize>,
-        boot: Boot,
-        fake: FakeMachine,
+        new: NewMachine,
         host_key: &str,
     ) -> Result<ProviderMachine> {
         let key = key(account, &request.owner.uid);
         if let Some(machine) = self.machines.get_mut(&key) {
             if machine.phase() == ProviderMachinePhase::Stopped {
-                machine.boot(boot);
+                machine.boot(new.boot);
             }
             return Ok(machine.machine(host_key));
         }
@@ -127,10 +134,10 @@ impl Cloud {
             boots: 0,
             runs_from: Instant::now(),
             stops_at: None,
-            created_at: Timestamp::now(),
-            fake,
+            created_at: new.created_at,
+            fake: new.fake,
         };
-        machine.boot(boot);
+        machine.boot(new.boot);
         let info = machine.machine(host_key);
         self.machines.insert(key, machine);
         Ok(info)
@@ -165,6 +172,19 @@ impl Cloud {
             machine.stops_at = Some(Instant::now());
             machine.fake.fail_always(Some(MachineFault::Unreachable));
         }
+    }
+
+    /// The UID of the Server whose machine runs at this address.
+    pub(super) fn runs_at(&self, address: &str) -> Option<String> {
+        let address = address.parse::<Ipv4Addr>().ok()?.to_bits();
+        let machine = self.machines.values().find(|machine| machine.address == address)?;
+        (machine.phase() == ProviderMachinePhase::Running).then(|| machine.owner.uid.clone())
+    }
+
+    pub(super) fn owners(&self) -> Vec<String> {
+        let mut keys: Vec<_> = self.machines.keys().collect();
+        keys.sort();
+        keys.into_iter().map(|(_, uid)| uid.clone()).collect()
     }
 
     pub(super) fn len(&self) -> usize {

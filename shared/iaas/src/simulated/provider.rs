@@ -6,7 +6,7 @@ use berth_core::api::MachineClassSpec;
 use futures::future::{BoxFuture, FutureExt as _};
 
 use super::{
-    cloud::{Boot, server_key},
+    cloud::{Boot, NewMachine, server_key},
     parameters::{CheckFailure, ProviderCall, SimulatedParameters},
     random::Draw,
     simulation::Simulation,
@@ -107,10 +107,13 @@ impl Provider for SimulatedProvider {
                 if request.image.as_deref() == Some("missing") {
                     return Err(ProviderError::Configuration("simulated: there is no image \"missing\"".into()));
                 }
-                let (uid, boot) = (&request.owner.uid, self.boot(&server));
-                let (account, fake) = (self.parameters.account.clone(), self.simulation.machines().of_server(uid));
-                let capacity = self.parameters.capacity;
-                self.simulation.lock().create(&account, request, capacity, boot, fake, HOST_KEY)
+                let new = NewMachine {
+                    boot: self.boot(&server),
+                    fake: self.simulation.machines().of_server(&request.owner.uid),
+                    created_at: self.simulation.now(),
+                };
+                let (account, capacity) = (self.parameters.account.clone(), self.parameters.capacity);
+                self.simulation.lock().create(&account, request, capacity, new, HOST_KEY)
             })
             .await
         }

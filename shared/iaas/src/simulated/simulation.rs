@@ -2,22 +2,31 @@
 
 use std::sync::Arc;
 
+use berth_runtime::{Clock, SystemClock};
+use k8s_openapi::jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{cloud::Cloud, machines::SimulatedMachines};
 
 /// The simulated machines of a process, whatever their class. Clones share them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Simulation {
     cloud: Arc<Mutex<Cloud>>,
     machines: SimulatedMachines,
+    clock: Arc<dyn Clock>,
 }
 
 impl Simulation {
     /// Creates no machine yet. Commands run on `machines`, see [`super::SimulatedConnector`].
     #[must_use]
     pub fn new(machines: SimulatedMachines) -> Self {
-        Self { cloud: Arc::default(), machines }
+        Self { cloud: Arc::default(), machines, clock: Arc::new(SystemClock) }
+    }
+
+    /// Takes the times at which machines are created from this clock instead of the system's.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
     }
 
     /// Stops the machine of the Server with this UID as a crash would, without a call of the provider.
@@ -25,10 +34,26 @@ impl Simulation {
         self.lock().crash(uid);
     }
 
+    /// The UID of the Server whose machine runs at this address; none when no machine does.
+    #[must_use]
+    pub fn runs_at(&self, address: &str) -> Option<String> {
+        self.lock().runs_at(address)
+    }
+
+    /// The UIDs of the Servers that have a machine, in the order of their accounts.
+    #[must_use]
+    pub fn owners(&self) -> Vec<String> {
+        self.lock().owners()
+    }
+
     /// Number of machines.
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().len()
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Cloud> {

@@ -41,6 +41,7 @@ pub(super) async fn run(
     let collect = collect(&mut read, address);
     tokio::pin!(collect, send);
     tokio::select! {
+        biased;
         output = &mut collect => output,
         () = &mut send => collect.await,
     }

@@ -83,8 +83,9 @@ impl<K: Cached> WatchLoop<K> {
         let mut events = pin!(events);
         loop {
             let event = tokio::select! {
-                event = events.next() => event,
+                biased;
                 () = shutdown.cancelled() => None,
+                event = events.next() => event,
             };
             match event {
                 Some(Ok(event)) => self.handle(event),

@@ -63,6 +63,7 @@ impl EventWriter {
         while self.collect(&shutdown).await {
             self.round().await;
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(PAUSE) => (),
                 () = shutdown.cancelled() => (),
             }
@@ -80,6 +81,7 @@ impl EventWriter {
         }
         if !self.aggregator.is_waiting() {
             let occurrence = tokio::select! {
+                biased;
                 occurrence = self.occurrences.recv() => occurrence,
                 () = shutdown.cancelled() => None,
             };

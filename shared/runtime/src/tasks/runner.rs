@@ -158,6 +158,7 @@ impl TaskRunner {
         let cancel = CancellationToken::new();
         let mut work = pin!(work(server.clone(), cancel.clone()));
         let reason = tokio::select! {
+            biased;
             result = &mut work => return WorkEnd::Finished(result),
             reason = keep(&self.ctx, server, task, held, self.servers.follow(server)) => reason,
         };

@@ -1,0 +1,45 @@
+//! What happens by chance in a world: drawn from its seed.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+/// Numbers that follow from a seed. Clones draw from the same sequence.
+#[derive(Clone)]
+pub struct Dice(Arc<Mutex<StdRng>>);
+
+impl Dice {
+    /// The sequence of this seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(StdRng::seed_from_u64(seed))))
+    }
+
+    /// True with this probability.
+    #[must_use]
+    pub fn chance(&self, probability: f64) -> bool {
+        probability > 0.0 && self.0.lock().random_bool(probability.min(1.0))
+    }
+
+    /// A number from `low` to `high`, both included.
+    #[must_use]
+    pub fn between(&self, low: usize, high: usize) -> usize {
+        self.0.lock().random_range(low..=high)
+    }
+
+    /// A duration from `low` to `high`.
+    #[must_use]
+    pub fn duration(&self, low: Duration, high: Duration) -> Duration {
+        low + (high.saturating_sub(low)).mul_f64(self.0.lock().random_range(0.0..=1.0))
+    }
+
+    /// One of these.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn pick<T: Copy>(&self, all: &[T]) -> T {
+        all[self.between(0, all.len() - 1)]
+    }
+}

@@ -1,0 +1,91 @@
+//! Which faults exist in a world, and how often they happen.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::Dice;
+
+/// How often each fault happens. A run draws which faults exist at all: a world in which everything fails a little hides what
+/// needs one fault to happen often (swarm testing: Groce and others, 2012).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Faults {
+    /// Share of requests that never arrive.
+    pub lost_requests: f64,
+    /// Share of requests that take effect and are never answered.
+    pub lost_answers: f64,
+    /// Share of requests that the API server answers with 429, 500 or 503, without any effect.
+    pub refusals: f64,
+    /// The longest that a request is under way.
+    pub latency: Duration,
+    /// Share of watches that break after a while.
+    pub broken_watches: f64,
+    /// The most that a watch is behind.
+    pub watch_delay: Duration,
+    /// The mean time between two crashes of copies; zero for none.
+    pub crash_interval: Duration,
+    /// The mean time between two crashes of machines; zero for none.
+    pub machine_crash_interval: Duration,
+    /// The mean time until a copy of monitor-controller loses its way to all machines, and how long that lasts; zero for never.
+    pub blindness: Duration,
+    /// Share of the calls of the provider that fail, and as many again whose answer is lost.
+    pub provider_failures: f64,
+}
+
+impl Faults {
+    /// Draws which faults exist, and how often they happen.
+    #[must_use]
+    pub fn draw(dice: &Dice) -> Self {
+        let rate = |most: f64| if dice.chance(0.5) { most * dice.pick(&[0.1, 0.3, 1.0]) } else { 0.0 };
+        let time = |seconds: &[u64]| Duration::from_secs(if dice.chance(0.5) { dice.pick(seconds) } else { 0 });
+        Self {
+            lost_requests: rate(0.1),
+            lost_answers: rate(0.1),
+            refusals: rate(0.3),
+            latency: Duration::from_millis(dice.pick(&[1, 20, 500, 3_000])),
+            broken_watches: rate(1.0),
+            watch_delay: time(&[1, 5, 60]),
+            crash_interval: time(&[20, 60, 300]),
+            machine_crash_interval: time(&[120, 600]),
+            blindness: time(&[60, 300]),
+            provider_failures: rate(0.3),
+        }
+    }
+}
+
+/// The faults of a world, until they end.
+#[derive(Clone)]
+pub(crate) struct ActiveFaults {
+    faults: Arc<Faults>,
+    none: Arc<Faults>,
+    is_over: Arc<AtomicBool>,
+    lies: Arc<AtomicBool>,
+}
+
+impl ActiveFaults {
+    pub(crate) fn new(faults: Faults) -> Self {
+        Self { faults: Arc::new(faults), none: Arc::default(), is_over: Arc::default(), lies: Arc::default() }
+    }
+
+    /// The faults that happen now.
+    pub(crate) fn now(&self) -> &Faults {
+        if self.is_over.load(Ordering::Relaxed) { &self.none } else { &self.faults }
+    }
+
+    /// Whether writes that take Servers out of EndpointSlices are answered as done, and have no effect.
+    pub(crate) fn lies(&self) -> bool {
+        self.lies.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn lie(&self) {
+        self.lies.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}

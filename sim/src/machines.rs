@@ -1,0 +1,107 @@
+//! The ways from a copy of a program to machines: by SSH, watched by a judge, and by probes.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::body::Bytes;
+use berth_core::api::Server;
+use berth_iaas::simulated::{SimulatedMachines, Simulation};
+use berth_machine::{Connector, Machine, MachineConnection, NotConnectable, Output, fake::FakeMachine};
+use futures::future::{BoxFuture, FutureExt as _};
+use monitor_controller::probe::{ProbeClient, ProbeResult, ProbeTarget};
+use tokio::time::sleep;
+
+use crate::{
+    ApiServer,
+    findings::{Findings, reached},
+};
+
+/// Reaches the machines, and reports each change of one that clients are sent to (guarantee 2).
+#[derive(Clone)]
+pub(crate) struct JudgedConnector {
+    pub(crate) inner: Arc<dyn Connector>,
+    pub(crate) machines: SimulatedMachines,
+    pub(crate) api: ApiServer,
+    pub(crate) findings: Findings,
+}
+
+impl Connector for JudgedConnector {
+    fn connect(&self, server: &Server) -> Result<MachineConnection, NotConnectable> {
+        let connection = self.inner.connect(server)?;
+        let judged = JudgedMachine {
+            inner: connection.machine,
+            machine: self.machines.of_server(server.uid()),
+            server: server.name().to_owned(),
+            api: self.api.clone(),
+            findings: self.findings.clone(),
+        };
+        Ok(MachineConnection { machine: Arc::new(judged), root: connection.root })
+    }
+
+    fn forget(&self, server: &Server) {
+        self.inner.forget(server);
+    }
+}
+
+struct JudgedMachine {
+    inner: Arc<dyn Machine>,
+    machine: FakeMachine,
+    server: String,
+    api: ApiServer,
+    findings: Findings,
+}
+
+impl Machine for JudgedMachine {
+    fn exec<'a>(
+        &'a self,
+        script: &'a str,
+        parameters: Option<Bytes>,
+        timeout: Duration,
+    ) -> BoxFuture<'a, berth_machine::Result<Output>> {
+        async move {
+            let before = self.machine.state().changes;
+            let result = self.inner.exec(script, parameters, timeout).await;
+            if self.machine.state().changes != before && reached(&self.api).contains(&self.server) {
+                let at = self.api.elapsed().as_millis();
+                self.findings.report(format!("{at} ms: {} was changed while clients were sent to it", self.server));
+            }
+            result
+        }
+        .boxed()
+    }
+}
+
+/// The port on which applications listen; any other one is that of SSH.
+pub(crate) const APP_PORT: u16 = 80;
+
+/// Probes the machines that exist, from where a copy of monitor-controller stands.
+#[derive(Clone)]
+pub(crate) struct Probes {
+    pub(crate) simulation: Simulation,
+    pub(crate) machines: SimulatedMachines,
+    /// Whether the copy has lost its way to all machines.
+    pub(crate) is_blind: Arc<AtomicBool>,
+}
+
+impl ProbeClient for Probes {
+    fn probe<'a>(&'a self, target: &'a ProbeTarget) -> BoxFuture<'a, ProbeResult> {
+        async move {
+            let machine = self.simulation.runs_at(&target.address).filter(|_| !self.is_blind.load(Ordering::Relaxed));
+            let Some(uid) = machine else {
+                sleep(target.timeout).await;
+                return ProbeResult::Failure(format!("{target}: no answer"));
+            };
+            let runs = || self.machines.of_server(&uid).state().apps.values().any(|app| app.running);
+            if target.port == APP_PORT && !runs() {
+                return ProbeResult::Failure(format!("{target}: connection refused"));
+            }
+            ProbeResult::Success
+        }
+        .boxed()
+    }
+}

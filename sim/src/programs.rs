@@ -1,0 +1,155 @@
+//! Copies of Berth's controllers.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use berth_core::{api::Executor, identity::Identities};
+use berth_iaas::{Drivers, simulated::PROVIDER};
+use berth_runtime::{Context, ContextParts, Process, with_timeouts};
+use clap::Parser as _;
+use kube::Client;
+use replicaset_controller::server::tasks::TaskContext;
+use tokio::time::sleep;
+
+use crate::{World, machines::Probes, network::Network};
+
+/// How long a controller waits for the API server: the default of `--call-timeout`.
+const CALL: Duration = Duration::from_secs(10);
+/// How long a lock is claimed for: the default of `--lock-seconds`.
+const LOCK: Duration = Duration::from_secs(30);
+/// How many objects a controller reconciles at the same time: the default of `--concurrency`.
+const CONCURRENCY: u16 = 16;
+/// How long the warm-up lasts: all programs have their caches by then.
+const WARM_UP: Duration = Duration::from_secs(10);
+/// The cluster that machines belong to.
+const CLUSTER: &str = "simulated";
+
+/// One of Berth's controllers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Sets, machines and packages.
+    ReplicasetController,
+    /// Applications.
+    DeploymentController,
+    /// Traffic.
+    LbController,
+    /// Health and reachability.
+    MonitorController,
+}
+
+impl Program {
+    /// All programs.
+    pub const ALL: [Self; 4] =
+        [Self::ReplicasetController, Self::DeploymentController, Self::LbController, Self::MonitorController];
+
+    fn executor(self) -> Executor {
+        match self {
+            Self::ReplicasetController => Executor::ReplicasetController,
+            Self::DeploymentController => Executor::DeploymentController,
+            Self::LbController => Executor::LbController,
+            Self::MonitorController => Executor::MonitorController,
+        }
+    }
+}
+
+/// A running copy of a controller.
+pub struct ProgramCopy {
+    process: Process,
+    is_cut: Arc<AtomicBool>,
+    is_blind: Arc<AtomicBool>,
+}
+
+impl World {
+    /// Uses each program once. Libraries make some of their maps when they are first used in a process, and each map changes what
+    /// the next one draws: no world may be the first.
+    pub(crate) async fn warm_up(self) {
+        for program in Program::ALL {
+            self.start(program, "warm-up").unwrap_or_else(|error| panic!("{program:?} does not start: {error}"));
+        }
+        sleep(WARM_UP).await;
+    }
+
+    /// Starts a copy of a program. `name` is that of its pod.
+    ///
+    /// # Errors
+    /// When its arguments are wrong.
+    pub fn start(&self, program: Program, name: &str) -> Result<ProgramCopy, Box<dyn std::error::Error>> {
+        let process = Process::default();
+        let identities = Identities::default();
+        let user = identities.username(program.executor());
+        let (is_cut, is_blind) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let network = Network {
+            api: self.api.clone(),
+            user: user.into(),
+            dice: self.dice.clone(),
+            faults: self.faults.clone(),
+            is_cut: is_cut.clone(),
+        };
+        let parts = ContextParts {
+            client: Client::new(with_timeouts(network.service(), CALL), "default"),
+            executor: program.executor(),
+            instance: name.to_owned(),
+            identities,
+            clock: Arc::new(self.clock),
+            lock_duration: LOCK,
+            concurrency: CONCURRENCY,
+        };
+        let ctx = Context::new(&process, parts);
+        let connector = self.connector.clone();
+        match program {
+            Program::ReplicasetController => {
+                let args =
+                    replicaset_controller::Args::try_parse_from([program.executor().name(), "--ssh-key", "none"])?;
+                let tasks = TaskContext { connector, authorized_key: String::new(), cluster: CLUSTER.to_owned() };
+                let drivers = Drivers::default().with(PROVIDER, Arc::new(self.simulation.clone()));
+                let process = process.clone();
+                tokio::spawn(
+                    async move { replicaset_controller::run_with(&ctx, &args, &process, tasks, drivers).await },
+                );
+            }
+            Program::DeploymentController => {
+                tokio::spawn(async move { deployment_controller::run_with(&ctx, connector).await });
+            }
+            Program::MonitorController => {
+                let args = monitor_controller::Args::try_parse_from([program.executor().name()])?;
+                let (simulation, machines) = (self.simulation.clone(), self.machines.clone());
+                let probes = Arc::new(Probes { simulation, machines, is_blind: is_blind.clone() });
+                let process = process.clone();
+                tokio::spawn(async move {
+                    // It listens nowhere here, which is all that can fail.
+                    let _ = monitor_controller::run_with(&ctx, &args, &process, probes).await;
+                });
+            }
+            Program::LbController => {
+                let args = lb_controller::Args::try_parse_from([program.executor().name()])?;
+                let process = process.clone();
+                tokio::spawn(async move { lb_controller::run_with(&ctx, &args, &process).await });
+            }
+        }
+        Ok(ProgramCopy { process, is_cut, is_blind })
+    }
+}
+
+impl ProgramCopy {
+    /// Takes a copy of monitor-controller its way to all machines, or gives it back.
+    pub fn set_blind(&self, is_blind: bool) {
+        self.is_blind.store(is_blind, Ordering::Relaxed);
+    }
+
+    /// Ends the copy at this moment: nothing that it still does reaches the API server. What it has begun at a provider or on a
+    /// machine goes on, as it would after a real crash.
+    pub fn crash(&self) {
+        self.is_cut.store(true, Ordering::Relaxed);
+        self.process.shutdown.cancel();
+    }
+
+    /// Asks the copy to end, as Kubernetes does before it ends a pod.
+    pub fn stop(&self) {
+        self.process.shutdown.cancel();
+    }
+}

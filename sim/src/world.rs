@@ -1,0 +1,156 @@
+//! The world: an API server, the webhook behind it, machines, and copies of the controllers.
+
+use std::{
+    sync::{Arc, Once},
+    time::Duration,
+};
+
+use berth_core::identity::Identities;
+use berth_iaas::simulated::{SimulatedConnector, SimulatedMachines, Simulation};
+use berth_machine::{
+    Connector, SshConnector,
+    ssh::{ClientKey, PoolConfig, SshPool},
+};
+use berth_runtime::{Clock as _, Metrics};
+use kube::Client;
+use tokio::{
+    runtime::Builder,
+    time::{sleep, timeout},
+};
+use webhook::{
+    body::RequestLimits,
+    metrics::WebhookMetrics,
+    router::{Webhook, router},
+};
+
+use crate::{
+    ApiServer, Dice, Faults, SimClock, faults::ActiveFaults, findings::Findings, machines::JudgedConnector, randomness,
+};
+
+/// The limits of a request to the webhook, as large as anything here.
+const LIMITS: RequestLimits = RequestLimits { max_body_bytes: 8 << 20, read_timeout: Duration::from_secs(10) };
+/// How often a wait looks again.
+const POLL: Duration = Duration::from_millis(100);
+
+/// A world of its own. It has to be made and used on a runtime of one thread with paused time.
+pub struct World {
+    pub(crate) api: ApiServer,
+    pub(crate) clock: SimClock,
+    pub(crate) simulation: Simulation,
+    pub(crate) machines: SimulatedMachines,
+    pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) dice: Dice,
+    pub(crate) faults: ActiveFaults,
+    pub(crate) findings: Findings,
+}
+
+impl World {
+    /// Runs a story in a world of its own, on a thread of its own. Everything that is random in it follows from the seed.
+    ///
+    /// # Panics
+    /// When the story panics.
+    pub fn run<F: Future>(seed: u64, faults: Faults, story: impl FnOnce(World) -> F + Send) -> F::Output
+    where
+        F::Output: Send,
+    {
+        static WARM_UP: Once = Once::new();
+        WARM_UP.call_once(|| run(0, Faults::default(), World::warm_up));
+        run(seed, faults, story)
+    }
+
+    /// A world without anything in it but the webhook and the garbage collector.
+    ///
+    /// # Errors
+    /// When the shipped manifests cannot be used.
+    fn new(seed: u64, faults: Faults) -> Result<Self, Box<dyn std::error::Error>> {
+        let clock = SimClock::start();
+        let mut metrics = None;
+        Metrics::default().register(|registry| metrics = Some(WebhookMetrics::register(registry)));
+        let metrics = metrics.ok_or("the webhook has no metrics")?;
+        let decide_at = Box::new(move || clock.now());
+        let webhook = Webhook { ids: Identities::default(), clock: decide_at, limits: LIMITS, metrics };
+        let api = ApiServer::new(clock, Some(router(Arc::new(webhook))))?;
+        let machines = SimulatedMachines::default();
+        let ssh = SshConnector::new(SshPool::new(ClientKey::generate()?, PoolConfig::default()));
+        let findings = Findings::default();
+        let connector = JudgedConnector {
+            inner: Arc::new(SimulatedConnector::new(machines.clone(), Arc::new(ssh))),
+            machines: machines.clone(),
+            api: api.clone(),
+            findings: findings.clone(),
+        };
+        let collector = api.clone();
+        tokio::spawn(async move { collector.collect_garbage().await });
+        Ok(Self {
+            api,
+            clock,
+            simulation: Simulation::new(machines.clone()).with_clock(Arc::new(clock)),
+            machines,
+            connector: Arc::new(connector),
+            // Not the sequence of the story: what people do must not change because a request was sent more.
+            dice: Dice::new(!seed),
+            faults: ActiveFaults::new(faults),
+            findings,
+        })
+    }
+
+    /// A client of a person with all rights.
+    #[must_use]
+    pub fn person(&self, name: &str) -> Client {
+        self.api.client(name)
+    }
+
+    /// No fault happens from now on.
+    pub fn end_faults(&self) {
+        self.faults.end();
+    }
+
+    /// From now on, writes that take Servers out of EndpointSlices are answered as done and have no effect. No API server does
+    /// that: it shows that the judges find what a load balancer does wrong.
+    pub fn lie_about_holds(&self) {
+        self.faults.lie();
+    }
+
+    /// What was found to be wrong first.
+    #[must_use]
+    pub fn finding(&self) -> Option<String> {
+        self.findings.first()
+    }
+
+    /// Adds a line to the log.
+    pub(crate) fn note(&self, line: impl AsRef<str>) {
+        self.api.note(line.as_ref());
+    }
+
+    /// The API server.
+    #[must_use]
+    pub fn api(&self) -> &ApiServer {
+        &self.api
+    }
+
+    /// Waits until `is_wanted` is true, at most for so long in the time of the world. Says whether it became true.
+    pub async fn wait<F: Future<Output = bool>>(&self, limit: Duration, is_wanted: impl Fn() -> F) -> bool {
+        let looked = async {
+            while !is_wanted().await {
+                sleep(POLL).await;
+            }
+        };
+        timeout(limit, looked).await.is_ok()
+    }
+}
+
+fn run<F: Future>(seed: u64, faults: Faults, story: impl FnOnce(World) -> F + Send) -> F::Output
+where
+    F::Output: Send,
+{
+    let run = || {
+        randomness::seed_this_thread(seed);
+        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build();
+        let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
+        runtime.block_on(async {
+            story(World::new(seed, faults).unwrap_or_else(|error| panic!("no world: {error}"))).await
+        })
+    };
+    let ended = std::thread::scope(|scope| scope.spawn(run).join());
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
