@@ -9,7 +9,7 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
-use berth_testing::{Fixture, controller, created, full_spec, person, refusal, start, unreachable};
+use berth_testing::{Denied, Fixture, controller, created, full_spec, person, start, unreachable};
 
 use TaskKind::{CreateMachine, RegisterBackend};
 
@@ -136,6 +136,28 @@ fn a_force_ends_for_good_when_the_declaration_changes() {
 }
 
 #[test]
+fn a_force_counts_from_its_declaration_until_the_webhook_says_that_it_has_ended() {
+    let mut fixture = Fixture::ready();
+    let by_ann = |fixture: &mut Fixture, state| {
+        fixture.update(&person("ann"), |server| server.spec.force = force(state)).unwrap();
+    };
+    assert_eq!(fixture.server.force_note(), None);
+    by_ann(&mut fixture, State::Unknown);
+    let reason = fixture.server.spec.force.clone().unwrap().reason;
+    let note = format!("{} is forced to Unknown by ann ({reason})", fixture.server.name());
+    for is_decided in [false, true] {
+        if is_decided {
+            fixture.acknowledge();
+        }
+        assert_eq!((fixture.server.is_forced(), fixture.server.force_note()), (true, Some(note.clone())));
+    }
+    fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
+    assert_eq!((fixture.server.is_forced(), fixture.server.force_note()), (false, None));
+    by_ann(&mut fixture, State::Deploying);
+    assert!(fixture.server.is_forced(), "another force counts, although the webhook has not decided on it");
+}
+
+#[test]
 fn automation_ends_no_force() {
     let mut fixture = Fixture::ready();
     let roll_out = |server: &mut Server| server.spec.app.as_mut().unwrap().revision = Some("r2".into());
@@ -145,8 +167,11 @@ fn automation_ends_no_force() {
             fixture.acknowledge();
         }
         for executor in [Executor::DeploymentController, Executor::ReplicasetController] {
-            let refused = refusal(fixture.update(&controller(executor), roll_out));
-            assert_eq!(refused, ("spec".into(), RefusalReason::NotAPerson));
+            let Err(Denied::Refused(refused)) = fixture.update(&controller(executor), roll_out) else { panic!() };
+            assert_eq!((refused.field.as_str(), refused.reason), ("spec", RefusalReason::NotAPerson));
+            let message =
+                format!("a person has forced this Server: {executor} leaves it as it is until spec.force is removed");
+            assert_eq!(refused.message, message);
         }
     }
     assert_eq!((fixture.state(), force_status(&fixture)), (State::Unknown, Some((true, ""))));

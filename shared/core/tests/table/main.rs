@@ -10,6 +10,7 @@ mod gates;
 mod guards;
 mod hold_causes;
 mod plans;
+mod refusals;
 mod reports;
 mod retirement;
 mod summaries;
