@@ -106,7 +106,7 @@ pub enum MachineRoom {
 ///
 /// The oldest Servers come first. A Server's rank only improves once no older one can turn up any more, and so it never happens
 /// that more than `max` are told `Free`, whoever asks and when: unless an API server stores a Server later than
-/// [`RANK_FINAL_AFTER_SECONDS`] after the time that it writes into it, or clocks differ by more than that.
+/// `RANK_FINAL_AFTER_SECONDS` after the time that it writes into it, or clocks differ by more than that.
 pub fn machine_room<'a>(
     server: &Server,
     counting: impl Iterator<Item = &'a Server>,

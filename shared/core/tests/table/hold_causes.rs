@@ -2,12 +2,12 @@
 
 use berth_core::{
     api::{
-        EnvironmentFact, Executor, Force, HealthFact, HealthState, MachinePhase, Outcome, ReachabilityFact, Report,
-        Request, Retention, ServerSpec, State, TaskKind, TaskPhase, TrafficPhase,
+        AppFact, EnvironmentFact, Executor, Force, HealthFact, HealthState, MachinePhase, Outcome, ReachabilityFact,
+        Report, Request, Retention, ServerSpec, State, TaskKind, TaskPhase, TrafficPhase,
     },
     lifecycle::HoldCause::{self, Deliberate, Returning, Sick},
 };
-use berth_testing::{Fixture, environment, holder, machine_phase, start, unreachable};
+use berth_testing::{Fixture, app, environment, holder, machine_phase, start, unreachable};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// A Ready Server that probes say is unreachable.
@@ -99,6 +99,9 @@ fn drift_is_repaired_deliberately_although_only_trust_is_taken_back() {
     let doubted = EnvironmentFact { verified: false, ..environment(&drifted.server.spec) };
     drifted.write(Executor::ReplicasetController, |write| write.environment(doubted)).unwrap();
     held_for(&drifted, State::Initializing, Deliberate);
+    let deploying = changed(Fixture::ready(), other_code);
+    let doubted = AppFact { verified: false, ..app(&deploying.server.spec).unwrap() };
+    held_for(&deploying.fact(|status| status.app = Some(doubted)), State::Deploying, Deliberate);
 }
 
 #[test]
