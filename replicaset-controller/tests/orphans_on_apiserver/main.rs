@@ -1,6 +1,8 @@
 //! Machines without a Server, and MachineClasses, against a real kube-apiserver with the rights that are shipped.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod drivers;
+
 use std::{collections::BTreeMap, future::Future, path::Path, sync::Arc, time::Duration};
 
 use berth_control_plane::{ControlPlane, ControlPlaneOptions};
@@ -10,7 +12,7 @@ use berth_core::{
     protocol::TaskResult,
 };
 use berth_iaas::{
-    CallLimits, Classes, Driver, Drivers, MachineOwner, MachineRequest, Provider, Result, SecretData,
+    CallLimits, Classes, Drivers, MachineOwner, MachineRequest,
     simulated::{SimulatedMachines, Simulation},
 };
 use berth_machine::{Connector, MachineConnection, NotConnectable};
@@ -31,40 +33,11 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use drivers::{Bound, Guarded};
+
 const LIMIT: Duration = Duration::from_mins(1);
 const CLUSTER: &str = "here";
 const PERIOD: Duration = Duration::from_mins(10);
-
-/// The simulation, which takes only one password.
-struct Guarded(Simulation);
-
-impl Driver for Guarded {
-    fn connect(
-        &self,
-        class: &berth_core::api::MachineClassSpec,
-        credentials: Option<&SecretData>,
-    ) -> Result<Arc<dyn Provider>> {
-        let password = credentials.and_then(|data| data.get("password"));
-        let mut class = class.clone();
-        if password.is_none_or(|password| password != b"right") {
-            class.parameters.insert("broken".into(), "Credentials".into());
-        }
-        self.0.connect(&class, None)
-    }
-}
-
-/// The simulation, which needs a class to find its machines.
-struct Bound(Simulation);
-
-impl Driver for Bound {
-    fn connect(
-        &self,
-        class: &berth_core::api::MachineClassSpec,
-        credentials: Option<&SecretData>,
-    ) -> Result<Arc<dyn Provider>> {
-        self.0.connect(class, credentials)
-    }
-}
 
 struct Lab {
     control_plane: ControlPlane,

@@ -1,6 +1,7 @@
 //! Tests of the webhook from outside: requests in, responses out.
 #![cfg(test)]
 
+mod bodies;
 mod client_certificates;
 mod clocks;
 mod hostile;

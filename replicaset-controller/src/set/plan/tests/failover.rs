@@ -9,7 +9,7 @@ use berth_core::{
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::phases::{ledger, lines};
+use super::fleets::{ledger, lines};
 use crate::set::{
     drift_repair::DriftView,
     finding::{MachineAnswer, MachineAnswers, MachineFinding},

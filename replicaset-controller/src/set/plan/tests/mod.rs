@@ -3,6 +3,7 @@
 mod failover;
 mod failover_holds;
 mod failover_worlds;
+mod fleets;
 mod people;
 mod phases;
 mod rollouts;

@@ -6,7 +6,7 @@ use berth_core::api::{Server, VMReplicaSet};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::phases::{World, fleet, names, set, world};
+use super::fleets::{World, fleet, names, set, world};
 use crate::set::{drift_repair::DriftView, plan::Plan};
 
 #[test]
@@ -109,7 +109,7 @@ fn a_server_that_was_entered_is_left_alone_once_a_person_forces_it() {
     let lines = ["web-0/Retirement", "web-1/Replacement", "web-2/Environment", "web-3/Drift"];
     let old = set("1", "c", json!({}));
     let mut new = set("2", "c", json!({"updateStrategy": {"maxUnavailable": 4}}));
-    new.status.as_mut().unwrap().disturbed = super::phases::ledger(&lines);
+    new.status.as_mut().unwrap().disturbed = super::fleets::ledger(&lines);
     let mut servers = fleet(&old, &["Ready"; 4]);
     for server in &mut servers {
         force(server, "Ready", true);
@@ -126,7 +126,7 @@ prop_compose! {
         parts.into_iter().zip(0..).map(|((state, old, other, forced, known), ordinal)| {
             let state = ["Ready", "Deploying", "Unknown", "Initializing"][state];
             let of = &sets[usize::from(old) + 2 * usize::from(other)];
-            let mut server = super::phases::server(of, ordinal, state);
+            let mut server = super::fleets::server(of, ordinal, state);
             if forced {
                 force(&mut server, state, known);
             }
@@ -149,7 +149,7 @@ proptest! {
         let axes = ["Environment", "App", "Drift", "Retirement", "Replacement", "Failover"];
         let lines: Vec<String> = entered.iter().map(|(n, axis)| format!("web-{n}/{}", axes[*axis])).collect();
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-        set.status.as_mut().unwrap().disturbed = super::phases::ledger(&lines);
+        set.status.as_mut().unwrap().disturbed = super::fleets::ledger(&lines);
         let drift = DriftView { drifted, ..DriftView::default() };
         let plan = with_drift(&servers, drift).plan(&set);
         let forced: HashSet<&str> = servers.iter().filter(|s| s.spec.force.is_some()).map(Server::name).collect();
