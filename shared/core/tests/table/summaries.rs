@@ -100,6 +100,9 @@ fn observed_generation_is_the_generation_of_the_decision() {
 #[test]
 fn a_deleted_server_at_its_last_gate_says_how_it_ends_where_no_approval_can_be_created() {
     let mut fixture = Fixture::ready().gate(GatePoint::DestroyMachine).decided();
+    let mut offline = fixture.clone();
+    offline.declare(|spec| spec.offline = true);
+    assert!(offline.waiting_for().ends_with("(before DestroyMachine) by a person"), "{}", offline.waiting_for());
     fixture.delete();
     let name = fixture.server.name().to_owned();
     let command = format!(r#"kubectl -n default patch server {name} --type=merge -p '{{"spec":{{"gates":null}}}}'"#);
