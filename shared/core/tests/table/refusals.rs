@@ -66,6 +66,9 @@ fn each_refused_content_stays_refused() {
 fn a_refusal_that_a_person_has_revised_is_forgotten_with_the_approval() {
     let mut fixture = deployed();
     decide(&mut fixture, "r2", Outcome::Failed);
+    back(&mut fixture);
+    // The refusal is taken over into the state that is entered again, and is revised there.
+    assert_eq!(gate_of(&mut fixture, "r2"), (TaskPhase::Failed, 2));
     fixture.report(Gate, "a", Outcome::Succeeded).unwrap();
     back(&mut fixture);
     time_passes(&mut fixture);
