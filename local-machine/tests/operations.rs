@@ -13,7 +13,7 @@ use std::{
 
 use berth_machine::{
     Machine, MachineChange, MachineError, Removal,
-    app::{self, AppRelease, SecretEnv},
+    app::{self, AppRelease},
     apt,
     archive::{self, ArchivePackage},
     inventory::{self, DeclaredPackage, PackageKind},
@@ -21,7 +21,7 @@ use berth_machine::{
     ping,
     script_package::{self, ScriptPackage},
 };
-use support::{LIMIT, LocalLab, ROOT, get, serve, sha256, until};
+use support::{LIMIT, LocalLab, ROOT, application, get, serve, sha256, until};
 
 fn package(version: &str, content: &str) -> ArchivePackage {
     let artifact = support::archive(&[("tool", content, true)]);
@@ -41,19 +41,8 @@ fn web(revision: &str, port: u16) -> AppRelease {
     let run = "#!/bin/sh\nprintf '%s' \"$GREETING\" >greeting\nprintf '%s' \"$BERTH_APP_REVISION\" >revision\n\
                exec berth-httpd --address \"$BERTH_MACHINE_ADDRESS\" --port \"$PORT\" --root .\n";
     let artifact = support::archive(&[("run", run, true), ("index.html", revision, false)]);
-    AppRelease {
-        name: "web".into(),
-        revision: revision.into(),
-        digest: format!("digest-{revision}"),
-        sha256: sha256(&artifact),
-        url: serve(artifact),
-        env: BTreeMap::from([("GREETING".into(), "it's \"$HOME\" `id`\nand more".into())]),
-        command: vec!["./run".into()],
-        port,
-        keep_releases: 1,
-        proven: None,
-        secrets: SecretEnv::default(),
-    }
+    let env = BTreeMap::from([("GREETING".into(), "it's \"$HOME\" `id`\nand more".into())]);
+    AppRelease { env, port, ..application(revision, artifact) }
 }
 
 /// Version and digest of the installed archives.

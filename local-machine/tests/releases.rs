@@ -4,31 +4,16 @@
 
 mod support;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-};
+use std::{collections::BTreeSet, fs};
 
-use berth_machine::app::{self, AppRelease, SecretEnv};
-use support::{LIMIT, LocalLab, ROOT, get, serve, sha256, until};
+use berth_machine::app::{self, AppRelease};
+use support::{LIMIT, LocalLab, ROOT, application, get, until};
 
 /// An application that answers with its revision, unless it is a failing one.
 fn web(revision: &str, keep_releases: u32) -> AppRelease {
     let run = "#!/bin/sh\nexec berth-httpd --address \"$BERTH_MACHINE_ADDRESS\" --port \"$PORT\" --root .\n";
     let artifact = support::archive(&[("run", run, true), ("index.html", revision, false)]);
-    AppRelease {
-        name: "web".into(),
-        revision: revision.into(),
-        digest: format!("digest-{revision}"),
-        sha256: sha256(&artifact),
-        url: serve(artifact),
-        env: BTreeMap::new(),
-        command: vec!["./run".into()],
-        port: 8080,
-        keep_releases,
-        proven: None,
-        secrets: SecretEnv::default(),
-    }
+    AppRelease { keep_releases, ..application(revision, artifact) }
 }
 
 fn kept(lab: &LocalLab) -> BTreeSet<String> {

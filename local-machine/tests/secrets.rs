@@ -4,31 +4,21 @@
 
 mod support;
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use berth_machine::{
     MachineChange,
     app::{self, AppRelease, SecretEnv},
 };
-use support::{LIMIT, LocalLab, ROOT, get, serve, sha256, until};
+use support::{LIMIT, LocalLab, ROOT, application, get, until};
 
 fn web(secrets: &[(&str, &str)]) -> AppRelease {
     let run = "#!/bin/sh\nprintf '%s' \"${TOKEN-none}\" >index.html\n\
                exec berth-httpd --address \"$BERTH_MACHINE_ADDRESS\" --port \"$PORT\" --root .\n";
     let artifact = support::archive(&[("run", run, true)]);
-    AppRelease {
-        name: "web".into(),
-        revision: "v1".into(),
-        digest: "the-same".into(),
-        sha256: sha256(&artifact),
-        url: serve(artifact),
-        env: BTreeMap::new(),
-        secrets: SecretEnv(secrets.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()),
-        command: vec!["./run".into()],
-        port: 8080,
-        keep_releases: 1,
-        proven: None,
-    }
+    let secrets = SecretEnv(secrets.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect());
+    // The digest covers only the references.
+    AppRelease { digest: "the-same".into(), secrets, ..application("v1", artifact) }
 }
 
 /// Everything that processes of the machine were called with.

@@ -1,30 +1,34 @@
 //! MachineClasses that are in use, against a real kube-apiserver with the shipped policies and rights.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says where")]
 
+#[path = "common/context.rs"]
+mod context;
+#[path = "common/object.rs"]
+mod object;
+
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use berth_control_plane::{ControlPlane, ControlPlaneOptions};
-use berth_core::{
-    api::{Executor, MachineClass, Server, TaskKind, VMDeployment, VMReplicaSet},
-    identity::Identities,
-};
+use berth_core::api::{MachineClass, Server, TaskKind, VMDeployment, VMReplicaSet};
 use berth_iaas::{
     CallLimits, Classes, Drivers,
     simulated::{SimulatedMachines, Simulation},
 };
-use berth_runtime::{Cache, CacheOptions, Context, ContextParts, Process, SystemClock};
+use berth_runtime::{Cache, CacheOptions, Context, Process};
 use k8s_openapi::api::core::v1::{Event, Namespace};
 use kube::{
-    Api, Client, Resource,
+    Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use replicaset_controller::{
     class_use::{ClassReconciler, ClassRooms},
     server::tasks::acquire,
 };
-use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
+
+use context::context;
+use object::object;
 
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -35,12 +39,6 @@ struct Lab {
     class_cache: Cache<MachineClass>,
     server_cache: Cache<Server>,
     classes: Classes,
-}
-
-fn object<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned>(kind: &str, name: &str, spec: &Value) -> K {
-    let api_version = K::api_version(&());
-    serde_json::from_value(json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}, "spec": spec}))
-        .unwrap()
 }
 
 async fn until<F: Future<Output = Result<(), String>>>(what: &str, holds: impl Fn() -> F) {
@@ -62,16 +60,7 @@ impl Lab {
         let report = control_plane.install(&deploy, None).await.unwrap();
         assert!(report.warnings.is_empty(), "{:?}", report.warnings);
         let account = control_plane.service_account_client("berth-system", "replicaset-controller");
-        let parts = ContextParts {
-            client: account.await.unwrap(),
-            executor: Executor::ReplicasetController,
-            instance: "a".into(),
-            identities: Identities::default(),
-            concurrency: 16,
-            clock: Arc::new(SystemClock),
-            lock_duration: Duration::from_secs(30),
-        };
-        let ctx = Context::new(&Process::default(), parts);
+        let ctx = context(&Process::default(), account.await.unwrap(), "a");
         let class_cache = Cache::start_with(&ctx, CacheOptions::default().keep_change_times());
         let server_cache = Cache::start_with(&ctx, CacheOptions::servers());
         class_cache.ready().await;
@@ -110,7 +99,7 @@ impl Lab {
     }
 
     async fn class(&self, name: &str, spec: &Value, finalizers: &[&str]) {
-        let mut class: MachineClass = object("MachineClass", name, spec);
+        let mut class: MachineClass = object(name, spec);
         class.metadata.finalizers = Some(finalizers.iter().map(|f| (*f).to_owned()).collect());
         self.class_api().create(&PostParams::default(), &class).await.unwrap();
         self.seen(name, |_| true).await;
@@ -138,17 +127,17 @@ impl Lab {
             "template": {"metadata": {"labels": labels}, "spec": {"machine": machine}}});
         let params = PostParams { dry_run: true, ..PostParams::default() };
         let sets: Api<VMReplicaSet> = Api::namespaced(self.admin.clone(), namespace);
-        let set = sets.create(&params, &object("VMReplicaSet", "web", &spec)).await.err().map(|e| e.to_string());
+        let set = sets.create(&params, &object("web", &spec)).await.err().map(|e| e.to_string());
         let artifact = json!({"url": "http://127.0.0.1/w.tgz", "sha256": "b".repeat(64)});
         spec["app"] = json!({"name": "web", "artifact": artifact, "command": "./run"});
         let deployments: Api<VMDeployment> = Api::namespaced(self.admin.clone(), namespace);
-        let created = deployments.create(&params, &object("VMDeployment", "web", &spec)).await;
+        let created = deployments.create(&params, &object("web", &spec)).await;
         assert_eq!(created.is_err(), set.is_some(), "{set:?}");
         set
     }
 
     async fn server(&self, name: &str, class: &str) -> Server {
-        let server = object("Server", name, &json!({"machine": {"className": class}}));
+        let server = object(name, &json!({"machine": {"className": class}}));
         let server = self.servers().create(&PostParams::default(), &server).await.unwrap();
         until("the cache shows the Server", || async {
             check(self.server_cache.get(Some("default"), name).is_some(), "no")

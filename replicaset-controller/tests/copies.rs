@@ -1,6 +1,9 @@
 //! Two copies of the controller share the drift checks, on a real kube-apiserver and with the rights that are shipped.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+#[path = "common/context.rs"]
+mod context;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -9,11 +12,8 @@ use std::{
 };
 
 use berth_control_plane::{ControlPlane, ControlPlaneOptions};
-use berth_core::{
-    api::{Executor, Server},
-    identity::Identities,
-};
-use berth_runtime::{Cache, Context, ContextParts, Copies, Process, SystemClock, build_client};
+use berth_core::api::Server;
+use berth_runtime::{Cache, Copies, Process, build_client};
 use futures::FutureExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
@@ -24,6 +24,8 @@ use parking_lot::Mutex;
 use replicaset_controller::drift::{DriftDetector, MachineReading};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
+
+use context::context;
 
 const LIMIT: Duration = Duration::from_mins(1);
 /// Between two checks of a Server, and between two renewals of a Lease.
@@ -42,16 +44,7 @@ struct ControllerCopy {
 impl ControllerCopy {
     async fn start(kubeconfig: &Path, instance: &'static str, checks: Checks) -> Self {
         let process = Process::default();
-        let parts = ContextParts {
-            client: build_client(Some(kubeconfig), Duration::from_secs(10)).await.unwrap(),
-            executor: Executor::ReplicasetController,
-            instance: instance.into(),
-            identities: Identities::default(),
-            concurrency: 16,
-            clock: Arc::new(SystemClock),
-            lock_duration: Duration::from_secs(30),
-        };
-        let ctx = Context::new(&process, parts);
+        let ctx = context(&process, build_client(Some(kubeconfig), Duration::from_secs(10)).await.unwrap(), instance);
         let cache = Cache::start(&ctx);
         cache.ready().await;
         let copies = Copies::start_with(&ctx, &process.tasks, INTERVAL);

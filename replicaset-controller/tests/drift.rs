@@ -1,6 +1,9 @@
 //! Drift, with a real kube-apiserver and simulated machines. There is no webhook: the test sets the state of Servers.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+#[path = "common/context.rs"]
+mod context;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use berth_control_plane::{ControlPlane, ControlPlaneOptions};
@@ -15,7 +18,7 @@ use berth_machine::{
     app::AppStatus,
     ssh::{ClientKey, PoolConfig, SshPool},
 };
-use berth_runtime::{Cache, Context, ContextParts, Process, ServerCache, SystemClock};
+use berth_runtime::{Cache, Context, Process, ServerCache};
 use berth_testing::{FakeMachine, FakePackage, MachineFault};
 use futures::{FutureExt as _, StreamExt as _, stream::BoxStream};
 use k8s_openapi::jiff::Timestamp;
@@ -29,6 +32,8 @@ use replicaset_controller::{
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
+
+use context::context;
 
 const LIMIT: Duration = Duration::from_mins(1);
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -51,16 +56,7 @@ impl Lab {
         let process = Process::default();
         // With the rights that are shipped.
         let account = control_plane.service_account_client("berth-system", "replicaset-controller");
-        let parts = ContextParts {
-            client: account.await.unwrap(),
-            executor: Executor::ReplicasetController,
-            instance: "one".into(),
-            identities: Identities::default(),
-            concurrency: 16,
-            clock: Arc::new(SystemClock),
-            lock_duration: Duration::from_secs(30),
-        };
-        let ctx = Context::new(&process, parts);
+        let ctx = context(&process, account.await.unwrap(), "one");
         let cache = Cache::start(&ctx);
         cache.ready().await;
         Self { _control_plane: control_plane, process, ctx, servers, cache, machines: SimulatedMachines::default() }

@@ -7,6 +7,7 @@
 )]
 
 use std::{
+    collections::BTreeMap,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::Path,
@@ -15,7 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use berth_machine::ssh::{ClientKey, PoolConfig, SshMachine, SshPool, SshTarget};
+use berth_machine::{
+    app::{AppRelease, SecretEnv},
+    ssh::{ClientKey, PoolConfig, SshMachine, SshPool, SshTarget},
+};
 use local_machine::{MachineDir, MachineInfo, MachineSpec};
 use sha2::Digest as _;
 
@@ -141,4 +145,21 @@ pub fn serve(artifact: Vec<u8>) -> String {
         }
     });
     url
+}
+
+/// An application that is served from this archive and runs `./run` on port 8080.
+pub fn application(revision: &str, artifact: Vec<u8>) -> AppRelease {
+    AppRelease {
+        name: "web".into(),
+        revision: revision.into(),
+        digest: format!("digest-{revision}"),
+        sha256: sha256(&artifact),
+        url: serve(artifact),
+        env: BTreeMap::new(),
+        command: vec!["./run".into()],
+        port: 8080,
+        keep_releases: 1,
+        proven: None,
+        secrets: SecretEnv::default(),
+    }
 }

@@ -3,12 +3,16 @@
 
 mod drivers;
 
+#[path = "../common/context.rs"]
+mod context;
+#[path = "../common/object.rs"]
+mod object;
+
 use std::{collections::BTreeMap, future::Future, path::Path, sync::Arc, time::Duration};
 
 use berth_control_plane::{ControlPlane, ControlPlaneOptions};
 use berth_core::{
-    api::{Executor, MachineClass, Outcome, Server, TaskKind},
-    identity::Identities,
+    api::{MachineClass, Outcome, Server, TaskKind},
     protocol::TaskResult,
 };
 use berth_iaas::{
@@ -16,10 +20,10 @@ use berth_iaas::{
     simulated::{SimulatedMachines, Simulation},
 };
 use berth_machine::{Connector, MachineConnection, NotConnectable};
-use berth_runtime::{Cache, CacheOptions, Context, ContextParts, Process, SystemClock};
+use berth_runtime::{Cache, CacheOptions, Context, Process};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
 use kube::{
-    Api, Client, Resource,
+    Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use replicaset_controller::{
@@ -28,12 +32,14 @@ use replicaset_controller::{
     server::tasks::{TaskContext, acquire, carry_out},
     set::machines::{ClassMachines, MachineSource as _},
 };
-use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use drivers::{Bound, Guarded};
+
+use context::context;
+use object::object;
 
 const LIMIT: Duration = Duration::from_mins(1);
 const CLUSTER: &str = "here";
@@ -58,16 +64,7 @@ impl Lab {
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
         control_plane.install(&deploy, None).await.unwrap();
         let account = control_plane.service_account_client("berth-system", "replicaset-controller");
-        let parts = ContextParts {
-            client: account.await.unwrap(),
-            executor: Executor::ReplicasetController,
-            instance: "a".into(),
-            identities: Identities::default(),
-            concurrency: 16,
-            clock: Arc::new(SystemClock),
-            lock_duration: Duration::from_secs(30),
-        };
-        let ctx = Context::new(&Process::default(), parts);
+        let ctx = context(&Process::default(), account.await.unwrap(), "a");
         let cache: Cache<MachineClass> = Cache::start_with(&ctx, CacheOptions::default().keep_change_times());
         cache.ready().await;
         let providers = Drivers::default()
@@ -85,7 +82,7 @@ impl Lab {
     /// Creates or changes the class, and waits until the controller's cache shows it.
     async fn class(&self, name: &str, spec: Value) {
         let api: Api<MachineClass> = Api::all(self.admin.clone());
-        let class = object("MachineClass", name, &spec);
+        let class = object(name, &spec);
         let made = match api.get_opt(name).await.unwrap() {
             None => api.create(&PostParams::default(), &class).await.unwrap(),
             Some(_) => {
@@ -101,7 +98,7 @@ impl Lab {
 
     async fn server(&self, name: &str, class: &str) -> String {
         let api: Api<Server> = Api::default_namespaced(self.admin.clone());
-        let server: Server = object("Server", name, &json!({"machine": {"className": class}}));
+        let server: Server = object(name, &json!({"machine": {"className": class}}));
         api.create(&PostParams::default(), &server).await.unwrap().uid().to_owned()
     }
 
@@ -143,12 +140,6 @@ impl Lab {
         until(&format!("{class}: {reason:?}"), || async { found().await.map_or("", |p| p.reason) == reason }).await;
         found().await.map(|problem| problem.message).unwrap_or_default()
     }
-}
-
-fn object<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned>(kind: &str, name: &str, spec: &Value) -> K {
-    let api_version = K::api_version(&());
-    serde_json::from_value(json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}, "spec": spec}))
-        .unwrap()
 }
 
 async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {

@@ -3,11 +3,8 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use berth_control_plane::{ControlPlane, ControlPlaneOptions};
-use berth_core::{
-    api::{Executor, Server, VMReplicaSet},
-    identity::Identities,
-};
-use berth_runtime::{Context, ContextParts, Process, SystemClock};
+use berth_core::api::{Server, VMReplicaSet};
+use berth_runtime::Process;
 use futures::{
     FutureExt as _,
     future::{self, BoxFuture},
@@ -25,6 +22,8 @@ use replicaset_controller::set::{
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
+
+use crate::context::context;
 
 /// A source of machines that has none while there is a problem. The machines that exist are gone, unless they are alive.
 #[derive(Default)]
@@ -91,18 +90,7 @@ impl Lab {
     /// A copy of the controller with this client.
     pub(crate) fn controller_through(client: Client, instance: &str, machines: Arc<Source>) -> SetReconciler {
         let process = Process::default();
-        let context = Context::new(
-            &process,
-            ContextParts {
-                client,
-                executor: Executor::ReplicasetController,
-                instance: instance.into(),
-                identities: Identities::default(),
-                concurrency: 16,
-                clock: Arc::new(SystemClock),
-                lock_duration: Duration::from_secs(30),
-            },
-        );
+        let context = context(&process, client, instance);
         SetReconciler::new(
             context,
             SetLimits { creating: 50, replicas: 10_000, zone_brake: 40 },

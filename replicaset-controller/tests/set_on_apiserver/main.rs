@@ -1,6 +1,8 @@
 //! VMReplicaSets against a real kube-apiserver. There is no webhook: the test itself sets the state of Servers.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+#[path = "../common/context.rs"]
+mod context;
 mod failover;
 mod gates;
 mod lab;

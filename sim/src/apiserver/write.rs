@@ -254,23 +254,20 @@ fn merged(resource: &Resource, subresource: Option<Subresource>, old: &Value, se
 
 /// A write to the object leaves its status as it is, and a write to its status leaves everything else.
 fn keep_other_part(resource: &Resource, subresource: Option<Subresource>, old: &Value, new: &mut Value) {
-    let keep = |new: &mut Value, field: &str| match old.get(field) {
-        Some(value) => new[field] = value.clone(),
-        None => drop(new.as_object_mut().map(|fields| fields.remove(field))),
-    };
     if subresource == Some(Subresource::Status) {
         let (status, managed) = (new.get("status").cloned(), new["metadata"].get("managedFields").cloned());
         *new = old.clone();
-        keep_field(new, "status", status);
+        set_field(new, "status", status);
         if let Some(metadata) = new.get_mut("metadata") {
-            keep_field(metadata, "managedFields", managed);
+            set_field(metadata, "managedFields", managed);
         }
     } else if resource.has_status {
-        keep(new, "status");
+        set_field(new, "status", old.get("status").cloned());
     }
 }
 
-fn keep_field(object: &mut Value, field: &str, value: Option<Value>) {
+/// Sets the field, or removes it if there is no value.
+fn set_field(object: &mut Value, field: &str, value: Option<Value>) {
     match value {
         Some(value) => object[field] = value,
         None => drop(object.as_object_mut().map(|fields| fields.remove(field))),
