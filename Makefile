@@ -93,7 +93,7 @@ system: ## Run the tests of a whole Berth: real control plane, real processes, r
 	$(run) $(CARGO) test --package berth-tests $(ARGS)
 
 .PHONY: sim
-sim: ## Play Berth in the simulated world: make sim ARGS='--from 1 --seeds 1000' (docs/simulation.md)
+sim: ## Play Berth in the simulated world: make sim ARGS='--seconds 600' (docs/simulation.md)
 	@$(CARGO) run --quiet --package berth-sim -- run $(ARGS)
 
 .PHONY: mutants

@@ -8,11 +8,14 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::Dice;
 
 /// How often each fault happens. A run draws which faults exist at all: a world in which everything fails a little hides what
 /// needs one fault to happen often (swarm testing: Groce and others, 2012).
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Faults {
     /// Share of requests that never arrive.
     pub lost_requests: f64,
@@ -26,12 +29,6 @@ pub struct Faults {
     pub broken_watches: f64,
     /// The most that a watch is behind.
     pub watch_delay: Duration,
-    /// The mean time between two crashes of copies; zero for none.
-    pub crash_interval: Duration,
-    /// The mean time between two crashes of machines; zero for none.
-    pub machine_crash_interval: Duration,
-    /// The mean time until a copy of monitor-controller loses its way to all machines, and how long that lasts; zero for never.
-    pub blindness: Duration,
     /// Share of the calls of the provider that fail, and as many again whose answer is lost.
     pub provider_failures: f64,
 }
@@ -49,9 +46,6 @@ impl Faults {
             latency: Duration::from_millis(dice.pick(&[1, 20, 500, 3_000])),
             broken_watches: rate(1.0),
             watch_delay: time(&[1, 5, 60]),
-            crash_interval: time(&[20, 60, 300]),
-            machine_crash_interval: time(&[120, 600]),
-            blindness: time(&[60, 300]),
             provider_failures: rate(0.3),
         }
     }

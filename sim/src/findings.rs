@@ -1,23 +1,59 @@
 //! What judges find, and what a client of the load balancer sees.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::Mutex;
 
 use crate::ApiServer;
 
+/// Something that must not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What found it. A shrinker looks for a shorter run in which the same judge finds something.
+    pub judge: Judge,
+    /// What is wrong, in words.
+    pub text: String,
+}
+
+/// What a run is judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Judge {
+    /// A program does not start, or a person's request is refused that must be possible.
+    Story,
+    /// No machine outlives its Server (guarantee 1).
+    Machines,
+    /// No machine is changed while clients are sent to it (guarantee 2).
+    Traffic,
+    /// The fleet becomes as declared, or names the person whom it waits for (guarantee 8).
+    Liveness,
+    /// A fleet at rest writes nothing.
+    Rest,
+}
+
+impl Finding {
+    pub(crate) fn new(judge: Judge, text: impl Into<String>) -> Self {
+        Self { judge, text: text.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.judge, self.text)
+    }
+}
+
 /// What was found to be wrong, in the order in which it happened.
 #[derive(Clone, Default)]
-pub(crate) struct Findings(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Findings(Arc<Mutex<Vec<Finding>>>);
 
 impl Findings {
-    pub(crate) fn report(&self, finding: String) {
-        self.0.lock().push(finding);
+    pub(crate) fn report(&self, judge: Judge, text: impl Into<String>) {
+        self.0.lock().push(Finding::new(judge, text));
     }
 
     /// The first finding.
-    pub(crate) fn first(&self) -> Option<String> {
+    pub(crate) fn first(&self) -> Option<Finding> {
         self.0.lock().first().cloned()
     }
 }

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 
 use berth_core::api::{Server, State, VMReplicaSet};
 
-use crate::{World, findings::reached};
+use crate::{Finding, Judge, World, findings::reached};
 
 /// Guarantee 1: no machine outlives its Server.
-pub(crate) fn machines_without_server(world: &World) -> Option<String> {
+pub(crate) fn machines_without_server(world: &World) -> Option<Finding> {
     let servers: Vec<Server> = world.api.objects("servers");
     let known: BTreeSet<&str> = servers.iter().map(Server::uid).collect();
     let lost: Vec<String> = world.simulation.owners().into_iter().filter(|uid| !known.contains(uid.as_str())).collect();
-    (!lost.is_empty()).then(|| format!("machines without a Server: {}", lost.join(", ")))
+    (!lost.is_empty()).then(|| Finding::new(Judge::Machines, format!("machines without a Server: {}", lost.join(", "))))
 }
 
 /// What keeps the world from being as declared; none when it is.

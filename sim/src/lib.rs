@@ -1,9 +1,9 @@
 //! A deterministic world for Berth's programs.
 //!
 //! Berth's shipped webhook and controllers run on one thread, under tokio's paused time, on an API server and on machines in
-//! memory. They are the real programs: what differs is what they are given, a client, a clock and a way to machines. [`play`]
-//! plays the run of a seed: people change a fleet while things go wrong, and judges watch. The same seed gives the same run, byte
-//! for byte.
+//! memory. They are the real programs: what differs is what they are given, a client, a clock and a way to machines. A
+//! [`Schedule`] is drawn from a seed, and [`play`] plays it: people change a fleet while things go wrong, and judges watch. The same
+//! schedule gives the same run, byte for byte.
 
 #![allow(clippy::panic, reason = "a simulation that cannot go on says where: it is a tool for tests")]
 
@@ -14,10 +14,13 @@ mod faults;
 mod findings;
 mod judges;
 mod machines;
+mod mishaps;
 mod network;
 mod people;
 mod programs;
 mod randomness;
+mod schedule;
+mod shrink;
 mod story;
 mod world;
 
@@ -25,6 +28,11 @@ pub use apiserver::ApiServer;
 pub use clock::SimClock;
 pub use dice::Dice;
 pub use faults::Faults;
+pub use findings::{Finding, Judge};
+pub use mishaps::Mishap;
+pub use people::Act;
 pub use programs::{Program, ProgramCopy};
+pub use schedule::{Event, Happening, Schedule};
+pub use shrink::shrink;
 pub use story::{Outcome, play};
 pub use world::World;

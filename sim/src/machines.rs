@@ -17,7 +17,7 @@ use monitor_controller::probe::{ProbeClient, ProbeResult, ProbeTarget};
 use tokio::time::sleep;
 
 use crate::{
-    ApiServer,
+    ApiServer, Judge,
     findings::{Findings, reached},
 };
 
@@ -68,7 +68,8 @@ impl Machine for JudgedMachine {
             let result = self.inner.exec(script, parameters, timeout).await;
             if self.machine.state().changes != before && reached(&self.api).contains(&self.server) {
                 let at = self.api.elapsed().as_millis();
-                self.findings.report(format!("{at} ms: {} was changed while clients were sent to it", self.server));
+                let text = format!("{at} ms: {} was changed while clients were sent to it", self.server);
+                self.findings.report(Judge::Traffic, text);
             }
             result
         }

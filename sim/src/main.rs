@@ -1,17 +1,23 @@
-//! `berth-sim`: plays runs of the simulated world, and shows one that went wrong.
+//! `berth-sim`: plays runs of the simulated world, shows one that went wrong, and makes it short.
 
-use std::{fs, io, path::PathBuf, process::ExitCode, time::Instant};
+mod campaign;
 
-use berth_sim::{Outcome, play};
-use clap::{Parser, Subcommand};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
-/// How often progress is shown, in seconds.
-const PROGRESS: u64 = 5;
+use berth_sim::{Outcome, Schedule, play, shrink};
+use clap::{Args, Parser, Subcommand};
+
+use crate::campaign::Campaign;
 
 /// Plays Berth's programs in a simulated world in which people are nasty and everything fails.
 #[derive(Parser)]
 #[command(version)]
-struct Args {
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -19,31 +25,71 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Plays many runs, each of another seed, and stops at the first that goes wrong
-    Run {
-        /// The first seed
-        #[arg(long, default_value_t = 1)]
-        from: u64,
-        /// How many runs
-        #[arg(long, default_value_t = 100)]
-        seeds: u64,
-        /// Seconds after which no other run begins
-        #[arg(long, value_name = "SECONDS")]
-        seconds: Option<u64>,
-    },
-    /// Plays the run of one seed, and writes everything that happened in it
+    Run(Run),
+    /// Plays one run, and writes everything that happened in it
     Replay {
-        /// The seed
-        seed: u64,
+        #[command(flatten)]
+        which: Which,
         /// File for what happened; by default standard output
         #[arg(long, value_name = "FILE")]
         log: Option<PathBuf>,
     },
+    /// Writes the schedule of a run: what will happen in it, and when
+    Show {
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+#[derive(Args)]
+struct Run {
+    /// The first seed; by default one that no run has had
+    #[arg(long)]
+    from: Option<u64>,
+    /// How many runs
+    #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
+    seeds: u64,
+    /// Seconds after which no other run begins; 60 if no number of runs is given either
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<u64>,
+    /// How many runs at the same time; by default one for each processor
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Seconds for making the schedule of a run that went wrong shorter
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    shrink: u64,
+    /// Folder for the schedule and the log of a run that went wrong
+    #[arg(long, value_name = "FOLDER", default_value = "target/sim")]
+    out: PathBuf,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Which {
+    /// The seed of the run
+    seed: Option<u64>,
+    /// File with the schedule of the run, as `run` and `show` write it
+    #[arg(long, value_name = "FILE")]
+    schedule: Option<PathBuf>,
+}
+
+impl Which {
+    fn schedule(&self) -> io::Result<Schedule> {
+        let Some(file) = &self.schedule else { return Ok(Schedule::draw(self.seed.unwrap_or_default())) };
+        let text = fs::read(file).map_err(|error| named(file, &error))?;
+        serde_json::from_slice(&text).map_err(|error| named(file, &error))
+    }
+}
+
+fn named(file: &Path, error: &dyn std::fmt::Display) -> io::Error {
+    io::Error::other(format!("{}: {error}", file.display()))
 }
 
 fn main() -> ExitCode {
-    let result = match Args::parse().command {
-        Command::Run { from, seeds, seconds } => Ok(run(from, seeds, seconds)),
-        Command::Replay { seed, log } => replay(seed, log),
+    let result = match Cli::parse().command {
+        Command::Run(args) => run(&args),
+        Command::Replay { which, log } => which.schedule().and_then(|schedule| replay(&schedule, log.as_deref())),
+        Command::Show { which } => which.schedule().and_then(|schedule| show(&schedule)),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -56,39 +102,53 @@ fn main() -> ExitCode {
 }
 
 /// Says whether everything went well.
-fn run(from: u64, seeds: u64, seconds: Option<u64>) -> bool {
-    let (begun, mut shown, mut lived) = (Instant::now(), 0, 0);
-    for seed in from..from.saturating_add(seeds) {
-        let elapsed = begun.elapsed().as_secs();
-        if seconds.is_some_and(|most| elapsed >= most) {
-            println!("stopped after {elapsed} s, before seed {seed}");
-            break;
-        }
-        let outcome = play(seed);
-        lived += outcome.elapsed.as_secs();
-        if let Some(finding) = outcome.finding {
-            println!("seed {seed} went wrong: {finding}\nberth-sim replay {seed} shows everything that happened");
-            return false;
-        }
-        if begun.elapsed().as_secs() >= shown + PROGRESS {
-            shown = begun.elapsed().as_secs();
-            println!("{shown} s: seeds {from} to {seed} went well; {} h lived", lived / 3_600);
-        }
+fn run(args: &Run) -> io::Result<bool> {
+    let seconds = args.seconds.or((args.seeds == u64::MAX).then_some(60));
+    let campaign = Campaign {
+        from: args.from.unwrap_or_else(fresh_seed),
+        seeds: args.seeds,
+        limit: seconds.map(Duration::from_secs),
+        jobs: args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+    };
+    let Some((seed, finding)) = campaign.run() else { return Ok(true) };
+    println!("seed {seed} went wrong: {finding}\nmaking its schedule shorter, for at most {} s", args.shrink);
+    let shortest = shrink(&Schedule::draw(seed), finding.judge, Duration::from_secs(args.shrink));
+    let Outcome { finding, log, .. } = play(&shortest);
+    fs::create_dir_all(&args.out).map_err(|error| named(&args.out, &error))?;
+    let (json, text) = (args.out.join(format!("{seed}.json")), args.out.join(format!("{seed}.log")));
+    let schedule = serde_json::to_string_pretty(&shortest).map_err(io::Error::other)?;
+    fs::write(&json, schedule.clone() + "\n").map_err(|error| named(&json, &error))?;
+    fs::write(&text, log.join("\n") + "\n").map_err(|error| named(&text, &error))?;
+    println!("{schedule}");
+    if let Some(finding) = finding {
+        println!("went wrong: {finding}");
     }
-    println!("all went well: {} h lived in {} s", lived / 3_600, begun.elapsed().as_secs());
-    true
+    println!("everything that happened is in {}", text.display());
+    println!("to play it again: berth-sim replay --schedule {}", json.display());
+    println!("to play the whole run: berth-sim replay {seed}");
+    Ok(false)
 }
 
-fn replay(seed: u64, log: Option<PathBuf>) -> io::Result<bool> {
-    let Outcome { finding, log: lines, .. } = play(seed);
+/// A seed that is different each time. It has room after it, and few enough digits to be typed.
+fn fresh_seed() -> u64 {
+    rand::random_range(1..1_000_000) * 1_000_000
+}
+
+fn replay(schedule: &Schedule, log: Option<&Path>) -> io::Result<bool> {
+    let Outcome { finding, log: lines, .. } = play(schedule);
     let text = lines.join("\n") + "\n";
     match log {
-        Some(file) => fs::write(file, text)?,
+        Some(file) => fs::write(file, text).map_err(|error| named(file, &error))?,
         None => print!("{text}"),
     }
     match &finding {
-        Some(finding) => println!("seed {seed} went wrong: {finding}"),
-        None => println!("seed {seed} went well"),
+        Some(finding) => println!("seed {} went wrong: {finding}", schedule.seed),
+        None => println!("seed {} went well", schedule.seed),
     }
     Ok(finding.is_none())
+}
+
+fn show(schedule: &Schedule) -> io::Result<bool> {
+    println!("{}", serde_json::to_string_pretty(schedule).map_err(io::Error::other)?);
+    Ok(true)
 }

@@ -6,29 +6,75 @@ use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{Dice, Faults, judges::Wanted, machines::APP_PORT};
 
 /// Name of everything that people declare.
 const NAME: &str = "web";
-/// The most Servers that people want.
-const MOST_SERVERS: usize = 6;
+/// The revision of the code that is declared first.
+const FIRST: &str = "r0";
+
+/// Something that a person does. Numbers choose among what there is at that moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Act {
+    /// Declares how many Servers there should be.
+    Scale {
+        /// How many.
+        replicas: usize,
+    },
+    /// Declares which code should run.
+    DeclareCode {
+        /// Its revision.
+        revision: String,
+    },
+    /// Declares which version of a package there should be.
+    DeclarePackage {
+        /// The version.
+        version: String,
+    },
+    /// Deletes a Server.
+    DeleteServer {
+        /// Which one.
+        server: usize,
+    },
+    /// Asks for another attempt at whatever has failed.
+    RetryAll,
+}
+
+impl Act {
+    /// The most Servers that people want.
+    pub(crate) const MOST_SERVERS: usize = 6;
+
+    /// Draws what a person does. The number of the act makes revisions new.
+    pub(crate) fn draw(dice: &Dice, number: usize) -> Self {
+        match dice.between(0, 5) {
+            0 => Self::Scale { replicas: dice.between(1, Self::MOST_SERVERS) },
+            // Back to the first code, sometimes.
+            1 | 2 => {
+                Self::DeclareCode { revision: if dice.chance(0.3) { FIRST.to_owned() } else { format!("r{number}") } }
+            }
+            3 => Self::DeclarePackage { version: number.to_string() },
+            4 => Self::DeleteServer { server: dice.between(0, 99) },
+            _ => Self::RetryAll,
+        }
+    }
+}
 
 /// A person, who declares what a fleet should be, and changes it.
 pub(crate) struct Person {
     client: Client,
-    dice: Dice,
     wanted: Wanted,
-    /// How many things this person has done, which numbers revisions and requests.
-    acts: usize,
+    /// How many requests this person has made, which numbers them.
+    requests: usize,
 }
 
 impl Person {
-    pub(crate) fn new(client: Client, dice: &Dice) -> Self {
-        let wanted = Wanted { replicas: dice.between(1, MOST_SERVERS), revision: "r0".into(), package: "0".into() };
-        Self { client, dice: dice.clone(), wanted, acts: 0 }
+    pub(crate) fn new(client: Client, replicas: usize) -> Self {
+        let wanted = Wanted { replicas, revision: FIRST.into(), package: "0".into() };
+        Self { client, wanted, requests: 0 }
     }
 
     pub(crate) fn wanted(&self) -> &Wanted {
@@ -75,44 +121,37 @@ impl Person {
         json!({"name": NAME, "revision": self.wanted.revision, "command": "./run", "artifact": artifact})
     }
 
-    /// Does one thing. Returns it in words.
-    pub(crate) async fn act(&mut self) -> kube::Result<String> {
-        self.acts += 1;
-        let number = self.acts;
-        match self.dice.between(0, 5) {
-            0 => {
-                self.wanted.replicas = self.dice.between(1, MOST_SERVERS);
-                let replicas = self.wanted.replicas;
+    /// Does this. Returns it in words.
+    pub(crate) async fn act(&mut self, act: &Act) -> kube::Result<String> {
+        match act {
+            Act::Scale { replicas } => {
+                self.wanted.replicas = *replicas;
                 self.patch(json!({"replicas": replicas})).await?;
                 Ok(format!("scales to {replicas}"))
             }
-            1 | 2 => {
-                let back = self.dice.chance(0.3);
-                self.wanted.revision = if back { "r0".to_owned() } else { format!("r{number}") };
+            Act::DeclareCode { revision } => {
+                self.wanted.revision.clone_from(revision);
                 self.patch(json!({"app": self.app()})).await?;
-                Ok(format!("declares code {}", self.wanted.revision))
+                Ok(format!("declares code {revision}"))
             }
-            3 => {
-                self.wanted.package = number.to_string();
+            Act::DeclarePackage { version } => {
+                self.wanted.package.clone_from(version);
                 self.patch(json!({"template": {"spec": {"packages": self.packages()}}})).await?;
-                Ok(format!("declares package {number}"))
+                Ok(format!("declares package {version}"))
             }
-            4 => {
-                let Some(name) = self.some_server().await? else { return Ok("finds no Server".to_owned()) };
+            Act::DeleteServer { server } => {
+                let Some(name) = self.server(*server).await? else { return Ok("finds no Server".to_owned()) };
                 self.servers().delete(&name, &DeleteParams::default()).await?;
                 Ok(format!("deletes {name}"))
             }
-            _ => {
-                let names = self.retry_all().await?;
-                Ok(format!("retries {}", names.join(", ")))
-            }
+            Act::RetryAll => Ok(format!("retries {}", self.retry_all().await?.join(", "))),
         }
     }
 
     /// Asks for another attempt at whatever has failed.
     async fn retry_all(&mut self) -> kube::Result<Vec<String>> {
-        self.acts += 1;
-        let retry = json!({"spec": {"retry": {"id": format!("retry-{}", self.acts), "reason": "a person asks"}}});
+        self.requests += 1;
+        let retry = json!({"spec": {"retry": {"id": format!("retry-{}", self.requests), "reason": "a person asks"}}});
         let mut names = Vec::new();
         for server in self.servers().list(&ListParams::default()).await? {
             self.servers().patch(server.name(), &PatchParams::default(), &Patch::Merge(&retry)).await?;
@@ -141,10 +180,9 @@ impl Person {
         self.deployments().delete(NAME, &DeleteParams::default()).await.map(drop)
     }
 
-    async fn some_server(&self) -> kube::Result<Option<String>> {
+    async fn server(&self, number: usize) -> kube::Result<Option<String>> {
         let servers = self.servers().list(&ListParams::default()).await?.items;
-        let count = servers.len();
-        Ok((count > 0).then(|| servers[self.dice.between(0, count - 1)].name().to_owned()))
+        Ok((!servers.is_empty()).then(|| servers[number % servers.len()].name().to_owned()))
     }
 
     async fn patch(&self, spec: Value) -> kube::Result<()> {

@@ -14,6 +14,7 @@ use berth_runtime::{Context, ContextParts, Process, with_timeouts};
 use clap::Parser as _;
 use kube::Client;
 use replicaset_controller::server::tasks::TaskContext;
+use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
 use crate::{World, machines::Probes, network::Network};
@@ -30,7 +31,8 @@ const WARM_UP: Duration = Duration::from_secs(10);
 const CLUSTER: &str = "simulated";
 
 /// One of Berth's controllers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Program {
     /// Sets, machines and packages.
     ReplicasetController,

@@ -24,7 +24,8 @@ use webhook::{
 };
 
 use crate::{
-    ApiServer, Dice, Faults, SimClock, faults::ActiveFaults, findings::Findings, machines::JudgedConnector, randomness,
+    ApiServer, Dice, Faults, Finding, SimClock, faults::ActiveFaults, findings::Findings, machines::JudgedConnector,
+    randomness,
 };
 
 /// The limits of a request to the webhook, as large as anything here.
@@ -113,7 +114,7 @@ impl World {
 
     /// What was found to be wrong first.
     #[must_use]
-    pub fn finding(&self) -> Option<String> {
+    pub fn finding(&self) -> Option<Finding> {
         self.findings.first()
     }
 

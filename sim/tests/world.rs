@@ -8,7 +8,7 @@ use std::{
 };
 
 use berth_core::api::{MachineClass, Server, State, VMDeployment};
-use berth_sim::{Faults, Outcome, Program, World, play};
+use berth_sim::{Faults, Outcome, Program, Schedule, World, play};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{
     Api, Client,
@@ -105,7 +105,7 @@ fn the_same_seed_gives_the_same_log() {
 #[test]
 fn runs_end_well() {
     for seed in 1..=6 {
-        let Outcome { finding, log, .. } = play(seed);
+        let Outcome { finding, log, .. } = play(&Schedule::draw(seed));
         assert_eq!(
             finding,
             None,
@@ -143,7 +143,7 @@ fn a_judge_sees_a_machine_that_is_changed_while_clients_are_sent_to_it() {
         world.wait(LIMIT, async || world.finding().is_some()).await;
         world.finding()
     });
-    assert!(found.as_ref().is_some_and(|finding| finding.contains("while clients were sent to it")), "{found:?}");
+    assert!(found.as_ref().is_some_and(|finding| finding.text.contains("while clients were sent to it")), "{found:?}");
 }
 
 /// The choice of a `select!` that is not biased is random, and no seed reaches it.

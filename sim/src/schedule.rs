@@ -1,0 +1,96 @@
+//! What happens in a run, and when: everything that is decided before it begins.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Dice, Faults, Program, mishaps::Mishap, people::Act};
+
+/// How long the world is watched after the last event, while faults still happen.
+const AFTERWARDS: Duration = Duration::from_mins(2);
+
+/// One run, as its seed decides it, or as a shrinker or a person has made it. It is written as JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Decides what is left to chance: what happens to each message, jitter, names.
+    pub seed: u64,
+    /// How many copies there are of each program.
+    pub copies: BTreeMap<Program, usize>,
+    /// How many Servers are declared at first.
+    pub replicas: usize,
+    /// What happens to messages and to calls of the provider.
+    #[serde(default)]
+    pub faults: Faults,
+    /// What people do, and what happens to programs and machines; in the order of time.
+    pub events: Vec<Event>,
+}
+
+/// Something that happens once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, in milliseconds since the fleet was declared.
+    pub at_ms: u64,
+    /// What.
+    #[serde(flatten)]
+    pub what: Happening,
+}
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Happening {
+    /// A person does something.
+    Act(Act),
+    /// Something goes wrong.
+    Mishap(Mishap),
+}
+
+impl Schedule {
+    /// The run of this seed.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let dice = Dice::new(seed);
+        let copies = Program::ALL.map(|program| (program, dice.between(1, 2))).into();
+        let replicas = dice.between(1, Act::MOST_SERVERS);
+        let (faults, mut events) = (Faults::draw(&dice), Vec::new());
+        let mut now = Duration::ZERO;
+        for number in 1..=dice.between(3, 12) {
+            now += dice.duration(Duration::from_millis(100), Duration::from_secs(dice.pick(&[1, 30, 180])));
+            events.push(Event::new(now, Happening::Act(Act::draw(&dice, number))));
+        }
+        let mishaps = Mishap::draw(&dice, now + AFTERWARDS);
+        events.extend(mishaps.into_iter().map(|(at, mishap)| Event::new(at, Happening::Mishap(mishap))));
+        events.sort_by_key(|event| event.at_ms);
+        Self { seed, copies, replicas, faults, events }
+    }
+
+    /// When the faults end, since the fleet was declared.
+    pub(crate) fn end_of_faults(&self) -> Duration {
+        self.events.last().map_or(Duration::ZERO, Event::at) + AFTERWARDS
+    }
+}
+
+impl Event {
+    fn new(at: Duration, what: Happening) -> Self {
+        Self { at_ms: at.as_millis().try_into().unwrap_or(u64::MAX), what }
+    }
+
+    pub(crate) fn at(&self) -> Duration {
+        Duration::from_millis(self.at_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_is_read_as_it_was_written() {
+        for seed in 0..200 {
+            let schedule = Schedule::draw(seed);
+            let text = serde_json::to_string(&schedule).unwrap();
+            assert_eq!(serde_json::from_str::<Schedule>(&text).unwrap(), schedule, "{text}");
+            assert!(schedule.events.is_sorted_by_key(|event| event.at_ms), "{schedule:?}");
+        }
+    }
+}
