@@ -9,10 +9,13 @@ use std::{
     time::Duration,
 };
 
-use berth_sim::{Outcome, Schedule, play, shrink};
+use berth_sim::{Cost, Outcome, Prices, Schedule, cost, play, shrink};
 use clap::{Args, Parser, Subcommand};
 
 use crate::campaign::Campaign;
+
+/// The exit code when a run could not be played, as for wrong arguments. It is 1 when one went wrong.
+const NOT_PLAYED: u8 = 2;
 
 /// Plays Berth's programs in a simulated world in which people are nasty and everything fails.
 #[derive(Parser)]
@@ -34,6 +37,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         log: Option<PathBuf>,
     },
+    /// Shows what fleets of several sizes cost the API server while they come, get other code, and go
+    Report(Report),
     /// Writes the schedule of a run: what will happen in it, and when
     Show {
         #[command(flatten)]
@@ -64,6 +69,25 @@ struct Run {
 }
 
 #[derive(Args)]
+struct Report {
+    /// How many Servers each fleet has
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 100, 1_000])]
+    servers: Vec<usize>,
+    /// How many copies there are of each program
+    #[arg(long, value_delimiter = ',', default_values_t = [1])]
+    copies: Vec<usize>,
+    /// Milliseconds that the API server's processor needs for a write
+    #[arg(long, default_value_t = 8.0)]
+    write_ms: f64,
+    /// Milliseconds that it needs to read one object
+    #[arg(long, default_value_t = 0.5)]
+    read_ms: f64,
+    /// Milliseconds that it needs for an event of a watch
+    #[arg(long, default_value_t = 0.1)]
+    event_ms: f64,
+}
+
+#[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Which {
     /// The seed of the run
@@ -89,6 +113,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Replay { which, log } => which.schedule().and_then(|schedule| replay(&schedule, log.as_deref())),
+        Command::Report(args) => Ok(report(&args)),
         Command::Show { which } => which.schedule().and_then(|schedule| show(&schedule)),
     };
     match result {
@@ -96,7 +121,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(NOT_PLAYED)
         }
     }
 }
@@ -146,6 +171,18 @@ fn replay(schedule: &Schedule, log: Option<&Path>) -> io::Result<bool> {
         None => println!("seed {} went well", schedule.seed),
     }
     Ok(finding.is_none())
+}
+
+fn report(args: &Report) -> bool {
+    let prices = Prices { write: args.write_ms, read: args.read_ms, event: args.event_ms };
+    println!("requests, kilobytes and reconciles of each Server; the API server's processor for each, and for all");
+    println!("{}", Cost::COLUMNS);
+    for &servers in &args.servers {
+        for &copies in &args.copies {
+            let _ = cost(servers.max(1), copies.max(1), |cost| println!("{}", cost.line(prices)));
+        }
+    }
+    true
 }
 
 fn show(schedule: &Schedule) -> io::Result<bool> {

@@ -9,14 +9,18 @@ use std::{
     time::Duration,
 };
 
-use axum::body::{Body as ResponseBody, Bytes};
+use axum::body::{Body as ResponseBody, Bytes, HttpBody as _};
 use futures::{Stream, StreamExt as _, stream};
 use http::{Method, Request, Response, request::Parts};
 use kube::client::Body;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::{BoxError, Service, service_fn};
 
-use crate::{ApiServer, Dice, faults::ActiveFaults};
+use crate::{
+    ApiServer, Dice,
+    faults::ActiveFaults,
+    meter::{Meter, is_watch},
+};
 
 /// The answers of an API server that cannot serve now.
 const REFUSALS: [u16; 3] = [429, 500, 503];
@@ -28,6 +32,7 @@ pub(crate) struct Network {
     pub(crate) user: Arc<str>,
     pub(crate) dice: Dice,
     pub(crate) faults: ActiveFaults,
+    pub(crate) meter: Meter,
     /// Whether nothing passes any more: the copy has crashed, or is cut off.
     pub(crate) is_cut: Arc<AtomicBool>,
 }
@@ -56,6 +61,7 @@ impl Network {
     async fn send(&self, request: Request<Body>) -> Result<Response<ResponseBody>, BoxError> {
         let (head, body) = request.into_parts();
         let body = body.collect_bytes().await?;
+        self.meter.count_request(&self.user, &head, body.len());
         let is_lied_about = self.is_lied_about(&head, &body);
         let request = Request::from_parts(head, Body::from(body.to_vec()));
         let (fate, delay) = (self.draw(), self.delay());
@@ -70,11 +76,17 @@ impl Network {
             }
             Fate::Arrives if is_lied_about => Ok(self.api.accept(&body)),
             Fate::Arrives => {
-                let watches = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+                let (head, body) = request.into_parts();
+                let watches = is_watch(&head);
+                let request = Request::from_parts(head, body);
                 let response = self.api.respond(request, &self.user).await?;
                 sleep(delay).await;
                 self.stop_if_cut().await;
-                Ok(if watches { self.watched(response) } else { response })
+                if watches {
+                    return Ok(self.watched(response));
+                }
+                self.meter.count_answer(&self.user, response.body().size_hint().exact().unwrap_or_default());
+                Ok(response)
             }
         }
     }
@@ -130,6 +142,7 @@ impl Network {
             let line = lines.next().await?;
             sleep(network.dice.duration(Duration::ZERO, network.faults.now().watch_delay)).await;
             network.stop_if_cut().await;
+            network.meter.count_event(&network.user, line.as_ref().map_or(0, Bytes::len));
             Some((line, (network, lines)))
         })
     }

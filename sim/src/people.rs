@@ -199,7 +199,7 @@ impl Person {
     }
 }
 
-async fn create<K>(api: &Api<K>, document: Value) -> kube::Result<()>
+pub(crate) async fn create<K>(api: &Api<K>, document: Value) -> kube::Result<()>
 where
     K: kube::Resource + Clone + DeserializeOwned + serde::Serialize + std::fmt::Debug,
 {

@@ -90,6 +90,7 @@ impl World {
             user: user.into(),
             dice: self.dice.clone(),
             faults: self.faults.clone(),
+            meter: self.meter.clone(),
             is_cut: is_cut.clone(),
         };
         let parts = ContextParts {
@@ -102,6 +103,7 @@ impl World {
             concurrency: CONCURRENCY,
         };
         let ctx = Context::new(&process, parts);
+        self.metrics.lock().push(ctx.metrics.clone());
         let connector = self.connector.clone();
         match program {
             Program::ReplicasetController => {

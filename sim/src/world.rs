@@ -13,6 +13,7 @@ use berth_machine::{
 };
 use berth_runtime::{Clock as _, Metrics};
 use kube::Client;
+use parking_lot::Mutex;
 use tokio::{
     runtime::Builder,
     time::{sleep, timeout},
@@ -25,7 +26,7 @@ use webhook::{
 
 use crate::{
     ApiServer, Dice, Faults, Finding, SimClock, faults::ActiveFaults, findings::Findings, machines::JudgedConnector,
-    randomness,
+    meter::Meter, randomness,
 };
 
 /// The limits of a request to the webhook, as large as anything here.
@@ -43,6 +44,9 @@ pub struct World {
     pub(crate) dice: Dice,
     pub(crate) faults: ActiveFaults,
     pub(crate) findings: Findings,
+    pub(crate) meter: Meter,
+    /// The metrics of the copies that were started.
+    pub(crate) metrics: Mutex<Vec<Arc<Metrics>>>,
 }
 
 impl World {
@@ -92,6 +96,8 @@ impl World {
             dice: Dice::new(!seed),
             faults: ActiveFaults::new(faults),
             findings,
+            meter: Meter::default(),
+            metrics: Mutex::default(),
         })
     }
 
@@ -116,6 +122,13 @@ impl World {
     #[must_use]
     pub fn finding(&self) -> Option<Finding> {
         self.findings.first()
+    }
+
+    /// How often controllers have reconciled an object.
+    pub(crate) fn reconciles(&self) -> u64 {
+        let encoded = self.metrics.lock().iter().filter_map(|metrics| metrics.encode().ok()).collect::<String>();
+        let counts = encoded.lines().filter(|line| line.starts_with("berth_reconciles_total"));
+        counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 
     /// Adds a line to the log.
