@@ -64,8 +64,10 @@ impl ProbeState {
         period: Duration,
         reset: bool,
     ) -> Option<ScheduleChange> {
-        if self.target != target || reset {
+        if self.target != target {
             self.history = ProbeHistory::default();
+        } else if reset {
+            self.history.forget_results();
         } else if self.period == period {
             return None;
         }

@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 
 use crate::{
+    known_facts::{FactNews, KnownFacts},
     observation::Observation,
     probe::{ProbeResult, ProbeTarget, seconds},
     probe_id::ProbeKind,
@@ -46,6 +47,8 @@ pub(crate) struct ServerProbes {
     /// Whether the machine ought to be reachable: it runs, and the last fact says so.
     is_target: bool,
     set: Option<String>,
+    /// The facts as they were last seen; none before that.
+    known_facts: Option<KnownFacts>,
 }
 
 impl ServerProbes {
@@ -63,6 +66,7 @@ impl ServerProbes {
             health_is_forgotten: false,
             is_target: false,
             set: None,
+            known_facts: None,
         }
     }
 
@@ -91,17 +95,39 @@ impl ServerProbes {
         let machine = ProbeTarget::machine(server).filter(|_| exists);
         self.is_target = machine.is_some() && ought_to_be_reachable(server);
         let machine_period = seconds(server.spec.reachability.period_seconds);
+        let must_look = self.hear(server);
         let reset = self.must_prove_anew(server);
         if reset {
             self.failure_reported_at = None;
             self.health_is_forgotten = false;
         }
         let application = ProbeTarget::application(server).filter(|_| exists);
+        let mut look = self.reachability.retarget(machine, machine_period, must_look);
+        if let Some(ScheduleChange::Start { at_once, .. }) = &mut look {
+            *at_once |= must_look;
+        }
         let changes = [
-            (ProbeKind::Reachability, self.reachability.retarget(machine, machine_period, false)),
+            (ProbeKind::Reachability, look),
             (ProbeKind::Health, self.health.retarget(application, health_period(server), reset)),
         ];
         changes.into_iter().filter_map(|(kind, change)| Some((kind, change?))).collect()
+    }
+
+    /// Notices where other copies contradict this one. A copy that sees the machine looks again before it says so: what it has seen
+    /// before the other one lost it proves nothing. Returns whether it has to look.
+    fn hear(&mut self, server: &Server) -> bool {
+        let now = server.status.as_ref().map(KnownFacts::of).unwrap_or_default();
+        let news = self.known_facts.as_ref().map_or_else(FactNews::default, |known| known.news(&now));
+        self.known_facts = Some(now);
+        let history = &mut self.reachability.history;
+        let verdict = reachability_verdict(history, self.unreachable_after_seconds);
+        if news.reachable == Some(true) && matches!(verdict, ReachabilityVerdict::Unreachable { .. }) {
+            history.contradict();
+        }
+        if news.health == Some(HealthState::Healthy) && self.health.history.was_unhealthy() {
+            self.health.history.contradict();
+        }
+        news.reachable == Some(false) && matches!(verdict, ReachabilityVerdict::Reachable { .. })
     }
 
     /// Whether the results of the health probe so far no longer count: the health check or the epoch is another one, or

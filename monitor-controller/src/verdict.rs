@@ -5,6 +5,10 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::probe::ProbeResult;
 
+/// How often the patience of a copy doubles whose failures others do not share: 16 times as long as declared is 8 minutes with
+/// the defaults. Longer it must not wait: the others may be gone when the loss is real.
+const MOST_DOUBLINGS: u32 = 4;
+
 /// Results in a row that are all successes or all failures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConsecutiveResults {
@@ -54,6 +58,10 @@ pub(crate) enum ReachabilityVerdict {
 pub(crate) struct ProbeHistory {
     latest: Option<ConsecutiveResults>,
     health: Option<HealthVerdict>,
+    /// Whether the application was found unhealthy, and no probe has succeeded since.
+    was_unhealthy: bool,
+    /// How often another copy has found the opposite of failures since the last success.
+    contradictions: u32,
 }
 
 impl ProbeHistory {
@@ -63,6 +71,9 @@ impl ProbeHistory {
             ProbeResult::Success => (true, ""),
             ProbeResult::Failure(message) => (false, message.as_str()),
         };
+        if success {
+            (self.was_unhealthy, self.contradictions) = (false, 0);
+        }
         match &mut self.latest {
             Some(latest) if latest.success == success => {
                 latest.count = latest.count.saturating_add(1);
@@ -87,27 +98,52 @@ impl ProbeHistory {
         self.health = self.health.filter(|verdict| verdict.state == HealthState::Healthy);
     }
 
+    /// Forgets all results, and the verdict that they led to: it has to be reached anew.
+    pub(crate) fn forget_results(&mut self) {
+        (self.latest, self.health) = (None, None);
+    }
+
+    /// Another copy has found the opposite of the failures here. They are forgotten, and twice as many are needed from now on:
+    /// two copies that see differently must not write against each other as fast as they can.
+    pub(crate) fn contradict(&mut self) {
+        self.forget_failures();
+        self.contradictions = self.contradictions.saturating_add(1);
+    }
+
+    /// How many times as many failures are needed as declared.
+    fn patience(&self) -> i64 {
+        1 << self.contradictions.min(MOST_DOUBLINGS)
+    }
+
+    /// Whether the application was found unhealthy, and no probe has succeeded since; whatever was forgotten meanwhile.
+    pub(crate) fn was_unhealthy(&self) -> bool {
+        self.was_unhealthy
+    }
+
     /// The verdict on health. It changes only when as many results in a row as the check's threshold say otherwise.
     pub(crate) fn health_verdict(&mut self, check: &HealthCheck) -> Option<HealthVerdict> {
         let latest = self.latest.as_ref()?;
         let (state, threshold) = if latest.success {
-            (HealthState::Healthy, check.success_threshold)
+            (HealthState::Healthy, i64::from(check.success_threshold))
         } else {
-            (HealthState::Unhealthy, check.failure_threshold)
+            (HealthState::Unhealthy, i64::from(check.failure_threshold) * self.patience())
         };
         let is_known = self.health.is_some_and(|verdict| verdict.state == state);
-        if !is_known && i64::from(latest.count) >= i64::from(threshold) {
+        if !is_known && i64::from(latest.count) >= threshold {
             self.health = Some(HealthVerdict { state, since: latest.last });
+            self.was_unhealthy = state == HealthState::Unhealthy;
         }
         self.health
     }
 }
 
-/// The verdict on reachability. A machine becomes unreachable when failures in a row span the threshold.
+/// The verdict on reachability. A machine becomes unreachable when failures in a row span the threshold; a longer time if other
+/// copies have found the opposite.
 pub(crate) fn reachability_verdict(history: &ProbeHistory, threshold_seconds: i32) -> ReachabilityVerdict {
+    let seconds = i64::from(threshold_seconds) * history.patience();
     match history.latest() {
         Some(latest) if latest.success => ReachabilityVerdict::Reachable { since: latest.since },
-        Some(failures) if spans(failures, threshold_seconds) => ReachabilityVerdict::Unreachable {
+        Some(failures) if spans(failures, seconds) => ReachabilityVerdict::Unreachable {
             since: failures.since,
             observed_at: failures.last,
             message: failures.message.clone(),
@@ -120,13 +156,14 @@ pub(crate) fn reachability_verdict(history: &ProbeHistory, threshold_seconds: i3
 /// None unless the machine is failing and the verdict is still open.
 pub(crate) fn unreachable_at(history: &ProbeHistory, threshold_seconds: i32) -> Option<Timestamp> {
     let failures = history.latest().filter(|latest| !latest.success)?;
-    let at = failures.since.as_second() + i64::from(threshold_seconds);
-    (!spans(failures, threshold_seconds)).then(|| Timestamp::from_second(at).unwrap_or(Timestamp::MAX))
+    let seconds = i64::from(threshold_seconds) * history.patience();
+    let at = failures.since.as_second() + seconds;
+    (!spans(failures, seconds)).then(|| Timestamp::from_second(at).unwrap_or(Timestamp::MAX))
 }
 
 /// Whether the results span this many seconds. The API stores whole seconds: the fact must meet the threshold there, too.
-fn spans(results: &ConsecutiveResults, seconds: i32) -> bool {
-    results.last.as_second() - results.since.as_second() >= i64::from(seconds)
+fn spans(results: &ConsecutiveResults, seconds: i64) -> bool {
+    results.last.as_second() - results.since.as_second() >= seconds
 }
 
 #[cfg(test)]
