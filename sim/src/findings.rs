@@ -29,6 +29,8 @@ pub enum Judge {
     Liveness,
     /// A fleet at rest writes nothing.
     Rest,
+    /// No object is written or read again and again, as fast as possible.
+    HotLoop,
 }
 
 impl Finding {

@@ -12,6 +12,7 @@ mod clock;
 mod dice;
 mod faults;
 mod findings;
+mod hot_loop;
 mod judges;
 mod machines;
 mod meter;

@@ -25,8 +25,8 @@ use webhook::{
 };
 
 use crate::{
-    ApiServer, Dice, Faults, Finding, SimClock, faults::ActiveFaults, findings::Findings, machines::JudgedConnector,
-    meter::Meter, randomness,
+    ApiServer, Dice, Faults, Finding, Judge, SimClock, faults::ActiveFaults, findings::Findings,
+    machines::JudgedConnector, meter::Meter, randomness,
 };
 
 /// The limits of a request to the webhook, as large as anything here.
@@ -121,7 +121,8 @@ impl World {
     /// What was found to be wrong first.
     #[must_use]
     pub fn finding(&self) -> Option<Finding> {
-        self.findings.first()
+        let hot_loop = || self.api.hot_loop().map(|text| Finding::new(Judge::HotLoop, text));
+        self.findings.first().or_else(hot_loop)
     }
 
     /// How often controllers have reconciled an object.

@@ -53,7 +53,7 @@ use self::{
     resources::Resource,
     store::{Key, Store},
 };
-use crate::SimClock;
+use crate::{SimClock, hot_loop::RecentRequests};
 
 /// Berth's CRDs, as they are shipped.
 const CRDS: [&str; 5] = [
@@ -81,6 +81,7 @@ struct Inner {
     /// A line for each request that was answered.
     log: Mutex<Vec<String>>,
     writes: AtomicU64,
+    recent: Mutex<RecentRequests>,
 }
 
 impl ApiServer {
@@ -103,6 +104,7 @@ impl ApiServer {
             uids: AtomicU64::new(0),
             log: Mutex::default(),
             writes: AtomicU64::new(0),
+            recent: Mutex::default(),
         }));
         for namespace in ["default", "kube-system", "berth-system"] {
             api.add_namespace(namespace);
@@ -179,6 +181,11 @@ impl ApiServer {
         self.0.writes.load(Ordering::Relaxed)
     }
 
+    /// The first object that was written or read in a hot loop.
+    pub(crate) fn hot_loop(&self) -> Option<String> {
+        self.0.recent.lock().hot_loop()
+    }
+
     /// How old the world is.
     pub(crate) fn elapsed(&self) -> Duration {
         self.0.clock.elapsed()
@@ -225,6 +232,7 @@ impl ApiServer {
         };
         let response = outcome.unwrap_or_else(Failure::into_response);
         let path = head.uri.path();
+        self.0.recent.lock().count(&head.method, path, self.elapsed());
         let keeps_time = path.starts_with("/api/v1/namespaces/berth-system/configmaps") || path.contains("/leases/");
         if response.status().is_success() && head.method != Method::GET && !keeps_time {
             self.0.writes.fetch_add(1, Ordering::Relaxed);
