@@ -25,6 +25,13 @@ impl SimClock {
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }
+
+    /// How old the world is at this time.
+    #[must_use]
+    pub(crate) fn age_at(time: Timestamp) -> Duration {
+        let beginning = Timestamp::from_second(BEGINNING).unwrap_or_default();
+        Duration::try_from(time.duration_since(beginning)).unwrap_or_default()
+    }
 }
 
 impl Clock for SimClock {

@@ -21,10 +21,26 @@ pub struct Finding {
 pub enum Judge {
     /// A program does not start, or a person's request is refused that must be possible.
     Story,
-    /// No machine outlives its Server (guarantee 1).
+    /// One Server never has two machines, and no machine outlives its Server (guarantee 1).
     Machines,
     /// No machine is changed while clients are sent to it (guarantee 2).
     Traffic,
+    /// Nothing that Berth starts makes more Servers unavailable than the budget allows (guarantee 3).
+    Budget,
+    /// A machine is changed only by who holds the Server's lock (guarantee 4).
+    Lock,
+    /// A task is begun only by its executor, and its result counted once (guarantee 4).
+    Tasks,
+    /// A Server's object goes only after traffic and machine are gone (guarantee 5).
+    End,
+    /// Automation never undoes a person's decision (guarantee 6).
+    Decisions,
+    /// Nothing behind a gate happens before a person has approved it (guarantee 6).
+    Gates,
+    /// Failover harms no machine that runs and answers (guarantee 10).
+    Failover,
+    /// What is stuck says whom it waits for.
+    Stuck,
     /// The fleet becomes as declared, or names the person whom it waits for (guarantee 8).
     Liveness,
     /// A fleet at rest writes nothing.
@@ -60,10 +76,14 @@ impl Findings {
     }
 }
 
-/// The names of the Servers that a client of the load balancer reaches.
+/// The Servers that a client of the load balancer reaches, as namespace/name.
 pub(crate) fn reached(api: &ApiServer) -> BTreeSet<String> {
     let slices: Vec<EndpointSlice> = api.objects("endpointslices");
-    let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
-    let ready = endpoints.filter(|endpoint| endpoint.conditions.as_ref().and_then(|c| c.ready) == Some(true));
-    ready.filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.clone()).collect()
+    let endpoints = |slice: &EndpointSlice| slice.endpoints.clone().unwrap_or_default();
+    let of_slice = slices.iter().flat_map(|slice| {
+        let ready = endpoints(slice).into_iter().filter(|e| e.conditions.as_ref().and_then(|c| c.ready) == Some(true));
+        let namespace = slice.metadata.namespace.clone().unwrap_or_default();
+        ready.filter_map(move |endpoint| Some(format!("{namespace}/{}", endpoint.target_ref?.name?)))
+    });
+    of_slice.collect()
 }

@@ -19,15 +19,19 @@ use tokio::time::sleep;
 use crate::{
     ApiServer, Judge,
     findings::{Findings, reached},
+    judges::Court,
 };
 
-/// Reaches the machines, and reports each change of one that clients are sent to (guarantee 2).
+/// Reaches the machines, shows each change of one to the judges, and reports one that clients are sent to (guarantee 2).
 #[derive(Clone)]
 pub(crate) struct JudgedConnector {
     pub(crate) inner: Arc<dyn Connector>,
     pub(crate) machines: SimulatedMachines,
     pub(crate) api: ApiServer,
     pub(crate) findings: Findings,
+    pub(crate) court: Court,
+    /// The copy of a program that it is for, as it claims locks.
+    pub(crate) holder: String,
 }
 
 impl Connector for JudgedConnector {
@@ -36,9 +40,9 @@ impl Connector for JudgedConnector {
         let judged = JudgedMachine {
             inner: connection.machine,
             machine: self.machines.of_server(server.uid()),
-            server: server.name().to_owned(),
-            api: self.api.clone(),
-            findings: self.findings.clone(),
+            server: format!("{}/{}", server.namespace(), server.name()),
+            uid: server.uid().to_owned(),
+            way: self.clone(),
         };
         Ok(MachineConnection { machine: Arc::new(judged), root: connection.root })
     }
@@ -52,8 +56,8 @@ struct JudgedMachine {
     inner: Arc<dyn Machine>,
     machine: FakeMachine,
     server: String,
-    api: ApiServer,
-    findings: Findings,
+    uid: String,
+    way: JudgedConnector,
 }
 
 impl Machine for JudgedMachine {
@@ -64,12 +68,18 @@ impl Machine for JudgedMachine {
         timeout: Duration,
     ) -> BoxFuture<'a, berth_machine::Result<Output>> {
         async move {
-            let before = self.machine.state().changes;
+            let before = self.machine.state();
             let result = self.inner.exec(script, parameters, timeout).await;
-            if self.machine.state().changes != before && reached(&self.api).contains(&self.server) {
-                let at = self.api.elapsed().as_millis();
+            let after = self.machine.state();
+            if after.changes == before.changes {
+                return result;
+            }
+            let JudgedConnector { api, findings, court, holder, .. } = &self.way;
+            court.see_work(&self.server, &self.uid, holder, &before, &after);
+            if reached(api).contains(&self.server) {
+                let at = api.elapsed().as_millis();
                 let text = format!("{at} ms: {} was changed while clients were sent to it", self.server);
-                self.findings.report(Judge::Traffic, text);
+                findings.report(Judge::Traffic, text);
             }
             result
         }

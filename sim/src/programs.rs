@@ -17,7 +17,11 @@ use replicaset_controller::server::tasks::TaskContext;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use crate::{World, machines::Probes, network::Network};
+use crate::{
+    World,
+    machines::{JudgedConnector, Probes},
+    network::Network,
+};
 
 /// How long a controller waits for the API server: the default of `--call-timeout`.
 const CALL: Duration = Duration::from_secs(10);
@@ -104,7 +108,7 @@ impl World {
         };
         let ctx = Context::new(&process, parts);
         self.metrics.lock().push(ctx.metrics.clone());
-        let connector = self.connector.clone();
+        let connector = Arc::new(JudgedConnector { holder: ctx.holder.clone(), ..self.connector.clone() });
         match program {
             Program::ReplicasetController => {
                 let args =

@@ -8,7 +8,7 @@ use std::{
 use berth_core::identity::Identities;
 use berth_iaas::simulated::{SimulatedConnector, SimulatedMachines, Simulation};
 use berth_machine::{
-    Connector, SshConnector,
+    SshConnector,
     ssh::{ClientKey, PoolConfig, SshPool},
 };
 use berth_runtime::{Clock as _, Metrics};
@@ -25,7 +25,7 @@ use webhook::{
 };
 
 use crate::{
-    ApiServer, Dice, Faults, Finding, Judge, SimClock, faults::ActiveFaults, findings::Findings,
+    ApiServer, Dice, Faults, Finding, Judge, SimClock, faults::ActiveFaults, findings::Findings, judges::Court,
     machines::JudgedConnector, meter::Meter, randomness,
 };
 
@@ -40,7 +40,8 @@ pub struct World {
     pub(crate) clock: SimClock,
     pub(crate) simulation: Simulation,
     pub(crate) machines: SimulatedMachines,
-    pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) connector: JudgedConnector,
+    pub(crate) court: Court,
     pub(crate) dice: Dice,
     pub(crate) faults: ActiveFaults,
     pub(crate) findings: Findings,
@@ -78,20 +79,27 @@ impl World {
         let machines = SimulatedMachines::default();
         let ssh = SshConnector::new(SshPool::new(ClientKey::generate()?, PoolConfig::default()));
         let findings = Findings::default();
+        let simulation = Simulation::new(machines.clone()).with_clock(Arc::new(clock));
+        let court = Court::new(findings.clone(), simulation.clone(), machines.clone(), clock);
+        let witness = court.clone();
+        api.set_witness(move |plural, change, author| witness.see(plural, change, author));
         let connector = JudgedConnector {
             inner: Arc::new(SimulatedConnector::new(machines.clone(), Arc::new(ssh))),
             machines: machines.clone(),
             api: api.clone(),
             findings: findings.clone(),
+            court: court.clone(),
+            holder: String::new(),
         };
         let collector = api.clone();
         tokio::spawn(async move { collector.collect_garbage().await });
         Ok(Self {
             api,
             clock,
-            simulation: Simulation::new(machines.clone()).with_clock(Arc::new(clock)),
+            simulation,
             machines,
-            connector: Arc::new(connector),
+            connector,
+            court,
             // Not the sequence of the story: what people do must not change because a request was sent more.
             dice: Dice::new(!seed),
             faults: ActiveFaults::new(faults),

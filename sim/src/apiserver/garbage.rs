@@ -40,6 +40,7 @@ fn orphans(api: &ApiServer) -> Vec<Key> {
 
 fn delete(api: &ApiServer, key: &Key) {
     let (now, mut store) = (api.now(), api.0.store.lock());
+    store.set_author("");
     let Some(object) = store.get(key) else { return };
     if has_finalizers(&object) {
         let mut object = (*object).clone();

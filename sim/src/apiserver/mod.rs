@@ -44,6 +44,7 @@ use tower::{BoxError, Service, service_fn};
 
 pub use admission::BadWebhooks;
 pub use resources::BadDefinition;
+pub(crate) use store::Change;
 
 use self::{
     admission::Webhooks,
@@ -173,6 +174,14 @@ impl ApiServer {
         let store = self.0.store.lock();
         let of_kind = store.iter().filter(|(key, _)| self.0.resources[key.resource].plural == plural);
         of_kind.filter_map(|(_, object)| serde_json::from_value((**object).clone()).ok()).collect()
+    }
+
+    /// Lets this see each change of an object as it happens: the plural name of its kind, the change, and who made it. It must not
+    /// ask the API server, which is in the middle of a write.
+    pub(crate) fn set_witness(&self, mut witness: impl FnMut(&str, &Change, &str) + Send + 'static) {
+        let plurals: Vec<String> = self.0.resources.iter().map(|resource| resource.plural.clone()).collect();
+        let witness = move |change: &Change, author: &str| witness(&plurals[change.key.resource], change, author);
+        self.0.store.lock().set_witness(Box::new(witness));
     }
 
     /// How many writes were answered with success. What has to be renewed is left out: Leases, and the mark by which

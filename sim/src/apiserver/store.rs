@@ -34,6 +34,9 @@ pub(crate) struct Change {
     pub(crate) after: Option<Arc<Value>>,
 }
 
+/// Sees each change as it happens, with the user who made it.
+pub(crate) type Witness = Box<dyn FnMut(&Change, &str) + Send>;
+
 /// The stored objects.
 pub(crate) struct Store {
     revision: u64,
@@ -42,6 +45,9 @@ pub(crate) struct Store {
     /// The last revision that is no longer in the history.
     compacted: u64,
     changed: watch::Sender<u64>,
+    /// Who makes the next changes; empty for the API server itself.
+    author: String,
+    witness: Option<Witness>,
 }
 
 impl Default for Store {
@@ -52,6 +58,8 @@ impl Default for Store {
             history: VecDeque::new(),
             compacted: 1,
             changed: watch::Sender::new(1),
+            author: String::new(),
+            witness: None,
         }
     }
 }
@@ -65,6 +73,18 @@ impl Store {
     /// Shows the revision of the last change, now and whenever there is another.
     pub(crate) fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Says who makes the changes from now on.
+    pub(crate) fn set_author(&mut self, author: &str) {
+        if self.author != author {
+            author.clone_into(&mut self.author);
+        }
+    }
+
+    /// Lets this see each change from now on.
+    pub(crate) fn set_witness(&mut self, witness: Witness) {
+        self.witness = Some(witness);
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<Value>> {
@@ -106,7 +126,11 @@ impl Store {
 
     fn record(&mut self, key: &Key, before: Option<Arc<Value>>, after: Option<Arc<Value>>) {
         self.revision += 1;
-        self.history.push_back(Change { revision: self.revision, key: key.clone(), before, after });
+        let change = Change { revision: self.revision, key: key.clone(), before, after };
+        if let Some(witness) = &mut self.witness {
+            witness(&change, &self.author);
+        }
+        self.history.push_back(change);
         if self.history.len() > HISTORY {
             self.compact(self.history[self.history.len() - HISTORY].revision - 1);
         }

@@ -46,6 +46,7 @@ impl ApiServer {
         if store.get(&key).is_some() {
             return Err(Failure::already_exists(resource, &name));
         }
+        store.set_author(&call.user);
         let stored = store.put(&key, object);
         Ok(respond(201, &shown(call.view, resource, None, &stored)))
     }
@@ -153,6 +154,7 @@ impl ApiServer {
         if store.get(&key).as_ref() != Some(old) {
             return Ok(None);
         }
+        store.set_author(&call.user);
         if is_being_deleted(&new) && !has_finalizers(&new) {
             let last = store.remove_as(&key, new);
             return Ok(Some(respond(200, &shown(call.view, resource, target.subresource, &last))));
@@ -169,6 +171,7 @@ impl ApiServer {
             return Err(Failure::bad_request("only propagationPolicy Background is simulated"));
         }
         let (key, mut store) = (target.key(name), self.0.store.lock());
+        store.set_author(&call.user);
         let old = store.get(&key).ok_or_else(|| Failure::no_such_object(resource, name))?;
         let precondition = |field: &str| options["preconditions"][field].as_str();
         check_preconditions(resource, &old, precondition("uid"), precondition("resourceVersion"))?;

@@ -1,19 +1,8 @@
-//! What must hold in the world, whatever Berth believes: judged on the machines that exist, on what runs on them, and on what
-//! a client of the load balancer would see.
-
-use std::collections::BTreeSet;
+//! Guarantee 8: the fleet becomes as people have declared it.
 
 use berth_core::api::{Server, State, VMReplicaSet};
 
-use crate::{Finding, Judge, World, findings::reached};
-
-/// Guarantee 1: no machine outlives its Server.
-pub(crate) fn machines_without_server(world: &World) -> Option<Finding> {
-    let servers: Vec<Server> = world.api.objects("servers");
-    let known: BTreeSet<&str> = servers.iter().map(Server::uid).collect();
-    let lost: Vec<String> = world.simulation.owners().into_iter().filter(|uid| !known.contains(uid.as_str())).collect();
-    (!lost.is_empty()).then(|| Finding::new(Judge::Machines, format!("machines without a Server: {}", lost.join(", "))))
-}
+use crate::{World, findings::reached};
 
 /// What keeps the world from being as declared; none when it is.
 pub(crate) fn unfinished(world: &World, wanted: &Wanted) -> Option<String> {
@@ -32,7 +21,7 @@ pub(crate) fn unfinished(world: &World, wanted: &Wanted) -> Option<String> {
             let waits = server.status.as_ref().and_then(|status| status.waiting_for.clone()).unwrap_or_default();
             return Some(format!("{name} is {:?}: {waits}", server.state()));
         }
-        if !reached.contains(name) {
+        if !reached.contains(&format!("{}/{name}", server.namespace())) {
             return Some(format!("no client reaches {name}"));
         }
         let machine = world.machines.of_server(server.uid()).state();

@@ -1,0 +1,74 @@
+//! Guarantee 6: automation never undoes a person's decision.
+
+use serde_json::Value;
+
+use super::{
+    Scene, Work, by_berth,
+    view::{is_being_deleted, text, time},
+};
+
+/// Fields of a Server's declaration whose change does not end a force.
+const BESIDE_THE_FORCE: [&str; 4] = ["force", "retry", "reboot", "retain"];
+
+/// A decision of a person that one of Berth's programs undoes with this change.
+pub(super) fn undone(scene: &Scene<'_>) -> Option<String> {
+    if !by_berth(scene) {
+        return None;
+    }
+    let before = scene.before?;
+    let wrong = match (scene.plural, scene.after) {
+        ("servers", Some(after)) => of_server(before, after),
+        ("approvals", None) => Some("the Approval is removed".to_owned()),
+        ("approvals", Some(after)) if after["spec"] != before["spec"] => Some("the Approval is changed".to_owned()),
+        ("vmdeployments" | "vmreplicasets", None) => Some("the declaration is removed".to_owned()),
+        ("vmdeployments", Some(after)) => of_declaration(before, after),
+        ("vmreplicasets", Some(after)) if super::view::owner(before).is_none() => of_declaration(before, after),
+        _ => None,
+    }?;
+    Some(format!("{} {}: {wrong} by {}", scene.plural, scene.place, scene.author))
+}
+
+fn of_server(before: &Value, after: &Value) -> Option<String> {
+    let (old, new) = (&before["spec"], &after["spec"]);
+    if old["force"] != new["force"] {
+        return Some(format!("the force {} becomes {}", old["force"], new["force"]));
+    }
+    if old["offline"] == true && new["offline"] != true {
+        return Some("offline is taken back".to_owned());
+    }
+    if !old["retain"].is_null() && new["retain"].is_null() {
+        return Some("a retained machine is given back".to_owned());
+    }
+    let is_forced = !old["force"].is_null() && before["status"]["force"]["active"] == true;
+    if is_forced && is_being_deleted(after) && !is_being_deleted(before) {
+        return Some("a forced Server is deleted".to_owned());
+    }
+    let changed = changed_fields(old, new).find(|field| !BESIDE_THE_FORCE.contains(field));
+    changed.filter(|_| is_forced).map(|field| format!("{field} of a forced Server is changed"))
+}
+
+/// A program lowers `replicas` where failover shrinks a fleet, and changes nothing else of what a person declares.
+fn of_declaration(before: &Value, after: &Value) -> Option<String> {
+    let (old, new) = (&before["spec"], &after["spec"]);
+    let shrinks = old["failover"]["action"] == "Shrink" && new["replicas"].as_i64() < old["replicas"].as_i64();
+    let mut changed = changed_fields(old, new);
+    changed.find(|field| *field != "replicas" || !shrinks).map(|field| format!("{field} is changed"))
+}
+
+fn changed_fields<'a>(old: &'a Value, new: &'a Value) -> impl Iterator<Item = &'a str> {
+    let fields = |value: &'a Value| value.as_object().into_iter().flat_map(|fields| fields.keys().map(String::as_str));
+    fields(old).chain(fields(new)).filter(|field| old.get(*field) != new.get(*field))
+}
+
+/// Work on the machine of a Server that a person forces into a state without such work, begun after that.
+pub(super) fn work_on_forced(work: &Work<'_>) -> Option<String> {
+    let server = work.view.get("servers", work.place)?;
+    let force = &server["spec"]["force"];
+    let state = text(force, "/state");
+    if !matches!(state, "Ready" | "Unknown") || server["status"]["force"]["active"] != true {
+        return None;
+    }
+    let begun = time(server, "/status/lock/acquiredAt")?;
+    let is_later = begun > time(force, "/at")?;
+    is_later.then(|| format!("{} changed the machine of {}, which is forced to {state}", work.holder, work.place))
+}

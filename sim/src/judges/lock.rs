@@ -1,0 +1,30 @@
+//! Guarantee 4: a machine is changed only by the copy that holds the Server's lock.
+
+use std::time::Duration;
+
+use super::{
+    Work,
+    view::{text, time},
+};
+
+/// How much later than the lock's end a change may be seen: the API stores whole seconds.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// Says why a change of a machine was not covered by a lock.
+pub(super) fn work_without_lock(work: &Work<'_>) -> Option<String> {
+    let Work { place, holder, .. } = work;
+    let server = work.view.get("servers", place).filter(|server| text(server, "/metadata/uid") == work.uid);
+    let Some(server) = server else { return Some(format!("{holder} changed the machine of {place}, which is gone")) };
+    let lock = &server["status"]["lock"];
+    let held_by = text(lock, "/holder");
+    if held_by.is_empty() {
+        return Some(format!("{holder} changed the machine of {place} without its lock"));
+    }
+    if held_by != *holder {
+        return Some(format!("{holder} changed the machine of {place}, whose lock {held_by} holds"));
+    }
+    let duration = Duration::from_secs(lock["durationSeconds"].as_u64().unwrap_or_default());
+    let end = time(lock, "/renewedAt")? + duration + SLACK;
+    let is_over = work.clock.elapsed() > end;
+    is_over.then(|| format!("{holder} changed the machine of {place} after its lock had ended"))
+}

@@ -1,0 +1,164 @@
+//! What judges know of the objects: as the API server stores them, and as a client of the load balancer sees them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::SimClock;
+
+/// The kinds of objects that judges look at.
+pub(super) const MATTERS: [&str; 5] = ["servers", "vmreplicasets", "vmdeployments", "approvals", "endpointslices"];
+
+/// Namespace and name of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl Place {
+    pub(crate) fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    /// Another object in the same namespace.
+    pub(crate) fn beside(&self, name: &str) -> Self {
+        Self::new(&self.namespace, name)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The objects, and since when what matters of them is as it is.
+#[derive(Default)]
+pub(crate) struct View {
+    objects: BTreeMap<&'static str, BTreeMap<Place, Arc<Value>>>,
+    /// The ready endpoints of each EndpointSlice.
+    ready: BTreeMap<Place, BTreeSet<String>>,
+    /// When each object was changed last.
+    changed: BTreeMap<&'static str, BTreeMap<Place, Duration>>,
+    /// Servers whose removal a person, or the garbage collector in consequence, has requested.
+    removed: BTreeSet<Place>,
+}
+
+impl View {
+    /// Takes over a change.
+    pub(super) fn apply(&mut self, plural: &str, place: Place, after: Option<Arc<Value>>, author: &str, now: Duration) {
+        let Some(plural) = MATTERS.into_iter().find(|other| *other == plural) else { return };
+        if plural == "endpointslices" {
+            let ready = after.as_deref().map(ready_endpoints).unwrap_or_default();
+            self.ready.insert(place, ready);
+            return;
+        }
+        let objects = self.objects.entry(plural).or_default();
+        let is_removed = |object: Option<&Arc<Value>>| {
+            object.is_some_and(|object| is_being_deleted(object) || object["spec"]["offline"] == true)
+        };
+        if plural == "servers" {
+            if after.is_none() {
+                self.removed.remove(&place);
+            } else if !is_berth(author) && is_removed(after.as_ref()) && !is_removed(objects.get(&place)) {
+                self.removed.insert(place.clone());
+            }
+        }
+        self.changed.entry(plural).or_default().insert(place.clone(), now);
+        match after {
+            Some(object) => drop(objects.insert(place, object)),
+            None => drop(objects.remove(&place)),
+        }
+    }
+
+    /// When the object was changed last.
+    pub(crate) fn changed_at(&self, plural: &str, place: &Place) -> Option<Duration> {
+        self.changed.get(plural)?.get(place).copied()
+    }
+
+    /// Whether somebody who is not one of Berth's programs has requested the Server's removal.
+    pub(crate) fn is_removed_by_person(&self, server: &Place) -> bool {
+        self.removed.contains(server)
+    }
+
+    /// The Servers that this set controls.
+    pub(crate) fn servers_of<'a>(
+        &'a self,
+        set: &'a Place,
+        of: &'a Value,
+    ) -> impl Iterator<Item = (&'a Place, &'a Value)> {
+        let uid = text(of, "/metadata/uid");
+        self.all("servers").filter(move |(place, server)| {
+            place.namespace == set.namespace && owner(server).is_some_and(|owner| text(owner, "/uid") == uid)
+        })
+    }
+
+    /// All objects of a kind.
+    pub(crate) fn all(&self, plural: &str) -> impl Iterator<Item = (&Place, &Value)> {
+        self.objects.get(plural).into_iter().flatten().map(|(place, object)| (place, &**object))
+    }
+
+    pub(crate) fn get(&self, plural: &str, place: &Place) -> Option<&Value> {
+        self.objects.get(plural)?.get(place).map(|object| &**object)
+    }
+
+    /// Whether clients of the load balancer are sent to this Server.
+    pub(crate) fn reaches(&self, server: &Place) -> bool {
+        let mut slices = self.ready.iter().filter(|(slice, _)| slice.namespace == server.namespace);
+        slices.any(|(_, ready)| ready.contains(&server.name))
+    }
+
+    /// Whether clients are sent to this Server by another slice than this one.
+    pub(crate) fn reaches_beside(&self, slice: &Place, server: &Place) -> bool {
+        let others = self.ready.iter().filter(|(other, _)| *other != slice && other.namespace == server.namespace);
+        others.into_iter().any(|(_, ready)| ready.contains(&server.name))
+    }
+
+    /// The set that controls this Server.
+    pub(crate) fn set_of(&self, place: &Place, server: &Value) -> Option<(Place, &Value)> {
+        let owner = owner(server)?;
+        let place = place.beside(text(owner, "/name"));
+        let set = self.get("vmreplicasets", &place)?;
+        (text(set, "/metadata/uid") == text(owner, "/uid")).then_some((place, set))
+    }
+}
+
+/// The names of the Servers that this slice sends clients to.
+pub(super) fn ready_endpoints(slice: &Value) -> BTreeSet<String> {
+    let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+    let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] == true);
+    ready.map(|endpoint| text(endpoint, "/targetRef/name").to_owned()).collect()
+}
+
+/// The owner that controls the object.
+pub(super) fn owner(object: &Value) -> Option<&Value> {
+    let owners = object["metadata"]["ownerReferences"].as_array()?;
+    owners.iter().find(|owner| owner["controller"] == true)
+}
+
+/// A text of an object; empty when there is none.
+pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Whether this user is one of Berth's programs.
+pub(super) fn is_berth(user: &str) -> bool {
+    user.starts_with("system:serviceaccount:berth-system:")
+}
+
+/// Whether the deletion of the object was requested.
+pub(super) fn is_being_deleted(object: &Value) -> bool {
+    !text(object, "/metadata/deletionTimestamp").is_empty()
+}
+
+/// A time in an object, as the age of the world; none when there is none.
+pub(super) fn time(object: &Value, pointer: &str) -> Option<Duration> {
+    let time: k8s_openapi::jiff::Timestamp = text(object, pointer).parse().ok()?;
+    Some(SimClock::age_at(time))
+}
