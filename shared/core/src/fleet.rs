@@ -153,7 +153,35 @@ impl<'a> Fleet<'a> {
         };
         let next = self.next(axis, order, at_most, &outdated);
         self.enter(&next, axis);
-        self.entered(axis).into_iter().filter(|server| outdated(server) && !server.is_forced()).collect()
+        let beyond = self.beyond_the_budget();
+        let is_changed = |server: &&Server| outdated(server) && !server.is_forced() && !beyond.contains(server.name());
+        self.entered(axis).into_iter().filter(is_changed).collect()
+    }
+
+    /// The Servers in the ledger that are in service and have to stay so for now. They were entered while they served nothing, or
+    /// while more was allowed, and came back before a newer declaration. The first ones of the ledger have their turn first,
+    /// whoever entered them: then the controllers do not wait for each other.
+    fn beyond_the_budget(&self) -> HashSet<&'a str> {
+        let serves = |server: &Server| {
+            let is_available = self.is_available(server) || !server.is_observed();
+            server.is_active()
+                && !server.is_forced()
+                && is_available
+                && server.is_in_service()
+                && !server.is_sick_in_service()
+        };
+        let serving: HashMap<&str, &'a Server> = self
+            .servers
+            .iter()
+            .copied()
+            .filter(|server| serves(server))
+            .map(|server| (server.name(), server))
+            .collect();
+        let mut seen = HashSet::new();
+        let entered = self.ledger.iter().filter_map(|entry| serving.get(entry.server.as_str()));
+        let entered = entered.map(|server| server.name()).filter(|name| seen.insert(*name));
+        let may_leave = (serving.len() + self.budget.max_unavailable).saturating_sub(self.budget.replicas);
+        entered.skip(may_leave).collect()
     }
 
     /// The Servers to enter next: outdated, and not yet in the ledger on this axis or on one that removes them.

@@ -5,6 +5,7 @@ mod any;
 mod complete;
 mod documents;
 mod fleet;
+mod left_over;
 mod lives;
 mod machine_classes;
 mod malformed;
