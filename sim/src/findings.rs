@@ -43,6 +43,8 @@ pub enum Judge {
     Stuck,
     /// The fleet becomes as declared, or names the person whom it waits for (guarantee 8).
     Liveness,
+    /// Bad input is refused, with words that name the field (guarantee 9).
+    Input,
     /// A fleet at rest writes nothing.
     Rest,
     /// No object is written or read again and again, as fast as possible.

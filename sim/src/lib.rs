@@ -34,7 +34,7 @@ pub use faults::Faults;
 pub use findings::{Finding, Judge};
 pub use meter::Traffic;
 pub use mishaps::Mishap;
-pub use people::Act;
+pub use people::{Act, BadInput, Shape};
 pub use programs::{Program, ProgramCopy};
 pub use report::{Cost, Phase, Prices, cost};
 pub use schedule::{Event, Happening, Schedule};

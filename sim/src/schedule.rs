@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Dice, Faults, Program, mishaps::Mishap, people::Act};
+use crate::{
+    Dice, Faults, Program,
+    mishaps::Mishap,
+    people::{Act, Shape},
+};
 
 /// How long the world is watched after the last event, while faults still happen.
 const AFTERWARDS: Duration = Duration::from_mins(2);
@@ -16,8 +20,11 @@ pub struct Schedule {
     pub seed: u64,
     /// How many copies there are of each program.
     pub copies: BTreeMap<Program, usize>,
-    /// How many Servers are declared at first.
+    /// How many Servers are declared at first, of each fleet.
     pub replicas: usize,
+    /// The fleets.
+    #[serde(default = "one_fleet", skip_serializing_if = "is_usual")]
+    pub fleets: Vec<Shape>,
     /// What happens to messages and to calls of the provider.
     #[serde(default)]
     pub faults: Faults,
@@ -30,6 +37,9 @@ pub struct Schedule {
 pub struct Event {
     /// When, in milliseconds since the fleet was declared.
     pub at_ms: u64,
+    /// Which fleet an act is about.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fleet: usize,
     /// What.
     #[serde(flatten)]
     pub what: Happening,
@@ -53,15 +63,18 @@ impl Schedule {
         let copies = Program::ALL.map(|program| (program, dice.between(1, 2))).into();
         let replicas = dice.between(1, Act::MOST_SERVERS);
         let (faults, mut events) = (Faults::draw(&dice), Vec::new());
+        let fleets: Vec<Shape> = (0..if dice.chance(0.25) { 2 } else { 1 }).map(|_| Shape::draw(&dice)).collect();
+        let subjects = Act::draw_subjects(&dice);
         let mut now = Duration::ZERO;
         for number in 1..=dice.between(3, 12) {
             now += dice.duration(Duration::from_millis(100), Duration::from_secs(dice.pick(&[1, 30, 180])));
-            events.push(Event::new(now, Happening::Act(Act::draw(&dice, number))));
+            let act = Happening::Act(Act::draw(&dice, number, &subjects));
+            events.push(Event { fleet: dice.between(0, fleets.len() - 1), ..Event::new(now, act) });
         }
         let mishaps = Mishap::draw(&dice, now + AFTERWARDS);
         events.extend(mishaps.into_iter().map(|(at, mishap)| Event::new(at, Happening::Mishap(mishap))));
         events.sort_by_key(|event| event.at_ms);
-        Self { seed, copies, replicas, faults, events }
+        Self { seed, copies, replicas, fleets, faults, events }
     }
 
     /// When the faults end, since the fleet was declared.
@@ -70,9 +83,23 @@ impl Schedule {
     }
 }
 
+/// The fleet of a schedule that names none.
+fn one_fleet() -> Vec<Shape> {
+    vec![Shape::default()]
+}
+
+fn is_usual(fleets: &Vec<Shape>) -> bool {
+    *fleets == one_fleet()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
 impl Event {
     fn new(at: Duration, what: Happening) -> Self {
-        Self { at_ms: at.as_millis().try_into().unwrap_or(u64::MAX), what }
+        Self { at_ms: at.as_millis().try_into().unwrap_or(u64::MAX), fleet: 0, what }
     }
 
     pub(crate) fn at(&self) -> Duration {

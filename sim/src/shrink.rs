@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::{Faults, Judge, Schedule, play};
+use crate::{Faults, Judge, Schedule, Shape, play};
 
 /// Looks for a shorter run in which the same judge finds something, for so long.
 ///
@@ -23,7 +23,7 @@ fn shrink_with(schedule: &Schedule, fails: impl Fn(&Schedule) -> Option<bool>) -
     let mut shortest = schedule.clone();
     loop {
         let before = shortest.clone();
-        for pass in [without_events, without_faults, with_fewer_copies] {
+        for pass in [without_events, without_faults, with_fewer_copies, with_simpler_fleets] {
             if pass(&mut shortest, &fails).is_none() {
                 return shortest;
             }
@@ -92,6 +92,24 @@ fn with_fewer_copies(shortest: &mut Schedule, fails: &impl Fn(&Schedule) -> Opti
     Some(())
 }
 
+fn with_simpler_fleets(shortest: &mut Schedule, fails: &impl Fn(&Schedule) -> Option<bool>) -> Option<()> {
+    for number in (0..shortest.fleets.len()).rev() {
+        if shortest.fleets.len() > 1 {
+            let mut tried = shortest.clone();
+            tried.fleets.remove(number);
+            if attempt(shortest, tried, fails)? {
+                continue;
+            }
+        }
+        let mut tried = shortest.clone();
+        if tried.fleets[number] != Shape::default() {
+            tried.fleets[number] = Shape::default();
+            attempt(shortest, tried, fails)?;
+        }
+    }
+    Some(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -124,6 +142,7 @@ mod tests {
         assert_eq!(shortest.faults, Faults { refusals: schedule.faults.refusals, ..Faults::default() });
         assert!(shortest.copies.values().all(|copies| *copies == 1), "{shortest:?}");
         assert_eq!(shortest.replicas, 1);
+        assert_eq!(shortest.fleets, [Shape::default()]);
         assert_eq!(shortest.seed, schedule.seed);
     }
 

@@ -6,9 +6,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{
     Finding, Judge, Schedule, World,
-    judges::{asks_for_a_person, machines_without_server, unfinished},
+    judges::{asks_for_a_person, is_held, machines_without_server, unexplained, unfinished},
     mishaps::Cast,
-    people::Person,
+    people::People,
     schedule::Happening,
 };
 
@@ -17,6 +17,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_hours(1);
 /// How long a world at rest is watched.
 const REST: Duration = Duration::from_mins(2);
+/// How often people look for gates at which they are waited for.
+const AGREE: Duration = Duration::from_secs(30);
 /// How often a wait looks again.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -45,21 +47,27 @@ pub fn play(schedule: &Schedule) -> Outcome {
 }
 
 async fn tell(schedule: &Schedule, world: &World) -> Result<(), Finding> {
-    let (mut person, mut cast) = (Person::new(world.person("ann"), schedule.replicas), Cast::new());
+    let (ann, bob) = (world.person("ann"), world.person("bob"));
+    let (mut people, mut cast) = (People::new(ann, bob, &schedule.fleets, schedule.replicas), Cast::new());
     for (&program, &copies) in &schedule.copies {
         for _ in 0..copies {
             cast.start(world, program).map_err(story)?;
         }
     }
-    person.declare(&schedule.faults).await.map_err(|error| story(format!("the fleet is refused: {error}")))?;
-    troubled_times(schedule, world, &mut person, &mut cast).await?;
+    people.declare(&schedule.faults).await.map_err(|error| story(format!("the fleet is refused: {error}")))?;
+    troubled_times(schedule, world, &mut people, &mut cast).await?;
     world.note("nothing goes wrong from now on");
     world.end_faults();
     cast.recover();
-    ends_well(world, &mut person).await?;
+    if is_held(world, people.fleets()) {
+        is_as_decided(world, &people).await?;
+        let words = people.give_way().await.map_err(|error| story(format!("people cannot give way: {error}")))?;
+        world.note(format!("a person {words}"));
+    }
+    ends_well(world, &mut people).await?;
     rests(world).await?;
-    person.remove().await.map_err(|error| story(format!("the fleet cannot be removed: {error}")))?;
-    ends_well(world, &mut person).await?;
+    people.remove().await.map_err(|error| story(format!("the fleet cannot be removed: {error}")))?;
+    ends_well(world, &mut people).await?;
     judge(world)
 }
 
@@ -67,7 +75,7 @@ async fn tell(schedule: &Schedule, world: &World) -> Result<(), Finding> {
 async fn troubled_times(
     schedule: &Schedule,
     world: &World,
-    person: &mut Person,
+    people: &mut People,
     cast: &mut Cast,
 ) -> Result<(), Finding> {
     let begun = Instant::now();
@@ -76,7 +84,7 @@ async fn troubled_times(
         judge(world)?;
         match &event.what {
             Happening::Act(act) => {
-                let done = person.act(act).await.map_err(|error| story(format!("{act:?} is refused: {error}")))?;
+                let done = people.act(event.fleet, act).await?;
                 world.note(format!("a person {done}"));
             }
             Happening::Mishap(mishap) => cast.befall(world, mishap).map_err(story)?,
@@ -86,28 +94,58 @@ async fn troubled_times(
     judge(world)
 }
 
-/// Waits until the fleet is as declared. If that needs a person, the fleet has to say so, and a person helps once.
-async fn ends_well(world: &World, person: &mut Person) -> Result<(), Finding> {
+/// Waits until each fleet is as declared, or kept from that by a decision of a person, which it names.
+async fn is_as_decided(world: &World, people: &People) -> Result<(), Finding> {
+    let settled = async {
+        while unexplained(world, people.fleets()).is_some() {
+            sleep(LOOK).await;
+        }
+    };
+    if timeout(PATIENCE / 2, settled).await.is_ok() {
+        return judge(world);
+    }
+    judge(world)?;
+    let stuck = unexplained(world, people.fleets()).unwrap_or_default();
+    let minutes = PATIENCE.as_secs() / 120;
+    Err(Finding::new(
+        Judge::Liveness,
+        format!("{minutes} min after the last fault, beside a person's decision: {stuck}"),
+    ))
+}
+
+/// Waits until the fleets are as declared, while people agree at gates. If it needs more of a person, the fleets have to say so, and
+/// a person helps once.
+async fn ends_well(world: &World, people: &mut People) -> Result<(), Finding> {
     for attempt in 0..2 {
-        let wanted = person.wanted().clone();
-        let finished = async {
-            while unfinished(world, &wanted).is_some() {
-                sleep(LOOK).await;
-            }
-        };
-        if timeout(PATIENCE / 2, finished).await.is_ok() {
+        if timeout(PATIENCE / 2, finished(world, people)).await.is_ok_and(|finished| finished.is_ok()) {
             return judge(world);
         }
+        judge(world)?;
         if attempt == 0 {
             if !asks_for_a_person(world) {
                 break;
             }
-            let help = person.repair().await.map_err(|error| story(format!("a repair is refused: {error}")))?;
+            let help = people.repair().await.map_err(|error| story(format!("a repair is refused: {error}")))?;
             world.note(format!("a person {help}"));
         }
     }
-    let stuck = unfinished(world, person.wanted()).unwrap_or_default();
+    let stuck = unfinished(world, people.fleets()).unwrap_or_default();
     Err(Finding::new(Judge::Liveness, format!("{} min after the last fault: {stuck}", PATIENCE.as_secs() / 60)))
+}
+
+async fn finished(world: &World, people: &mut People) -> kube::Result<()> {
+    let mut agree_at = Instant::now();
+    while unfinished(world, people.fleets()).is_some() {
+        if Instant::now() >= agree_at {
+            agree_at = Instant::now() + AGREE;
+            let words = people.agree().await?;
+            if !words.is_empty() {
+                world.note(format!("a person {words}"));
+            }
+        }
+        sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 fn story(text: String) -> Finding {

@@ -72,9 +72,18 @@ pub(crate) fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Valu
     schema["properties"].as_object().into_iter().flatten()
 }
 
-/// A JSON pointer as messages write it: `spec.packages.0.name`.
+/// A JSON pointer as messages write it: `spec.packages[0].name`.
 fn dotted(pointer: &str) -> String {
-    pointer.trim_start_matches('/').replace('/', ".")
+    let mut dotted = String::new();
+    for part in pointer.split('/').filter(|part| !part.is_empty()) {
+        if part.bytes().all(|byte| byte.is_ascii_digit()) {
+            dotted.push_str(&format!("[{part}]"));
+        } else {
+            let dot = if dotted.is_empty() { "" } else { "." };
+            dotted.push_str(&format!("{dot}{part}"));
+        }
+    }
+    dotted
 }
 
 /// Fields that every object has.

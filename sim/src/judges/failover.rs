@@ -49,7 +49,9 @@ impl Failover {
         let name = scene.place.name.as_str();
         // The set may have too many Servers as well, and then this one may go.
         let axes: Vec<&str> = entries.iter().filter(|e| text(e, "/server") == name).map(|e| text(e, "/axis")).collect();
-        let is_given_up = is_being_deleted(after) && !is_being_deleted(before) && axes == ["Failover"];
+        // A person may have asked for its end, and a machine that was kept for diagnosis goes when its time is over.
+        let is_other = old["offline"] == true || !old["retain"].is_null();
+        let is_given_up = is_being_deleted(after) && !is_being_deleted(before) && !is_other && axes == ["Failover"];
         is_given_up.then_some("gives up")
     }
 

@@ -1,55 +1,163 @@
-//! Guarantee 8: the fleet becomes as people have declared it.
+//! Guarantee 8: each fleet becomes as people have declared it. What a decision of a person keeps from that says so.
 
-use berth_core::api::{Server, State, VMReplicaSet};
+use berth_core::api::{FailoverAction, Server, State, VMDeployment, VMReplicaSet};
 
-use crate::{World, findings::reached};
+use crate::{
+    World,
+    findings::reached,
+    people::{Fleet, is_of},
+};
 
-/// What keeps the world from being as declared; none when it is.
-pub(crate) fn unfinished(world: &World, wanted: &Wanted) -> Option<String> {
-    let servers: Vec<Server> = world.api.objects("servers");
-    let reached = reached(&world.api);
-    if servers.len() != wanted.replicas {
-        return Some(format!("{} Servers instead of {}", servers.len(), wanted.replicas));
-    }
-    let machines = world.simulation.owners().len();
-    if machines != wanted.replicas {
-        return Some(format!("{machines} machines instead of {}", wanted.replicas));
-    }
-    for server in &servers {
-        let name = server.name();
-        if server.state() != Some(State::Ready) {
-            let waits = server.status.as_ref().and_then(|status| status.waiting_for.clone()).unwrap_or_default();
-            return Some(format!("{name} is {:?}: {waits}", server.state()));
-        }
-        if !reached.contains(&format!("{}/{name}", server.namespace())) {
-            return Some(format!("no client reaches {name}"));
-        }
-        let machine = world.machines.of_server(server.uid()).state();
-        let runs = machine.apps.values().next().map(|app| app.revision.clone().unwrap_or_default());
-        if runs.as_deref() != Some(wanted.revision.as_str()) {
-            return Some(format!("{name} runs {runs:?} instead of {}", wanted.revision));
-        }
-        let package = machine.managed.values().find_map(|package| package.version.clone());
-        if package.as_deref() != Some(wanted.package.as_str()) {
-            return Some(format!("{name} has package {package:?} instead of {}", wanted.package));
-        }
-    }
-    None
+/// Words by which a fleet says that it waits for a person's decision.
+const PERSON: [&str; 4] = ["a person", "approval", "forced", "maxUnavailable"];
+
+/// What keeps the fleets from being as declared; none when they are.
+pub(crate) fn unfinished(world: &World, fleets: &[Fleet]) -> Option<String> {
+    fleets.iter().find_map(|fleet| unfinished_fleet(world, fleet))
 }
 
-/// Whether the fleet says that it waits for a person.
+fn unfinished_fleet(world: &World, fleet: &Fleet) -> Option<String> {
+    let (wanted, reached, owners) = (&fleet.wanted, reached(&world.api), world.simulation.owners());
+    let (active, aside): (Vec<Server>, Vec<Server>) =
+        own(world, fleet).into_iter().partition(|server| server.spec.retain.is_none());
+    let replicas = if wanted.exists { declared_replicas(world, fleet) } else { 0 };
+    if active.len() != replicas {
+        return Some(format!("{} Servers of {} instead of {replicas}", active.len(), fleet.name));
+    }
+    let machines = owners.iter().filter(|uid| active.iter().chain(&aside).any(|server| server.uid() == *uid)).count();
+    if machines != replicas + aside.len() {
+        return Some(format!("{machines} machines of {} instead of {}", fleet.name, replicas + aside.len()));
+    }
+    let mut old = Vec::new();
+    for server in &active {
+        let name = server.name();
+        if server.state() != Some(State::Ready) {
+            return Some(format!("{name} is {:?}: {}", server.state(), waiting_for(server)));
+        }
+        if wanted.has_service && !reached.contains(&format!("{}/{name}", server.namespace())) {
+            return Some(format!("no client reaches {name}"));
+        }
+        old.extend(outdated(world, fleet, server));
+    }
+    // These keep what they have.
+    (old.len() > wanted.partition).then(|| old.swap_remove(0))
+}
+
+/// The fleet's Servers that are not being removed.
+fn own(world: &World, fleet: &Fleet) -> Vec<Server> {
+    let mut servers: Vec<Server> = world.api.objects("servers");
+    servers.retain(|server| is_of(fleet, server));
+    servers
+}
+
+/// How many Servers people want. Failover may have lowered the number where it shrinks a fleet, which leaves at least one.
+fn declared_replicas(world: &World, fleet: &Fleet) -> usize {
+    let wanted = fleet.wanted.replicas;
+    if !fleet.may_shrink {
+        return wanted;
+    }
+    let deployments: Vec<VMDeployment> = world.api.objects("vmdeployments");
+    let sets: Vec<VMReplicaSet> = world.api.objects("vmreplicasets");
+    let is_own = |name: &str, namespace: Option<&str>| name == fleet.name && namespace == Some(fleet.namespace);
+    let of_deployment = deployments.iter().find(|d| is_own(d.name(), d.metadata.namespace.as_deref()));
+    let of_set = sets.iter().find(|s| is_own(s.name(), s.metadata.namespace.as_deref()));
+    let declared = of_deployment.map(|d| d.spec.replicas).or(of_set.map(|s| s.spec.replicas));
+    let declared = declared.and_then(|replicas| usize::try_from(replicas).ok()).unwrap_or(wanted);
+    if (1..=wanted).contains(&declared) { declared } else { wanted }
+}
+
+/// What runs on the Server's machine, or is installed there, instead of what is declared.
+fn outdated(world: &World, fleet: &Fleet, server: &Server) -> Option<String> {
+    let (wanted, name) = (&fleet.wanted, server.name());
+    let machine = world.machines.of_server(server.uid()).state();
+    let runs = machine.apps.values().next().map(|app| app.revision.clone().unwrap_or_default());
+    // A set without a VMDeployment gives code to new Servers only.
+    if !fleet.shape.is_plain_set && runs.as_deref() != Some(wanted.revision.as_str()) {
+        return Some(format!("{name} runs {runs:?} instead of {}", wanted.revision));
+    }
+    let package = machine.managed.values().find_map(|package| package.version.clone());
+    if package.as_deref() != Some(wanted.package.as_str()) {
+        return Some(format!("{name} has package {package:?} instead of {}", wanted.package));
+    }
+    let flavor = server.spec.machine.flavor.as_deref();
+    let is_other = fleet.shape.replaces && flavor != Some(wanted.flavor.as_str());
+    is_other.then(|| format!("{name} has flavor {flavor:?} instead of {}", wanted.flavor))
+}
+
+/// What is neither as declared nor kept from it by a person's decision that it names; none when everything is one of these.
+pub(crate) fn unexplained(world: &World, fleets: &[Fleet]) -> Option<String> {
+    fleets.iter().find_map(|fleet| unexplained_fleet(world, fleet))
+}
+
+fn unexplained_fleet(world: &World, fleet: &Fleet) -> Option<String> {
+    let stuck = unfinished_fleet(world, fleet)?;
+    let servers = own(world, fleet);
+    let mut waits_for_person = waiting_of_sets(world, fleet).iter().any(|waiting| names_a_person(waiting));
+    let fleet_waits = waits_for_person;
+    for server in &servers {
+        let forced = server.spec.force.as_ref().filter(|_| server.is_forced());
+        if let Some(force) = forced.filter(|force| Some(force.state) != server.state() && !server.must_retire()) {
+            return Some(format!("{} is forced to {} and is {:?}", server.name(), force.state, server.state()));
+        }
+        let waiting = waiting_for(server);
+        if forced.is_some() || names_a_person(&waiting) {
+            waits_for_person = true;
+        } else if server.state() != Some(State::Ready) && !(fleet_waits && server.state() == Some(State::Unknown)) {
+            return Some(format!("{} is {:?}: {waiting}", server.name(), server.state()));
+        }
+    }
+    // Whoever asked for that has to bring the Service back.
+    let is_service_missing = !fleet.wanted.has_service;
+    let is_blocked = waits_for_person || is_service_missing;
+    (!is_blocked).then_some(stuck)
+}
+
+fn names_a_person(waiting: &str) -> bool {
+    PERSON.iter().any(|word| waiting.contains(word))
+}
+
+fn waiting_for(server: &Server) -> String {
+    server.status.as_ref().and_then(|status| status.waiting_for.clone()).unwrap_or_default()
+}
+
+/// What the set and the VMDeployment of the fleet wait for.
+fn waiting_of_sets(world: &World, fleet: &Fleet) -> Vec<String> {
+    let deployments: Vec<VMDeployment> = world.api.objects("vmdeployments");
+    let sets: Vec<VMReplicaSet> = world.api.objects("vmreplicasets");
+    let is_own = |name: &str| name == fleet.name;
+    let of_sets =
+        sets.iter().filter(|set| is_own(set.name())).filter_map(|set| set.status.as_ref()?.waiting_for.clone());
+    let of_deployments = deployments
+        .iter()
+        .filter(|deployment| is_own(deployment.name()))
+        .filter_map(|deployment| deployment.status.as_ref()?.waiting_for.clone());
+    of_sets.chain(of_deployments).collect()
+}
+
+/// Whether a decision of a person may keep a fleet from what is declared.
+pub(crate) fn is_held(world: &World, fleets: &[Fleet]) -> bool {
+    fleets.iter().any(|fleet| {
+        let wanted = &fleet.wanted;
+        let is_decided = |server: &Server| {
+            let spec = &server.spec;
+            spec.force.is_some() || spec.retain.is_some() || !spec.gates.is_empty()
+        };
+        let is_declared = wanted.paused
+            || wanted.partition > 0
+            || wanted.most == Some(0)
+            || !wanted.gates.is_empty()
+            || !wanted.exists
+            || !wanted.has_service
+            || wanted.action != FailoverAction::Replace;
+        is_declared || own(world, fleet).iter().any(is_decided)
+    })
+}
+
+/// Whether a fleet says that it waits for a person.
 pub(crate) fn asks_for_a_person(world: &World) -> bool {
     let sets: Vec<VMReplicaSet> = world.api.objects("vmreplicasets");
     let servers: Vec<Server> = world.api.objects("servers");
     let of_sets = sets.iter().filter_map(|set| set.status.as_ref()?.waiting_for.as_deref());
     let of_servers = servers.iter().filter_map(|server| server.status.as_ref()?.waiting_for.as_deref());
     of_sets.chain(of_servers).any(|waiting| waiting.contains("a person"))
-}
-
-/// What people have declared last.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) replicas: usize,
-    pub(crate) revision: String,
-    pub(crate) package: String,
 }

@@ -32,7 +32,7 @@ use self::{
     view::{Place, View, is_berth},
 };
 pub(crate) use self::{
-    fleet::{Wanted, asks_for_a_person, unfinished},
+    fleet::{asks_for_a_person, is_held, unexplained, unfinished},
     machines::machines_without_server,
 };
 use crate::{Finding, Judge, SimClock, apiserver::Change, findings::Findings};

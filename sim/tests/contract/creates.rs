@@ -63,7 +63,7 @@ pub(crate) async fn what_the_schema_refuses_is_named(lab: Lab) {
         (json!({"spec": {"machine": {"className": null}}}), "spec.machine"),
         (json!({"spec": {"taskAttempts": "three"}}), "spec.taskAttempts"),
         (json!({"spec": {"traffic": {"drainSeconds": -1}}}), "spec.traffic.drainSeconds"),
-        (json!({"spec": {"gates": [{"before": "Lunch"}]}}), "spec.gates"),
+        (json!({"spec": {"gates": [{"before": "Lunch"}]}}), "spec.gates[0].before"),
         (
             json!({"spec": {"packages": [{"name": "jq", "version": "1", "apt": {}}, {"name": "jq", "version": "2", "apt": {}}]}}),
             "spec.packages[1]: Duplicate value",
