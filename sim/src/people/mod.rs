@@ -155,7 +155,7 @@ pub(crate) fn is_of(fleet: &Fleet, server: &Server) -> bool {
     server.namespace() == fleet.namespace && rest.is_some()
 }
 
-async fn create<K>(api: &Api<K>, document: Value) -> kube::Result<()>
+pub(crate) async fn create<K>(api: &Api<K>, document: Value) -> kube::Result<()>
 where
     K: kube::Resource + Clone + DeserializeOwned + serde::Serialize + std::fmt::Debug,
 {
