@@ -21,14 +21,24 @@ pub struct Faults {
     pub lost_requests: f64,
     /// Share of requests that take effect and are never answered.
     pub lost_answers: f64,
-    /// Share of requests that the API server answers with 429, 500 or 503, without any effect.
+    /// Share of requests that the API server answers with 429 (and when to come back), 500 or 503, without any effect.
     pub refusals: f64,
+    /// Share of writes that reach the API server twice. The answer is that to the first or to the second.
+    pub repeats: f64,
+    /// Share of writes that reach the API server when the client has given up, or that it ends without knowing the outcome (504).
+    pub timeouts: f64,
+    /// Share of writes that the API server answers with 409, because others write again and again, without any effect.
+    pub conflicts: f64,
+    /// Share of watches, and of further pages of lists, that refer to what was compacted (410).
+    pub expirations: f64,
     /// The longest that a request is under way.
     pub latency: Duration,
     /// Share of watches that break after a while.
     pub broken_watches: f64,
     /// The most that a watch is behind.
     pub watch_delay: Duration,
+    /// Share of the lines of watches before which nothing passes for minutes.
+    pub stuck_watches: f64,
     /// Share of the calls of the provider that fail, and as many again whose answer is lost.
     pub provider_failures: f64,
 }
@@ -43,9 +53,14 @@ impl Faults {
             lost_requests: rate(0.1),
             lost_answers: rate(0.1),
             refusals: rate(0.3),
+            repeats: rate(0.3),
+            timeouts: rate(0.1),
+            conflicts: rate(0.3),
+            expirations: rate(0.3),
             latency: Duration::from_millis(dice.pick(&[1, 20, 500, 3_000])),
             broken_watches: rate(1.0),
             watch_delay: time(&[1, 5, 60]),
+            stuck_watches: rate(0.03),
             provider_failures: rate(0.3),
         }
     }

@@ -14,10 +14,13 @@ mod faults;
 mod findings;
 mod hot_loop;
 mod judges;
+mod link;
 mod machines;
 mod meter;
 mod mishaps;
 mod network;
+#[cfg(test)]
+mod network_tests;
 mod people;
 mod programs;
 mod randomness;

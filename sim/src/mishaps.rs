@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
 
-use crate::{Dice, Program, ProgramCopy, World};
+use crate::{Dice, Program, ProgramCopy, World, link::Link};
 
 /// Something that goes wrong. Numbers choose among what there is at that moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,6 +15,20 @@ pub enum Mishap {
     CopyCrashes {
         /// Which copy.
         copy: usize,
+    },
+    /// Nothing reaches a copy or leaves it for a while. Then it goes on with its old knowledge.
+    CopyHangs {
+        /// Which copy.
+        copy: usize,
+        /// How long, in milliseconds.
+        for_ms: u64,
+    },
+    /// A copy and the API server do not reach each other for a while. The copy reaches everything else.
+    CopyIsParted {
+        /// Which copy.
+        copy: usize,
+        /// How long, in milliseconds.
+        for_ms: u64,
     },
     /// A machine ends, and its provider says so.
     MachineCrashes {
@@ -33,11 +48,20 @@ pub enum Mishap {
 type Kind = (&'static [u64], fn(&Dice) -> Mishap);
 
 /// The mean times between mishaps, in seconds, of which a run has one of each kind, or none.
-const KINDS: [Kind; 3] = [
+const KINDS: [Kind; 5] = [
     (&[20, 60, 300], |dice| Mishap::CopyCrashes { copy: dice.between(0, 99) }),
+    (&[60, 300], |dice| Mishap::CopyHangs { copy: dice.between(0, 99), for_ms: some_time(dice) }),
+    (&[60, 300], |dice| Mishap::CopyIsParted { copy: dice.between(0, 99), for_ms: some_time(dice) }),
     (&[120, 600], |dice| Mishap::MachineCrashes { machine: dice.between(0, 99) }),
     (&[60, 300], |dice| Mishap::SightChanges { copy: dice.between(0, 99), is_blind: dice.chance(0.5) }),
 ];
+
+/// How long something lasts, in milliseconds: shorter and longer than what Berth waits for, which is 10 s for the API server, 30 s
+/// for a Lease, and 90 s for a lock that is not renewed.
+fn some_time(dice: &Dice) -> u64 {
+    let longest = Duration::from_secs(dice.pick(&[10, 45, 120, 300]));
+    dice.duration(Duration::from_secs(1), longest).as_millis().try_into().unwrap_or_default()
+}
 
 impl Mishap {
     /// Draws which mishaps there are until `end`, and when. A run draws which kinds exist at all.
@@ -56,6 +80,14 @@ impl Mishap {
         }
         mishaps
     }
+}
+
+/// Does this after so many milliseconds.
+fn after(ms: u64, act: impl FnOnce() + Send + 'static) {
+    tokio::spawn(async move {
+        sleep(Duration::from_millis(ms)).await;
+        act();
+    });
 }
 
 /// The copies that run.
@@ -86,6 +118,18 @@ impl Cast {
                 copy.crash();
                 self.start(world, program)?;
             }
+            Mishap::CopyHangs { copy, for_ms } => {
+                let (program, link) = self.link(copy);
+                world.note(format!("{program:?} hangs for {for_ms} ms"));
+                link.set_hanging(true);
+                after(for_ms, move || link.set_hanging(false));
+            }
+            Mishap::CopyIsParted { copy, for_ms } => {
+                let (program, link) = self.link(copy);
+                world.note(format!("{program:?} does not reach the API server for {for_ms} ms"));
+                link.set_parted(true);
+                after(for_ms, move || link.set_parted(false));
+            }
             Mishap::MachineCrashes { machine } => {
                 let machines = world.simulation.owners();
                 if !machines.is_empty() {
@@ -105,7 +149,12 @@ impl Cast {
 
     /// Ends what lasts.
     pub(crate) fn recover(&self) {
-        self.copies.iter().for_each(|(_, copy)| copy.set_blind(false));
+        self.copies.iter().for_each(|(_, copy)| copy.recover());
+    }
+
+    fn link(&self, copy: usize) -> (Program, Link) {
+        let (program, copy) = &self.copies[copy % self.copies.len()];
+        (*program, copy.link().clone())
     }
 
     fn copies_of(&self, wanted: Program) -> impl Iterator<Item = &ProgramCopy> {

@@ -1,13 +1,6 @@
 //! The way from a copy of a program to the API server.
 
-use std::{
-    future::pending,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use axum::body::{Body as ResponseBody, Bytes, HttpBody as _};
 use futures::{Stream, StreamExt as _, stream};
@@ -16,14 +9,14 @@ use kube::client::Body;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::{BoxError, Service, service_fn};
 
-use crate::{
-    ApiServer, Dice,
-    faults::ActiveFaults,
-    meter::{Meter, is_watch},
-};
+use crate::{ApiServer, Dice, apiserver::Trouble, faults::ActiveFaults, link::Link, meter::Meter};
 
-/// The answers of an API server that cannot serve now.
-const REFUSALS: [u16; 3] = [429, 500, 503];
+/// How long after the client has given up a request may still arrive.
+const LATE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(1));
+/// How long after a request its repetition may arrive.
+const REPETITION: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(5));
+/// How long nothing passes on a watch that is stuck.
+const STUCK: (Duration, Duration) = (Duration::from_mins(1), Duration::from_mins(5));
 
 /// A way to the API server on which faults happen.
 #[derive(Clone)]
@@ -33,16 +26,29 @@ pub(crate) struct Network {
     pub(crate) dice: Dice,
     pub(crate) faults: ActiveFaults,
     pub(crate) meter: Meter,
-    /// Whether nothing passes any more: the copy has crashed, or is cut off.
-    pub(crate) is_cut: Arc<AtomicBool>,
+    pub(crate) link: Link,
 }
 
 /// What happens to one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Arrives,
     IsLost,
     LosesItsAnswer,
-    IsRefused(u16),
+    IsRefused(Trouble),
+    /// It arrives twice; this says whether the answer is that to the second.
+    IsRepeated(bool),
+    /// It arrives after this time.
+    IsLate(Duration),
+    /// It takes effect, and is answered as if that was not known.
+    TimesOut,
+}
+
+/// A request, read.
+#[derive(Clone)]
+struct Message {
+    head: Parts,
+    body: Bytes,
 }
 
 impl Network {
@@ -60,53 +66,90 @@ impl Network {
 
     async fn send(&self, request: Request<Body>) -> Result<Response<ResponseBody>, BoxError> {
         let (head, body) = request.into_parts();
-        let body = body.collect_bytes().await?;
-        self.meter.count_request(&self.user, &head, body.len());
-        let is_lied_about = self.is_lied_about(&head, &body);
-        let request = Request::from_parts(head, Body::from(body.to_vec()));
-        let (fate, delay) = (self.draw(), self.delay());
-        sleep(delay).await;
-        self.stop_if_cut().await;
-        match fate {
-            Fate::IsLost => pending().await,
-            Fate::IsRefused(code) => Ok(ApiServer::refusal(code)),
-            Fate::LosesItsAnswer => {
-                self.api.respond(request, &self.user).await?;
-                pending().await
-            }
-            Fate::Arrives if is_lied_about => Ok(self.api.accept(&body)),
-            Fate::Arrives => {
-                let (head, body) = request.into_parts();
-                let watches = is_watch(&head);
-                let request = Request::from_parts(head, body);
-                let response = self.api.respond(request, &self.user).await?;
-                sleep(delay).await;
-                self.stop_if_cut().await;
-                if watches {
-                    return Ok(self.watched(response));
-                }
-                self.meter.count_answer(&self.user, response.body().size_hint().exact().unwrap_or_default());
-                Ok(response)
-            }
+        let message = Message { head, body: body.collect_bytes().await? };
+        let (fate, delay) = (self.draw(&message), self.delay());
+        let network = self.clone();
+        let delivery = async move { network.deliver(message, fate, delay).await };
+        // What has left a copy, or leaves it as soon as it goes on, arrives whether the copy still waits for it or not.
+        if self.link.hangs() || matches!(fate, Fate::IsRepeated(_) | Fate::IsLate(_)) {
+            return tokio::spawn(delivery).await?;
         }
+        delivery.await
     }
 
-    fn draw(&self) -> Fate {
-        let faults = self.faults.now();
-        if self.dice.chance(faults.lost_requests) {
+    async fn deliver(&self, message: Message, fate: Fate, delay: Duration) -> Result<Response<ResponseBody>, BoxError> {
+        sleep(delay).await;
+        self.link.pass().await;
+        if fate == Fate::IsLost || self.link.is_parted() {
+            return pending().await;
+        }
+        let answer = match fate {
+            Fate::IsRefused(Trouble::HasForgotten) if message.watches() => ApiServer::expired_watch(),
+            Fate::IsRefused(trouble) => ApiServer::troubled(trouble),
+            Fate::Arrives if self.is_lied_about(&message) => self.api.accept(&message.body),
+            Fate::Arrives | Fate::IsLost => self.respond(&message).await?,
+            Fate::LosesItsAnswer => {
+                self.respond(&message).await?;
+                return pending().await;
+            }
+            Fate::IsRepeated(second) => {
+                let first = self.respond(&message).await?;
+                sleep(self.dice.duration(REPETITION.0, REPETITION.1)).await;
+                let repeated = self.respond(&message).await?;
+                if second { repeated } else { first }
+            }
+            Fate::IsLate(after) => {
+                sleep(after).await;
+                self.respond(&message).await?
+            }
+            Fate::TimesOut => {
+                self.respond(&message).await?;
+                ApiServer::troubled(Trouble::TimesOut)
+            }
+        };
+        sleep(delay).await;
+        self.link.pass().await;
+        if self.link.is_parted() {
+            return pending().await;
+        }
+        if message.watches() {
+            return Ok(self.watched(answer));
+        }
+        self.meter.count_answer(&self.user, answer.body().size_hint().exact().unwrap_or_default());
+        Ok(answer)
+    }
+
+    async fn respond(&self, message: &Message) -> kube::Result<Response<ResponseBody>> {
+        self.meter.count_request(&self.user, &message.head, message.body.len());
+        let request = Request::from_parts(message.head.clone(), Body::from(message.body.to_vec()));
+        self.api.respond(request, &self.user).await
+    }
+
+    fn draw(&self, message: &Message) -> Fate {
+        let (faults, dice) = (self.faults.now(), &self.dice);
+        let writes = message.head.method != Method::GET;
+        if dice.chance(faults.lost_requests) {
             Fate::IsLost
-        } else if self.dice.chance(faults.lost_answers) {
+        } else if dice.chance(faults.lost_answers) {
             Fate::LosesItsAnswer
-        } else if self.dice.chance(faults.refusals) {
-            Fate::IsRefused(self.dice.pick(&REFUSALS))
+        } else if dice.chance(faults.refusals) {
+            Fate::IsRefused(dice.pick(&Trouble::REFUSALS))
+        } else if writes && dice.chance(faults.repeats) {
+            Fate::IsRepeated(dice.chance(0.5))
+        } else if writes && dice.chance(faults.timeouts) {
+            if dice.chance(0.5) { Fate::TimesOut } else { Fate::IsLate(dice.duration(LATE.0, LATE.1)) }
+        } else if writes && dice.chance(faults.conflicts) {
+            Fate::IsRefused(Trouble::IsContended)
+        } else if message.refers_to_the_past() && dice.chance(faults.expirations) {
+            Fate::IsRefused(Trouble::HasForgotten)
         } else {
             Fate::Arrives
         }
     }
 
-    fn is_lied_about(&self, request: &Parts, body: &[u8]) -> bool {
-        let is_slice = request.method == Method::PUT && request.uri.path().contains("/endpointslices/");
-        let holds = || String::from_utf8_lossy(body).contains(r#""ready":false"#);
+    fn is_lied_about(&self, message: &Message) -> bool {
+        let is_slice = message.head.method == Method::PUT && message.head.uri.path().contains("/endpointslices/");
+        let holds = || String::from_utf8_lossy(&message.body).contains(r#""ready":false"#);
         self.faults.lies() && is_slice && holds()
     }
 
@@ -114,16 +157,12 @@ impl Network {
         self.dice.duration(Duration::from_micros(500), self.faults.now().latency.max(Duration::from_millis(1))) / 2
     }
 
-    async fn stop_if_cut(&self) {
-        if self.is_cut.load(Ordering::Relaxed) {
-            pending::<()>().await;
-        }
-    }
-
     /// The watch as the copy gets it: late, and perhaps only for a while.
     fn watched(&self, response: Response<ResponseBody>) -> Response<ResponseBody> {
-        let breaks = self.dice.chance(self.faults.now().broken_watches);
+        let faults = self.faults.now();
+        let breaks = self.dice.chance(faults.broken_watches);
         let end = breaks.then(|| Instant::now() + self.dice.duration(Duration::ZERO, Duration::from_mins(2)));
+        let expires = breaks && self.dice.chance(faults.expirations);
         let (network, lines) = (self.clone(), response.into_body().into_data_stream().boxed());
         let until = async move {
             match end {
@@ -131,7 +170,8 @@ impl Network {
                 None => pending().await,
             }
         };
-        Response::new(ResponseBody::from_stream(network.late(lines).take_until(Box::pin(until))))
+        let last = stream::iter(expires.then(|| Ok(Bytes::from(ApiServer::expired_line()))));
+        Response::new(ResponseBody::from_stream(network.late(lines).take_until(Box::pin(until)).chain(last)))
     }
 
     fn late(
@@ -140,10 +180,29 @@ impl Network {
     ) -> impl Stream<Item = Result<Bytes, axum::Error>> + Send + 'static {
         stream::unfold((self, lines), |(network, mut lines)| async move {
             let line = lines.next().await?;
-            sleep(network.dice.duration(Duration::ZERO, network.faults.now().watch_delay)).await;
-            network.stop_if_cut().await;
+            let faults = network.faults.now();
+            if network.dice.chance(faults.stuck_watches) {
+                sleep(network.dice.duration(STUCK.0, STUCK.1)).await;
+            }
+            sleep(network.dice.duration(Duration::ZERO, faults.watch_delay)).await;
+            network.link.pass_to_api().await;
             network.meter.count_event(&network.user, line.as_ref().map_or(0, Bytes::len));
             Some((line, (network, lines)))
         })
+    }
+}
+
+impl Message {
+    fn parameter(&self, name: &str) -> bool {
+        self.head.uri.query().is_some_and(|query| query.split('&').any(|parameter| parameter.starts_with(name)))
+    }
+
+    fn watches(&self) -> bool {
+        self.parameter("watch=true")
+    }
+
+    /// Whether it is refused once the past is forgotten.
+    fn refers_to_the_past(&self) -> bool {
+        self.head.method == Method::GET && (self.watches() || self.parameter("continue="))
     }
 }

@@ -1,12 +1,6 @@
 //! Copies of Berth's controllers.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use berth_core::{api::Executor, identity::Identities};
 use berth_iaas::{Drivers, simulated::PROVIDER};
@@ -19,6 +13,7 @@ use tokio::time::sleep;
 
 use crate::{
     World,
+    link::{Link, LinkedConnector, LinkedProbes},
     machines::{JudgedConnector, Probes},
     network::Network,
 };
@@ -66,8 +61,7 @@ impl Program {
 /// A running copy of a controller.
 pub struct ProgramCopy {
     process: Process,
-    is_cut: Arc<AtomicBool>,
-    is_blind: Arc<AtomicBool>,
+    link: Link,
 }
 
 impl World {
@@ -88,14 +82,14 @@ impl World {
         let process = Process::default();
         let identities = Identities::default();
         let user = identities.username(program.executor());
-        let (is_cut, is_blind) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let link = Link::new();
         let network = Network {
             api: self.api.clone(),
             user: user.into(),
             dice: self.dice.clone(),
             faults: self.faults.clone(),
             meter: self.meter.clone(),
-            is_cut: is_cut.clone(),
+            link: link.clone(),
         };
         let parts = ContextParts {
             client: Client::new(with_timeouts(network.service(), CALL), "default"),
@@ -108,7 +102,8 @@ impl World {
         };
         let ctx = Context::new(&process, parts);
         self.metrics.lock().push(ctx.metrics.clone());
-        let connector = Arc::new(JudgedConnector { holder: ctx.holder.clone(), ..self.connector.clone() });
+        let judged = JudgedConnector { holder: ctx.holder.clone(), ..self.connector.clone() };
+        let connector = Arc::new(LinkedConnector { inner: Arc::new(judged), link: link.clone() });
         match program {
             Program::ReplicasetController => {
                 let args =
@@ -126,7 +121,8 @@ impl World {
             Program::MonitorController => {
                 let args = monitor_controller::Args::try_parse_from([program.executor().name()])?;
                 let (simulation, machines) = (self.simulation.clone(), self.machines.clone());
-                let probes = Arc::new(Probes { simulation, machines, is_blind: is_blind.clone() });
+                let probes = Probes { simulation, machines, is_blind: link.is_blind() };
+                let probes = Arc::new(LinkedProbes { inner: probes, link: link.clone() });
                 let process = process.clone();
                 tokio::spawn(async move {
                     // It listens nowhere here, which is all that can fail.
@@ -139,25 +135,45 @@ impl World {
                 tokio::spawn(async move { lb_controller::run_with(&ctx, &args, &process).await });
             }
         }
-        Ok(ProgramCopy { process, is_cut, is_blind })
+        Ok(ProgramCopy { process, link })
     }
 }
 
 impl ProgramCopy {
     /// Takes a copy of monitor-controller its way to all machines, or gives it back.
     pub fn set_blind(&self, is_blind: bool) {
-        self.is_blind.store(is_blind, Ordering::Relaxed);
+        self.link.set_blind(is_blind);
     }
 
-    /// Ends the copy at this moment: nothing that it still does reaches the API server. What it has begun at a provider or on a
-    /// machine goes on, as it would after a real crash.
+    /// Lets the copy hang, or go on. While it hangs, nothing reaches it. Its timers run, but what it sends leaves it when it goes on: as
+    /// from a process that was stopped after it had decided, and goes on with its old knowledge.
+    pub fn set_hanging(&self, hangs: bool) {
+        self.link.set_hanging(hangs);
+    }
+
+    /// Takes the copy its way to the API server, or gives it back.
+    pub fn set_parted(&self, is_parted: bool) {
+        self.link.set_parted(is_parted);
+    }
+
+    /// Ends the copy at this moment: nothing that it still does reaches the API server or a machine. What it has begun there goes on,
+    /// as it would after a real crash.
     pub fn crash(&self) {
-        self.is_cut.store(true, Ordering::Relaxed);
+        self.link.end();
         self.process.shutdown.cancel();
     }
 
     /// Asks the copy to end, as Kubernetes does before it ends a pod.
     pub fn stop(&self) {
         self.process.shutdown.cancel();
+    }
+
+    /// Ends everything that lasts.
+    pub(crate) fn recover(&self) {
+        self.link.recover();
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
     }
 }

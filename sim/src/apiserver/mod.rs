@@ -21,6 +21,7 @@ mod rules;
 mod schema;
 mod selectors;
 mod store;
+mod trouble;
 mod watch;
 mod write;
 
@@ -45,6 +46,7 @@ use tower::{BoxError, Service, service_fn};
 pub use admission::BadWebhooks;
 pub use resources::BadDefinition;
 pub(crate) use store::Change;
+pub(crate) use trouble::Trouble;
 
 use self::{
     admission::Webhooks,
@@ -210,12 +212,6 @@ impl ApiServer {
         let mut object: Value = serde_json::from_slice(object).unwrap_or_default();
         object["metadata"]["resourceVersion"] = (self.0.store.lock().revision() + 1).to_string().into();
         failure::respond(200, &object)
-    }
-
-    /// An answer of an API server that cannot serve now.
-    pub(crate) fn refusal(code: u16) -> Response<ResponseBody> {
-        let message = "the API server cannot serve now".to_owned();
-        Failure { code, reason: "ServiceUnavailable", message }.into_response()
     }
 
     pub(crate) async fn respond(
