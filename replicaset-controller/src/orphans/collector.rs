@@ -17,8 +17,9 @@ use prometheus_client::{
 };
 
 use super::{
-    find::{ClassMachines, HoldReason, Orphan, find_orphans},
+    find::{ClassMachines, Orphan, find_orphans},
     mark::Mark,
+    note::{describe, note},
 };
 
 /// Servers per page of a list: only their metadata, so that a page is small.
@@ -28,8 +29,6 @@ const PAGE: u32 = 500;
 const MISSED_PERIODS: i32 = 3;
 /// With a short period, a restart of the controller takes longer than three of them.
 const SHORTEST_GAP: SignedDuration = SignedDuration::from_mins(15);
-/// Events about orphans of one class in one comparison; the metric counts all of them.
-const MOST_EVENTS: usize = 10;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OrphanLabels {
@@ -114,18 +113,22 @@ impl OrphanCollector {
         }
         let orphans = find_orphans(&listed, &servers, &self.cluster, &history, self.ctx.clock.now());
         self.set_gauges(&listed, &orphans);
-        let mut events: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut held: BTreeMap<(&str, &str), Vec<&Orphan>> = BTreeMap::new();
         for orphan in &orphans {
             let at = listed.iter().position(|listed| listed.class == orphan.class);
             let class = classes.iter().find(|class| class.name() == orphan.class);
             let (Some(connection), Some(class)) = (at.and_then(|at| connections.get(at)), class) else { continue };
-            let events = events.entry(class.name()).or_default();
             match orphan.held {
                 None => self.destroy(class, connection, orphan).await,
-                Some(held) if *events < MOST_EVENTS => self.report(class, orphan, held),
-                Some(_) => {}
+                Some(reason) => held.entry((class.name(), reason.reason())).or_default().push(orphan),
             }
-            *events += 1;
+        }
+        for ((class, _), orphans) in held {
+            let class = classes.iter().find(|known| known.name() == class);
+            let reason = orphans.first().and_then(|orphan| orphan.held);
+            if let (Some(class), Some(reason)) = (class, reason) {
+                self.publish(class, EventType::Warning, reason.reason(), note(&orphans, reason));
+            }
         }
     }
 
@@ -179,12 +182,6 @@ impl OrphanCollector {
         }
     }
 
-    /// Publishes an Event about an orphan that is not destroyed.
-    fn report(&self, class: &MachineClass, orphan: &Orphan, held: HoldReason) {
-        let note = format!("there is the {}: {held}", describe(orphan));
-        self.publish(class, EventType::Warning, held.reason(), note);
-    }
-
     fn publish(&self, class: &MachineClass, kind: EventType, reason: &'static str, note: String) {
         tracing::warn!(class = class.name(), note, "{reason}");
         self.ctx.events.publish(&reference(class), kind, reason, note);
@@ -204,10 +201,4 @@ impl OrphanCollector {
             }
         }
     }
-}
-
-fn describe(orphan: &Orphan) -> String {
-    let (id, owner) = (&orphan.machine.id, &orphan.machine.owner);
-    let (namespace, name, uid) = (&owner.namespace, &owner.name, &owner.uid);
-    format!("machine {id} of the Server {namespace}/{name} (UID {uid}), which does not exist")
 }

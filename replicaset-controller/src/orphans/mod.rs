@@ -12,6 +12,7 @@ mod collector;
 mod find;
 mod history;
 mod mark;
+mod note;
 #[cfg(test)]
 mod sweep_tests;
 
