@@ -11,19 +11,29 @@ const BEGINNING: i64 = 1_767_225_600;
 
 /// The clock of the world, which follows tokio's and so stands still while there is work.
 #[derive(Clone, Copy, Debug)]
-pub struct SimClock(Instant);
+pub struct SimClock {
+    start: Instant,
+    /// How far it is ahead of the time of the world.
+    ahead: SignedDuration,
+}
 
 impl SimClock {
     /// A clock that begins now.
     #[must_use]
     pub fn start() -> Self {
-        Self(Instant::now())
+        Self { start: Instant::now(), ahead: SignedDuration::ZERO }
+    }
+
+    /// A clock that is ahead of this one, or behind it.
+    #[must_use]
+    pub fn apart(&self, ahead: SignedDuration) -> Self {
+        Self { ahead: self.ahead.saturating_add(ahead), ..*self }
     }
 
     /// How old the world is.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        self.0.elapsed()
+        self.start.elapsed()
     }
 
     /// How old the world is at this time.
@@ -38,6 +48,6 @@ impl Clock for SimClock {
     fn now(&self) -> Timestamp {
         let beginning = Timestamp::from_second(BEGINNING).unwrap_or_default();
         let elapsed = SignedDuration::try_from(self.elapsed()).unwrap_or_default();
-        beginning.saturating_add(elapsed).unwrap_or(beginning)
+        beginning.saturating_add(elapsed.saturating_add(self.ahead)).unwrap_or(beginning)
     }
 }

@@ -1,6 +1,7 @@
 //! Which faults exist in a world, and how often they happen.
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::{sync::Notify, time::timeout};
 
 use crate::Dice;
 
@@ -39,6 +41,10 @@ pub struct Faults {
     pub watch_delay: Duration,
     /// Share of the lines of watches before which nothing passes for minutes.
     pub stuck_watches: f64,
+    /// How far the clocks of the webhook's copies are apart: at most a minute, as the protocol allows.
+    pub webhook_skew: Duration,
+    /// How far the clocks of the controllers' copies may be apart.
+    pub controller_skew: Duration,
     /// Share of the calls of the provider that fail, and as many again whose answer is lost.
     pub provider_failures: f64,
 }
@@ -61,6 +67,8 @@ impl Faults {
             broken_watches: rate(1.0),
             watch_delay: time(&[1, 5, 60]),
             stuck_watches: rate(0.03),
+            webhook_skew: time(&[2, 20, 59]),
+            controller_skew: time(&[2, 20, 60]),
             provider_failures: rate(0.3),
         }
     }
@@ -72,17 +80,40 @@ pub(crate) struct ActiveFaults {
     faults: Arc<Faults>,
     none: Arc<Faults>,
     is_over: Arc<AtomicBool>,
+    end: Arc<Notify>,
     lies: Arc<AtomicBool>,
+    lease_writes_fail: Arc<AtomicBool>,
 }
 
 impl ActiveFaults {
     pub(crate) fn new(faults: Faults) -> Self {
-        Self { faults: Arc::new(faults), none: Arc::default(), is_over: Arc::default(), lies: Arc::default() }
+        Self {
+            faults: Arc::new(faults),
+            none: Arc::default(),
+            is_over: Arc::default(),
+            end: Arc::default(),
+            lies: Arc::default(),
+            lease_writes_fail: Arc::default(),
+        }
     }
 
     /// The faults that happen now.
     pub(crate) fn now(&self) -> &Faults {
         if self.is_over.load(Ordering::Relaxed) { &self.none } else { &self.faults }
+    }
+
+    /// How far the clocks of the controllers' copies may be apart, also when all else goes well.
+    pub(crate) fn controller_skew(&self) -> Duration {
+        self.faults.controller_skew
+    }
+
+    /// Whether the API server fails to write Leases.
+    pub(crate) fn lease_writes_fail(&self) -> bool {
+        self.lease_writes_fail.load(Ordering::Relaxed) && !self.is_over.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_lease_writes_fail(&self, fail: bool) {
+        self.lease_writes_fail.store(fail, Ordering::Relaxed);
     }
 
     /// Whether writes that take Servers out of EndpointSlices are answered as done, and have no effect.
@@ -96,5 +127,15 @@ impl ActiveFaults {
 
     pub(crate) fn end(&self) {
         self.is_over.store(true, Ordering::Relaxed);
+        self.end.notify_waiters();
+    }
+
+    /// Waits for so long, or until the faults end.
+    pub(crate) async fn at_most(&self, time: Duration) {
+        let mut end = pin!(self.end.notified());
+        end.as_mut().enable();
+        if !self.is_over.load(Ordering::Relaxed) {
+            let _ = timeout(time, end).await;
+        }
     }
 }

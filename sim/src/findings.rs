@@ -1,11 +1,16 @@
 //! What judges find, and what a client of the load balancer sees.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::ApiServer;
+
+/// How long a controller may go on with work that a restored etcd has forgotten: it renews its lock within 15 s, notices that it is
+/// lost, and has 10 s to stop; requests may be late.
+const FORGOTTEN_WORK: Duration = Duration::from_mins(1);
 
 /// Something that must not be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +54,8 @@ pub enum Judge {
     Rest,
     /// No object is written or read again and again, as fast as possible.
     HotLoop,
+    /// What a newer release has written is left alone.
+    Upgrade,
 }
 
 impl Finding {
@@ -65,16 +72,43 @@ impl fmt::Display for Finding {
 
 /// What was found to be wrong, in the order in which it happened.
 #[derive(Clone, Default)]
-pub(crate) struct Findings(Arc<Mutex<Vec<Finding>>>);
+pub(crate) struct Findings {
+    found: Arc<Mutex<Vec<Finding>>>,
+    restores: Arc<Mutex<Restores>>,
+}
+
+/// What restores of etcd have made the API server forget.
+#[derive(Default)]
+struct Restores {
+    /// The UIDs of Servers that were forgotten, and whose machines therefore have none.
+    forgotten: BTreeSet<String>,
+    /// Until when work goes on that the API server has forgotten.
+    until: Option<Instant>,
+}
 
 impl Findings {
     pub(crate) fn report(&self, judge: Judge, text: impl Into<String>) {
-        self.0.lock().push(Finding::new(judge, text));
+        let is_excused = || self.restores.lock().until.is_some_and(|until| Instant::now() < until);
+        if judge != Judge::Traffic || !is_excused() {
+            self.found.lock().push(Finding::new(judge, text));
+        }
     }
 
     /// The first finding.
     pub(crate) fn first(&self) -> Option<Finding> {
-        self.0.lock().first().cloned()
+        self.found.lock().first().cloned()
+    }
+
+    /// Notes that etcd was restored, which has made the API server forget these Servers, and what controllers were just doing.
+    pub(crate) fn note_restore(&self, forgotten: BTreeSet<String>) {
+        let mut restores = self.restores.lock();
+        restores.forgotten.extend(forgotten);
+        restores.until = Some(Instant::now() + FORGOTTEN_WORK);
+    }
+
+    /// Whether a restored etcd has forgotten the Server with this UID, so that its machine is an orphan.
+    pub(crate) fn is_forgotten(&self, uid: &str) -> bool {
+        self.restores.lock().forgotten.contains(uid)
     }
 }
 

@@ -28,6 +28,8 @@ mod report;
 mod schedule;
 mod shrink;
 mod story;
+mod upgrade;
+mod webhook_copies;
 mod world;
 
 pub use apiserver::ApiServer;

@@ -2,7 +2,7 @@
 //! way to the API server.
 
 use std::{
-    future::pending,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,12 +15,15 @@ use berth_core::api::Server;
 use berth_machine::{Connector, Machine, MachineConnection, NotConnectable, Output};
 use futures::future::{BoxFuture, FutureExt as _};
 use monitor_controller::probe::{ProbeClient, ProbeResult, ProbeTarget};
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 /// The state of a copy's connections. Clones share it.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Link {
-    state: watch::Sender<State>,
+    state: Arc<Mutex<State>>,
+    /// Wakes those who wait, in the order in which they came.
+    changed: Arc<Notify>,
     /// Whether the copy has lost its way to all machines.
     is_blind: Arc<AtomicBool>,
 }
@@ -34,32 +37,32 @@ struct State {
 
 impl Link {
     pub(crate) fn new() -> Self {
-        Self { state: watch::Sender::new(State::default()), is_blind: Arc::default() }
+        Self::default()
     }
 
     /// Nothing passes any more.
     pub(crate) fn end(&self) {
-        self.state.send_modify(|state| state.has_ended = true);
+        self.change(|state| state.has_ended = true);
     }
 
     /// Nothing passes while it hangs. What the copy sends in the meantime leaves it when it goes on.
     pub(crate) fn set_hanging(&self, hangs: bool) {
-        self.state.send_modify(|state| state.hangs = hangs);
+        self.change(|state| state.hangs = hangs);
     }
 
     /// Nothing passes between the copy and the API server while they are parted.
     pub(crate) fn set_parted(&self, is_parted: bool) {
-        self.state.send_modify(|state| state.is_parted = is_parted);
+        self.change(|state| state.is_parted = is_parted);
     }
 
     pub(crate) fn is_parted(&self) -> bool {
-        self.state.borrow().is_parted
+        self.state.lock().is_parted
     }
 
     /// Everything passes again.
     pub(crate) fn recover(&self) {
         self.set_blind(false);
-        self.state.send_modify(|state| *state = State { has_ended: state.has_ended, ..State::default() });
+        self.change(|state| *state = State { has_ended: state.has_ended, ..State::default() });
     }
 
     pub(crate) fn is_blind(&self) -> Arc<AtomicBool> {
@@ -72,7 +75,7 @@ impl Link {
 
     /// Whether what the copy sends now is held until it goes on.
     pub(crate) fn hangs(&self) -> bool {
-        self.state.borrow().hangs
+        self.state.lock().hangs
     }
 
     /// Waits while the copy hangs. Never returns once it has ended.
@@ -85,15 +88,20 @@ impl Link {
         self.wait(|state| !state.hangs && !state.is_parted).await;
     }
 
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock());
+        self.changed.notify_waiters();
+    }
+
     async fn wait(&self, is_open: impl Fn(&State) -> bool) {
-        let mut state = self.state.subscribe();
-        let has_ended = match state.wait_for(|state| state.has_ended || is_open(state)).await {
-            Ok(state) => state.has_ended,
-            // The link itself holds the sender.
-            Err(_) => true,
-        };
-        if has_ended {
-            pending::<()>().await;
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let state = *self.state.lock();
+            if !state.has_ended && is_open(&state) {
+                return;
+            }
+            changed.await;
         }
     }
 }

@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
+use berth_core::identity::Identities;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams},
+};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use crate::{Dice, Program, ProgramCopy, World, link::Link};
+use crate::{Dice, Program, ProgramCopy, World, apiserver::Snapshot, link::Link, webhook_copies::Outage};
 
 /// Something that goes wrong. Numbers choose among what there is at that moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +36,38 @@ pub enum Mishap {
         /// How long, in milliseconds.
         for_ms: u64,
     },
+    /// A copy is replaced, as in an upgrade: another one is started, then this one is asked to end.
+    CopyIsReplaced {
+        /// Which copy.
+        copy: usize,
+    },
+    /// A newer copy writes a field that this build does not know.
+    NewerCopyWrites {
+        /// To which Server.
+        server: usize,
+    },
+    /// The webhook is out of order for a while, so that the API server refuses the writes that it has to decide on.
+    WebhookFails {
+        /// Whether it does not answer; otherwise nothing listens.
+        hangs: bool,
+        /// How long, in milliseconds.
+        for_ms: u64,
+    },
+    /// Somebody deletes the Leases of all copies.
+    LeasesAreDeleted,
+    /// The API server fails to write Leases for a while.
+    LeaseWritesFail {
+        /// How long, in milliseconds.
+        for_ms: u64,
+    },
+    /// Somebody saves etcd.
+    EtcdIsSaved,
+    /// Somebody restores etcd from the last save, if there is one. The person declares the fleet again afterwards.
+    EtcdIsRestored {
+        /// Whether its revisions go on, and all copies of programs, too. Otherwise its revisions go back, and all copies are started
+        /// anew, as Kubernetes recommends.
+        bumps: bool,
+    },
     /// A machine ends, and its provider says so.
     MachineCrashes {
         /// Which machine.
@@ -48,10 +86,15 @@ pub enum Mishap {
 type Kind = (&'static [u64], fn(&Dice) -> Mishap);
 
 /// The mean times between mishaps, in seconds, of which a run has one of each kind, or none.
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 10] = [
     (&[20, 60, 300], |dice| Mishap::CopyCrashes { copy: dice.between(0, 99) }),
     (&[60, 300], |dice| Mishap::CopyHangs { copy: dice.between(0, 99), for_ms: some_time(dice) }),
     (&[60, 300], |dice| Mishap::CopyIsParted { copy: dice.between(0, 99), for_ms: some_time(dice) }),
+    (&[60, 300], |dice| Mishap::CopyIsReplaced { copy: dice.between(0, 99) }),
+    (&[60, 300], |dice| Mishap::NewerCopyWrites { server: dice.between(0, 99) }),
+    (&[120, 600], |dice| Mishap::WebhookFails { hangs: dice.chance(0.5), for_ms: some_time(dice) }),
+    (&[60, 300], |_| Mishap::LeasesAreDeleted),
+    (&[120, 600], |dice| Mishap::LeaseWritesFail { for_ms: some_time(dice) }),
     (&[120, 600], |dice| Mishap::MachineCrashes { machine: dice.between(0, 99) }),
     (&[60, 300], |dice| Mishap::SightChanges { copy: dice.between(0, 99), is_blind: dice.chance(0.5) }),
 ];
@@ -80,6 +123,13 @@ impl Mishap {
         }
         mishaps
     }
+
+    /// Draws when somebody saves etcd and restores it, before `end`.
+    pub(crate) fn draw_restore(dice: &Dice, end: Duration) -> [(Duration, Self); 2] {
+        let saved = dice.duration(Duration::ZERO, end);
+        let restored = Self::EtcdIsRestored { bumps: dice.chance(0.5) };
+        [(saved, Self::EtcdIsSaved), (dice.duration(saved, end), restored)]
+    }
 }
 
 /// Does this after so many milliseconds.
@@ -90,16 +140,25 @@ fn after(ms: u64, act: impl FnOnce() + Send + 'static) {
     });
 }
 
+async fn delete_all(leases: Api<Lease>) {
+    // Whoever was faster has deleted it.
+    for lease in leases.list(&ListParams::default()).await.into_iter().flatten() {
+        let _ = leases.delete(lease.metadata.name.as_deref().unwrap_or_default(), &DeleteParams::default()).await;
+    }
+}
+
 /// The copies that run.
 pub(crate) struct Cast {
     copies: Vec<(Program, ProgramCopy)>,
     /// How many copies were started, which numbers them.
     started: usize,
+    /// The last save of etcd.
+    save: Option<Snapshot>,
 }
 
 impl Cast {
     pub(crate) fn new() -> Self {
-        Self { copies: Vec::new(), started: 0 }
+        Self { copies: Vec::new(), started: 0, save: None }
     }
 
     pub(crate) fn start(&mut self, world: &World, program: Program) -> Result<(), String> {
@@ -130,6 +189,40 @@ impl Cast {
                 link.set_parted(true);
                 after(for_ms, move || link.set_parted(false));
             }
+            Mishap::CopyIsReplaced { copy } => {
+                let (program, copy) = self.copies.remove(copy % self.copies.len());
+                world.note(format!("{program:?} is replaced"));
+                self.start(world, program)?;
+                copy.terminate();
+            }
+            Mishap::NewerCopyWrites { server } => {
+                world.note("a newer copy writes a field that is unknown here");
+                tokio::spawn(world.future_fields.clone().write(world.person("newer"), server));
+            }
+            Mishap::WebhookFails { hangs, for_ms } => {
+                let (outage, outages) = (if hangs { Outage::Hangs } else { Outage::IsDown }, world.outages.clone());
+                world.note(format!("the webhook {outage:?} for {for_ms} ms"));
+                outages.set(Some(outage));
+                after(for_ms, move || outages.set(None));
+            }
+            Mishap::LeasesAreDeleted => {
+                world.note("somebody deletes all Leases");
+                let leases = Api::namespaced(world.person("bob"), &Identities::default().namespace);
+                tokio::spawn(delete_all(leases));
+            }
+            Mishap::LeaseWritesFail { for_ms } => {
+                world.note(format!("Leases cannot be written for {for_ms} ms"));
+                let faults = world.faults.clone();
+                faults.set_lease_writes_fail(true);
+                after(for_ms, move || faults.set_lease_writes_fail(false));
+            }
+            Mishap::EtcdIsSaved => {
+                world.note("etcd is saved");
+                // A restored Server would take a younger machine at its former address for its own as long as nobody logs in there.
+                world.simulation.give_new_addresses();
+                self.save = Some(world.api.save());
+            }
+            Mishap::EtcdIsRestored { bumps } => self.restore(world, bumps)?,
             Mishap::MachineCrashes { machine } => {
                 let machines = world.simulation.owners();
                 if !machines.is_empty() {
@@ -147,8 +240,24 @@ impl Cast {
         Ok(())
     }
 
+    fn restore(&mut self, world: &World, bumps: bool) -> Result<(), String> {
+        let Some(save) = &self.save else { return Ok(()) };
+        let forgotten = world.api.restore(save, bumps, "servers");
+        world.note(format!("etcd is restored, and forgets the Servers {forgotten:?}; revisions go on: {bumps}"));
+        world.findings.note_restore(forgotten);
+        world.future_fields.forget();
+        if !bumps {
+            for (program, copy) in std::mem::take(&mut self.copies) {
+                copy.crash();
+                self.start(world, program)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Ends what lasts.
-    pub(crate) fn recover(&self) {
+    pub(crate) fn recover(&self, world: &World) {
+        world.outages.set(None);
         self.copies.iter().for_each(|(_, copy)| copy.recover());
     }
 

@@ -128,7 +128,9 @@ impl Network {
     fn draw(&self, message: &Message) -> Fate {
         let (faults, dice) = (self.faults.now(), &self.dice);
         let writes = message.head.method != Method::GET;
-        if dice.chance(faults.lost_requests) {
+        if writes && self.faults.lease_writes_fail() && message.head.uri.path().contains("/leases") {
+            Fate::IsRefused(Trouble::HasNoLeader)
+        } else if dice.chance(faults.lost_requests) {
             Fate::IsLost
         } else if dice.chance(faults.lost_answers) {
             Fate::LosesItsAnswer
@@ -182,7 +184,7 @@ impl Network {
             let line = lines.next().await?;
             let faults = network.faults.now();
             if network.dice.chance(faults.stuck_watches) {
-                sleep(network.dice.duration(STUCK.0, STUCK.1)).await;
+                network.faults.at_most(network.dice.duration(STUCK.0, STUCK.1)).await;
             }
             sleep(network.dice.duration(Duration::ZERO, faults.watch_delay)).await;
             network.link.pass_to_api().await;

@@ -22,6 +22,8 @@ struct Lab {
 }
 
 fn lab(faults: Faults) -> Lab {
+    // Other tests of this process need the first use of hashers to be seeded.
+    crate::randomness::seed_this_thread(1);
     let (api, link) = (ApiServer::new(SimClock::start(), None).unwrap(), Link::new());
     let network = Network {
         api: api.clone(),

@@ -6,6 +6,7 @@ use berth_core::{api::Executor, identity::Identities};
 use berth_iaas::{Drivers, simulated::PROVIDER};
 use berth_runtime::{Context, ContextParts, Process, with_timeouts};
 use clap::Parser as _;
+use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
 use replicaset_controller::server::tasks::TaskContext;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,8 @@ const LOCK: Duration = Duration::from_secs(30);
 const CONCURRENCY: u16 = 16;
 /// How long the warm-up lasts: all programs have their caches by then.
 const WARM_UP: Duration = Duration::from_secs(10);
+/// How long a copy has to end: the `terminationGracePeriodSeconds` of the shipped Deployments.
+const GRACE: Duration = Duration::from_secs(30);
 /// The cluster that machines belong to.
 const CLUSTER: &str = "simulated";
 
@@ -96,7 +99,7 @@ impl World {
             executor: program.executor(),
             instance: name.to_owned(),
             identities,
-            clock: Arc::new(self.clock),
+            clock: Arc::new(self.clock.apart(self.draw_skew())),
             lock_duration: LOCK,
             concurrency: CONCURRENCY,
         };
@@ -139,6 +142,18 @@ impl World {
     }
 }
 
+impl World {
+    /// How far the clock of a new copy is ahead of the world's; less than zero if it is behind.
+    fn draw_skew(&self) -> SignedDuration {
+        let most = self.faults.controller_skew() / 2;
+        if most.is_zero() {
+            return SignedDuration::ZERO;
+        }
+        let skew = SignedDuration::try_from(self.dice.duration(Duration::ZERO, most)).unwrap_or_default();
+        if self.dice.chance(0.5) { skew } else { -skew }
+    }
+}
+
 impl ProgramCopy {
     /// Takes a copy of monitor-controller its way to all machines, or gives it back.
     pub fn set_blind(&self, is_blind: bool) {
@@ -166,6 +181,15 @@ impl ProgramCopy {
     /// Asks the copy to end, as Kubernetes does before it ends a pod.
     pub fn stop(&self) {
         self.process.shutdown.cancel();
+    }
+
+    /// Asks the copy to end, and ends it if it takes longer than Kubernetes allows.
+    pub(crate) fn terminate(self) {
+        self.stop();
+        tokio::spawn(async move {
+            sleep(GRACE).await;
+            self.crash();
+        });
     }
 
     /// Ends everything that lasts.

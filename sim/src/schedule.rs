@@ -13,6 +13,10 @@ use crate::{
 /// How long the world is watched after the last event, while faults still happen.
 const AFTERWARDS: Duration = Duration::from_mins(2);
 
+/// The share of runs in which etcd is restored. What people have decided is forgotten then, too, and no judge could tell what is
+/// right: so people only do the usual things in them.
+const RESTORES: f64 = 0.1;
+
 /// One run, as its seed decides it, or as a shrinker or a person has made it. It is written as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Schedule {
@@ -63,15 +67,23 @@ impl Schedule {
         let copies = Program::ALL.map(|program| (program, dice.between(1, 2))).into();
         let replicas = dice.between(1, Act::MOST_SERVERS);
         let (faults, mut events) = (Faults::draw(&dice), Vec::new());
-        let fleets: Vec<Shape> = (0..if dice.chance(0.25) { 2 } else { 1 }).map(|_| Shape::draw(&dice)).collect();
-        let subjects = Act::draw_subjects(&dice);
+        let has_restore = dice.chance(RESTORES);
+        let fleets: Vec<Shape> = if has_restore {
+            one_fleet()
+        } else {
+            (0..if dice.chance(0.25) { 2 } else { 1 }).map(|_| Shape::draw(&dice)).collect()
+        };
+        let subjects = if has_restore { Act::usual_subjects() } else { Act::draw_subjects(&dice) };
         let mut now = Duration::ZERO;
         for number in 1..=dice.between(3, 12) {
             now += dice.duration(Duration::from_millis(100), Duration::from_secs(dice.pick(&[1, 30, 180])));
             let act = Happening::Act(Act::draw(&dice, number, &subjects));
             events.push(Event { fleet: dice.between(0, fleets.len() - 1), ..Event::new(now, act) });
         }
-        let mishaps = Mishap::draw(&dice, now + AFTERWARDS);
+        let mut mishaps = Mishap::draw(&dice, now + AFTERWARDS);
+        if has_restore {
+            mishaps.extend(Mishap::draw_restore(&dice, now + AFTERWARDS));
+        }
         events.extend(mishaps.into_iter().map(|(at, mishap)| Event::new(at, Happening::Mishap(mishap))));
         events.sort_by_key(|event| event.at_ms);
         Self { seed, copies, replicas, fleets, faults, events }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::{
     Finding, Judge, Schedule, World,
     judges::{asks_for_a_person, is_held, machines_without_server, unexplained, unfinished},
-    mishaps::Cast,
+    mishaps::{Cast, Mishap},
     people::People,
     schedule::Happening,
 };
@@ -58,7 +58,7 @@ async fn tell(schedule: &Schedule, world: &World) -> Result<(), Finding> {
     troubled_times(schedule, world, &mut people, &mut cast).await?;
     world.note("nothing goes wrong from now on");
     world.end_faults();
-    cast.recover();
+    cast.recover(world);
     if is_held(world, people.fleets()) {
         is_as_decided(world, &people).await?;
         let words = people.give_way().await.map_err(|error| story(format!("people cannot give way: {error}")))?;
@@ -87,7 +87,13 @@ async fn troubled_times(
                 let done = people.act(event.fleet, act).await?;
                 world.note(format!("a person {done}"));
             }
-            Happening::Mishap(mishap) => cast.befall(world, mishap).map_err(story)?,
+            Happening::Mishap(mishap) => {
+                cast.befall(world, mishap).map_err(story)?;
+                if matches!(mishap, Mishap::EtcdIsRestored { .. }) {
+                    let again = people.declare_again().await;
+                    again.map_err(|error| story(format!("declaring again is refused: {error}")))?;
+                }
+            }
         }
     }
     sleep_until(begun + schedule.end_of_faults()).await;
@@ -154,7 +160,11 @@ fn story(text: String) -> Finding {
 
 /// What must hold at any time.
 fn judge(world: &World) -> Result<(), Finding> {
-    let finding = world.finding().or_else(|| machines_without_server(world)).or_else(|| world.court.silent());
+    let finding = world
+        .finding()
+        .or_else(|| machines_without_server(world))
+        .or_else(|| world.court.silent())
+        .or_else(|| world.future_fields.lost(&world.api));
     finding.map_or(Ok(()), Err)
 }
 

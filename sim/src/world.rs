@@ -5,32 +5,31 @@ use std::{
     time::Duration,
 };
 
-use berth_core::identity::Identities;
 use berth_iaas::simulated::{SimulatedConnector, SimulatedMachines, Simulation};
 use berth_machine::{
     SshConnector,
     ssh::{ClientKey, PoolConfig, SshPool},
 };
-use berth_runtime::{Clock as _, Metrics};
+use berth_runtime::Metrics;
 use kube::Client;
 use parking_lot::Mutex;
 use tokio::{
     runtime::Builder,
     time::{sleep, timeout},
 };
-use webhook::{
-    body::RequestLimits,
-    metrics::WebhookMetrics,
-    router::{Webhook, router},
-};
 
 use crate::{
-    ApiServer, Dice, Faults, Finding, Judge, SimClock, faults::ActiveFaults, findings::Findings, judges::Court,
-    machines::JudgedConnector, meter::Meter, randomness,
+    ApiServer, Dice, Faults, Finding, Judge, SimClock,
+    faults::ActiveFaults,
+    findings::Findings,
+    judges::Court,
+    machines::JudgedConnector,
+    meter::Meter,
+    randomness,
+    upgrade::FutureFields,
+    webhook_copies::{Outages, patient, two_copies},
 };
 
-/// The limits of a request to the webhook, as large as anything here.
-const LIMITS: RequestLimits = RequestLimits { max_body_bytes: 8 << 20, read_timeout: Duration::from_secs(10) };
 /// How often a wait looks again.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -44,6 +43,8 @@ pub struct World {
     pub(crate) court: Court,
     pub(crate) dice: Dice,
     pub(crate) faults: ActiveFaults,
+    pub(crate) outages: Outages,
+    pub(crate) future_fields: FutureFields,
     pub(crate) findings: Findings,
     pub(crate) meter: Meter,
     /// The metrics of the copies that were started.
@@ -70,12 +71,10 @@ impl World {
     /// When the shipped manifests cannot be used.
     fn new(seed: u64, faults: Faults) -> Result<Self, Box<dyn std::error::Error>> {
         let clock = SimClock::start();
-        let mut metrics = None;
-        Metrics::default().register(|registry| metrics = Some(WebhookMetrics::register(registry)));
-        let metrics = metrics.ok_or("the webhook has no metrics")?;
-        let decide_at = Box::new(move || clock.now());
-        let webhook = Webhook { ids: Identities::default(), clock: decide_at, limits: LIMITS, metrics };
-        let api = ApiServer::new(clock, Some(router(Arc::new(webhook))))?;
+        // Not the sequence of the story: what people do must not change because a request was sent more.
+        let (dice, outages) = (Dice::new(!seed), Outages::default());
+        let webhook = two_copies(clock, faults.webhook_skew, dice.clone(), outages.clone())?;
+        let api = ApiServer::new(clock, Some(webhook))?;
         let machines = SimulatedMachines::default();
         let ssh = SshConnector::new(SshPool::new(ClientKey::generate()?, PoolConfig::default()));
         let findings = Findings::default();
@@ -100,8 +99,9 @@ impl World {
             machines,
             connector,
             court,
-            // Not the sequence of the story: what people do must not change because a request was sent more.
-            dice: Dice::new(!seed),
+            dice,
+            outages,
+            future_fields: FutureFields::default(),
             faults: ActiveFaults::new(faults),
             findings,
             meter: Meter::default(),
@@ -109,10 +109,10 @@ impl World {
         })
     }
 
-    /// A client of a person with all rights.
+    /// A client of a person with all rights, who tries again while the webhook is out of order.
     #[must_use]
     pub fn person(&self, name: &str) -> Client {
-        self.api.client(name)
+        Client::new(patient(self.api.clone(), name.into(), self.outages.clone()), "default")
     }
 
     /// No fault happens from now on.

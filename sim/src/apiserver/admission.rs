@@ -22,9 +22,12 @@ struct Webhook {
     name: String,
     /// Path of the router that is called.
     path: String,
-    rules: Vec<Value>,
+    rules: Vec<Rule>,
     conditions: Vec<Program>,
 }
+
+/// Which writes a webhook or a policy is for.
+pub(crate) struct Rule(pub(crate) Value);
 
 /// A write that admission has to decide on.
 pub(crate) struct Write<'a> {
@@ -83,7 +86,11 @@ impl Webhooks {
             Request::builder().method(Method::POST).uri(&webhook.path).header(CONTENT_TYPE, "application/json");
         let request = request.body(Body::from(write.review(&object).to_string())).map_err(|error| failed(&error))?;
         let response = self.router.clone().oneshot(request).await.map_err(|never| failed(&never))?;
+        let code = response.status();
         let body = axum::body::to_bytes(response.into_body(), MAX_RESPONSE).await.map_err(|error| failed(&error))?;
+        if !code.is_success() {
+            return Err(failed(&String::from_utf8_lossy(&body)));
+        }
         let review: Value = serde_json::from_slice(&body).map_err(|error| failed(&error))?;
         let response = &review["response"];
         if response["allowed"] != true {
@@ -127,7 +134,7 @@ fn webhook(configuration: &Value) -> Result<Webhook, BadWebhooks> {
     let path = configuration.pointer("/clientConfig/service/path").and_then(Value::as_str);
     Ok(Webhook {
         path: path.unwrap_or("/").to_owned(),
-        rules: configuration["rules"].as_array().cloned().unwrap_or_default(),
+        rules: configuration["rules"].as_array().into_iter().flatten().cloned().map(Rule).collect(),
         conditions,
         name,
     })
@@ -135,17 +142,7 @@ fn webhook(configuration: &Value) -> Result<Webhook, BadWebhooks> {
 
 impl Webhook {
     fn is_for(&self, write: &Write<'_>) -> bool {
-        let resource = match write.subresource {
-            None => write.resource.plural.clone(),
-            Some(Subresource::Status) => format!("{}/status", write.resource.plural),
-            Some(Subresource::Scale) => format!("{}/scale", write.resource.plural),
-        };
-        self.rules.iter().any(|rule| {
-            names(&rule["apiGroups"], &write.resource.group)
-                && names(&rule["apiVersions"], &write.resource.version)
-                && names(&rule["operations"], write.operation)
-                && names(&rule["resources"], &resource)
-        })
+        self.rules.iter().any(|rule| rule.is_for(write))
     }
 
     /// A condition that cannot be evaluated refuses the write, because `failurePolicy` is Fail.
@@ -170,6 +167,20 @@ impl Webhook {
             }
         }
         Ok(true)
+    }
+}
+
+impl Rule {
+    pub(crate) fn is_for(&self, write: &Write<'_>) -> bool {
+        let resource = match write.subresource {
+            None => write.resource.plural.clone(),
+            Some(Subresource::Status) => format!("{}/status", write.resource.plural),
+            Some(Subresource::Scale) => format!("{}/scale", write.resource.plural),
+        };
+        names(&self.0["apiGroups"], &write.resource.group)
+            && names(&self.0["apiVersions"], &write.resource.version)
+            && names(&self.0["operations"], write.operation)
+            && names(&self.0["resources"], &resource)
     }
 }
 

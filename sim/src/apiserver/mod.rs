@@ -14,10 +14,14 @@ mod failure;
 mod garbage;
 mod list_keys;
 mod metadata;
+mod newer;
+mod policies;
+mod rbac;
 mod read;
 mod request;
 mod resources;
 mod rules;
+mod saves;
 mod schema;
 mod selectors;
 mod store;
@@ -44,25 +48,32 @@ use serde_json::Value;
 use tower::{BoxError, Service, service_fn};
 
 pub use admission::BadWebhooks;
+pub(crate) use newer::FIELD_FROM_THE_FUTURE;
+pub use rbac::BadRights;
 pub use resources::BadDefinition;
-pub(crate) use store::Change;
+pub(crate) use store::{Change, snapshot::Snapshot};
 pub(crate) use trouble::Trouble;
 
 use self::{
     admission::Webhooks,
     failure::Failure,
     metadata::text,
+    policies::Policies,
+    rbac::Rbac,
     request::{Parameters, Target, View, target, view},
     resources::Resource,
     store::{Key, Store},
 };
 use crate::{SimClock, hot_loop::RecentRequests};
 
-/// Berth's CRDs, as they are shipped.
+/// The CRD of Servers.
+const SERVERS: &str = include_str!("../../../deploy/crds/servers.yaml");
+
+/// Berth's CRDs, as they are shipped. That of Servers gets one more field, for upgrades.
 const CRDS: [&str; 5] = [
     include_str!("../../../deploy/crds/approvals.yaml"),
     include_str!("../../../deploy/crds/machineclasses.yaml"),
-    include_str!("../../../deploy/crds/servers.yaml"),
+    SERVERS,
     include_str!("../../../deploy/crds/vmdeployments.yaml"),
     include_str!("../../../deploy/crds/vmreplicasets.yaml"),
 ];
@@ -77,6 +88,8 @@ pub struct ApiServer(Arc<Inner>);
 struct Inner {
     resources: Vec<Resource>,
     store: Arc<Mutex<Store>>,
+    rbac: Arc<Rbac>,
+    policies: Policies,
     webhooks: Option<Webhooks>,
     clock: SimClock,
     /// How many UIDs were given.
@@ -96,12 +109,15 @@ impl ApiServer {
     pub fn new(clock: SimClock, webhook: Option<Router>) -> Result<Self, Box<dyn std::error::Error>> {
         let mut resources = resources::built_in();
         for crd in CRDS {
+            let crd = if crd == SERVERS { &newer::newer(crd)? } else { crd };
             resources.push(resources::from_crd(crd)?);
         }
         let webhooks = webhook.map(|router| Webhooks::new(router, WEBHOOK_CONFIGURATION)).transpose()?;
         let api = Self(Arc::new(Inner {
             resources,
             store: Arc::new(Mutex::new(Store::default())),
+            rbac: Arc::new(Rbac::shipped()?),
+            policies: Policies::shipped()?,
             webhooks,
             clock,
             uids: AtomicU64::new(0),
@@ -169,6 +185,12 @@ impl ApiServer {
         rules.sort_unstable();
         rules.dedup();
         rules
+    }
+
+    /// Policies that are not evaluated here, and why.
+    #[must_use]
+    pub fn unsupported_policies(&self) -> &[String] {
+        self.0.policies.unsupported()
     }
 
     /// All objects of this kind, as their type; those that are something else are left out.
@@ -248,6 +270,7 @@ impl ApiServer {
     }
 
     async fn dispatch(&self, call: &Call, target: &Target) -> Result<Response<ResponseBody>, Failure> {
+        self.0.rbac.check(call, self.resource(target), target)?;
         match (&call.method, &target.name) {
             (&Method::GET, Some(_)) => self.get(call, target),
             (&Method::GET, None) if call.parameters.flag("watch") => self.watch(call, target),
@@ -267,6 +290,13 @@ impl ApiServer {
     fn stored(&self, target: &Target, name: &str) -> Result<Arc<Value>, Failure> {
         let found = self.0.store.lock().get(&target.key(name));
         found.ok_or_else(|| Failure::no_such_object(self.resource(target), name))
+    }
+
+    /// All objects of this kind, as stored.
+    fn all_of_kind(&self, kind: &str) -> Vec<Arc<Value>> {
+        let store = self.0.store.lock();
+        let of_kind = store.iter().filter(|(key, _)| self.0.resources[key.resource].kind == kind);
+        of_kind.map(|(_, object)| object.clone()).collect()
     }
 
     fn next_uid(&self) -> String {

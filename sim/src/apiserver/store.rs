@@ -1,5 +1,7 @@
 //! The stored objects, each change of them in order, and the watches that follow the changes.
 
+pub(crate) mod snapshot;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,

@@ -201,6 +201,7 @@ impl ApiServer {
         old: Option<&Value>,
         object: Value,
     ) -> Result<Value, Failure> {
+        // Without a webhook nothing of Berth is installed but its CRDs.
         let Some(webhooks) = &self.0.webhooks else { return Ok(object) };
         let write = Write {
             resource: self.resource(target),
@@ -212,7 +213,9 @@ impl ApiServer {
             old,
             uid: self.next_uid(),
         };
-        webhooks.mutate(&write, object).await
+        let object = webhooks.mutate(&write, object).await?;
+        self.0.policies.check(&write, &object, &self.0.rbac, |kind| self.all_of_kind(kind))?;
+        Ok(object)
     }
 
     /// The name of a new object, made from `generateName` if there is none.

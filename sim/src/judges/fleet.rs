@@ -2,6 +2,7 @@
 
 use berth_core::api::{FailoverAction, Server, State, VMDeployment, VMReplicaSet};
 
+use super::machines::unreported_orphan;
 use crate::{
     World,
     findings::reached,
@@ -13,7 +14,7 @@ const PERSON: [&str; 4] = ["a person", "approval", "forced", "maxUnavailable"];
 
 /// What keeps the fleets from being as declared; none when they are.
 pub(crate) fn unfinished(world: &World, fleets: &[Fleet]) -> Option<String> {
-    fleets.iter().find_map(|fleet| unfinished_fleet(world, fleet))
+    fleets.iter().find_map(|fleet| unfinished_fleet(world, fleet)).or_else(|| unreported_orphan(world))
 }
 
 fn unfinished_fleet(world: &World, fleet: &Fleet) -> Option<String> {

@@ -223,6 +223,11 @@ impl Act {
         if drawn.is_empty() { (0..USUAL).collect() } else { drawn }
     }
 
+    /// The subjects of a run in which little else happens.
+    pub(crate) fn usual_subjects() -> Vec<usize> {
+        (0..USUAL).collect()
+    }
+
     /// Draws what a person does.
     pub(crate) fn draw(dice: &Dice, number: usize, subjects: &[usize]) -> Self {
         let acts = SUBJECTS[dice.pick(subjects)];

@@ -124,6 +124,15 @@ impl People {
         Ok(format!("declares anew: Service {}, fleet {}", !has_service, !exists))
     }
 
+    /// Declares again what was declared last: the API server may have forgotten it.
+    pub(crate) async fn declare_again(&mut self) -> kube::Result<()> {
+        for number in 0..self.fleets.len() {
+            let spec = self.fleets[number].declaration()["spec"].take();
+            self.patch(number, spec).await?;
+        }
+        Ok(())
+    }
+
     /// Writes an earlier declaration, as somebody does who has an old file.
     async fn restore(&mut self, number: usize, ago: usize, has_version: bool) -> kube::Result<String> {
         let fleet = &self.fleets[number];

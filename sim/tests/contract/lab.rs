@@ -16,6 +16,8 @@ pub(crate) struct Lab {
     /// Set for the API server in memory, which forgets its past only when it is told to. A real one that has just been started
     /// does not know the versions from before its start.
     pub(crate) in_memory: Option<ApiServer>,
+    /// The user as whom the client acts, which has all rights itself.
+    user: Option<String>,
 }
 
 /// A response.
@@ -29,10 +31,21 @@ impl Lab {
     pub(crate) async fn new(client: Client, name: &str) -> Self {
         let namespace = name.replace('_', "-");
         let namespace = namespace[..namespace.len().min(60)].trim_end_matches('-').to_owned();
-        let lab = Self { client, namespace, in_memory: None };
+        let lab = Self { client, namespace, in_memory: None, user: None };
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}});
         lab.send(Method::POST, "/api/v1/namespaces", "", Some(&object)).await.expect(201);
         lab
+    }
+
+    /// The same, as another user.
+    pub(crate) fn as_user(&self, user: &str) -> Self {
+        let client = self.in_memory.as_ref().map_or_else(|| self.client.clone(), |api| api.client(user));
+        Self {
+            client,
+            namespace: self.namespace.clone(),
+            in_memory: self.in_memory.clone(),
+            user: Some(user.to_owned()),
+        }
     }
 
     /// Makes all versions up to now too old.
@@ -91,7 +104,10 @@ impl Lab {
         .await
     }
 
-    async fn answer(&self, request: Request<Body>) -> Outcome {
+    async fn answer(&self, mut request: Request<Body>) -> Outcome {
+        if let Some(user) = &self.user {
+            request.headers_mut().insert("impersonate-user", user.parse().unwrap());
+        }
         let response = self.client.send(request).await.unwrap();
         let code = response.status().as_u16();
         let body = response.into_body().collect_bytes().await.unwrap();

@@ -7,6 +7,7 @@ mod deletes;
 mod lab;
 mod lists;
 mod patches;
+mod rights;
 mod updates;
 mod watches;
 
@@ -85,6 +86,8 @@ behaviours!(
     lists::pages_show_one_moment,
     lists::metadata_is_shown_alone,
     lists::what_is_not_there_is_not_found,
+    rights::who_has_no_right_is_refused_in_words,
+    rights::a_refusal_names_the_place,
     watches::a_watch_shows_each_change_after_its_version,
     watches::a_watch_that_selects_shows_who_comes_and_goes,
     watches::a_watch_ends_at_its_time,

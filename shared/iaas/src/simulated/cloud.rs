@@ -26,6 +26,8 @@ pub(super) struct Cloud {
     machines: HashMap<(String, String), SimulatedMachine>,
     /// Addresses of destroyed machines.
     free: BTreeSet<u32>,
+    /// Whether no machine gets an address that another one had.
+    has_new_addresses: bool,
     /// How many addresses from [`FIRST`] on have ever been used.
     used: u32,
     /// How many random numbers were drawn, by Server and purpose.
@@ -191,8 +193,14 @@ impl Cloud {
         self.machines.len()
     }
 
+    pub(super) fn give_new_addresses(&mut self) {
+        self.has_new_addresses = true;
+    }
+
     fn take_address(&mut self) -> Result<u32> {
-        if let Some(address) = self.free.pop_first() {
+        if !self.has_new_addresses
+            && let Some(address) = self.free.pop_first()
+        {
             return Ok(address);
         }
         loop {

@@ -29,6 +29,11 @@ impl Simulation {
         Self { clock, ..self }
     }
 
+    /// From now on no machine gets the address of a destroyed one.
+    pub fn give_new_addresses(&self) {
+        self.lock().give_new_addresses();
+    }
+
     /// Stops the machine of the Server with this UID as a crash would, without a call of the provider.
     pub fn crash(&self, uid: &str) {
         self.lock().crash(uid);

@@ -1,0 +1,25 @@
+//! Saves of the whole API server, as administrators make them of its etcd.
+
+use std::collections::BTreeSet;
+
+use super::{ApiServer, metadata::text, store::snapshot::Snapshot};
+
+impl ApiServer {
+    /// Saves all objects.
+    pub(crate) fn save(&self) -> Snapshot {
+        self.0.store.lock().save()
+    }
+
+    /// Goes back to this save. Returns the UIDs of the objects of the kind with this plural name that are forgotten by that. `bumps`
+    /// says whether revisions go on, and not back.
+    pub(crate) fn restore(&self, saved: &Snapshot, bumps: bool, plural: &str) -> BTreeSet<String> {
+        let mut store = self.0.store.lock();
+        let uids = |save: &Snapshot| -> BTreeSet<String> {
+            let of_kind = save.objects.iter().filter(|(key, _)| self.0.resources[key.resource].plural == plural);
+            of_kind.filter_map(|(_, object)| Some(text(object, "uid")?.to_owned())).collect()
+        };
+        let forgotten = uids(&store.save()).difference(&uids(saved)).cloned().collect();
+        store.restore(saved, bumps);
+        forgotten
+    }
+}
