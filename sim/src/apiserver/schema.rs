@@ -74,16 +74,10 @@ pub(crate) fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Valu
 
 /// A JSON pointer as messages write it: `spec.packages[0].name`.
 fn dotted(pointer: &str) -> String {
-    let mut dotted = String::new();
-    for part in pointer.split('/').filter(|part| !part.is_empty()) {
-        if part.bytes().all(|byte| byte.is_ascii_digit()) {
-            dotted.push_str(&format!("[{part}]"));
-        } else {
-            let dot = if dotted.is_empty() { "" } else { "." };
-            dotted.push_str(&format!("{dot}{part}"));
-        }
-    }
-    dotted
+    let parts = pointer.split('/').filter(|part| !part.is_empty());
+    let is_position = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let named = parts.map(|part| if is_position(part) { format!("[{part}]") } else { format!(".{part}") });
+    named.collect::<String>().trim_start_matches('.').to_owned()
 }
 
 /// Fields that every object has.

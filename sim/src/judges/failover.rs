@@ -30,29 +30,10 @@ impl Failover {
         if scene.plural != "servers" || !scene.author.ends_with(":replicaset-controller") {
             return None;
         }
-        let what = self.act(scene, before, after)?;
+        let what = act(scene, before, after)?;
         let since = self.running.get(text(before, "/metadata/uid")).filter(|_| runs(scene, before))?;
         let is_well = *since + RUNS_FOR < scene.clock.elapsed();
         is_well.then(|| format!("failover {what} {}, whose machine runs since {} ms", scene.place, since.as_millis()))
-    }
-
-    fn act(&self, scene: &Scene<'_>, before: &Value, after: &Value) -> Option<&'static str> {
-        let (old, new) = (&before["spec"], &after["spec"]);
-        if old["reboot"] != new["reboot"] {
-            return Some("reboots");
-        }
-        if old["retain"].is_null() && !new["retain"].is_null() {
-            return Some("retains");
-        }
-        let (_, set) = scene.view.set_of(scene.place, before)?;
-        let entries = set["status"]["disturbed"].as_array()?;
-        let name = scene.place.name.as_str();
-        // The set may have too many Servers as well, and then this one may go.
-        let axes: Vec<&str> = entries.iter().filter(|e| text(e, "/server") == name).map(|e| text(e, "/axis")).collect();
-        // A person may have asked for its end, and a machine that was kept for diagnosis goes when its time is over.
-        let is_other = old["offline"] == true || !old["retain"].is_null();
-        let is_given_up = is_being_deleted(after) && !is_being_deleted(before) && !is_other && axes == ["Failover"];
-        is_given_up.then_some("gives up")
     }
 
     fn look(&mut self, scene: &Scene<'_>) {
@@ -68,6 +49,26 @@ impl Failover {
             self.running.entry(uid).or_insert(now);
         }
     }
+}
+
+/// What failover does with a Server by this change.
+fn act(scene: &Scene<'_>, before: &Value, after: &Value) -> Option<&'static str> {
+    let (old, new) = (&before["spec"], &after["spec"]);
+    if old["reboot"] != new["reboot"] {
+        return Some("reboots");
+    }
+    if old["retain"].is_null() && !new["retain"].is_null() {
+        return Some("retains");
+    }
+    let (_, set) = scene.view.set_of(scene.place, before)?;
+    let entries = set["status"]["disturbed"].as_array()?;
+    let name = scene.place.name.as_str();
+    // The set may have too many Servers as well, and then this one may go.
+    let axes: Vec<&str> = entries.iter().filter(|e| text(e, "/server") == name).map(|e| text(e, "/axis")).collect();
+    // A person may have asked for its end, and a machine that was kept for diagnosis goes when its time is over.
+    let is_other = old["offline"] == true || !old["retain"].is_null();
+    let is_given_up = is_being_deleted(after) && !is_being_deleted(before) && !is_other && axes == ["Failover"];
+    is_given_up.then_some("gives up")
 }
 
 fn runs(scene: &Scene<'_>, server: &Value) -> bool {

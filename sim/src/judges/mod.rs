@@ -28,7 +28,6 @@ use self::{
     budget::Budget,
     failover::Failover,
     gates::Gates,
-    tasks::Tasks,
     view::{Place, View, is_berth},
 };
 pub(crate) use self::{
@@ -51,7 +50,6 @@ pub(crate) struct Court {
 #[derive(Default)]
 struct Memory {
     view: View,
-    tasks: Tasks,
     budget: Budget,
     gates: Gates,
     failover: Failover,
@@ -119,7 +117,7 @@ impl Court {
         self.report(Judge::Machines, machines::several_for_one_server(&scene));
         self.report(Judge::End, end::too_early(&scene));
         self.report(Judge::Decisions, decisions::undone(&scene));
-        self.report(Judge::Tasks, memory.tasks.miscounted(&scene));
+        self.report(Judge::Tasks, tasks::miscounted(&scene));
         self.report(Judge::Budget, memory.budget.exceeded(&scene));
         self.report(Judge::Gates, memory.gates.passed(&scene));
         self.report(Judge::Failover, memory.failover.harms(&scene));

@@ -4,27 +4,21 @@ use serde_json::Value;
 
 use super::{Scene, by_berth, view::text};
 
-/// Looks at the tasks of Servers.
-#[derive(Default)]
-pub(super) struct Tasks;
-
 /// The phases of a task in which it is over.
 const OVER: [&str; 3] = ["Succeeded", "Failed", "Cancelled"];
 
-impl Tasks {
-    /// What is wrong with a change of a Server's tasks.
-    pub(super) fn miscounted(&mut self, scene: &Scene<'_>) -> Option<String> {
-        let (before, after) = (scene.before?, scene.after?);
-        if scene.plural != "servers" {
-            return None;
-        }
-        let tasks = after["status"]["tasks"].as_array()?;
-        let known = before["status"]["tasks"].as_array().map(Vec::as_slice).unwrap_or_default();
-        tasks.iter().find_map(|task| {
-            let earlier = known.iter().find(|earlier| earlier["id"] == task["id"]);
-            wrong(scene, earlier, task)
-        })
+/// What is wrong with a change of a Server's tasks.
+pub(super) fn miscounted(scene: &Scene<'_>) -> Option<String> {
+    let (before, after) = (scene.before?, scene.after?);
+    if scene.plural != "servers" {
+        return None;
     }
+    let tasks = after["status"]["tasks"].as_array()?;
+    let known = before["status"]["tasks"].as_array().map(Vec::as_slice).unwrap_or_default();
+    tasks.iter().find_map(|task| {
+        let earlier = known.iter().find(|earlier| earlier["id"] == task["id"]);
+        wrong(scene, earlier, task)
+    })
 }
 
 fn wrong(scene: &Scene<'_>, earlier: Option<&Value>, task: &Value) -> Option<String> {

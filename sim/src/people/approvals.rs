@@ -1,6 +1,6 @@
 //! People decide at gates.
 
-use berth_core::api::{Approval, ApprovalDecision, GatePoint, Server, Task, TaskKind, TaskPhase};
+use berth_core::api::{Approval, ApprovalDecision, GatePoint, Server, ServerStatus, Task, TaskKind, TaskPhase};
 use kube::Api;
 use serde_json::{Value, json};
 
@@ -63,7 +63,7 @@ impl People {
         let name = format!("decision-{number}");
         let approval =
             json!({"apiVersion": "berth.dev/v1alpha1", "kind": "Approval", "metadata": {"name": name}, "spec": spec});
-        let client = if number % 2 == 0 { &self.client } else { &self.other };
+        let client = if number.is_multiple_of(2) { &self.client } else { &self.other };
         create(&approvals(client.clone(), &self.fleets[fleet]), approval).await
     }
 }
@@ -74,7 +74,7 @@ fn approvals(client: kube::Client, fleet: &Fleet) -> Api<Approval> {
 
 /// The gates at which the Server stands, refused ones too.
 pub(super) fn gates(server: &Server) -> Vec<&Task> {
-    let current = server.status.iter().flat_map(|status| status.current_tasks());
+    let current = server.status.iter().flat_map(ServerStatus::current_tasks);
     current
         .filter(|task| task.kind == TaskKind::Gate && matches!(task.phase, TaskPhase::Pending | TaskPhase::Failed))
         .collect()

@@ -17,6 +17,7 @@ const NAMESPACES: [&str; 2] = ["default", "shop"];
 /// What does not change of a fleet, and what it begins with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Shape {
     /// Whether it is a VMReplicaSet without a VMDeployment: its code is given to new Servers only.
     pub is_plain_set: bool,
