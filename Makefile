@@ -94,7 +94,7 @@ system: ## Run the tests of a whole Berth: real control plane, real processes, r
 
 .PHONY: sim
 sim: ## Play Berth in the simulated world: make sim ARGS='--seconds 600' (docs/simulation.md)
-	@$(CARGO) run --quiet --package berth-sim -- run $(ARGS)
+	@$(CARGO) run --quiet --profile sim --package berth-sim -- run $(ARGS)
 
 .PHONY: mutants
 mutants: ## Run mutation tests of the life cycle and the protocol (hours; not part of `make test`)

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -112,14 +112,30 @@ impl Findings {
     }
 }
 
+/// Whether a client of the load balancer reaches this Server, named as namespace/name.
+pub(crate) fn is_reached(api: &ApiServer, server: &str) -> bool {
+    let slices: Vec<Arc<EndpointSlice>> = api.decoded("endpointslices");
+    let Some((namespace, name)) = server.split_once('/') else { return false };
+    let of_namespace = slices.iter().filter(|slice| slice.metadata.namespace.as_deref() == Some(namespace));
+    let mut endpoints = of_namespace.flat_map(|slice| slice.endpoints.iter().flatten());
+    endpoints.any(|endpoint| is_ready(endpoint) && self::name(endpoint) == Some(name))
+}
+
 /// The Servers that a client of the load balancer reaches, as namespace/name.
 pub(crate) fn reached(api: &ApiServer) -> BTreeSet<String> {
-    let slices: Vec<EndpointSlice> = api.objects("endpointslices");
-    let endpoints = |slice: &EndpointSlice| slice.endpoints.clone().unwrap_or_default();
+    let slices: Vec<Arc<EndpointSlice>> = api.decoded("endpointslices");
     let of_slice = slices.iter().flat_map(|slice| {
-        let ready = endpoints(slice).into_iter().filter(|e| e.conditions.as_ref().and_then(|c| c.ready) == Some(true));
         let namespace = slice.metadata.namespace.clone().unwrap_or_default();
-        ready.filter_map(move |endpoint| Some(format!("{namespace}/{}", endpoint.target_ref?.name?)))
+        let ready = slice.endpoints.iter().flatten().filter(|endpoint| is_ready(endpoint));
+        ready.filter_map(move |endpoint| Some(format!("{namespace}/{}", name(endpoint)?)))
     });
     of_slice.collect()
+}
+
+fn is_ready(endpoint: &Endpoint) -> bool {
+    endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) == Some(true)
+}
+
+fn name(endpoint: &Endpoint) -> Option<&str> {
+    endpoint.target_ref.as_ref()?.name.as_deref()
 }

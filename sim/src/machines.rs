@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use crate::{
     ApiServer, Judge,
-    findings::{Findings, reached},
+    findings::{Findings, is_reached},
     judges::Court,
 };
 
@@ -76,7 +76,7 @@ impl Machine for JudgedMachine {
             }
             let JudgedConnector { api, findings, court, holder, .. } = &self.way;
             court.see_work(&self.server, &self.uid, holder, &before, &after);
-            if reached(api).contains(&self.server) {
+            if is_reached(api, &self.server) {
                 let at = api.elapsed().as_millis();
                 let text = format!("{at} ms: {} was changed while clients were sent to it", self.server);
                 findings.report(Judge::Traffic, text);

@@ -6,10 +6,10 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use berth_sim::{Cost, Outcome, Prices, Schedule, cost, play, shrink};
+use berth_sim::{Cost, Lives, Outcome, Prices, Schedule, cost, play, shrink};
 use clap::{Args, Parser, Subcommand};
 
 use crate::campaign::Campaign;
@@ -39,6 +39,21 @@ enum Command {
     },
     /// Shows what fleets of several sizes cost the API server while they come, get other code, and go
     Report(Report),
+    /// Lets the Servers of one large set live a whole life, and says how long it took
+    Lives {
+        /// How many Servers
+        #[arg(long, default_value_t = 100)]
+        servers: usize,
+        /// How many copies of each controller
+        #[arg(long, default_value_t = 1)]
+        copies: usize,
+        /// Whether requests, watches, copies and the provider fail
+        #[arg(long)]
+        faults: bool,
+        /// The seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Writes the schedule of a run: what will happen in it, and when
     Show {
         #[command(flatten)]
@@ -113,6 +128,9 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Replay { which, log } => which.schedule().and_then(|schedule| replay(&schedule, log.as_deref())),
+        Command::Lives { servers, copies, faults, seed } => {
+            Ok(lives(&Lives { servers, copies, has_faults: faults, seed }))
+        }
         Command::Report(args) => Ok(report(&args)),
         Command::Show { which } => which.schedule().and_then(|schedule| show(&schedule)),
     };
@@ -171,6 +189,22 @@ fn replay(schedule: &Schedule, log: Option<&Path>) -> io::Result<bool> {
         None => println!("seed {} went well", schedule.seed),
     }
     Ok(finding.is_none())
+}
+
+/// Says whether everything went well.
+fn lives(fleet: &Lives) -> bool {
+    let begun = Instant::now();
+    let lived = fleet.live(|chapter, world| {
+        let (age, requests) = (world.api().elapsed().as_secs(), world.api().requests());
+        println!(
+            "{:.1} s: {chapter}, after {age} s of the world and {requests} requests",
+            begun.elapsed().as_secs_f64()
+        );
+    });
+    if let Err(finding) = &lived {
+        println!("went wrong: {finding}");
+    }
+    lived.is_ok()
 }
 
 fn report(args: &Report) -> bool {

@@ -30,6 +30,7 @@ fn lab(faults: Faults) -> Lab {
         user: "ann".into(),
         dice: Dice::new(1),
         faults: ActiveFaults::new(faults),
+        meter: crate::meter::Meter::default(),
         link: link.clone(),
     };
     let client = Client::new(berth_runtime::with_timeouts(network.service(), Duration::from_secs(10)), "default");

@@ -1,10 +1,11 @@
 //! The world: an API server, the webhook behind it, machines, and copies of the controllers.
 
 use std::{
-    sync::{Arc, Once},
+    sync::{Arc, LazyLock, Once},
     time::Duration,
 };
 
+use berth_core::api::Server;
 use berth_iaas::simulated::{SimulatedConnector, SimulatedMachines, Simulation};
 use berth_machine::{
     SshConnector,
@@ -32,6 +33,9 @@ use crate::{
 
 /// How often a wait looks again.
 const POLL: Duration = Duration::from_millis(100);
+
+/// The SSH key of all programs, made once: nothing connects to machines of a world by SSH.
+static SSH_KEY: LazyLock<berth_machine::Result<ClientKey>> = LazyLock::new(ClientKey::generate);
 
 /// A world of its own. It has to be made and used on a runtime of one thread with paused time.
 pub struct World {
@@ -76,7 +80,7 @@ impl World {
         let webhook = two_copies(clock, faults.webhook_skew, dice.clone(), outages.clone())?;
         let api = ApiServer::new(clock, Some(webhook))?;
         let machines = SimulatedMachines::default();
-        let ssh = SshConnector::new(SshPool::new(ClientKey::generate()?, PoolConfig::default()));
+        let ssh = SshConnector::new(SshPool::new(SSH_KEY.as_ref()?.clone(), PoolConfig::default()));
         let findings = Findings::default();
         let simulation = Simulation::new(machines.clone()).with_clock(Arc::new(clock));
         let court = Court::new(findings.clone(), simulation.clone(), machines.clone(), clock);
@@ -138,6 +142,17 @@ impl World {
         let encoded = self.metrics.lock().iter().filter_map(|metrics| metrics.encode().ok()).collect::<String>();
         let counts = encoded.lines().filter(|line| line.starts_with("berth_reconciles_total"));
         counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
+    /// The Servers, as they are stored.
+    #[must_use]
+    pub fn servers(&self) -> Vec<Arc<Server>> {
+        self.api.decoded("servers")
+    }
+
+    /// Stops the machine of the Server with this UID as a crash would.
+    pub fn crash_machine(&self, uid: &str) {
+        self.simulation.crash(uid);
     }
 
     /// Adds a line to the log.

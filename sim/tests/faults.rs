@@ -3,15 +3,16 @@
 
 use std::{process::Command, time::Duration};
 
-use berth_sim::{Act, Event, Faults, Happening, Mishap, Outcome, Program, Schedule, play};
+use berth_sim::{Act, Event, Faults, Happening, Mishap, Outcome, Program, Schedule, Shape, play};
 
 /// A run of one Server with these events, all seconds apart, and without other faults.
 fn schedule(events: Vec<(u64, Happening)>) -> Schedule {
-    let event = |(second, what): (u64, Happening)| Event { at_ms: second * 1_000, what };
+    let event = |(second, what): (u64, Happening)| Event { at_ms: second * 1_000, fleet: 0, what };
     Schedule {
         seed: 1,
         copies: Program::ALL.map(|program| (program, 1)).into(),
         replicas: 1,
+        fleets: vec![Shape::default()],
         faults: Faults::default(),
         events: events.into_iter().map(event).collect(),
     }
@@ -173,7 +174,7 @@ fn two_processes_play_the_same_run_with_every_fault() {
     ];
     for (number, mishap) in mishaps.into_iter().enumerate() {
         let at_ms = 20_000 * u64::try_from(number + 1).unwrap();
-        schedule.events.push(Event { at_ms, what: Happening::Mishap(mishap) });
+        schedule.events.push(Event { at_ms, fleet: 0, what: Happening::Mishap(mishap) });
     }
     schedule.events.sort_by_key(|event| event.at_ms);
     let folder = tempfile::tempdir().unwrap();

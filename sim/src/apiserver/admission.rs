@@ -14,11 +14,12 @@ const MAX_RESPONSE: usize = 16 << 20;
 
 /// The webhooks of a MutatingWebhookConfiguration, all behind one router.
 pub(crate) struct Webhooks {
-    router: Router,
-    webhooks: Vec<Webhook>,
+    pub(crate) router: Router,
+    pub(crate) registered: &'static [Webhook],
 }
 
-struct Webhook {
+/// One webhook of the configuration.
+pub(crate) struct Webhook {
     name: String,
     /// Path of the router that is called.
     path: String,
@@ -58,17 +59,17 @@ pub enum BadWebhooks {
     },
 }
 
-impl Webhooks {
-    pub(crate) fn new(router: Router, configuration: &str) -> Result<Self, BadWebhooks> {
-        let configuration: Value =
-            serde_saphyr::from_str(configuration).map_err(|error| BadWebhooks::Yaml(error.to_string()))?;
-        let webhooks = configuration["webhooks"].as_array().into_iter().flatten();
-        Ok(Self { router, webhooks: webhooks.map(webhook).collect::<Result<_, _>>()? })
-    }
+/// The webhooks of a configuration, in YAML.
+pub(crate) fn registered(configuration: &str) -> Result<Vec<Webhook>, BadWebhooks> {
+    let configuration: Value =
+        serde_saphyr::from_str(configuration).map_err(|error| BadWebhooks::Yaml(error.to_string()))?;
+    configuration["webhooks"].as_array().into_iter().flatten().map(webhook).collect()
+}
 
+impl Webhooks {
     /// The object as the webhooks want it.
     pub(crate) async fn mutate(&self, write: &Write<'_>, mut object: Value) -> Result<Value, Failure> {
-        for webhook in &self.webhooks {
+        for webhook in self.registered {
             if webhook.is_for(write) && webhook.conditions_hold(write, &object)? {
                 object = self.call(webhook, write, object).await?;
             }

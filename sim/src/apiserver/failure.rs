@@ -1,6 +1,6 @@
 //! Refusals, as the API server words them.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -91,7 +91,12 @@ impl Failure {
 
 /// A response with this document.
 pub(crate) fn respond(code: u16, document: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(document.to_string()));
+    respond_text(code, document.to_string().into())
+}
+
+/// A response with this document, written already.
+pub(crate) fn respond_text(code: u16, document: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::from(document));
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     response

@@ -10,6 +10,7 @@
 
 mod admission;
 mod apply;
+mod dependents;
 mod failure;
 mod garbage;
 mod list_keys;
@@ -30,9 +31,10 @@ mod watch;
 mod write;
 
 use std::{
+    fmt,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, LazyLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -51,18 +53,19 @@ pub use admission::BadWebhooks;
 pub(crate) use newer::FIELD_FROM_THE_FUTURE;
 pub use rbac::BadRights;
 pub use resources::BadDefinition;
-pub(crate) use store::{Change, snapshot::Snapshot};
+pub(crate) use store::{Change, Stored, snapshot::Snapshot};
 pub(crate) use trouble::Trouble;
 
 use self::{
-    admission::Webhooks,
+    admission::{Webhook, Webhooks},
+    dependents::Key,
     failure::Failure,
     metadata::text,
     policies::Policies,
     rbac::Rbac,
     request::{Parameters, Target, View, target, view},
     resources::Resource,
-    store::{Key, Store},
+    store::Store,
 };
 use crate::{SimClock, hot_loop::RecentRequests};
 
@@ -81,21 +84,42 @@ const CRDS: [&str; 5] = [
 /// Berth's registration of its webhook, as it is shipped.
 const WEBHOOK_CONFIGURATION: &str = include_str!("../../../deploy/base/webhook-configuration.yaml");
 
+/// The kinds of all API servers, read once: that takes longer than a short run.
+static RESOURCES: LazyLock<Result<Vec<Resource>, BadDefinition>> = LazyLock::new(|| {
+    let defined = CRDS.into_iter().map(|crd| {
+        let crd = if crd == SERVERS { &newer::newer(crd)? } else { crd };
+        resources::from_crd(crd)
+    });
+    resources::built_in().into_iter().map(Ok).chain(defined).collect()
+});
+
+/// The webhooks of all API servers, read once.
+static WEBHOOKS: LazyLock<Result<Vec<Webhook>, BadWebhooks>> =
+    LazyLock::new(|| admission::registered(WEBHOOK_CONFIGURATION));
+
+/// The rights that are shipped, read once.
+static RBAC: LazyLock<Result<Arc<Rbac>, BadRights>> = LazyLock::new(|| Rbac::shipped().map(Arc::new));
+
+/// The policies that are shipped, read once.
+static POLICIES: LazyLock<Result<Policies, String>> = LazyLock::new(Policies::shipped);
+
 /// An API server in memory. Clones share it.
 #[derive(Clone)]
 pub struct ApiServer(Arc<Inner>);
 
 struct Inner {
-    resources: Vec<Resource>,
+    resources: &'static [Resource],
     store: Arc<Mutex<Store>>,
     rbac: Arc<Rbac>,
-    policies: Policies,
+    policies: &'static Policies,
     webhooks: Option<Webhooks>,
     clock: SimClock,
     /// How many UIDs were given.
     uids: AtomicU64,
     /// A line for each request that was answered.
     log: Mutex<Vec<String>>,
+    keeps_no_log: AtomicBool,
+    requests: AtomicU64,
     writes: AtomicU64,
     recent: Mutex<RecentRequests>,
 }
@@ -107,21 +131,20 @@ impl ApiServer {
     /// # Errors
     /// When the shipped manifests cannot be used.
     pub fn new(clock: SimClock, webhook: Option<Router>) -> Result<Self, Box<dyn std::error::Error>> {
-        let mut resources = resources::built_in();
-        for crd in CRDS {
-            let crd = if crd == SERVERS { &newer::newer(crd)? } else { crd };
-            resources.push(resources::from_crd(crd)?);
-        }
-        let webhooks = webhook.map(|router| Webhooks::new(router, WEBHOOK_CONFIGURATION)).transpose()?;
+        let resources = RESOURCES.as_ref()?;
+        let registered = WEBHOOKS.as_ref()?;
+        let webhooks = webhook.map(|router| Webhooks { router, registered });
         let api = Self(Arc::new(Inner {
             resources,
-            store: Arc::new(Mutex::new(Store::default())),
-            rbac: Arc::new(Rbac::shipped()?),
-            policies: Policies::shipped()?,
+            store: Arc::new(Mutex::new(Store::new(resources.len()))),
+            rbac: RBAC.as_ref()?.clone(),
+            policies: POLICIES.as_ref().map_err(String::as_str)?,
             webhooks,
             clock,
             uids: AtomicU64::new(0),
             log: Mutex::default(),
+            keeps_no_log: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             recent: Mutex::default(),
         }));
@@ -167,9 +190,7 @@ impl ApiServer {
 
     /// Forgets all changes up to now, as etcd does from time to time. A watch or a list that is behind has to begin anew.
     pub fn compact(&self) {
-        let mut store = self.0.store.lock();
-        let revision = store.revision();
-        store.compact(revision);
+        self.0.store.lock().compact();
     }
 
     /// Rules of the shipped schemas that are not evaluated here, because they use functions that only Kubernetes has.
@@ -194,10 +215,20 @@ impl ApiServer {
     }
 
     /// All objects of this kind, as their type; those that are something else are left out.
-    pub(crate) fn objects<K: DeserializeOwned>(&self, plural: &str) -> Vec<K> {
-        let store = self.0.store.lock();
-        let of_kind = store.iter().filter(|(key, _)| self.0.resources[key.resource].plural == plural);
-        of_kind.filter_map(|(_, object)| serde_json::from_value((**object).clone()).ok()).collect()
+    pub(crate) fn objects<K: DeserializeOwned + Clone + Send + Sync + 'static>(&self, plural: &str) -> Vec<K> {
+        self.decoded(plural).iter().map(|object: &Arc<K>| (**object).clone()).collect()
+    }
+
+    /// The same, shared: for what looks often.
+    pub(crate) fn decoded<K: DeserializeOwned + Send + Sync + 'static>(&self, plural: &str) -> Vec<Arc<K>> {
+        let Some(resource) = self.position(plural) else { return Vec::new() };
+        self.0.store.lock().of_kind(resource).filter_map(|(_, object)| object.decoded()).collect()
+    }
+
+    /// How many requests were answered.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.0.requests.load(Ordering::Relaxed)
     }
 
     /// Lets this see each change of an object as it happens: the plural name of its kind, the change, and who made it. It must not
@@ -220,13 +251,25 @@ impl ApiServer {
     }
 
     /// How old the world is.
-    pub(crate) fn elapsed(&self) -> Duration {
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
         self.0.clock.elapsed()
     }
 
     /// Adds a line to the log.
     pub(crate) fn note(&self, line: &str) {
-        self.0.log.lock().push(format!("{} ms: {line}", self.elapsed().as_millis()));
+        self.log_line(format_args!("{line}"));
+    }
+
+    /// Keeps no log from now on: that of a large fleet does not fit into memory.
+    pub(crate) fn keep_no_log(&self) {
+        self.0.keeps_no_log.store(true, Ordering::Relaxed);
+    }
+
+    fn log_line(&self, line: fmt::Arguments<'_>) {
+        if !self.0.keeps_no_log.load(Ordering::Relaxed) {
+            self.0.log.lock().push(format!("{} ms: {line}", self.elapsed().as_millis()));
+        }
     }
 
     /// Answers as if this object was stored, in a new version.
@@ -253,11 +296,12 @@ impl ApiServer {
             body: body.to_vec(),
             user: user.to_owned(),
         };
-        let outcome = match target(&self.0.resources, head.uri.path()) {
+        let outcome = match target(self.0.resources, head.uri.path()) {
             Ok(target) => self.dispatch(&call, &target).await,
             Err(failure) => Err(failure),
         };
         let response = outcome.unwrap_or_else(Failure::into_response);
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
         let path = head.uri.path();
         self.0.recent.lock().count(&head.method, path, self.elapsed());
         let keeps_time = path.starts_with("/api/v1/namespaces/berth-system/configmaps") || path.contains("/leases/");
@@ -265,7 +309,7 @@ impl ApiServer {
             self.0.writes.fetch_add(1, Ordering::Relaxed);
         }
         let (sent, code) = (String::from_utf8_lossy(&call.body), response.status().as_u16());
-        self.note(&format!("{user}: {} {} {sent} -> {code}", head.method, head.uri));
+        self.log_line(format_args!("{user}: {} {} {sent} -> {code}", head.method, head.uri));
         Ok(response)
     }
 
@@ -287,16 +331,21 @@ impl ApiServer {
         &self.0.resources[target.resource]
     }
 
-    fn stored(&self, target: &Target, name: &str) -> Result<Arc<Value>, Failure> {
+    fn position(&self, plural: &str) -> Option<usize> {
+        self.0.resources.iter().position(|resource| resource.plural == plural)
+    }
+
+    fn stored(&self, target: &Target, name: &str) -> Result<Arc<Stored>, Failure> {
         let found = self.0.store.lock().get(&target.key(name));
         found.ok_or_else(|| Failure::no_such_object(self.resource(target), name))
     }
 
     /// All objects of this kind, as stored.
-    fn all_of_kind(&self, kind: &str) -> Vec<Arc<Value>> {
-        let store = self.0.store.lock();
-        let of_kind = store.iter().filter(|(key, _)| self.0.resources[key.resource].kind == kind);
-        of_kind.map(|(_, object)| object.clone()).collect()
+    fn all_of_kind(&self, kind: &str) -> Vec<Arc<Stored>> {
+        let Some(resource) = self.0.resources.iter().position(|resource| resource.kind == kind) else {
+            return Vec::new();
+        };
+        self.0.store.lock().of_kind(resource).map(|(_, object)| object.clone()).collect()
     }
 
     fn next_uid(&self) -> String {
@@ -306,8 +355,8 @@ impl ApiServer {
 
     /// Whether objects can be created in the namespace.
     fn check_namespace(&self, namespace: &str) -> Result<(), Failure> {
-        let resource = self.0.resources.iter().position(|resource| resource.plural == "namespaces").unwrap_or_default();
-        let key = Key { resource, namespace: String::new(), name: namespace.to_owned() };
+        let resource = self.position("namespaces").unwrap_or_default();
+        let key = Key { resource, place: (String::new(), namespace.to_owned()) };
         match self.0.store.lock().get(&key) {
             None => Err(Failure::no_such_object(&self.0.resources[resource], namespace)),
             Some(found) if text(&found, "deletionTimestamp").is_some() => {
@@ -320,8 +369,8 @@ impl ApiServer {
     }
 
     fn add_namespace(&self, name: &str) {
-        let resource = self.0.resources.iter().position(|resource| resource.plural == "namespaces").unwrap_or_default();
-        let key = Key { resource, namespace: String::new(), name: name.to_owned() };
+        let resource = self.position("namespaces").unwrap_or_default();
+        let key = Key { resource, place: (String::new(), name.to_owned()) };
         let mut object = serde_json::json!({
             "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}
         });
@@ -343,6 +392,6 @@ struct Call {
 
 impl Target {
     fn key(&self, name: &str) -> Key {
-        Key { resource: self.resource, namespace: self.namespace.clone(), name: name.to_owned() }
+        Key { resource: self.resource, place: (self.namespace.clone(), name.to_owned()) }
     }
 }

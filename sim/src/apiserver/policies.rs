@@ -15,6 +15,7 @@ use cel::{
 };
 use serde_json::{Map, Value, json};
 
+use super::Stored;
 use super::{
     admission::{Rule, Write},
     failure::Failure,
@@ -80,12 +81,12 @@ impl Policies {
         write: &Write<'_>,
         object: &Value,
         rbac: &Arc<Rbac>,
-        parameters: impl Fn(&str) -> Vec<Arc<Value>>,
+        parameters: impl Fn(&str) -> Vec<Arc<Stored>>,
     ) -> Result<(), Failure> {
         for policy in self.policies.iter().filter(|policy| policy.rules.iter().any(|rule| rule.is_for(write))) {
             let all = match &policy.parameters {
                 Some(kind) => parameters(kind),
-                None => vec![Arc::new(Value::Null)],
+                None => vec![Stored::new(Value::Null)],
             };
             for parameter in all {
                 let denied = policy.denies(write, object, &parameter, rbac);
@@ -274,7 +275,7 @@ mod tests {
             uid,
         };
         let rbac = Arc::new(Rbac::shipped().unwrap());
-        let classes = || classes.iter().cloned().map(Arc::new).collect();
+        let classes = || classes.iter().cloned().map(Stored::new).collect();
         Policies::shipped().unwrap().check(&write, new, &rbac, |_| classes())
     }
 

@@ -113,17 +113,24 @@ impl Checker<'_> {
     }
 }
 
+thread_local! {
+    /// The functions of all rules: to make them takes longer than to evaluate a rule.
+    static FUNCTIONS: Context<'static, 'static> = Context::default();
+}
+
 /// None when the rule does not evaluate to yes or no.
 fn evaluate(program: &Program, new: &Value, old: Option<&Value>) -> Option<bool> {
-    let mut context = Context::default();
-    context.add_variable("self", without_nulls(new)).ok()?;
-    if let Some(old) = old {
-        context.add_variable("oldSelf", without_nulls(old)).ok()?;
-    }
-    match program.execute(&context) {
-        Ok(CelValue::Bool(holds)) => Some(holds),
-        _ => None,
-    }
+    FUNCTIONS.with(|functions| {
+        let mut context = functions.new_inner_scope();
+        context.add_variable("self", without_nulls(new)).ok()?;
+        if let Some(old) = old {
+            context.add_variable("oldSelf", without_nulls(old)).ok()?;
+        }
+        match program.execute(&context) {
+            Ok(CelValue::Bool(holds)) => Some(holds),
+            _ => None,
+        }
+    })
 }
 
 /// To rules a null is an absent field.

@@ -15,8 +15,8 @@ impl ApiServer {
     pub(crate) fn restore(&self, saved: &Snapshot, bumps: bool, plural: &str) -> BTreeSet<String> {
         let mut store = self.0.store.lock();
         let uids = |save: &Snapshot| -> BTreeSet<String> {
-            let of_kind = save.objects.iter().filter(|(key, _)| self.0.resources[key.resource].plural == plural);
-            of_kind.filter_map(|(_, object)| Some(text(object, "uid")?.to_owned())).collect()
+            let objects = self.position(plural).and_then(|resource| save.kinds.get(resource)).into_iter().flatten();
+            objects.filter_map(|(_, object)| Some(text(object, "uid")?.to_owned())).collect()
         };
         let forgotten = uids(&store.save()).difference(&uids(saved)).cloned().collect();
         store.restore(saved, bumps);

@@ -13,8 +13,8 @@ pub(crate) struct Selector {
 /// One condition on an object.
 #[derive(Clone, Debug)]
 struct Requirement {
-    /// JSON pointer of the value.
-    pointer: String,
+    /// The fields that lead to the value.
+    path: Vec<String>,
     test: Test,
 }
 
@@ -51,7 +51,7 @@ impl Selector {
 
 impl Requirement {
     fn matches(&self, object: &Value) -> bool {
-        let value = object.pointer(&self.pointer).and_then(Value::as_str);
+        let value = self.path.iter().try_fold(object, |value, field| value.get(field)).and_then(Value::as_str);
         match &self.test {
             Test::Exists => value.is_some(),
             Test::Absent => value.is_none(),
@@ -98,7 +98,7 @@ fn label(term: &str) -> Result<Requirement, Failure> {
     if name.is_empty() || name.contains(char::is_whitespace) {
         return Err(Failure::bad_request(format!("unable to parse requirement: {term:?}")));
     }
-    Ok(Requirement { pointer: format!("/metadata/labels/{}", escape(name)), test })
+    Ok(Requirement { path: ["metadata", "labels", name].map(str::to_owned).to_vec(), test })
 }
 
 /// A field selector compares with `=`, `==` and `!=`. An absent field is the empty text.
@@ -122,10 +122,5 @@ fn field(term: &str, resource: &Resource) -> Result<Requirement, Failure> {
         (true, false) => Test::In(vec![value.to_owned()]),
         (false, false) => Test::NotIn(vec![value.to_owned()]),
     };
-    Ok(Requirement { pointer, test })
-}
-
-/// A name as part of a JSON pointer.
-fn escape(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
+    Ok(Requirement { path: name.trim().split('.').map(str::to_owned).collect(), test })
 }

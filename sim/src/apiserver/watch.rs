@@ -14,7 +14,7 @@ use super::{
     metadata::only_metadata,
     request::View,
     selectors::Selector,
-    store::{Change, Store},
+    store::{Change, Store, Stored},
 };
 
 /// How often a watch that allows bookmarks gets one.
@@ -33,15 +33,17 @@ pub(crate) struct Watch {
     pub(crate) bookmarks: bool,
     /// The revision up to which the client knows everything.
     pub(crate) position: u64,
+    /// Why the watch cannot begin at this revision.
+    pub(crate) refusal: Option<Failure>,
     /// When the watch ends.
     pub(crate) ends_at: Instant,
 }
 
 /// What comes next on a watch.
 enum Next {
-    Line(String),
+    Line(Bytes),
     /// The last line.
-    Last(String),
+    Last(Bytes),
     End,
 }
 
@@ -55,42 +57,42 @@ impl Watch {
         stream::unfold(Some(self), |watch| async move {
             let mut watch = watch?;
             match watch.next().await {
-                Next::Line(line) => Some((Ok(Bytes::from(line)), Some(watch))),
-                Next::Last(line) => Some((Ok(Bytes::from(line)), None)),
+                Next::Line(line) => Some((Ok(line), Some(watch))),
+                Next::Last(line) => Some((Ok(line), None)),
                 Next::End => None,
             }
         })
     }
 
     async fn next(&mut self) -> Next {
-        let mut bookmark_at = Instant::now() + BOOKMARK_INTERVAL;
-        let mut changed = self.store.lock().changed();
+        let bookmark_at = Instant::now() + BOOKMARK_INTERVAL;
+        let changed = self.store.lock().changed(self.resource);
         loop {
+            // Begins to listen before it looks, so that it misses nothing in between.
+            let another = changed.notified();
             match self.next_event() {
                 Ok(Some(line)) => return Next::Line(line),
                 Ok(None) => {}
-                Err(failure) => return Next::Last(event("ERROR", &failure.status())),
+                Err(failure) => return Next::Last(event("ERROR", failure.status().to_string().as_bytes())),
             }
             tokio::select! {
                 biased;
-                // The store lives as long as the watch, so that the sender is never gone.
-                _ = changed.changed() => {}
+                () = another => {}
                 () = sleep_until(self.ends_at) => return Next::End,
-                () = sleep_until(bookmark_at), if self.bookmarks => {
-                    bookmark_at += BOOKMARK_INTERVAL;
-                    return Next::Line(self.bookmark());
-                }
+                () = sleep_until(bookmark_at), if self.bookmarks => return Next::Line(self.bookmark()),
             }
         }
     }
 
     /// The next change that the client is to see.
-    fn next_event(&mut self) -> Result<Option<String>, Failure> {
+    fn next_event(&mut self) -> Result<Option<Bytes>, Failure> {
+        if let Some(failure) = self.refusal.take() {
+            return Err(failure);
+        }
         let store = self.store.lock();
-        while let Some(change) = store.change_after(self.position)? {
+        while let Some(change) = store.change_after(self.resource, self.position)? {
             self.position = change.revision;
-            let is_watched = change.key.resource == self.resource
-                && (self.namespace.is_empty() || self.namespace == change.key.namespace);
+            let is_watched = self.namespace.is_empty() || self.namespace == change.key.place.0;
             if let Some(line) = is_watched.then(|| self.line(change)).flatten() {
                 return Ok(Some(line));
             }
@@ -99,35 +101,46 @@ impl Watch {
     }
 
     /// What a change is to a client that sees only the objects that it selects.
-    fn line(&self, change: &Change) -> Option<String> {
-        let selected = |object: &Option<Arc<Value>>| object.clone().filter(|object| self.selector.matches(object));
+    fn line(&self, change: &Change) -> Option<Bytes> {
+        let selected = |object: &Option<Arc<Stored>>| object.clone().filter(|object| self.selector.matches(object));
         let (event_type, object) = match (selected(&change.before), selected(&change.after)) {
             (None, None) => return None,
             (None, Some(after)) => ("ADDED", after),
             (Some(_), Some(after)) => ("MODIFIED", after),
             (Some(before), None) => {
-                let mut last = (*before).clone();
+                let mut last = (**before).clone();
                 last["metadata"]["resourceVersion"] = change.revision.to_string().into();
-                ("DELETED", Arc::new(last))
+                return Some(self.event("DELETED", &last));
             }
         };
         Some(match self.view {
-            View::Whole => event(event_type, &object),
-            View::MetadataOnly => event(event_type, &only_metadata(&object)),
+            View::Whole => event(event_type, object.text()),
+            View::MetadataOnly => self.event(event_type, &object),
         })
     }
 
-    fn bookmark(&self) -> String {
+    fn event(&self, event_type: &str, object: &Value) -> Bytes {
+        let text = match self.view {
+            View::Whole => object.to_string(),
+            View::MetadataOnly => only_metadata(object).to_string(),
+        };
+        event(event_type, text.as_bytes())
+    }
+
+    fn bookmark(&mut self) -> Bytes {
+        // It has looked already, and there was nothing.
+        self.position = self.position.max(self.store.lock().revision());
         let metadata = json!({"resourceVersion": self.position.to_string(), "creationTimestamp": null});
         let (kind, api_version) = match self.view {
             View::Whole => (self.kind.as_str(), self.api_version.as_str()),
             View::MetadataOnly => ("PartialObjectMetadata", "meta.k8s.io/v1"),
         };
-        event("BOOKMARK", &json!({"kind": kind, "apiVersion": api_version, "metadata": metadata}))
+        let bookmark = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
+        event("BOOKMARK", bookmark.to_string().as_bytes())
     }
 }
 
 /// A line of a watch. The type comes first, as the API server writes it.
-fn event(event_type: &str, object: &Value) -> String {
-    format!("{{\"type\":\"{event_type}\",\"object\":{object}}}\n")
+fn event(event_type: &str, object: &[u8]) -> Bytes {
+    [br#"{"type":""#, event_type.as_bytes(), br#"","object":"#, object, b"}\n"].concat().into()
 }

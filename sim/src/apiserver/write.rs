@@ -12,9 +12,10 @@ use super::{
     apply::apply,
     failure::{Failure, respond},
     metadata::{self, check_preconditions, has_finalizers, is_being_deleted, text},
-    read::shown,
-    request::{Subresource, Target, View},
+    read::{answer, shown},
+    request::{Subresource, Target},
     resources::Resource,
+    store::Stored,
 };
 
 /// How often a patch is computed again because somebody else has written in the meantime.
@@ -48,7 +49,7 @@ impl ApiServer {
         }
         store.set_author(&call.user);
         let stored = store.put(&key, object);
-        Ok(respond(201, &shown(call.view, resource, None, &stored)))
+        Ok(answer(201, call.view, resource, None, &stored))
     }
 
     pub(super) async fn update(&self, call: &Call, target: &Target, name: &str) -> Result<Response<Body>, Failure> {
@@ -86,7 +87,7 @@ impl ApiServer {
     fn patched(&self, call: &Call, target: &Target, old: &Value) -> Result<Value, Failure> {
         let resource = self.resource(target);
         // Whatever the client wants to see of the result, it patches the whole object.
-        let mut new = shown(View::Whole, resource, target.subresource, old);
+        let mut new = shown(resource, target.subresource, old);
         match call.content_type.as_str() {
             "application/json-patch+json" => {
                 let patch: json_patch::Patch = serde_json::from_slice(&call.body)
@@ -126,10 +127,10 @@ impl ApiServer {
         let created = self.create(&create, target).await?;
         let (key, mut store) = (target.key(name), self.0.store.lock());
         let Some(stored) = store.get(&key) else { return Ok(created) };
-        let mut object = (*stored).clone();
+        let mut object = (**stored).clone();
         object["metadata"]["managedFields"] = fields;
         let stored = store.put(&key, object);
-        Ok(respond(201, &shown(call.view, resource, None, &stored)))
+        Ok(answer(201, call.view, resource, None, &stored))
     }
 
     /// Writes what the client means, unless the object has changed since `old`: then nothing.
@@ -138,7 +139,7 @@ impl ApiServer {
         call: &Call,
         target: &Target,
         name: &str,
-        old: &Arc<Value>,
+        old: &Arc<Stored>,
         sent: Value,
     ) -> Result<Option<Response<Body>>, Failure> {
         let resource = self.resource(target);
@@ -151,16 +152,16 @@ impl ApiServer {
         metadata::check_finalizers(resource, old, &new)?;
         check(resource, &new, Some(old))?;
         let (key, mut store) = (target.key(name), self.0.store.lock());
-        if store.get(&key).as_ref() != Some(old) {
+        if store.get(&key).is_none_or(|now| !Arc::ptr_eq(&now, old)) {
             return Ok(None);
         }
         store.set_author(&call.user);
         if is_being_deleted(&new) && !has_finalizers(&new) {
             let last = store.remove_as(&key, new);
-            return Ok(Some(respond(200, &shown(call.view, resource, target.subresource, &last))));
+            return Ok(Some(answer(200, call.view, resource, target.subresource, &last)));
         }
         let stored = store.put(&key, new);
-        Ok(Some(respond(200, &shown(call.view, resource, target.subresource, &stored))))
+        Ok(Some(answer(200, call.view, resource, target.subresource, &stored)))
     }
 
     pub(super) fn delete(&self, call: &Call, target: &Target, name: &str) -> Result<Response<Body>, Failure> {
@@ -177,12 +178,12 @@ impl ApiServer {
         check_preconditions(resource, &old, precondition("uid"), precondition("resourceVersion"))?;
         if has_finalizers(&old) {
             if is_being_deleted(&old) {
-                return Ok(respond(200, &shown(call.view, resource, None, &old)));
+                return Ok(answer(200, call.view, resource, None, &old));
             }
-            let mut new = (*old).clone();
+            let mut new = (**old).clone();
             metadata::request_deletion(resource, &mut new, self.now());
             let stored = store.put(&key, new);
-            return Ok(respond(200, &shown(call.view, resource, None, &stored)));
+            return Ok(answer(200, call.view, resource, None, &stored));
         }
         store.remove(&key);
         let details =

@@ -101,13 +101,13 @@ impl Court {
         if !view::MATTERS.contains(&plural) {
             return;
         }
-        let place = Place::new(&change.key.namespace, &change.key.name);
+        let place = Place::new(&change.key.place.0, &change.key.place.1);
         let memory = &mut *self.memory.lock();
         let scene = Scene {
             plural,
             place: &place,
-            before: change.before.as_deref(),
-            after: change.after.as_deref(),
+            before: change.before.as_deref().map(|stored| &**stored),
+            after: change.after.as_deref().map(|stored| &**stored),
             author,
             view: &memory.view,
             simulation: &self.simulation,

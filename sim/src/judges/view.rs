@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::SimClock;
+use crate::{SimClock, apiserver::Stored};
 
 /// The kinds of objects that judges look at.
 pub(super) const MATTERS: [&str; 5] = ["servers", "vmreplicasets", "vmdeployments", "approvals", "endpointslices"];
@@ -41,7 +41,7 @@ impl fmt::Display for Place {
 /// The objects, and since when what matters of them is as it is.
 #[derive(Default)]
 pub(crate) struct View {
-    objects: BTreeMap<&'static str, BTreeMap<Place, Arc<Value>>>,
+    objects: BTreeMap<&'static str, BTreeMap<Place, Arc<Stored>>>,
     /// The ready endpoints of each EndpointSlice.
     ready: BTreeMap<Place, BTreeSet<String>>,
     /// When each object was changed last.
@@ -52,15 +52,22 @@ pub(crate) struct View {
 
 impl View {
     /// Takes over a change.
-    pub(super) fn apply(&mut self, plural: &str, place: Place, after: Option<Arc<Value>>, author: &str, now: Duration) {
+    pub(super) fn apply(
+        &mut self,
+        plural: &str,
+        place: Place,
+        after: Option<Arc<Stored>>,
+        author: &str,
+        now: Duration,
+    ) {
         let Some(plural) = MATTERS.into_iter().find(|other| *other == plural) else { return };
         if plural == "endpointslices" {
-            let ready = after.as_deref().map(ready_endpoints).unwrap_or_default();
+            let ready = after.as_deref().map(|slice| ready_endpoints(slice)).unwrap_or_default();
             self.ready.insert(place, ready);
             return;
         }
         let objects = self.objects.entry(plural).or_default();
-        let is_removed = |object: Option<&Arc<Value>>| {
+        let is_removed = |object: Option<&Arc<Stored>>| {
             object.is_some_and(|object| is_being_deleted(object) || object["spec"]["offline"] == true)
         };
         if plural == "servers" {
@@ -101,11 +108,11 @@ impl View {
 
     /// All objects of a kind.
     pub(crate) fn all(&self, plural: &str) -> impl Iterator<Item = (&Place, &Value)> {
-        self.objects.get(plural).into_iter().flatten().map(|(place, object)| (place, &**object))
+        self.objects.get(plural).into_iter().flatten().map(|(place, object)| (place, &***object))
     }
 
     pub(crate) fn get(&self, plural: &str, place: &Place) -> Option<&Value> {
-        self.objects.get(plural)?.get(place).map(|object| &**object)
+        self.objects.get(plural)?.get(place).map(|object| &***object)
     }
 
     /// Whether clients of the load balancer are sent to this Server.

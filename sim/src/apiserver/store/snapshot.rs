@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde_json::Value;
-
-use super::{Key, Store};
+use super::{Key, Place, Store, Stored};
 
 /// By how much revisions are raised when a save is restored so that nobody takes old ones for new ones.
 const BUMP: u64 = 1_000_000_000;
@@ -13,22 +11,31 @@ const BUMP: u64 = 1_000_000_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     revision: u64,
-    pub(in crate::apiserver) objects: BTreeMap<Key, Arc<Value>>,
+    /// The objects of each kind.
+    pub(in crate::apiserver) kinds: Vec<BTreeMap<Place, Arc<Stored>>>,
 }
 
 impl Store {
     pub(crate) fn save(&self) -> Snapshot {
-        Snapshot { revision: self.revision, objects: self.objects.clone() }
+        let kinds = self.kinds.iter().map(|kind| kind.objects.clone()).collect();
+        Snapshot { revision: self.revision, kinds }
     }
 
     /// Goes back to this save. Either revisions go on above all that were ever given, and all of the past is compacted (`etcdutl
     /// snapshot restore --bump-revision --mark-compacted`), or they go back, too, and are given a second time.
     pub(crate) fn restore(&mut self, saved: &Snapshot, bumps: bool) {
-        self.objects = saved.objects.clone();
         self.revision = if bumps { self.revision + BUMP } else { saved.revision };
         self.compacted = self.revision;
-        self.history.clear();
-        self.changed.send_replace(self.revision);
+        self.dependents.begin_anew();
+        for (resource, (kind, objects)) in self.kinds.iter_mut().zip(&saved.kinds).enumerate() {
+            kind.objects = objects.clone();
+            kind.history.clear();
+            kind.dropped = self.revision;
+            for (place, object) in objects {
+                self.dependents.change(&Key { resource, place: place.clone() }, None, Some(object));
+            }
+            kind.changed.notify_waiters();
+        }
     }
 }
 
@@ -39,13 +46,13 @@ mod tests {
     use super::*;
 
     fn key(name: &str) -> Key {
-        Key { resource: 0, namespace: String::new(), name: name.to_owned() }
+        Key { resource: 0, place: (String::new(), name.to_owned()) }
     }
 
     #[test]
     fn what_was_written_since_the_save_is_forgotten() {
         for bumps in [true, false] {
-            let mut store = Store::default();
+            let mut store = Store::new(1);
             store.put(&key("a"), json!({"metadata": {}, "v": 1}));
             let (saved, before) = (store.save(), store.revision());
             store.put(&key("a"), json!({"metadata": {}, "v": 2}));
@@ -55,7 +62,7 @@ mod tests {
             assert_eq!(store.get(&key("a")).unwrap()["v"], 1);
             assert!(store.get(&key("b")).is_none());
             assert_eq!(store.revision() == before, !bumps);
-            assert_eq!(store.change_after(known).is_err(), bumps, "a watch is told to begin anew");
+            assert_eq!(store.change_after(0, known).is_err(), bumps, "a watch is told to begin anew");
         }
     }
 }
