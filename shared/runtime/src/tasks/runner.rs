@@ -159,8 +159,10 @@ impl TaskRunner {
         let mut work = pin!(work(server.clone(), cancel.clone()));
         let reason = tokio::select! {
             biased;
-            result = &mut work => return WorkEnd::Finished(result),
+            // First: a process that was stopped for minutes finds both ready, and must not begin another step on a machine that
+            // somebody else may have got in the meantime.
             reason = keep(&self.ctx, server, task, held, self.servers.follow(server)) => reason,
+            result = &mut work => return WorkEnd::Finished(result),
         };
         tracing::info!(server = server.name(), task = task.id, kind = %task.kind, reason = reason.message(), "stopping work");
         cancel.cancel();

@@ -383,3 +383,20 @@ async fn work_that_does_not_stop_keeps_its_lock_until_it_expires() {
     assert_eq!(begun.elapsed().as_secs(), 10);
     assert!(lock(&api).is_some(), "the machine may still be in somebody's hands");
 }
+
+#[tokio::test(start_paused = true)]
+async fn work_that_was_stopped_longer_than_its_lock_lasts_begins_no_other_step() {
+    let api = FakeApi::new();
+    let (_ctx, runner) = runner(&api, "a").await;
+    let ((answer, answered), server, task) = (tokio::sync::oneshot::channel(), api.server(), first(&api));
+    let mut run = std::pin::pin!(runner.run(&server, &task, |_, cancel| async move {
+        let _ = answered.await;
+        assert!(cancel.is_cancelled(), "the next step begins without the lock");
+        created()
+    }));
+    assert!(tokio::time::timeout(Duration::from_secs(1), &mut run).await.is_err(), "the first step takes longer");
+    // Nothing of the process runs meanwhile, and then everything is due at once.
+    tokio::time::advance(LOCK * 4).await;
+    answer.send(()).unwrap();
+    assert!(matches!(run.await.unwrap(), TaskRun::Stopped { .. }));
+}
