@@ -63,7 +63,8 @@ fn a_write_waits_for_the_webhook() {
             found.into_iter().filter(|line| line.ends_with(code)).count()
         };
         assert_eq!(status(71, 99, "200"), 0);
-        assert!(status(71, 111, "500") > 0);
+        // A copy gives up just before the API server does.
+        assert_eq!(status(70, 99, "500") > 0, !hangs);
         assert!(status(101, 600, "200") > 0);
     }
 }
@@ -102,7 +103,7 @@ fn a_restored_etcd_forgets_what_was_declared_and_servers_that_were_created_since
         ]));
         let restored = between(&log, (150, 151), &["etcd is restored, and forgets the Servers"]);
         assert_eq!(restored[0].matches("00000000-").count(), 2, "{restored:?}");
-        let reported = between(&log, (150, 4_000), &["/events", "which does not exist: destroy it by hand"]);
+        let reported = between(&log, (150, 4_000), &["/events", "destroy it by hand"]);
         assert!(!reported.is_empty(), "the orphans are not reported");
         let expired = between(&log, (150, 160), &["GET", "limit="]);
         assert!(!expired.is_empty(), "nobody lists anew");
@@ -191,4 +192,17 @@ fn two_processes_play_the_same_run_with_every_fault() {
     let difference = one.lines().zip(other.lines()).find(|(one, other)| one != other);
     assert!(difference.is_none() && one.len() == other.len(), "{difference:#?}");
     assert_eq!(found, also_found);
+}
+
+/// Whichever run of its process it is.
+#[test]
+fn a_run_does_not_depend_on_the_runs_before_it() {
+    for seed in 20..22 {
+        let mut schedule = Schedule::draw(seed);
+        schedule.copies = Program::ALL.map(|program| (program, 2)).into();
+        let (one, other) = (play(&schedule), play(&schedule));
+        let difference = one.log.iter().zip(&other.log).find(|(one, other)| one != other);
+        assert!(difference.is_none(), "seed {seed}: {difference:#?}");
+        assert_eq!(one.log.len(), other.log.len());
+    }
 }
