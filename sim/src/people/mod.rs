@@ -7,6 +7,8 @@ mod fleet;
 mod fleet_acts;
 mod give_way;
 mod server_acts;
+#[cfg(test)]
+mod tests;
 
 use berth_core::api::{MachineClass, Server};
 use k8s_openapi::api::core::v1::{Namespace, Service};
