@@ -1,5 +1,7 @@
 //! Guarantee 6: automation never undoes a person's decision.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::{
@@ -10,6 +12,9 @@ use super::{
 /// Fields of a Server's declaration whose change does not end a force.
 const BESIDE_THE_FORCE: [&str; 4] = ["force", "retry", "reboot", "retain"];
 
+/// How long a set has to be paused before changes of its Servers are judged: what had begun before may arrive later.
+const BEGUN_BEFORE: Duration = Duration::from_mins(1);
+
 /// A decision of a person that one of Berth's programs undoes with this change.
 pub(super) fn undone(scene: &Scene<'_>) -> Option<String> {
     if !by_berth(scene) {
@@ -17,7 +22,7 @@ pub(super) fn undone(scene: &Scene<'_>) -> Option<String> {
     }
     let before = scene.before?;
     let wrong = match (scene.plural, scene.after) {
-        ("servers", Some(after)) => of_server(before, after),
+        ("servers", Some(after)) => of_server(before, after).or_else(|| rolled_out_while_paused(scene, before, after)),
         ("approvals", None) => Some("the Approval is removed".to_owned()),
         ("approvals", Some(after)) if after["spec"] != before["spec"] => Some("the Approval is changed".to_owned()),
         ("vmdeployments" | "vmreplicasets", None) => Some("the declaration is removed".to_owned()),
@@ -45,6 +50,15 @@ fn of_server(before: &Value, after: &Value) -> Option<String> {
     }
     let changed = changed_fields(old, new).find(|field| !BESIDE_THE_FORCE.contains(field));
     changed.filter(|_| is_forced).map(|field| format!("{field} of a forced Server is changed"))
+}
+
+/// A roll-out that goes on although its set is paused.
+fn rolled_out_while_paused(scene: &Scene<'_>, before: &Value, after: &Value) -> Option<String> {
+    let field = changed_fields(&before["spec"], &after["spec"]).find(|field| matches!(*field, "app" | "packages"))?;
+    let (set, _) = scene.view.set_of(scene.place, before)?;
+    let since = scene.view.paused_since(&set)?;
+    let is_late = since + BEGUN_BEFORE < scene.clock.elapsed();
+    is_late.then(|| format!("{field} is changed while {set} is paused"))
 }
 
 /// A program lowers `replicas` where failover shrinks a fleet, and changes nothing else of what a person declares.

@@ -1,6 +1,6 @@
 //! Guarantee 8: each fleet becomes as people have declared it. What a decision of a person keeps from that says so.
 
-use berth_core::api::{FailoverAction, Server, State, VMDeployment, VMReplicaSet};
+use berth_core::api::{FailoverAction, MachineClass, Server, State, VMDeployment, VMReplicaSet};
 
 use super::machines::unreported_orphan;
 use crate::{
@@ -14,7 +14,16 @@ const PERSON: [&str; 4] = ["a person", "approval", "forced", "maxUnavailable"];
 
 /// What keeps the fleets from being as declared; none when they are.
 pub(crate) fn unfinished(world: &World, fleets: &[Fleet]) -> Option<String> {
-    fleets.iter().find_map(|fleet| unfinished_fleet(world, fleet)).or_else(|| unreported_orphan(world))
+    let stuck = fleets.iter().find_map(|fleet| unfinished_fleet(world, fleet));
+    stuck.or_else(|| unreported_orphan(world)).or_else(|| unused_class(world, fleets))
+}
+
+/// A class of machines that was deleted stays until no Server names it, and not longer.
+fn unused_class(world: &World, fleets: &[Fleet]) -> Option<String> {
+    let classes: Vec<MachineClass> = world.api.objects("machineclasses");
+    let is_unused = fleets.iter().all(|fleet| !fleet.wanted.exists);
+    let left = classes.iter().find(|class| class.metadata.deletion_timestamp.is_some()).filter(|_| is_unused)?;
+    Some(format!("the class {} was deleted, no Server names it, and it stays", left.name()))
 }
 
 fn unfinished_fleet(world: &World, fleet: &Fleet) -> Option<String> {

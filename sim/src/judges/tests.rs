@@ -213,6 +213,22 @@ async fn a_retirement_that_a_program_takes_back_is_seen() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_roll_out_of_a_paused_set_is_seen() {
+    let lab = Lab::new();
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"machine": {"className": "small"}}});
+    let spec = json!({"selector": {"matchLabels": {"app": "web"}}, "template": template, "paused": true});
+    let set = lab.create("VMReplicaSet", "web", json!({"spec": spec})).await;
+    let owner = json!([{"apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "name": "web", "uid": set, "controller": true}]);
+    lab.serving("web-0", json!({"metadata": {"ownerReferences": owner}})).await;
+    lab.patch(CONTROLLER, "web-0", json!({"spec": {"app": app("v2")}})).await;
+    lab.assert_nothing();
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    lab.patch(CONTROLLER, "web-0", json!({"spec": {"app": app("v3")}})).await;
+    let found = lab.found(Judge::Decisions);
+    assert!(found.contains("app is changed while default/web is paused"), "{:?}", lab.findings.first());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_happens_behind_a_gate_is_seen() {
     let lab = Lab::new();
     let gates = json!({"spec": {"gates": [{"before": "CreateMachine"}, {"before": "DeployApp"}, {"before": "ReleaseTraffic"}]}});

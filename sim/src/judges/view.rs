@@ -48,6 +48,8 @@ pub(crate) struct View {
     changed: BTreeMap<&'static str, BTreeMap<Place, Duration>>,
     /// Servers whose removal a person, or the garbage collector in consequence, has requested.
     removed: BTreeSet<Place>,
+    /// Since when sets are paused.
+    paused: BTreeMap<Place, Duration>,
 }
 
 impl View {
@@ -77,6 +79,14 @@ impl View {
                 self.removed.insert(place.clone());
             }
         }
+        if plural == "vmreplicasets" {
+            let is_paused = after.as_ref().is_some_and(|set| set["spec"]["paused"] == true);
+            if is_paused {
+                self.paused.entry(place.clone()).or_insert(now);
+            } else {
+                self.paused.remove(&place);
+            }
+        }
         self.changed.entry(plural).or_default().insert(place.clone(), now);
         match after {
             Some(object) => drop(objects.insert(place, object)),
@@ -87,6 +97,11 @@ impl View {
     /// When the object was changed last.
     pub(crate) fn changed_at(&self, plural: &str, place: &Place) -> Option<Duration> {
         self.changed.get(plural)?.get(place).copied()
+    }
+
+    /// Since when the set is paused; none when it is not.
+    pub(crate) fn paused_since(&self, set: &Place) -> Option<Duration> {
+        self.paused.get(set).copied()
     }
 
     /// Whether somebody who is not one of Berth's programs has requested the Server's removal.

@@ -1,7 +1,7 @@
 //! People end what keeps a fleet from what they have declared: they help once, take their decisions back, and agree at gates.
 
-use berth_core::api::{ApprovalDecision, FailoverAction, State, TaskPhase};
-use kube::api::DeleteParams;
+use berth_core::api::{ApprovalDecision, FailoverAction, MachineClass, State, TaskPhase};
+use kube::{Api, api::DeleteParams};
 use serde_json::json;
 
 use super::{People, approvals::gates, server_acts::names};
@@ -66,8 +66,10 @@ impl People {
         Ok(words.join("; "))
     }
 
-    /// Removes the fleets.
+    /// Removes the class of machines, while it is in use, and the fleets.
     pub(crate) async fn remove(&mut self) -> kube::Result<()> {
+        let classes: Api<MachineClass> = Api::all(self.client.clone());
+        classes.delete("small", &DeleteParams::default()).await?;
         for fleet in 0..self.fleets.len() {
             if self.fleets[fleet].wanted.exists {
                 let place = &self.fleets[fleet];
