@@ -44,7 +44,7 @@ async fn a_command_goes_on_without_its_client_as_with_openssh_and_an_operation_e
     );
     until("the command is done", || lab.dir.root().join("done").exists());
     until("the command has ended", || lab.dir.processes().unwrap() == [lab.info.pid]);
-    contract::operations_end_with_their_client(&lab.machine(), support::ROOT).await;
+    contract::operations_hold(&lab.machine(), support::ROOT).await;
     until("the operations have ended", || lab.dir.processes().unwrap() == [lab.info.pid]);
 }
 

@@ -73,7 +73,7 @@ async fn the_contract_holds_for_openssh() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operation_ends_with_its_client_on_openssh() {
     let server = start();
-    contract::operations_end_with_their_client(&server.machine(), &server.root()).await;
+    contract::operations_hold(&server.machine(), &server.root()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

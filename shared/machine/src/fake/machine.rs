@@ -7,6 +7,7 @@ use futures::future::{BoxFuture, FutureExt as _};
 use parking_lot::Mutex;
 
 use super::{
+    kernel::Kernel,
     parameters::FakeParameters,
     state::{FakeState, output},
 };
@@ -49,6 +50,8 @@ struct FakeInner {
     next: VecDeque<MachineFault>,
     always: Option<MachineFault>,
     calls: u32,
+    /// Made when it is first needed: scale tests keep thousands of machines.
+    kernel: Option<Arc<Kernel>>,
 }
 
 impl FakeMachine {
@@ -85,13 +88,25 @@ impl FakeMachine {
         self.0.lock().calls
     }
 
-    /// Reboots the machine. Its applications run again, with other process ids.
+    /// Reboots the machine. Its applications run again, with other process ids. Scripts are ended.
     pub fn reboot(&self) {
-        let state = &mut self.0.lock().state;
-        state.boot += 1;
-        for pid in state.apps.values_mut().filter_map(|app| app.pid.as_mut()) {
+        let inner = &mut *self.0.lock();
+        inner.state.boot += 1;
+        for pid in inner.state.apps.values_mut().filter_map(|app| app.pid.as_mut()) {
             *pid += PIDS_PER_BOOT;
         }
+        if let Some(kernel) = &inner.kernel {
+            kernel.freeze(false);
+            kernel.end_all();
+        }
+    }
+
+    pub(super) fn kernel(&self) -> Arc<Kernel> {
+        self.0.lock().kernel.get_or_insert_default().clone()
+    }
+
+    pub(super) fn known_kernel(&self) -> Option<Arc<Kernel>> {
+        self.0.lock().kernel.clone()
     }
 }
 

@@ -35,6 +35,17 @@ impl FakeState {
         self.changed(changed)
     }
 
+    /// What an installation does first: it marks what it is going to install, and frees what it is going to change.
+    pub(super) fn mark_managed(&mut self, kind: &str, parameters: &FakeParameters) {
+        for line in parameters.get("PACKAGES").lines() {
+            let [name, version, _] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
+            let new = FakePackage { version: None, held: false, mark: None };
+            let package = self.managed.entry((kind.to_owned(), name.to_owned())).or_insert(new);
+            package.mark = package.mark.or(Some(package.version.is_none()));
+            package.held &= package.version.as_deref() == Some(version);
+        }
+    }
+
     pub(super) fn remove_managed(&mut self, kind: &str, parameters: &FakeParameters) -> String {
         let key = (kind.to_owned(), parameters.get("NAME").to_owned());
         match self.managed.get(&key).and_then(|p| p.mark) {

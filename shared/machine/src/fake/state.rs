@@ -85,6 +85,19 @@ impl FakeState {
         }
     }
 
+    /// Does the first part of what this script does: what is there if it is ended in the middle.
+    pub(super) fn half_run(&mut self, script: &str, parameters: &FakeParameters) {
+        if script == app::DEPLOY.as_str() {
+            // The application is stopped before it is started, and what was started is not known in between.
+            let app = self.apps.entry(parameters.get("NAME").to_owned()).or_default();
+            *app = AppStatus { digest: None, running: false, pid: None, ..app.clone() };
+        } else if script == apt::INSTALL.as_str() {
+            self.mark_managed("apt", parameters);
+        } else if script == dnf::INSTALL.as_str() {
+            self.mark_managed("dnf", parameters);
+        }
+    }
+
     fn change_packages(&mut self, script: &str, parameters: &FakeParameters) -> Option<String> {
         if script == archive::INSTALL.as_str() {
             Some(self.install_archive(parameters))

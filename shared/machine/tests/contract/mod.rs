@@ -2,12 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed precondition should panic where it is")]
 
+pub(crate) mod operations;
+
 use std::time::{Duration, Instant};
 
-use berth_machine::{
-    Machine, MachineChange, MachineError, OUTPUT_LIMIT, SshPhase,
-    script_package::{self, ScriptPackage},
-};
+use berth_machine::{Machine, MachineError, OUTPUT_LIMIT, SshPhase, script_package::ScriptPackage};
+
+use operations::Workshop;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -78,39 +79,73 @@ async fn commands_run_concurrently(machine: &dyn Machine) {
     machine.exec(&format!("rm -r {}", folder.trim()), None, LIMIT).await.unwrap().ok().unwrap();
 }
 
-/// A package whose installation takes `seconds`, in two processes of which one ignores signals, and then leaves the file `late`.
-fn slow_package(folder: &str, seconds: u32) -> ScriptPackage {
-    let install = format!(
-        "echo >{folder}/begun; sh -c 'trap \"\" HUP TERM; sleep {seconds}; sleep 1; echo >{folder}/late'; echo >{folder}/late"
-    );
-    let check = format!("[ -e {folder}/late ]");
-    ScriptPackage { name: "slow".into(), version: "1".into(), check, install, remove: None }
+/// A machine whose packages are shell commands, and that leave files in a folder.
+struct ShellWorkshop<'a> {
+    machine: &'a dyn Machine,
+    folder: String,
 }
 
-/// Asserts that an operation ends with its client, together with all its processes, and that the next operation begins only then.
-pub(crate) async fn operations_end_with_their_client(machine: &dyn Machine, root: &str) {
-    let folder = machine.exec("mktemp -d", None, LIMIT).await.unwrap().ok().unwrap().stdout;
-    let folder = String::from_utf8(folder).unwrap().trim().to_owned();
-    let exists =
-        async |file: &str| machine.exec(&format!("[ -e {folder}/{file} ]"), None, LIMIT).await.unwrap().success();
-    let slow = slow_package(&folder, 8);
-    tokio::select! {
-        done = script_package::install(machine, root, &slow, LIMIT) => panic!("too early: {done:?}"),
-        () = async { while !exists("begun").await { tokio::time::sleep(Duration::from_millis(50)).await } } => {}
+impl<'a> ShellWorkshop<'a> {
+    async fn new(machine: &'a dyn Machine) -> Self {
+        let folder = machine.exec("mktemp -d", None, LIMIT).await.unwrap().ok().unwrap().stdout;
+        Self { machine, folder: String::from_utf8(folder).unwrap().trim().to_owned() }
     }
-    // The client is gone, and its connection with it. The next one waits until nothing runs any more.
-    let start = Instant::now();
-    let quick = ScriptPackage {
-        name: "quick".into(),
-        check: format!("[ -e {folder}/quick ]"),
-        install: format!("pgrep -f {folder}/lat[e] >{folder}/running || :; echo >{folder}/quick"),
-        ..slow.clone()
-    };
-    assert_eq!(script_package::install(machine, root, &quick, LIMIT).await, Ok(MachineChange::Done));
-    assert!(start.elapsed() < Duration::from_secs(8), "it waited until the work was done: {:?}", start.elapsed());
-    let running = machine.exec(&format!("cat {folder}/running"), None, LIMIT).await.unwrap().stdout;
-    assert_eq!(String::from_utf8(running).unwrap(), "", "something of the old operation still ran");
-    tokio::time::sleep(Duration::from_secs(11).saturating_sub(start.elapsed())).await;
-    assert!(!exists("late").await, "the old operation took effect after the next one");
-    machine.exec(&format!("rm -r {folder}"), None, LIMIT).await.unwrap().ok().unwrap();
+
+    async fn holds(&self, condition: &str) -> bool {
+        self.machine.exec(condition, None, LIMIT).await.unwrap().success()
+    }
+
+    async fn remove(self) {
+        self.machine.exec(&format!("rm -r {}", self.folder), None, LIMIT).await.unwrap().ok().unwrap();
+    }
+}
+
+impl Workshop for ShellWorkshop<'_> {
+    fn machine(&self) -> &dyn Machine {
+        self.machine
+    }
+
+    /// In two processes of which one ignores signals. It leaves the file `late`.
+    fn slow(&self, time: Duration) -> ScriptPackage {
+        let (folder, seconds) = (&self.folder, time.as_secs());
+        let install = format!(
+            "echo >{folder}/begun; sh -c 'trap \"\" HUP TERM; sleep {seconds}; sleep 1; echo >{folder}/late'; echo >{folder}/late"
+        );
+        let check = format!("[ -e {folder}/late ]");
+        ScriptPackage { name: "slow".into(), version: "1".into(), check, install, remove: None }
+    }
+
+    fn quick(&self) -> ScriptPackage {
+        let folder = &self.folder;
+        ScriptPackage {
+            name: "quick".into(),
+            check: format!("[ -e {folder}/quick ]"),
+            install: format!("pgrep -f {folder}/lat[e] >{folder}/running || :; echo >{folder}/quick"),
+            ..self.slow(Duration::ZERO)
+        }
+    }
+
+    async fn has_begun(&self) -> bool {
+        self.holds(&format!("[ -e {}/begun ]", self.folder)).await
+    }
+
+    async fn is_done(&self) -> bool {
+        self.holds(&format!("[ -e {}/late ]", self.folder)).await
+    }
+
+    async fn has_overlapped(&self) -> bool {
+        self.holds(&format!("[ -s {}/running ]", self.folder)).await
+    }
+}
+
+/// Asserts everything that must hold for operations on a machine with a shell.
+pub(crate) async fn operations_hold(machine: &dyn Machine, root: &str) {
+    for number in 0..2 {
+        let workshop = ShellWorkshop::new(machine).await;
+        match number {
+            0 => operations::end_with_their_client(&workshop, root).await,
+            _ => operations::wait_for_each_other(&workshop, root).await,
+        }
+        workshop.remove().await;
+    }
 }
