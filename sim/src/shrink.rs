@@ -60,21 +60,33 @@ fn without_events(shortest: &mut Schedule, fails: &impl Fn(&Schedule) -> Option<
 }
 
 fn without_faults(shortest: &mut Schedule, fails: &impl Fn(&Schedule) -> Option<bool>) -> Option<()> {
-    for (name, harmless) in fields(&Faults::default()) {
-        let mut faults = fields(&shortest.faults);
-        let Some(rate) = faults.iter_mut().find(|(other, rate)| *other == name && *rate != harmless) else { continue };
-        rate.1 = harmless;
-        let Ok(faults) = serde_json::from_value(faults.into_iter().collect()) else { continue };
+    let harmless = serde_json::to_value(Faults::default()).unwrap_or_default();
+    for path in rates(&harmless) {
+        let mut faults = serde_json::to_value(&shortest.faults).unwrap_or_default();
+        let (Some(rate), Some(none)) = (faults.pointer_mut(&path), harmless.pointer(&path)) else { continue };
+        if rate == none {
+            continue;
+        }
+        *rate = none.clone();
+        let Ok(faults) = serde_json::from_value(faults) else { continue };
         attempt(shortest, Schedule { faults, ..shortest.clone() }, fails)?;
     }
     Some(())
 }
 
-fn fields(faults: &Faults) -> Vec<(String, Value)> {
-    match serde_json::to_value(faults) {
-        Ok(Value::Object(fields)) => fields.into_iter().collect(),
-        _ => Vec::new(),
+/// The JSON Pointers of everything that may happen more or less often.
+fn rates(faults: &Value) -> Vec<String> {
+    let mut paths = Vec::new();
+    for (name, rate) in faults.as_object().into_iter().flatten() {
+        match rate.as_object() {
+            // Durations are objects, too.
+            Some(inner) if !inner.contains_key("secs") => {
+                paths.extend(inner.keys().map(|inner| format!("/{name}/{inner}")));
+            }
+            _ => paths.push(format!("/{name}")),
+        }
     }
+    paths
 }
 
 fn with_fewer_copies(shortest: &mut Schedule, fails: &impl Fn(&Schedule) -> Option<bool>) -> Option<()> {
