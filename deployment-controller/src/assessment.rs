@@ -1,14 +1,18 @@
 //! How a roll-out stands: what it has achieved, what holds it, and whether it is late.
 
-use berth_core::api::RolloutProgress;
+use berth_core::api::{RolloutProgress, VMDeployment};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     count::RolloutCount,
-    hold::{Hold, TOO_MANY_FAILED, hold},
+    hold::{Hold, TOO_MANY_FAILED, hold, too_many_failed},
     observed::ObservedDeployment,
     progress, rollout,
+    steps::{self, Failure},
 };
+
+/// Reason: the roll-out has made no progress until its deadline.
+pub(crate) const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
 
 /// How the roll-out of a VMDeployment's application stands at one moment.
 #[derive(Clone, Debug)]
@@ -23,6 +27,8 @@ pub(crate) struct Assessment<'a> {
     pub(crate) deadline: Option<Timestamp>,
     /// Whether that time has come.
     pub(crate) is_late: bool,
+    /// Whether all steps are done.
+    pub(crate) has_no_step_left: bool,
 }
 
 impl<'a> Assessment<'a> {
@@ -32,15 +38,35 @@ impl<'a> Assessment<'a> {
         let count = RolloutCount::of(deployment, servers, now);
         let hold = hold(deployment, &count, missing_secret);
         let is_spared = rollout::spared(deployment, servers, now).is_some();
-        let progress = progress::next(deployment, &count, hold.is_some() || is_spared, now);
+        let in_pause =
+            steps::recorded(deployment, &count.newest).and_then(|known| steps::pause(&deployment.spec.rollout, known));
+        let is_held = hold.is_some() || is_spared || in_pause.is_some();
+        let progress = progress::next(deployment, &count, is_held, now);
+        let is_late = progress::deadline(deployment, &progress).is_some_and(|at| at <= now);
+        let failure = failure(deployment, &count, is_late);
+        let progress = steps::advance(progress, deployment, &count, failure, hold.is_some(), now);
         let deadline = progress::deadline(deployment, &progress);
-        Self { count, hold, progress, deadline, is_late: deadline.is_some_and(|at| at <= now) }
+        let has_no_step_left = steps::current(&deployment.spec.rollout, &progress).is_none();
+        let is_late = deadline.is_some_and(|at| at <= now);
+        Self { count, hold, progress, deadline, is_late, has_no_step_left }
     }
 
     /// Whether the roll-out has achieved its aim, so that the newest application is the stable one. Servers that take longer
     /// than the deadline do not hold that up: they count as unavailable.
     pub(crate) fn is_achieved(&self) -> bool {
         let has_failed = self.hold.as_ref().is_some_and(|hold| hold.stalled == Some(TOO_MANY_FAILED));
-        self.count.is_proven() && (self.count.under_way == 0 || self.is_late) && !has_failed
+        let is_at_the_end = self.has_no_step_left && self.progress.aborted.is_none();
+        self.count.is_proven() && is_at_the_end && (self.count.under_way == 0 || self.is_late) && !has_failed
     }
+}
+
+/// Why the roll-out has failed; none if it has not.
+fn failure(deployment: &VMDeployment, count: &RolloutCount<'_>, is_late: bool) -> Option<Failure> {
+    let seconds = deployment.spec.rollout.progress_deadline_seconds;
+    let late = || Failure {
+        reason: PROGRESS_DEADLINE_EXCEEDED,
+        message: format!("no progress for {seconds} s (spec.rollout.progressDeadlineSeconds)"),
+    };
+    let failed = too_many_failed(deployment, count).map(|message| Failure { reason: TOO_MANY_FAILED, message });
+    failed.or_else(|| is_late.then(late))
 }

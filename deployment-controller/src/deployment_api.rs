@@ -23,6 +23,16 @@ impl<'a> DeploymentApi<'a> {
         Self { ctx, deployments, sets: SetApi::new(ctx, namespace) }
     }
 
+    /// The VMDeployment as it is now; none when it is gone, is being deleted, or another one has its name.
+    pub(crate) async fn again(&self, known: &VMDeployment) -> Result<Option<VMDeployment>, ApiError> {
+        let found = self.deployments.get_opt(known.name()).await;
+        let found = found.map_err(ApiError::doing(format!("read VMDeployment {}", known.name())))?;
+        let is_same = |found: &VMDeployment| {
+            found.metadata.uid == known.metadata.uid && found.metadata.deletion_timestamp.is_none()
+        };
+        Ok(found.filter(is_same))
+    }
+
     /// The VMDeployment's set as it is now; none when there is none, something else controls it, or its deletion was
     /// requested.
     pub(crate) async fn own_set(&self, deployment: &VMDeployment) -> Result<Option<VMReplicaSet>, ApiError> {

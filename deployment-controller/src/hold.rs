@@ -26,19 +26,22 @@ pub(crate) struct Hold {
 /// Why nothing is rolled out; none when nothing holds the roll-out. `missing_secret`: what is missing of the Secrets that the
 /// application needs.
 pub(crate) fn hold(deployment: &VMDeployment, count: &RolloutCount<'_>, missing_secret: Option<&str>) -> Option<Hold> {
-    if !deployment.spec.rollout.steps.is_empty() {
-        let message =
-            "spec.rollout.steps are not supported by this version: nothing is rolled out until they are removed";
+    let rollout = &deployment.spec.rollout;
+    if rollout.steps.iter().any(|step| step.weight.is_some() || step.analysis.is_some()) {
+        let message = "steps with weight or analysis (spec.rollout.steps) are not supported by this version: nothing is rolled \
+                       out until they are removed";
         return Some(Hold { stalled: Some("NotSupported"), message: message.to_owned() });
     }
-    let paused = || Hold { stalled: None, message: "the roll-out is paused (spec.paused)".to_owned() };
+    let paused = |field| Hold { stalled: None, message: format!("the roll-out is paused ({field})") };
     too_many_failed(deployment, count)
         .map(|message| Hold { stalled: Some(TOO_MANY_FAILED), message })
-        .or_else(|| deployment.spec.paused.then(paused))
+        .or_else(|| deployment.spec.paused.then(|| paused("spec.paused")))
+        .or_else(|| rollout.paused.then(|| paused("spec.rollout.paused")))
         .or_else(|| missing_secret.map(|missing| Hold { stalled: Some(MISSING_SECRET), message: missing.to_owned() }))
 }
 
-fn too_many_failed(deployment: &VMDeployment, count: &RolloutCount<'_>) -> Option<String> {
+/// Which Servers have failed with the newest application, if more have than may.
+pub(crate) fn too_many_failed(deployment: &VMDeployment, count: &RolloutCount<'_>) -> Option<String> {
     let (max, failed) = (Budget::max_failed(deployment)?, &count.failed);
     if failed.len() <= max {
         return None;

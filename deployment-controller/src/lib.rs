@@ -22,6 +22,7 @@ mod secrets;
 mod stable;
 mod stall;
 mod status;
+mod steps;
 mod tasks;
 #[cfg(test)]
 mod testing;

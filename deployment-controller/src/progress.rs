@@ -14,7 +14,7 @@ use crate::count::RolloutCount;
 /// How far the roll-out has come. Progress is what it achieves: more Servers than ever before run the newest application in
 /// good health. A Server that comes and goes is no progress.
 ///
-/// `is_held`: nothing can be expected to progress now, because a person holds the roll-out.
+/// `is_held`: nothing can be expected to progress now, because a person or a pause holds the roll-out.
 pub(crate) fn next(
     deployment: &VMDeployment,
     count: &RolloutCount<'_>,
@@ -22,14 +22,22 @@ pub(crate) fn next(
     now: Timestamp,
 ) -> RolloutProgress {
     let digest = digest::short(&count.newest);
-    let known = deployment.status.as_ref().and_then(|status| status.rollout.as_ref());
-    let known = known.filter(|known| known.digest == digest);
-    let (most, healthy) = (known.map_or(0, |known| known.healthy_replicas), to_i32(count.healthy));
-    let since = known.and_then(|known| known.progressed_at.clone()).filter(|_| healthy <= most);
+    let known = known(deployment, digest);
+    let (most, healthy) = (known.healthy_replicas, to_i32(count.healthy));
+    let since = known.progressed_at.clone().filter(|_| healthy <= most);
     let progressed_at = if is_held || count.is_settled() { None } else { since.or(Some(Time(now))) };
     // After Servers were removed, the most so far might never be reached again.
     let healthy_replicas = if most > to_i32(count.target()) { healthy } else { most.max(healthy) };
-    RolloutProgress { digest, healthy_replicas, progressed_at }
+    RolloutProgress { healthy_replicas, progressed_at, ..known }
+}
+
+/// What is known about the roll-out of this application. A request that was carried out before it is not carried out again.
+fn known(deployment: &VMDeployment, digest: String) -> RolloutProgress {
+    let known = deployment.status.as_ref().and_then(|status| status.rollout.clone()).unwrap_or_default();
+    if known.digest == digest {
+        return known;
+    }
+    RolloutProgress { digest, observed_request: known.observed_request, ..RolloutProgress::default() }
 }
 
 /// When the roll-out is late; none while it is held, and when it has ended. Servers need `minReadySeconds` to become available,

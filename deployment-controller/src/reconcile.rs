@@ -88,12 +88,14 @@ impl Deployments {
         if !set.is_some_and(has_next) {
             return Ok(());
         }
+        // Another copy may have aborted the roll-out since.
+        let Some(deployment) = &api.again(deployment).await? else { return Ok(()) };
         let Some(set) = api.own_set(deployment).await? else { return Ok(()) };
         let listed = api.sets.list_servers(&set, servers).await?;
         let servers: Vec<&Server> = listed.iter().map(ListedServer::server).collect();
         let updates = rollout::next_updates(deployment, &set, &servers, missing_secret, self.ctx.clock.now());
         if api.commit_ledger(&set, &updates.ledger).await? {
-            declare_newest_app(api, deployment, &updates).await?;
+            declare_app(api, &updates).await?;
         }
         Ok(())
     }
@@ -108,7 +110,11 @@ impl Deployments {
         let (status, requeue_at) = status::compute(observed);
         if deployment.status.as_ref() != Some(&status) {
             // Should another application be declared before it is written, it would never be known that this one was stable.
-            let is_urgent = deployment.status.as_ref().is_some_and(|known| known.stable_app != status.stable_app);
+            // The next step, or the way back, begins only once it is written.
+            let is_urgent = deployment.status.as_ref().is_none_or(|known| {
+                known.stable_app != status.stable_app
+                    || status::has_turned(known.rollout.as_ref(), status.rollout.as_ref())
+            });
             if let Some(wait) = self.status_writes.requeue_after(deployment).filter(|_| !is_urgent) {
                 return Ok(Action::requeue(wait));
             }
@@ -122,14 +128,9 @@ impl Deployments {
     }
 }
 
-async fn declare_newest_app(
-    api: &DeploymentApi<'_>,
-    deployment: &VMDeployment,
-    updates: &AppUpdates<'_>,
-) -> Result<(), ApiError> {
-    let app = replica_set::newest_app(deployment);
+async fn declare_app(api: &DeploymentApi<'_>, updates: &AppUpdates<'_>) -> Result<(), ApiError> {
     for batch in updates.servers.chunks(CONCURRENT_PATCHES) {
-        let results = join_all(batch.iter().map(|server| api.declare_app(server, &app))).await;
+        let results = join_all(batch.iter().map(|server| api.declare_app(server, &updates.app))).await;
         results.into_iter().collect::<Result<(), _>>()?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use berth_core::{
 };
 use k8s_openapi::jiff::Timestamp;
 
-use crate::{count::RolloutCount, hold::hold, replica_set::newest_app};
+use crate::{count::RolloutCount, hold::hold, replica_set::newest_app, steps};
 
 /// Annotation of Servers with a whole number: with the order `Priority` the highest comes first.
 const PRIORITY: &str = "berth.dev/rollout-priority";
@@ -20,7 +20,9 @@ const PRIORITY: &str = "berth.dev/rollout-priority";
 pub(crate) struct AppUpdates<'a> {
     /// The set's ledger, as it has to be written before any Server is updated.
     pub(crate) ledger: Ledger,
-    /// The Servers on which the newest application is to be declared. All of them stand in the ledger.
+    /// The application to declare: the newest one, or the stable one once the roll-out was aborted.
+    pub(crate) app: App,
+    /// The Servers on which it is to be declared. All of them stand in the ledger.
     pub(crate) servers: Vec<&'a Server>,
 }
 
@@ -32,7 +34,8 @@ impl AppUpdates<'_> {
 }
 
 /// The next move of the roll-out: Servers that are Ready with the newest application leave the ledger, and as many outdated
-/// ones as the budget allows are entered.
+/// ones as the budget and the current step allow are entered. An aborted roll-out goes back: the Servers that have the newest
+/// application get the stable one, also while the roll-out is held.
 pub(crate) fn next_updates<'a>(
     deployment: &VMDeployment,
     set: &VMReplicaSet,
@@ -42,12 +45,20 @@ pub(crate) fn next_updates<'a>(
 ) -> AppUpdates<'a> {
     let count = RolloutCount::of(deployment, servers, now);
     let pace = if hold(deployment, &count, missing_secret).is_some() { Pace::Hold } else { Pace::Unlimited };
-    let app = count.newest;
+    let allowed = steps::allowed(deployment, &count);
     let order = in_order(deployment.spec.rollout.order, servers);
     let budget = Budget::of_deployment(deployment);
     let mut fleet = Fleet { servers: servers.to_vec(), ledger: Ledger::of(set), budget, now };
+    let stable = deployment.status.as_ref().and_then(|status| status.stable_app.clone());
+    if let Some(app) = stable.filter(|_| steps::aborted(deployment, &count.newest).is_some()) {
+        fleet.budget.partition = 0;
+        let servers = fleet.roll(Axis::App, &order, Pace::Unlimited, |server| !is_outdated(server, &count.newest));
+        return AppUpdates { ledger: fleet.ledger, app, servers };
+    }
+    let app = count.newest;
+    fleet.budget.partition = budget.partition.max(count.active.saturating_sub(allowed));
     let servers = fleet.roll(Axis::App, &order, pace, |server| is_outdated(server, &app));
-    AppUpdates { ledger: fleet.ledger, servers }
+    AppUpdates { ledger: fleet.ledger, app, servers }
 }
 
 /// The Servers that a person has forced and that the roll-out spares, if no others are left to be updated.
@@ -148,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_held_roll_out_begins_nothing_and_servers_that_are_being_updated_stay_in_the_ledger() {
-        let steps = serde_json::json!([{"servers": 1}]);
+        let steps = serde_json::json!([{"weight": 1}]);
         for (field, value) in [("paused", true.into()), ("rollout", serde_json::json!({"steps": steps}))] {
             let held = deployment("v2", |spec| spec[field] = value);
             let servers = [server("web-0", "v1", "Ready", 90), server("web-1", "v2", "Deploying", 9)];

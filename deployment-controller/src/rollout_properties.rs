@@ -4,7 +4,10 @@
 use std::slice;
 
 use berth_core::{
-    api::{App, Server, State, VMDeployment, VMReplicaSet, VMReplicaSetStatus},
+    api::{
+        App, OnFailure, PauseStep, RolloutAction, RolloutRequest, RolloutStep, Server, State, VMDeployment,
+        VMReplicaSet, VMReplicaSetStatus,
+    },
     conditions::{self, PROGRESSING, STALLED},
 };
 use k8s_openapi::{
@@ -17,7 +20,7 @@ use crate::{
     assessment::Assessment,
     observed::ObservedDeployment,
     replica_set::{self, newest_app},
-    rollout, stable, status, testing,
+    rollout, stable, status, steps, testing,
 };
 
 #[derive(Clone, Debug)]
@@ -27,6 +30,9 @@ enum Event {
     Partition(i32),
     MaxFailed(Option<i32>),
     Pause(bool),
+    Steps(Vec<u8>),
+    OnFailure(OnFailure),
+    Request(RolloutAction),
     Scale(i32),
     /// The set creates or removes one Server, if there are too few or too many.
     Sync,
@@ -47,6 +53,14 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => (0..4i32).prop_map(Event::Partition),
         1 => prop::option::of(0..3i32).prop_map(Event::MaxFailed),
         1 => any::<bool>().prop_map(Event::Pause),
+        1 => prop::collection::vec(0..5u8, 0..4).prop_map(Event::Steps),
+        1 => prop_oneof![Just(OnFailure::Pause), Just(OnFailure::Rollback)].prop_map(Event::OnFailure),
+        2 => prop_oneof![
+            3 => Just(RolloutAction::Promote),
+            1 => Just(RolloutAction::PromoteFull),
+            1 => Just(RolloutAction::Abort),
+            1 => Just(RolloutAction::Retry),
+        ].prop_map(Event::Request),
         1 => (0..6i32).prop_map(Event::Scale),
         6 => Just(Event::Sync),
         12 => (0..6usize).prop_map(Event::Advance),
@@ -65,6 +79,7 @@ struct World {
     set: VMReplicaSet,
     servers: Vec<Server>,
     created: u32,
+    requests: u32,
     now: Timestamp,
 }
 
@@ -73,7 +88,7 @@ impl World {
         let mut deployment = testing::deployment("v1", |_| {});
         deployment.spec.update_strategy.max_unavailable = Some(IntOrString::Int(max_unavailable));
         let set = replica_set::desired(&deployment, newest_app(&deployment));
-        Self { deployment, set, servers: Vec::new(), created: 0, now: testing::now() }
+        Self { deployment, set, servers: Vec::new(), created: 0, requests: 0, now: testing::now() }
     }
 
     fn newest(&self) -> App {
@@ -116,16 +131,32 @@ impl World {
         if initial == self.newest() && initial != before && stable.as_ref() != Some(&initial) {
             assert!(self.has_available(&initial) || self.servers.is_empty(), "nobody has proven {initial:?}");
         }
+        let newest = updates.app;
+        let allowed = steps::allowed(&self.deployment, &assessment.count);
+        let aborted = steps::aborted(&self.deployment, &assessment.count.newest).is_some();
+        if newest == assessment.count.newest && !names.is_empty() {
+            assert!(!aborted, "an aborted application is declared");
+            assert!(
+                assessment.count.updated() + names.len() <= allowed.max(assessment.count.updated()),
+                "more than {allowed}"
+            );
+        }
         self.set.spec = replica_set::desired(&self.deployment, initial).spec;
         self.set.status = Some(VMReplicaSetStatus { replicas, disturbed, ..VMReplicaSetStatus::default() });
         self.deployment.status = Some(status);
-        let newest = self.newest();
         for server in self.servers.iter_mut().filter(|server| names.iter().any(|name| name == server.name())) {
             server.spec.app = Some(newest.clone());
             if matches!(server.state(), Some(State::Ready | State::Deploying)) {
                 enter(server, State::Deploying, self.now);
             }
         }
+    }
+
+    fn request(&mut self, action: RolloutAction) {
+        self.requests += 1;
+        let id = self.requests.to_string();
+        self.deployment.spec.rollout.request =
+            Some(RolloutRequest { action, id, reason: String::new(), by: None, at: None });
     }
 
     fn sync(&mut self) {
@@ -157,6 +188,9 @@ impl World {
             Event::Partition(n) => self.deployment.spec.rollout.partition = n,
             Event::MaxFailed(n) => self.deployment.spec.rollout.max_failed = n.map(IntOrString::Int),
             Event::Pause(paused) => self.deployment.spec.paused = paused,
+            Event::Steps(ref steps) => self.deployment.spec.rollout.steps = steps.iter().map(|n| step(*n)).collect(),
+            Event::OnFailure(what) => self.deployment.spec.rollout.on_failure = what,
+            Event::Request(action) => self.request(action),
             Event::Scale(n) => self.deployment.spec.replicas = n,
             Event::Sync => self.sync(),
             Event::Advance(n) => self.nth(n).iter_mut().for_each(|server| advance(server, now)),
@@ -175,6 +209,14 @@ impl World {
             }
             Event::Later(seconds) => self.now += SignedDuration::from_secs(seconds),
         }
+    }
+}
+
+/// A pause, or so many Servers.
+fn step(n: u8) -> RolloutStep {
+    match n {
+        0 => RolloutStep { pause: Some(PauseStep { seconds: Some(30) }), ..RolloutStep::default() },
+        _ => RolloutStep { servers: Some(IntOrString::Int(n.into())), ..RolloutStep::default() },
     }
 }
 
@@ -201,10 +243,12 @@ fn force(server: &mut Server, on: bool) {
     server.spec.force = on.then(|| serde_json::from_value(force).unwrap());
 }
 
-/// Machines work, nobody holds anything, and failed Servers are retried.
+/// Machines work, nobody holds anything, failed Servers are retried, and so is an aborted roll-out.
 fn settle(world: &mut World) {
     world.deployment.spec.paused = false;
-    for _ in 0..80 {
+    world.reconcile();
+    world.request(RolloutAction::Retry);
+    for _ in 0..300 {
         let now = world.now;
         for server in &mut world.servers {
             force(server, false);

@@ -2,7 +2,13 @@
 
 use berth_core::conditions::{self, STALLED};
 
-use crate::{assessment::Assessment, observed::ObservedDeployment};
+use crate::{
+    assessment::{Assessment, PROGRESS_DEADLINE_EXCEEDED},
+    observed::ObservedDeployment,
+};
+
+/// Reason: the roll-out was aborted, and every Server that had the new application has the stable one again.
+pub(crate) const ABORTED: &str = "RolloutAborted";
 
 /// Why the VMDeployment is stalled: reason and message of the condition `Stalled`.
 pub(crate) struct DeploymentStall {
@@ -22,13 +28,25 @@ pub(crate) fn find(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_
         );
         return Some(DeploymentStall { reason: "NotOwned", message });
     }
+    if let Some(abort) = &assessment.progress.aborted {
+        // While it goes back, nobody has to do anything.
+        return (assessment.count.updated() == 0).then(|| {
+            let revision = assessment.count.newest.effective_revision();
+            let message = format!(
+                "the roll-out of revision {revision} was aborted ({}): declare another revision, or set spec.rollout.request to \
+                 {{action: Retry, id: <a new value>}}",
+                abort.message
+            );
+            DeploymentStall { reason: ABORTED, message }
+        });
+    }
     if let Some(hold) = &assessment.hold
         && let Some(reason) = hold.stalled
     {
         return Some(DeploymentStall { reason, message: hold.message.clone() });
     }
     if assessment.is_late {
-        return Some(DeploymentStall { reason: "ProgressDeadlineExceeded", message: no_progress(observed) });
+        return Some(DeploymentStall { reason: PROGRESS_DEADLINE_EXCEEDED, message: no_progress(observed) });
     }
     let of_set = conditions::get_true(&observed.set?.status.as_ref()?.conditions, STALLED)?;
     Some(DeploymentStall { reason: "ReplicaSetStalled", message: of_set.message.clone() })

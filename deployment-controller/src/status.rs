@@ -1,7 +1,7 @@
 //! The status of a VMDeployment.
 
 use berth_core::{
-    api::{App, Server, VMDeploymentStatus},
+    api::{App, RolloutProgress, Server, VMDeploymentStatus},
     budget::Budget,
     conditions::{self, AVAILABLE, PROGRESSING, STALLED},
 };
@@ -13,6 +13,7 @@ use crate::{
     observed::ObservedDeployment,
     rollout, stable,
     stall::{self, DeploymentStall},
+    steps::{self, PauseEnd},
 };
 
 /// The status, and the time at which it changes although no object does. Computing it twice from the same objects gives the
@@ -22,12 +23,26 @@ pub(crate) fn compute(observed: &ObservedDeployment<'_>) -> (VMDeploymentStatus,
     let assessment = Assessment::of(observed);
     let mut status = counts(observed, &assessment);
     let is_done = assessment.count.is_complete()
+        && assessment.has_no_step_left
+        && assessment.progress.aborted.is_none()
         && [status.replicas, to_i32(observed.active().count())].iter().all(|n| *n == deployment.spec.replicas);
     let stall = stall::find(observed, &assessment);
     status.waiting_for =
         if is_done && stall.is_none() { None } else { waiting_for(observed, &assessment, &status, stall.as_ref()) };
     set_conditions(observed, &assessment, &mut status, is_done, stall.as_ref());
-    (status, next_change(observed, assessment.deadline))
+    let pause = steps::pause(&deployment.spec.rollout, &assessment.progress).and_then(PauseEnd::at);
+    (status, next_change(observed, assessment.deadline.into_iter().chain(pause)))
+}
+
+/// Whether a roll-out has gone on to another step, was aborted, or a request was carried out.
+pub(crate) fn has_turned(before: Option<&RolloutProgress>, after: Option<&RolloutProgress>) -> bool {
+    let course = |progress: Option<&RolloutProgress>| {
+        progress.map(|progress| {
+            let RolloutProgress { digest, steps_done, step_since, observed_request, aborted, .. } = progress.clone();
+            (digest, steps_done, step_since, observed_request, aborted)
+        })
+    };
+    course(before) != course(after)
 }
 
 /// The status without `waitingFor`; its conditions are those that the VMDeployment has.
@@ -81,11 +96,17 @@ fn waiting_for(
     if observed.set.is_none() {
         return Some("its VMReplicaSet to be created".to_owned());
     }
+    if assessment.progress.aborted.is_some() {
+        let stable = status.stable_revision.as_deref().unwrap_or_default();
+        return Some(format!("{} Servers to get revision {stable} back", assessment.count.updated()));
+    }
     match assessment.hold.as_ref().filter(|_| status.updated_replicas < status.replicas) {
         Some(hold) => Some(format!("a person: {}", hold.message)),
         None => {
             let spared = rollout::spared(observed.deployment, observed.servers, observed.now);
-            spared.map(|note| format!("a person: {note}")).or_else(|| observed.set_waiting_for().map(str::to_owned))
+            let step = || steps::waiting_for(observed.deployment, &assessment.count, &assessment.progress);
+            let of_set = || observed.set_waiting_for().map(str::to_owned);
+            spared.map(|note| format!("a person: {note}")).or_else(step).or_else(of_set)
         }
     }
 }
@@ -107,7 +128,14 @@ fn set_conditions(
     let message = format!("{available} of {} Servers are available", deployment.spec.replicas);
     set(AVAILABLE, enough, if enough { "EnoughAvailable" } else { "TooFewAvailable" }, &message);
     let has_failed = stall.filter(|stall| stall.reason == TOO_MANY_FAILED);
+    let aborted = assessment.progress.aborted.as_ref();
     match has_failed {
+        _ if aborted.is_some() => {
+            let (is_going_back, reason) =
+                if assessment.count.updated() > 0 { (true, "RollingBack") } else { (false, "RolledBack") };
+            let message = aborted.map_or("", |abort| abort.message.as_str());
+            set(PROGRESSING, is_going_back, reason, message);
+        }
         Some(stall) => set(PROGRESSING, false, stall.reason, &stall.message),
         None if is_done => set(PROGRESSING, false, "Complete", ""),
         None if assessment.count.is_settled() => set(PROGRESSING, true, "WaitingForServers", ""),
@@ -117,12 +145,12 @@ fn set_conditions(
     set(STALLED, stall.is_some(), reason, message);
 }
 
-/// When the next Ready Server becomes available, or the roll-out's deadline passes.
-fn next_change(observed: &ObservedDeployment<'_>, deadline: Option<Timestamp>) -> Option<Timestamp> {
+/// When the next Ready Server becomes available, or one of these times comes: the roll-out's deadline, the end of a pause.
+fn next_change(observed: &ObservedDeployment<'_>, times: impl Iterator<Item = Timestamp>) -> Option<Timestamp> {
     let seconds = observed.deployment.spec.min_ready_seconds;
     let ready = observed.active().filter(|server| server.is_ready());
     let available = ready.filter_map(|server| server.available_at(seconds));
-    available.chain(deadline).filter(|at| *at > observed.now).min()
+    available.chain(times).filter(|at| *at > observed.now).min()
 }
 
 #[cfg(test)]
@@ -217,11 +245,16 @@ mod tests {
     }
 
     #[test]
-    fn roll_out_steps_stall_the_deployment() {
-        let steps = serde_json::json!({"steps": [{"servers": 1}]});
+    fn steps_that_are_not_supported_stall_the_deployment() {
+        let steps = serde_json::json!({"steps": [{"weight": 1}]});
         let (status, _) = compute_for(&deployment("v2", |spec| spec["rollout"] = steps), &three_ready("v1", 20));
         assert_eq!(reason(&status, STALLED), "NotSupported");
-        assert!(status.waiting_for.unwrap().starts_with("a person: spec.rollout.steps are not supported"));
+        assert!(
+            status
+                .waiting_for
+                .unwrap()
+                .starts_with("a person: steps with weight or analysis (spec.rollout.steps) are not supported")
+        );
     }
 
     fn stable(deployment: &VMDeployment, servers: &[Server]) -> Option<String> {

@@ -177,7 +177,7 @@ async fn an_application_is_rolled_out_within_the_budget() {
         |snapshot: &Snapshot| snapshot.template_revision() == Some("v2") && snapshot.nothing_is_disturbed();
     cluster.reconcile_until(&one, is_at_rest).await;
 
-    assert_nothing_is_written_at_rest(&cluster, &one).await;
+    Box::pin(assert_nothing_is_written_at_rest(&cluster, &one)).await;
     cluster.control_plane.stop().await.unwrap();
 }
 

@@ -42,6 +42,8 @@ pub enum ReviewedResource {
     ServerStatus,
     /// An Approval.
     Approvals,
+    /// A VMDeployment.
+    Deployments,
     /// A resource that the webhook does not decide about, or a request that could not be read.
     #[default]
     Unknown,
@@ -55,6 +57,7 @@ impl ReviewedResource {
             Self::Servers => "servers",
             Self::ServerStatus => "servers/status",
             Self::Approvals => "approvals",
+            Self::Deployments => "vmdeployments",
             Self::Unknown => "unknown",
         }
     }
@@ -65,6 +68,7 @@ impl ReviewedResource {
             ("servers", "") => Self::Servers,
             ("servers", "status") => Self::ServerStatus,
             ("approvals", "") => Self::Approvals,
+            ("vmdeployments", "") => Self::Deployments,
             _ => Self::Unknown,
         };
         if asked.group == GROUP && asked.version == VERSION && resource != Self::Unknown {
@@ -74,7 +78,7 @@ impl ReviewedResource {
         Err(Denial::bad_request(
             "UnknownKind",
             format!(
-                "request.resource: this webhook decides about servers, servers/status and approvals of {GROUP}/{VERSION}, but was asked about {}{sub_resource} of {}/{}: remove that resource from the rules of the MutatingWebhookConfiguration",
+                "request.resource: this webhook decides about servers, servers/status, approvals and vmdeployments of {GROUP}/{VERSION}, but was asked about {}{sub_resource} of {}/{}: remove that resource from the rules of the MutatingWebhookConfiguration",
                 asked.resource, asked.group, asked.version
             ),
         ))
@@ -194,6 +198,7 @@ fn decide(
             update_status(new, old, author, ids, now)
         }
         (ReviewedResource::Approvals, "CREATE") => create_approval(request, author, now),
+        (ReviewedResource::Deployments, "CREATE" | "UPDATE") => write_deployment(request, author, now),
         (resource, operation) => Ok(Allowed {
             warning: Some(format!(
                 "Berth's webhook has nothing to decide on {operation} of {}: remove it from the rules of the MutatingWebhookConfiguration",
@@ -298,6 +303,16 @@ fn create_approval(request: &AdmissionRequest<'_>, author: &Author, now: Timesta
     let before = new.clone();
     let admitted = lifecycle::admit_approval(new, author, now);
     Ok(Allowed { patch: patch::approval(&before, &admitted).encode(), ..Allowed::default() })
+}
+
+/// Stamps a person's request about a roll-out, and leaves everything else alone. A stored VMDeployment that cannot be read counts as
+/// one without a request.
+fn write_deployment(request: &AdmissionRequest<'_>, author: &Author, now: Timestamp) -> Result<Allowed, Denial> {
+    let new = decode::rollout_request(object(request)?)?;
+    let old = request.old_object.and_then(|old| decode::rollout_request(old).ok().flatten());
+    let stamped = lifecycle::stamp_rollout_request(old.as_ref(), new.as_ref(), author, now);
+    let patch = patch::rollout_request(new.as_ref(), stamped.as_ref());
+    Ok(Allowed { patch: patch.encode(), ..Allowed::default() })
 }
 
 fn object<'a>(request: &AdmissionRequest<'a>) -> Result<&'a RawValue, Denial> {

@@ -1,7 +1,7 @@
 //! Decodes the objects of a review. Of `managedFields`, which can be larger than the rest, it keeps only manager and
 //! operation.
 
-use berth_core::api::{Approval, ApprovalSpec, Executor, Server, ServerSpec, ServerStatus};
+use berth_core::api::{Approval, ApprovalSpec, Executor, RolloutRequest, Server, ServerSpec, ServerStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
@@ -102,6 +102,23 @@ struct RawApproval {
     spec: ApprovalSpec,
 }
 
+/// A VMDeployment, as far as the webhook decides on it.
+#[derive(Deserialize)]
+struct RawDeployment {
+    spec: RawDeploymentSpec,
+}
+
+#[derive(Deserialize)]
+struct RawDeploymentSpec {
+    #[serde(default)]
+    rollout: RawRollout,
+}
+
+#[derive(Default, Deserialize)]
+struct RawRollout {
+    request: Option<RolloutRequest>,
+}
+
 /// Why an object does not decode.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
@@ -136,6 +153,11 @@ pub fn status(raw: &RawValue) -> Result<Option<ServerStatus>, DecodeError> {
 pub fn approval(raw: &RawValue) -> Result<Approval, DecodeError> {
     let RawApproval { metadata, spec } = decode(raw)?;
     Ok(Approval { metadata: metadata.into(), spec, status: None })
+}
+
+/// Decodes the request about the roll-out of a VMDeployment, and nothing else.
+pub fn rollout_request(raw: &RawValue) -> Result<Option<RolloutRequest>, DecodeError> {
+    decode::<RawDeployment>(raw).map(|raw| raw.spec.rollout.request)
 }
 
 fn decode<T: DeserializeOwned>(raw: &RawValue) -> Result<T, DecodeError> {

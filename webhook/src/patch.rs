@@ -5,7 +5,7 @@
 //! trees, which it compares member by member. Unknown members (of a newer version of the API) are in neither tree, so the
 //! patch leaves them alone.
 
-use berth_core::api::{Approval, Force, Request, Server, ServerStatus};
+use berth_core::api::{Approval, Force, Request, RolloutRequest, Server, ServerStatus};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -224,6 +224,14 @@ pub fn status(before: Option<&ServerStatus>, after: Option<&ServerStatus>) -> Pa
         }),
         (before, after) => patch.field("/status", before, after),
     }
+    patch
+}
+
+/// The patch for a write to a VMDeployment: author and time of the request about its roll-out.
+#[must_use]
+pub fn rollout_request(before: Option<&RolloutRequest>, after: Option<&RolloutRequest>) -> PatchWriter {
+    let mut patch = PatchWriter::default();
+    patch.field("/spec/rollout/request", before, after);
     patch
 }
 

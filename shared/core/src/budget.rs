@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::api::{UpdateStrategy, VMDeployment, VMReplicaSet};
+use crate::api::{OnFailure, UpdateStrategy, VMDeployment, VMReplicaSet};
 
 /// Percentage of the Servers that may be unavailable when the set declares nothing: the default of a Kubernetes Deployment.
 const DEFAULT_MAX_UNAVAILABLE: usize = 25;
@@ -46,11 +46,15 @@ impl Budget {
         }
     }
 
-    /// How many Servers may fail with the new application before its roll-out stops; none if only the budget limits that.
+    /// How many Servers may fail with the new application before its roll-out stops or turns back; none if only the budget
+    /// limits that.
     #[must_use]
     pub fn max_failed(deployment: &VMDeployment) -> Option<usize> {
-        let declared = deployment.spec.rollout.max_failed.as_ref()?;
-        Some(at_least_one(Some(declared), 0, count(deployment.spec.replicas)))
+        let rollout = &deployment.spec.rollout;
+        match &rollout.max_failed {
+            Some(declared) => Some(at_least_one(Some(declared), 0, count(deployment.spec.replicas))),
+            None => (rollout.on_failure == OnFailure::Rollback).then_some(0),
+        }
     }
 
     /// Whether this many available Servers are enough: no more are unavailable than the budget allows.

@@ -153,9 +153,21 @@ impl<'a> Fleet<'a> {
         };
         let next = self.next(axis, order, at_most, &outdated);
         self.enter(&next, axis);
+        let entered = self.entered(axis).into_iter();
+        let due: Vec<&Server> = entered.filter(|server| outdated(server) && !server.is_forced()).collect();
+        // The partition may have been raised since they were entered.
+        let (due, too_many) = due.split_at(due.len().min(self.room(&outdated)));
+        let given_back: HashSet<&str> =
+            too_many.iter().filter(|server| server.is_ready()).map(|server| server.name()).collect();
+        self.ledger.retain(|entry| entry.axis != axis || !given_back.contains(entry.server.as_str()));
         let beyond = self.beyond_the_budget();
-        let is_changed = |server: &&Server| outdated(server) && !server.is_forced() && !beyond.contains(server.name());
-        self.entered(axis).into_iter().filter(is_changed).collect()
+        due.iter().copied().filter(|server| !beyond.contains(server.name())).collect()
+    }
+
+    /// How many more Servers may be updated before only those are left that the partition keeps.
+    fn room(&self, outdated: &impl Fn(&Server) -> bool) -> usize {
+        let updated = self.active().filter(|server| !outdated(server)).count();
+        self.active().count().saturating_sub(self.budget.partition).saturating_sub(updated)
     }
 
     /// The Servers in the ledger that are in service and have to stay so for now. They were entered while they served nothing, or

@@ -7,6 +7,7 @@ mod changes;
 mod classes;
 mod failover;
 mod faults;
+mod gray;
 mod health;
 mod namespaces;
 mod panic_floor;

@@ -107,6 +107,26 @@ async fn the_approver_is_stamped_over_what_was_sent() {
 }
 
 #[tokio::test]
+async fn a_request_about_a_roll_out_is_stamped_once_and_the_rest_is_left_alone() {
+    let webhook = LocalWebhook::new();
+    let deployment =
+        |request: Value| json!({"spec": {"future": 1, "rollout": {"request": request, "steps": "of a newer version"}}});
+    let sent = deployment(json!({"action": "Promote", "id": "1", "by": "mallory"}));
+    let reply = webhook.review(&review("vmdeployments", "CREATE", "ann", &Value::Null, &sent)).await;
+    let created = reply.apply(&sent);
+    let stamped = json!({"action": "Promote", "id": "1", "by": "ann", "at": "2027-01-15T08:00:00Z"});
+    assert_eq!(created, deployment(stamped.clone()));
+    let again = deployment(json!({"action": "Promote", "id": "1", "reason": "edited"}));
+    let reply = webhook.review(&review("vmdeployments", "UPDATE", "bob", &created, &again)).await;
+    assert_eq!(reply.apply(&again)["spec"]["rollout"]["request"]["by"], "ann", "it is the same request");
+    let other = deployment(json!({"action": "Abort", "id": "2"}));
+    let reply = webhook.review(&review("vmdeployments", "UPDATE", "bob", &created, &other)).await;
+    assert_eq!(reply.apply(&other)["spec"]["rollout"]["request"]["by"], "bob");
+    let none = json!({"spec": {"app": 7}});
+    assert_eq!(webhook.review(&review("vmdeployments", "UPDATE", "bob", &created, &none)).await.patch(), None);
+}
+
+#[tokio::test]
 async fn the_first_status_write_gets_the_first_decision() {
     let webhook = LocalWebhook::new();
     let fixture = Fixture::new();

@@ -1,14 +1,10 @@
 //! VMDeployment: a set of Servers and the application on them.
 
-use k8s_openapi::apimachinery::pkg::{
-    apis::meta::v1::{Condition, LabelSelector, Time},
-    util::intstr::IntOrString,
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{App, Failover, ScaleDown, ServerTemplate, UpdateStrategy, replicaset::percent_rule};
+use super::{App, Failover, Rollout, RolloutProgress, ScaleDown, ServerTemplate, UpdateStrategy};
 
 /// Declaration of a VMDeployment: one set of Servers and the application that runs on them.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -83,109 +79,6 @@ fn one() -> i32 {
     1
 }
 
-/// How a new version of the application is rolled out.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Rollout {
-    /// Which Servers are updated first: `OldestFirst`, or `Priority`, which updates Servers with a higher value in the
-    /// annotation `berth.dev/rollout-priority` first. Servers that are not Ready always come before the others.
-    #[serde(default)]
-    pub order: RolloutOrder,
-    /// How many Servers keep the old version. 0 updates all of them.
-    #[serde(default)]
-    #[schemars(range(min = 0, max = 10000))]
-    pub partition: i32,
-    /// How many Servers (a number or a percentage of `replicas`) may have failed with the new version before no further
-    /// Server is touched: its deployment failed, or it was not healthy in time. A percentage is rounded down, but to at
-    /// least 1. The roll-out goes on with a new version, when the Servers are repaired or retried, or when this is raised.
-    /// Without it only the budget (`updateStrategy.maxUnavailable`) limits failures.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "super::replicaset::count_or_percent")]
-    #[x_kube(validation = percent_rule("maxFailed"))]
-    pub max_failed: Option<IntOrString>,
-    /// Seconds without progress, beyond `minReadySeconds`, after which the VMDeployment is reported as `Stalled`. Progress
-    /// is that more Servers than ever before run the new version in good health. The roll-out goes on when it can.
-    #[serde(default = "ten_minutes")]
-    #[schemars(range(min = 1, max = 604_800))]
-    pub progress_deadline_seconds: i32,
-    /// Steps of a gradual roll-out. Not supported yet: while there are any, nothing is rolled out and the VMDeployment
-    /// is `Stalled` with reason `NotSupported`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new("self.filter(step, has(step.weight)).map(step, step.weight).isSorted()")
-        .message("rollout.steps: no weight may be lower than that of an earlier step"))]
-    pub steps: Vec<RolloutStep>,
-}
-
-impl Default for Rollout {
-    fn default() -> Self {
-        Self {
-            order: RolloutOrder::default(),
-            partition: 0,
-            max_failed: None,
-            progress_deadline_seconds: ten_minutes(),
-            steps: Vec::new(),
-        }
-    }
-}
-
-fn ten_minutes() -> i32 {
-    600
-}
-
-/// In which order Servers are updated.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
-pub enum RolloutOrder {
-    /// The oldest Servers first.
-    #[default]
-    OldestFirst,
-    /// Servers with a higher value in the annotation `berth.dev/rollout-priority` first.
-    Priority,
-}
-
-/// One step of a gradual roll-out. Exactly one field is set.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.servers), has(self.pause), has(self.weight), has(self.analysis)].filter(x, x).size() == 1")
-    .message("a step is exactly one of servers, pause, weight or analysis"))]
-pub struct RolloutStep {
-    /// Goes on when so many Servers (a number or a percentage) have the new version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "super::replicaset::count_or_percent")]
-    #[x_kube(validation = percent_rule("servers"))]
-    pub servers: Option<IntOrString>,
-    /// Waits until a person continues the roll-out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "empty")]
-    pub pause: Option<serde_json::Map<String, serde_json::Value>>,
-    /// Percentage of the traffic that goes to the new version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 100))]
-    pub weight: Option<i32>,
-    /// Goes on only while a Prometheus query stays within its threshold.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub analysis: Option<AnalysisStep>,
-}
-
-fn empty(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({"type": "object"})
-}
-
-/// A Prometheus query that decides whether a roll-out goes on.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AnalysisStep {
-    /// The query, in PromQL.
-    #[schemars(length(min = 1, max = 2048))]
-    pub promql: String,
-    /// Decimal number that the result of the query must not exceed.
-    #[schemars(length(min = 1, max = 32), regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
-    pub threshold: String,
-    /// For how many seconds the result must stay within the threshold.
-    #[schemars(range(min = 0, max = 86400))]
-    pub for_seconds: i32,
-}
-
 /// Observed state of a VMDeployment.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -228,17 +121,4 @@ pub struct VMDeploymentStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-}
-
-/// How far a roll-out has come.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RolloutProgress {
-    /// Digest of the application that is being rolled out.
-    pub digest: String,
-    /// Most Servers so far that ran it in good health at once.
-    pub healthy_replicas: i32,
-    /// When that number last rose, or the roll-out began or was resumed. Absent while it is held, and when it has ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub progressed_at: Option<Time>,
 }

@@ -12,6 +12,7 @@ mod machine;
 mod machine_class;
 mod package;
 mod replicaset;
+mod rollout;
 mod server;
 mod server_status;
 mod task;
@@ -22,10 +23,7 @@ pub use app::{App, Artifact, EnvVar, EnvVarSource, SecretKeyRef};
 pub use approval::{
     Approval, ApprovalDecision, ApprovalSpec, ApprovalStatus, ApprovalTarget, ApprovedServer, Approver, TargetKind,
 };
-pub use deployment::{
-    AnalysisStep, Rollout, RolloutOrder, RolloutProgress, RolloutStep, VMDeployment, VMDeploymentSpec,
-    VMDeploymentStatus,
-};
+pub use deployment::{VMDeployment, VMDeploymentSpec, VMDeploymentStatus};
 pub use gate::{Gate, GatePoint};
 pub use health::{HealthCheck, HttpGet, Reachability, TcpSocket};
 pub use ledger::{Axis, LedgerEntry, PendingServer};
@@ -35,6 +33,10 @@ pub use package::{Apt, Archive, Dnf, Package, PackageSource, Script};
 pub use replicaset::{
     Failover, FailoverAction, RebootPolicy, Retain, ScaleDown, ScaleDownPolicy, UpdateStrategy, UpdateType,
     VMReplicaSet, VMReplicaSetSpec, VMReplicaSetStatus,
+};
+pub use rollout::{
+    Abort, AnalysisStep, OnFailure, PauseStep, Rollout, RolloutAction, RolloutOrder, RolloutProgress, RolloutRequest,
+    RolloutStep,
 };
 pub use server::{Force, Request, Retention, Server, ServerSpec};
 pub use server_status::{

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     FINALIZER,
-    api::{Approval, ApprovalDecision, Approver, Executor, Request, Server, ServerSpec, TargetKind},
+    api::{Approval, ApprovalDecision, Approver, Executor, Request, RolloutRequest, Server, ServerSpec, TargetKind},
     identity::{Author, Identities},
 };
 
@@ -183,6 +183,22 @@ fn stamp_requests(old: Option<&ServerSpec>, spec: &mut ServerSpec, author: &Auth
     let stamped = |request: &Request| Request { by: user.clone(), at: time.clone(), ..request.clone() };
     spec.retry = known_or_new(old.and_then(|o| o.retry.as_ref()), spec.retry.as_ref(), stamped);
     spec.reboot = known_or_new(old.and_then(|o| o.reboot.as_ref()), spec.reboot.as_ref(), stamped);
+}
+
+/// Stamps a request about a roll-out with user and time. One that was stamped before keeps its stamp when it is written again.
+#[must_use]
+pub fn stamp_rollout_request(
+    known: Option<&RolloutRequest>,
+    written: Option<&RolloutRequest>,
+    author: &Author,
+    now: Timestamp,
+) -> Option<RolloutRequest> {
+    let written = written?;
+    let (by, at) = match known.filter(|known| known.id == written.id) {
+        Some(known) => (known.by.clone(), known.at.clone()),
+        None => (Some(author.username.clone()), Some(Time(whole_seconds(now)))),
+    };
+    Some(RolloutRequest { by, at, ..written.clone() })
 }
 
 /// The known request if the written one has its id, and the written one with a new stamp otherwise.

@@ -22,7 +22,10 @@ mod summary;
 mod tasks;
 mod trust;
 
-pub use admission::{ABANDON_ANNOTATION, admit_approval, admit_create, admit_status, admit_update, loses_finalizer};
+pub use admission::{
+    ABANDON_ANNOTATION, admit_approval, admit_create, admit_status, admit_update, loses_finalizer,
+    stamp_rollout_request,
+};
 pub use decide::decide;
 pub use decision::Decision;
 pub use hold_cause::HoldCause;

@@ -1,0 +1,238 @@
+//! The steps of a roll-out: how many Servers may have the newest application, when the next step begins, and when the roll-out
+//! turns back. Pure.
+//!
+//! What has been decided stands in `status.rollout`. The next move follows from what is written there, so every copy of the
+//! controller makes the same one, and nothing of a roll-out of another application counts.
+
+use berth_core::{
+    api::{Abort, App, OnFailure, Rollout, RolloutAction, RolloutProgress, RolloutRequest, RolloutStep, VMDeployment},
+    budget::at_least_one,
+    digest,
+};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
+
+use crate::count::RolloutCount;
+
+/// Reason of an abort that a person has requested.
+const REQUESTED: &str = "Requested";
+
+/// Why a roll-out has failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// One word in CamelCase.
+    pub(crate) reason: &'static str,
+    /// What is wrong.
+    pub(crate) message: String,
+}
+
+/// What the status says about the roll-out of this application; none if it is about another one.
+pub(crate) fn recorded<'a>(deployment: &'a VMDeployment, newest: &App) -> Option<&'a RolloutProgress> {
+    deployment.status.as_ref()?.rollout.as_ref().filter(|progress| progress.digest == digest::short(newest))
+}
+
+/// The abort of the roll-out of this application, if it was aborted.
+pub(crate) fn aborted<'a>(deployment: &'a VMDeployment, newest: &App) -> Option<&'a Abort> {
+    recorded(deployment, newest)?.aborted.as_ref()
+}
+
+/// How many Servers may have the newest application now.
+pub(crate) fn allowed(deployment: &VMDeployment, count: &RolloutCount<'_>) -> usize {
+    let rollout = &deployment.spec.rollout;
+    if rollout.steps.is_empty() {
+        return count.active;
+    }
+    let Some(progress) = recorded(deployment, &count.newest) else { return 0 };
+    if current(rollout, progress).is_none() {
+        return count.active;
+    }
+    let begun = rollout.steps.iter().take(index(progress) + 1);
+    begun.filter_map(|step| target(step, count)).max().unwrap_or(0)
+}
+
+/// How many Servers this step wants to have the newest application, of those that the partition does not keep; none if it is not
+/// about that.
+fn target(step: &RolloutStep, count: &RolloutCount<'_>) -> Option<usize> {
+    let declared = step.servers.as_ref()?;
+    Some(at_least_one(Some(declared), 0, count.budget.replicas).min(count.target()))
+}
+
+/// The step that the roll-out is at; none when all are done.
+pub(crate) fn current<'a>(rollout: &'a Rollout, progress: &RolloutProgress) -> Option<&'a RolloutStep> {
+    rollout.steps.get(index(progress))
+}
+
+fn index(progress: &RolloutProgress) -> usize {
+    usize::try_from(progress.steps_done).unwrap_or(0)
+}
+
+/// When a pause ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PauseEnd {
+    /// At this time.
+    At(Timestamp),
+    /// When a person promotes the roll-out.
+    Promoted,
+}
+
+impl PauseEnd {
+    /// The time, if there is one.
+    pub(crate) fn at(self) -> Option<Timestamp> {
+        match self {
+            Self::At(at) => Some(at),
+            Self::Promoted => None,
+        }
+    }
+}
+
+/// When the pause ends that the roll-out is in; none if it is in none.
+pub(crate) fn pause(rollout: &Rollout, progress: &RolloutProgress) -> Option<PauseEnd> {
+    let seconds = current(rollout, progress)?.pause.as_ref()?.seconds;
+    let Some(seconds) = seconds else { return Some(PauseEnd::Promoted) };
+    // Its beginning is written before it counts.
+    let since = progress.step_since.as_ref().map_or(Timestamp::MAX, |since| since.0);
+    Some(PauseEnd::At(since.checked_add(SignedDuration::from_secs(i64::from(seconds))).unwrap_or(Timestamp::MAX)))
+}
+
+/// Carries out a person's request, aborts a roll-out that has failed, and goes on to the next steps.
+///
+/// `is_held`: nothing is rolled out now.
+pub(crate) fn advance(
+    mut progress: RolloutProgress,
+    deployment: &VMDeployment,
+    count: &RolloutCount<'_>,
+    failure: Option<Failure>,
+    is_held: bool,
+    now: Timestamp,
+) -> RolloutProgress {
+    let rollout = &deployment.spec.rollout;
+    if let Some(request) = &rollout.request
+        && progress.observed_request.as_ref() != Some(&request.id)
+    {
+        progress.observed_request = Some(request.id.clone());
+        carry_out(&mut progress, rollout, request, has_another_stable_app(deployment, count), now);
+    }
+    if let Some(failure) = failure
+        && rolls_back(deployment, count, &progress)
+    {
+        abort(&mut progress, failure.reason, failure.message, now);
+    }
+    if progress.aborted.is_some() {
+        progress.step_since = None;
+        return progress;
+    }
+    if needs_no_steps(deployment, count) {
+        progress.steps_done = all_steps(rollout);
+    }
+    while !is_held && current(rollout, &progress).is_some_and(|step| is_done(step, &progress, rollout, count, now)) {
+        finish_step(&mut progress, now);
+    }
+    progress.step_since = current(rollout, &progress).and_then(|_| progress.step_since.or(Some(Time(now))));
+    progress
+}
+
+fn carry_out(
+    progress: &mut RolloutProgress,
+    rollout: &Rollout,
+    request: &RolloutRequest,
+    can_go_back: bool,
+    now: Timestamp,
+) {
+    match request.action {
+        RolloutAction::Promote if progress.aborted.is_none() && current(rollout, progress).is_some() => {
+            finish_step(progress, now);
+        }
+        RolloutAction::PromoteFull if progress.aborted.is_none() => {
+            progress.steps_done = all_steps(rollout);
+        }
+        RolloutAction::Abort if progress.aborted.is_none() && can_go_back => {
+            let by = request.by.as_deref().unwrap_or("a person");
+            let why = if request.reason.is_empty() { String::new() } else { format!(": {}", request.reason) };
+            abort(progress, REQUESTED, format!("requested by {by}{why}"), now);
+        }
+        RolloutAction::Retry if progress.aborted.is_some() => {
+            (progress.aborted, progress.steps_done, progress.step_since) = (None, 0, None);
+            (progress.healthy_replicas, progress.progressed_at) = (0, Some(Time(now)));
+            progress.retries = progress.retries.saturating_add(1);
+        }
+        _ => {}
+    }
+}
+
+fn all_steps(rollout: &Rollout) -> i32 {
+    i32::try_from(rollout.steps.len()).unwrap_or(i32::MAX)
+}
+
+/// Whether the newest application is the first one, which there is nothing to compare with, or the stable one again.
+fn needs_no_steps(deployment: &VMDeployment, count: &RolloutCount<'_>) -> bool {
+    match deployment.status.as_ref().and_then(|status| status.stable_app.as_ref()) {
+        Some(stable) => *stable == count.newest,
+        None => count.old.is_empty(),
+    }
+}
+
+fn finish_step(progress: &mut RolloutProgress, now: Timestamp) {
+    progress.steps_done = progress.steps_done.saturating_add(1);
+    progress.step_since = Some(Time(now));
+}
+
+fn abort(progress: &mut RolloutProgress, reason: &str, message: String, now: Timestamp) {
+    progress.aborted.get_or_insert(Abort { reason: reason.to_owned(), message, at: Time(now) });
+    progress.progressed_at = None;
+}
+
+/// Whether a failure turns the roll-out back now.
+fn rolls_back(deployment: &VMDeployment, count: &RolloutCount<'_>, progress: &RolloutProgress) -> bool {
+    let rollout = &deployment.spec.rollout;
+    let is_irreversible = rollout.irreversible_after.is_some_and(|step| progress.steps_done + 1 >= step);
+    rollout.on_failure == OnFailure::Rollback && !is_irreversible && has_another_stable_app(deployment, count)
+}
+
+fn has_another_stable_app(deployment: &VMDeployment, count: &RolloutCount<'_>) -> bool {
+    let stable = deployment.status.as_ref().and_then(|status| status.stable_app.as_ref());
+    stable.is_some_and(|stable| *stable != count.newest)
+}
+
+/// Whether the next step may begin: enough Servers have the newest application and are well, or the pause is over. As many of
+/// them may be unavailable as the budget allows: one broken machine does not hold up a roll-out.
+fn is_done(
+    step: &RolloutStep,
+    progress: &RolloutProgress,
+    rollout: &Rollout,
+    count: &RolloutCount<'_>,
+    now: Timestamp,
+) -> bool {
+    if let Some(wanted) = target(step, count) {
+        let well = wanted.saturating_sub(count.budget.max_unavailable).max(1).min(wanted);
+        return count.updated() >= wanted && count.under_way == 0 && count.proven >= well;
+    }
+    pause(rollout, progress).and_then(PauseEnd::at).is_some_and(|end| end <= now)
+}
+
+/// Where the roll-out is in its steps, and what the current one waits for. None without steps, and when all are done.
+pub(crate) fn waiting_for(
+    deployment: &VMDeployment,
+    count: &RolloutCount<'_>,
+    progress: &RolloutProgress,
+) -> Option<String> {
+    let rollout = &deployment.spec.rollout;
+    let step = current(rollout, progress)?;
+    let place = format!("step {} of {}", index(progress) + 1, rollout.steps.len());
+    if let Some(wanted) = target(step, count) {
+        let (well, revision) = (count.proven, count.newest.effective_revision());
+        return Some(format!("{place}: {well} of {wanted} Servers are well with revision {revision}"));
+    }
+    Some(match pause(rollout, progress)? {
+        PauseEnd::At(end) => format!("{place}: a pause until {end}"),
+        PauseEnd::Promoted => format!(
+            "a person: {place} is a pause that ends when a person promotes the roll-out: \
+             spec.rollout.request {{action: Promote, id: <a new value>}}"
+        ),
+    })
+}
+
+#[cfg(test)]
+#[path = "steps_tests.rs"]
+mod tests;

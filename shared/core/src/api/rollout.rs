@@ -1,0 +1,227 @@
+//! How a new version of an application is rolled out: the declaration, and how far it has come.
+
+use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString};
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::replicaset::percent_rule;
+
+/// How a new version of the application is rolled out.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// Which Servers are updated first: `OldestFirst`, or `Priority`, which updates Servers with a higher value in the
+    /// annotation `berth.dev/rollout-priority` first. Servers that are not Ready always come before the others.
+    #[serde(default)]
+    pub order: RolloutOrder,
+    /// How many Servers keep the old version. 0 updates all of them.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 10000))]
+    pub partition: i32,
+    /// Holds the roll-out of the application, and nothing else. A roll-back goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// How many Servers (a number or a percentage of `replicas`) may have failed with the new version before no further
+    /// Server is touched: its deployment failed, or it was not healthy in time. A percentage is rounded down, but to at
+    /// least 1. The roll-out goes on with a new version, when the Servers are repaired or retried, or when this is raised.
+    /// Without it only the budget (`updateStrategy.maxUnavailable`) limits failures; with `onFailure: Rollback` it is 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::replicaset::count_or_percent")]
+    #[x_kube(validation = percent_rule("maxFailed"))]
+    pub max_failed: Option<IntOrString>,
+    /// What happens when more Servers than `maxFailed` have failed, or the roll-out makes no progress until its deadline:
+    /// `Pause`, which touches no further Server, or `Rollback`, which brings the stable version back to every Server that
+    /// has the new one.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// From this step on (the first is 1) a failure pauses instead of rolling back, because the new version has changed what
+    /// the old one needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 32))]
+    pub irreversible_after: Option<i32>,
+    /// Seconds without progress, beyond `minReadySeconds`, after which the VMDeployment is reported as `Stalled`. Progress
+    /// is that more Servers than ever before run the new version in good health. The roll-out goes on when it can.
+    #[serde(default = "ten_minutes")]
+    #[schemars(range(min = 1, max = 604_800))]
+    pub progress_deadline_seconds: i32,
+    /// Steps of a gradual roll-out, one after the other; then every Server is updated. Steps with `weight` and `analysis`
+    /// are not supported yet: while there are any, nothing is rolled out and the VMDeployment is `Stalled` with reason
+    /// `NotSupported`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.filter(step, has(step.weight)).map(step, step.weight).isSorted()")
+        .message("rollout.steps: no weight may be lower than that of an earlier step"))]
+    pub steps: Vec<RolloutStep>,
+    /// What a person wants to happen to the roll-out now. It is done once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RolloutRequest>,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self {
+            order: RolloutOrder::default(),
+            partition: 0,
+            paused: false,
+            max_failed: None,
+            on_failure: OnFailure::default(),
+            irreversible_after: None,
+            progress_deadline_seconds: ten_minutes(),
+            steps: Vec::new(),
+            request: None,
+        }
+    }
+}
+
+fn ten_minutes() -> i32 {
+    600
+}
+
+/// In which order Servers are updated.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub enum RolloutOrder {
+    /// The oldest Servers first.
+    #[default]
+    OldestFirst,
+    /// Servers with a higher value in the annotation `berth.dev/rollout-priority` first.
+    Priority,
+}
+
+/// What happens when a roll-out fails.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub enum OnFailure {
+    /// No further Server is touched.
+    #[default]
+    Pause,
+    /// The roll-out is aborted: the stable version comes back to every Server that has the new one.
+    Rollback,
+}
+
+/// One step of a gradual roll-out. Exactly one field is set.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.servers), has(self.pause), has(self.weight), has(self.analysis)].filter(x, x).size() == 1")
+    .message("a step is exactly one of servers, pause, weight or analysis"))]
+pub struct RolloutStep {
+    /// Goes on when so many Servers (a number or a percentage of `replicas`) have the new version in good health. A
+    /// percentage is rounded down, but to at least 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::replicaset::count_or_percent")]
+    #[x_kube(validation = percent_rule("servers"))]
+    pub servers: Option<IntOrString>,
+    /// Waits, as long as it says or until a person promotes the roll-out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<PauseStep>,
+    /// Percentage of the traffic that goes to the new version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub weight: Option<i32>,
+    /// Goes on only while a Prometheus query stays within its threshold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<AnalysisStep>,
+}
+
+/// A step in which nothing is updated.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PauseStep {
+    /// After so many seconds the roll-out goes on. Without it, it waits until a person promotes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_592_000))]
+    pub seconds: Option<i32>,
+}
+
+/// A Prometheus query that decides whether a roll-out goes on.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AnalysisStep {
+    /// The query, in PromQL.
+    #[schemars(length(min = 1, max = 2048))]
+    pub promql: String,
+    /// Decimal number that the result of the query must not exceed.
+    #[schemars(length(min = 1, max = 32), regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
+    pub threshold: String,
+    /// For how many seconds the result must stay within the threshold.
+    #[schemars(range(min = 0, max = 86400))]
+    pub for_seconds: i32,
+}
+
+/// What a person wants to happen to a roll-out.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutRequest {
+    /// What to do.
+    pub action: RolloutAction,
+    /// Any value that was not used before: a new value is a new request.
+    #[schemars(length(min = 1, max = 63))]
+    pub id: String,
+    /// Why it is requested.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub reason: String,
+    /// User who made the request. Set at admission; a value sent by the client is overwritten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// When the request was made. Set at admission; a value sent by the client is overwritten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Time>,
+}
+
+/// What can be requested of a roll-out.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum RolloutAction {
+    /// The current step is done.
+    Promote,
+    /// All steps are done.
+    PromoteFull,
+    /// The stable version comes back to every Server that has the new one, which is not deployed again without a person.
+    Abort,
+    /// An aborted roll-out begins again with its first step.
+    Retry,
+}
+
+/// How far a roll-out has come.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutProgress {
+    /// Digest of the application that is being rolled out.
+    pub digest: String,
+    /// Most Servers so far that ran it in good health at once.
+    pub healthy_replicas: i32,
+    /// When that number last rose, or the roll-out began or was resumed. Absent while it is held, and when it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progressed_at: Option<Time>,
+    /// How often this application was begun to be rolled out, if more than once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: i32,
+    /// How many of the steps are done.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub steps_done: i32,
+    /// When the current step began. Absent when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_since: Option<Time>,
+    /// The request that was carried out last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_request: Option<String>,
+    /// That and why the roll-out was aborted. The application is not deployed again without a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aborted: Option<Abort>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(n: &i32) -> bool {
+    *n == 0
+}
+
+/// That and why a roll-out was aborted.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Abort {
+    /// The cause in one word in `CamelCase`.
+    pub reason: String,
+    /// What was wrong, or who has requested it.
+    pub message: String,
+    /// When.
+    pub at: Time,
+}

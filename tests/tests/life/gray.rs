@@ -1,0 +1,67 @@
+//! Code goes out in steps, and a version that fails comes back by itself.
+
+use berth_core::api::{Server, VMDeployment, VMDeploymentStatus};
+use berth_tests::{Archive, eventually};
+use serde_json::{Value, json};
+
+use crate::world::{LONG, World};
+
+fn runs(server: &Server, revision: &str) -> bool {
+    server.status.as_ref().and_then(|s| s.app.as_ref()).is_some_and(|app| app.revision == revision)
+}
+
+/// An application that is never healthy.
+fn sick_app(world: &World, revision: &str) -> Value {
+    let run = "#!/bin/sh\nexec berth-httpd --address \"$BERTH_MACHINE_ADDRESS\" --port 8080 --root ./www\n";
+    let archive = Archive::new().executable("run", run).file("www/index.html", revision).build().unwrap();
+    let artifact = world.berth.artifacts().put(&format!("sick-{revision}.tar"), archive);
+    json!({"revision": revision, "artifact": {"url": artifact.url, "sha256": artifact.sha256}})
+}
+
+/// Waits until this holds for the status of the VMDeployment.
+async fn status(world: &World, what: &str, holds: impl Fn(&VMDeploymentStatus) -> bool) -> VMDeploymentStatus {
+    let found = eventually(what.to_owned(), LONG, async || {
+        let deployment: VMDeployment = world.deployments().get("web").await.map_err(|error| error.to_string())?;
+        let status = deployment.status.unwrap_or_default();
+        if holds(&status) { Ok(status) } else { Err(format!("{status:?}")) }
+    });
+    found.await.unwrap_or_else(|error| panic!("{error}\n{}", world.logs()))
+}
+
+fn waits_for(what: &str) -> impl Fn(&VMDeploymentStatus) -> bool {
+    move |status| status.waiting_for.as_ref().is_some_and(|waiting_for| waiting_for.contains(what))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_goes_out_in_steps_and_a_version_that_fails_is_rolled_back() {
+    let world = World::start().await;
+    let steps = json!([{"servers": 1}, {"pause": {}}, {"servers": "100%"}]);
+    let change = |v: &mut Value| {
+        v["spec"]["rollout"] = json!({"steps": steps, "onFailure": "Rollback"});
+        v["spec"]["template"]["spec"]["healthCheck"]["deadlineSeconds"] = json!(2);
+    };
+    world.deploy(3, change).await;
+    world.ready(3).await;
+    status(&world, "v1 is stable", |status| status.stable_revision.as_deref() == Some("v1")).await;
+
+    world.patch(json!({"spec": {"app": sick_app(&world, "v2")}})).await;
+    let aborted = status(&world, "v2 is rolled back", waits_for("the roll-out of revision v2 was aborted")).await;
+    assert_eq!(aborted.stable_revision.as_deref(), Some("v1"));
+    for server in world.ready_when(3, |server| runs(server, "v1")).await {
+        world.assert_answers(&server, "v1").await;
+    }
+
+    world.patch(json!({"spec": {"app": world.app("v3")}})).await;
+    let paused = status(&world, "v3 waits for a person", waits_for("step 2 of 3 is a pause")).await;
+    assert_eq!(paused.updated_replicas, 1);
+    let servers = world.ready_when(3, |_| true).await;
+    assert_eq!(servers.iter().filter(|server| runs(server, "v3")).count(), 1);
+    let request = json!({"action": "Promote", "id": "1", "by": "mallory"});
+    world.patch(json!({"spec": {"rollout": {"request": request}}})).await;
+    world.ready_when(3, |server| runs(server, "v3")).await;
+    let done = status(&world, "v3 is stable", |status| status.stable_revision.as_deref() == Some("v3")).await;
+    assert_eq!(done.waiting_for, None);
+    let stamped = world.deployments().get("web").await.unwrap().spec.rollout.request.unwrap();
+    assert!(stamped.at.is_some() && stamped.by.as_deref() != Some("mallory"), "{stamped:?}");
+    world.end().await;
+}
