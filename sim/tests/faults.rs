@@ -142,6 +142,26 @@ fn clocks_are_apart() {
     assert_ne!(written(&apart), written(&log));
 }
 
+/// A write may be refused because of others, although nothing of theirs is seen afterwards.
+#[test]
+fn everything_goes_on_although_writes_meet_conflicts() {
+    let delete = |server| Happening::Act(Act::DeleteServer { server });
+    let package = |version: &str| Happening::Act(Act::DeclarePackage { version: version.into() });
+    let code = |revision: &str| Happening::Act(Act::DeclareCode { revision: revision.into() });
+    let mut schedule = schedule(vec![
+        (60, delete(0)),
+        (120, delete(1)),
+        (180, delete(2)),
+        (240, package("1")),
+        (300, code("r1")),
+        (360, package("2")),
+        (420, code("r2")),
+    ]);
+    schedule.replicas = 3;
+    schedule.faults.conflicts = 0.5;
+    log(&schedule);
+}
+
 #[test]
 fn two_processes_play_the_same_run_with_every_fault() {
     let mut schedule = Schedule::draw(5);

@@ -11,33 +11,33 @@ use kube::{
     api::{DeleteParams, Patch, Preconditions},
 };
 
-/// Deletes this very object.
-pub(super) async fn delete(ctx: &Context, server: &Server) -> Result<(), ApiError> {
+/// Deletes this very object. Says whether that was done.
+pub(super) async fn delete(ctx: &Context, server: &Server) -> Result<bool, ApiError> {
     let preconditions = Some(Preconditions { uid: server.metadata.uid.clone(), resource_version: None });
     let params = DeleteParams { preconditions, ..DeleteParams::default() };
     let result = api(ctx, server).delete(server.name(), &params).await;
-    written(result.map_err(ApiError::doing(format!("delete the retired Server {}", server.name())))).map(drop)
+    written(result.map_err(ApiError::doing(format!("delete the retired Server {}", server.name()))))
 }
 
-/// Removes Berth's finalizer from this very object.
-pub(super) async fn remove_finalizer(ctx: &Context, server: &Server) -> Result<(), ApiError> {
+/// Removes Berth's finalizer from this very object. Says whether that was done.
+pub(super) async fn remove_finalizer(ctx: &Context, server: &Server) -> Result<bool, ApiError> {
     match without_finalizer(server) {
         Some(patch) => write(ctx, server, patch, "remove the finalizer of the retired Server").await,
-        None => Ok(()),
+        None => Ok(true),
     }
 }
 
 /// Requests another attempt at failed tasks. Nothing is written to a Server that has changed in the meantime: a person may
-/// have requested something.
-pub(super) async fn request_retry(ctx: &Context, server: &Server, request: &Request) -> Result<(), ApiError> {
+/// have requested something. Says whether it was written.
+pub(super) async fn request_retry(ctx: &Context, server: &Server, request: &Request) -> Result<bool, ApiError> {
     let patch = GuardedPatch::of_version(&server.metadata).add(&["spec", "retry"], request);
     write(ctx, server, patch, "request another attempt at the failed task of Server").await
 }
 
-async fn write(ctx: &Context, server: &Server, patch: GuardedPatch, action: &str) -> Result<(), ApiError> {
+async fn write(ctx: &Context, server: &Server, patch: GuardedPatch, action: &str) -> Result<bool, ApiError> {
     let patch = Patch::Json::<()>(patch.build());
     let result = api(ctx, server).patch(server.name(), &ctx.patch_params(), &patch).await;
-    written(result.map_err(ApiError::doing(format!("{action} {}", server.name())))).map(drop)
+    written(result.map_err(ApiError::doing(format!("{action} {}", server.name()))))
 }
 
 fn api(ctx: &Context, server: &Server) -> Api<Server> {

@@ -28,10 +28,8 @@ impl ServerReconciler {
     pub async fn reconcile(&self, server: &Server) -> Result<Action, ApiError> {
         let runs_task = self.running.contains(server);
         match self.next_action(server, runs_task) {
-            NextAction::DeleteObject => object::delete(&self.ctx, server).await.map(|()| Action::await_change()),
-            NextAction::RemoveFinalizer => {
-                object::remove_finalizer(&self.ctx, server).await.map(|()| Action::await_change())
-            }
+            NextAction::DeleteObject => object::delete(&self.ctx, server).await.map(after_write),
+            NextAction::RemoveFinalizer => object::remove_finalizer(&self.ctx, server).await.map(after_write),
             NextAction::Acknowledge => {
                 let write = StatusWrite::new(server).acknowledge();
                 requeue_if_stale(self.ctx.write_status(server, write).await.map(drop))
@@ -94,10 +92,15 @@ impl ServerReconciler {
         let class = self.classes.get(&server.spec.machine.class_name);
         if let Some(request) = class.and_then(|class| retry::after_class_change(server, &class)) {
             tracing::info!(server = server.name(), reason = request.reason, "requesting another attempt");
-            object::request_retry(&self.ctx, server, &request).await?;
+            return object::request_retry(&self.ctx, server, &request).await.map(after_write);
         }
         Ok(Action::await_change())
     }
+}
+
+/// A write that met a changed Server is made again, also if the cache has shown that change before, and no other follows.
+fn after_write(is_written: bool) -> Action {
+    if is_written { Action::await_change() } else { Action::requeue(AFTER_STALE_WRITE) }
 }
 
 fn requeue_if_stale(written: Result<(), ApiError>) -> Result<Action, ApiError> {
