@@ -41,3 +41,8 @@ pub(super) fn unreported_orphan(world: &World) -> Option<String> {
     let uid = orphans.find(|uid| !tells(uid))?;
     Some(format!("the machine {uid}, whose Server a restored etcd has forgotten, is not reported"))
 }
+
+/// Whether there are machines whose Servers a restored etcd has forgotten: an Event tells of them again and again.
+pub(crate) fn has_orphans(world: &World) -> bool {
+    world.simulation.owners().iter().any(|uid| world.findings.is_forgotten(uid))
+}

@@ -32,7 +32,7 @@ use self::{
 };
 pub(crate) use self::{
     fleet::{asks_for_a_person, is_held, unexplained, unfinished},
-    machines::machines_without_server,
+    machines::{has_orphans, machines_without_server},
 };
 use crate::{Finding, Judge, SimClock, apiserver::Change, findings::Findings};
 
