@@ -145,7 +145,9 @@ impl<'a> Fleet<'a> {
         pace: Pace,
         outdated: impl Fn(&Server) -> bool,
     ) -> Vec<&'a Server> {
-        self.leave(axis, |server| !server.is_ready() || outdated(server) && pace != Pace::Hold);
+        // Where no Ready Server may be disturbed, one that came back never has its turn.
+        let goes_on = pace != Pace::Hold && self.budget.max_unavailable > 0;
+        self.leave(axis, |server| !server.is_ready() || outdated(server) && goes_on);
         let at_most = match pace {
             Pace::Hold => return Vec::new(),
             Pace::Unlimited => usize::MAX,
