@@ -15,6 +15,9 @@ use std::{
 use berth_core::api::Server;
 use berth_sim::Lives;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Servers that live at the same time.
 const SERVERS: usize = 100;
 /// The same in a smoke test, which only shows that the bench works.

@@ -102,7 +102,8 @@ pub(crate) fn next_writes<'a>(
     slices: &[Arc<EndpointSlice>],
     desired: impl IntoIterator<Item = &'a DesiredEndpoint>,
 ) -> NextWrites {
-    let mut draft = Draft::new(namespace, slices);
+    let desired: Vec<&DesiredEndpoint> = desired.into_iter().collect();
+    let mut draft = Draft::new(namespace, slices, &desired);
     let mut next = NextWrites::default();
     for desired in desired {
         draft.bring_closer(desired, &mut next);
@@ -117,19 +118,22 @@ struct Draft<'a> {
     namespace: &'a str,
     stored: BTreeMap<&'a str, &'a Arc<EndpointSlice>>,
     changed: BTreeMap<String, EndpointSlice>,
-    /// The names of the stored slices that have endpoints of a Server, by its UID.
+    /// The names of the stored slices that have endpoints of a Server that is asked about, by its UID.
     slices_with: BTreeMap<&'a str, Vec<&'a str>>,
 }
 
 impl<'a> Draft<'a> {
-    fn new(namespace: &'a str, slices: &'a [Arc<EndpointSlice>]) -> Self {
+    fn new(namespace: &'a str, slices: &'a [Arc<EndpointSlice>], desired: &[&'a DesiredEndpoint]) -> Self {
         let mut stored = BTreeMap::new();
-        let mut slices_with: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut slices_with: BTreeMap<&str, Vec<&str>> =
+            desired.iter().map(|desired| (desired.server.uid.as_str(), Vec::new())).collect();
         for slice in slices {
             let Some(name) = slice.metadata.name.as_deref() else { continue };
             stored.insert(name, slice);
             for uid in slice.endpoints.iter().flatten().filter_map(endpoint::uid) {
-                slices_with.entry(uid).or_default().push(name);
+                if let Some(slices) = slices_with.get_mut(uid) {
+                    slices.push(name);
+                }
             }
         }
         Self { namespace, stored, changed: BTreeMap::new(), slices_with }
@@ -265,22 +269,22 @@ impl<'a> Draft<'a> {
     /// A slice that is left empty is deleted. A closed one stays although it is empty: it shows that the slices below it are
     /// in use.
     fn into_writes(self) -> Vec<SliceWrite> {
-        let Self { stored, changed, .. } = self;
+        let Self { stored, mut changed, .. } = self;
         let is_unneeded = |slice: &EndpointSlice| {
             slice.endpoints.as_ref().is_none_or(Vec::is_empty) && !slice_group::is_closed(slice)
         };
         let mut writes = Vec::new();
         for (name, slice) in &stored {
-            match changed.get(*name) {
-                Some(after) if is_unneeded(after) => writes.push(SliceWrite::Delete(Arc::clone(slice))),
-                Some(after) if after != slice.as_ref() => writes.push(SliceWrite::Replace(after.clone())),
+            match changed.remove(*name) {
+                Some(after) if is_unneeded(&after) => writes.push(SliceWrite::Delete(Arc::clone(slice))),
+                Some(after) if after != ***slice => writes.push(SliceWrite::Replace(after)),
                 None if is_unneeded(slice) => writes.push(SliceWrite::Delete(Arc::clone(slice))),
                 _ => {}
             }
         }
-        let is_created = |name: &str, slice: &EndpointSlice| !stored.contains_key(name) && !is_unneeded(slice);
-        let created = changed.into_iter().filter(|(name, slice)| is_created(name, slice));
-        writes.extend(created.map(|(_, slice)| SliceWrite::Create(slice)));
+        // Only those that are not stored are left.
+        let created = changed.into_values().filter(|slice| !is_unneeded(slice));
+        writes.extend(created.map(SliceWrite::Create));
         writes
     }
 }

@@ -7,7 +7,7 @@ use http::{Method, Request, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::{failure::Failure, request::Subresource, resources::Resource};
+use super::{failure::Failure, request::Subresource, resources::Resource, store::Stored};
 
 /// Longest response that is read: many times the largest object.
 const MAX_RESPONSE: usize = 16 << 20;
@@ -39,7 +39,7 @@ pub(crate) struct Write<'a> {
     /// CREATE, UPDATE or DELETE.
     pub(crate) operation: &'static str,
     pub(crate) user: &'a str,
-    pub(crate) old: Option<&'a Value>,
+    pub(crate) old: Option<&'a Stored>,
     pub(crate) uid: String,
 }
 
@@ -85,7 +85,7 @@ impl Webhooks {
         };
         let request =
             Request::builder().method(Method::POST).uri(&webhook.path).header(CONTENT_TYPE, "application/json");
-        let request = request.body(Body::from(write.review(&object).to_string())).map_err(|error| failed(&error))?;
+        let request = request.body(Body::from(write.review(&object))).map_err(|error| failed(&error))?;
         let response = self.router.clone().oneshot(request).await.map_err(|never| failed(&never))?;
         let code = response.status();
         let body = axum::body::to_bytes(response.into_body(), MAX_RESPONSE).await.map_err(|error| failed(&error))?;
@@ -152,7 +152,7 @@ impl Webhook {
             let mut context = Context::default();
             let added = context
                 .add_variable("object", object)
-                .and_then(|()| context.add_variable("oldObject", write.old.unwrap_or(&Value::Null)))
+                .and_then(|()| context.add_variable("oldObject", write.old.map_or(&Value::Null, |old| &**old)))
                 .map_err(|error| error.to_string());
             let result = added.and_then(|()| condition.execute(&context).map_err(|error| error.to_string()));
             match result {
@@ -191,22 +191,24 @@ fn names(list: &Value, value: &str) -> bool {
 }
 
 impl Write<'_> {
-    /// The AdmissionReview that the API server sends.
-    fn review(&self, object: &Value) -> Value {
+    /// The AdmissionReview that the API server sends. The old object has its text already.
+    fn review(&self, object: &Value) -> String {
         let Resource { group, version, kind, plural, .. } = self.resource;
         let kind = json!({"group": group, "version": version, "kind": kind});
         let resource = json!({"group": group, "version": version, "resource": plural});
         let mut request = json!({
             "uid": self.uid, "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
             "name": self.name, "namespace": self.namespace, "operation": self.operation,
-            "userInfo": {"username": self.user, "groups": groups(self.user)},
-            "object": object, "oldObject": self.old, "dryRun": false,
+            "userInfo": {"username": self.user, "groups": groups(self.user)}, "dryRun": false,
         });
         if self.subresource == Some(Subresource::Status) {
             request["subResource"] = "status".into();
             request["requestSubResource"] = "status".into();
         }
-        json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request})
+        let head = request.to_string();
+        let old = self.old.map_or("null", |old| std::str::from_utf8(old.text()).unwrap_or("null"));
+        let request = format!("{},\"object\":{object},\"oldObject\":{old}}}", head.strip_suffix('}').unwrap_or(&head));
+        format!("{{\"kind\":\"AdmissionReview\",\"apiVersion\":\"admission.k8s.io/v1\",\"request\":{request}}}")
     }
 }
 

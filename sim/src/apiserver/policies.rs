@@ -129,7 +129,7 @@ impl Policy {
         let evaluate = |program: &Program, variables: &BTreeMap<String, CelValue>| {
             let mut context = Context::default();
             context.add_variable("object", object).map_err(|error| error.to_string())?;
-            let old = write.old.unwrap_or(&Value::Null);
+            let old = write.old.map_or(&Value::Null, |old| old);
             context.add_variable("oldObject", old).map_err(|error| error.to_string())?;
             context.add_variable("params", parameter).map_err(|error| error.to_string())?;
             context.add_variable("request", &request).map_err(|error| error.to_string())?;
@@ -263,7 +263,7 @@ mod tests {
 
     /// What the policies say about an update by this user. `classes` are the MachineClasses.
     fn update(plural: &str, user: &str, old: &Value, new: &Value, classes: &[Value]) -> Result<(), Failure> {
-        let (resource, uid) = (kind(plural), String::new());
+        let (resource, uid, old) = (kind(plural), String::new(), Stored::new(old.clone()));
         let write = Write {
             resource: &resource,
             namespace: "default",
@@ -271,7 +271,7 @@ mod tests {
             subresource: None,
             operation: "UPDATE",
             user,
-            old: Some(old),
+            old: Some(&old),
             uid,
         };
         let rbac = Arc::new(Rbac::shipped().unwrap());

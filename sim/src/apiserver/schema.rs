@@ -1,18 +1,16 @@
 //! The structural schema of a CRD: what it removes, adds and refuses.
 
-use std::collections::BTreeMap;
+use std::fmt;
 
-use cel::Program;
 use serde_json::{Map, Value, json};
 
-use super::{list_keys::keys, rules};
+use super::{node::Node, rule};
 
 /// A structural schema.
 pub(crate) struct Schema {
     root: Value,
+    compiled: Node,
     validator: jsonschema::Validator,
-    /// The CEL rules that the library can compile, by their text.
-    rules: BTreeMap<String, Program>,
 }
 
 impl Schema {
@@ -22,7 +20,7 @@ impl Schema {
             .should_validate_formats(true)
             .build(&json_schema(root))
             .map_err(|error| error.to_string())?;
-        Ok(Self { root: root.clone(), validator, rules: rules::compile(root) })
+        Ok(Self { root: root.clone(), compiled: Node::new(root), validator })
     }
 
     /// The part of the schema at these properties.
@@ -33,43 +31,41 @@ impl Schema {
     /// Removes what the schema does not know and adds defaults, as the API server does with each document that it reads.
     pub(crate) fn complete(&self, object: &mut Value) {
         let Some(fields) = object.as_object_mut() else { return };
-        for (name, schema) in properties(&self.root) {
-            if let Some(value) = fields.get_mut(name).filter(|_| !is_type_meta(name)) {
-                prune(schema, value);
-            }
+        // Every object has these, and the API server knows their fields itself.
+        let own = ["apiVersion", "kind", "metadata"].map(|name| fields.remove_entry(name));
+        self.compiled.complete(object, true);
+        if let Some(fields) = object.as_object_mut() {
+            fields.extend(own.into_iter().flatten());
         }
-        fields.retain(|name, _| is_type_meta(name) || self.root["properties"].get(name).is_some());
-        add_defaults(&self.root, object);
     }
 
     /// The rules that are not evaluated.
     pub(crate) fn unsupported(&self) -> Vec<&str> {
-        rules::unsupported(&self.root, &self.rules)
+        rule::unsupported(&self.root)
     }
 
     /// What the schema and its rules refuse, each with its field. `old` is the stored object, if there is one: what has not
     /// changed since it was stored is not held against the new one.
     pub(crate) fn errors(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        let mut errors: Vec<String> = self
-            .validator
-            .iter_errors(new)
-            .filter(|error| {
-                let path = error.instance_path().to_string();
-                old.and_then(|old| old.pointer(&path)).is_none_or(|before| Some(before) != new.pointer(&path))
-            })
-            .map(|error| format!("{}: Invalid value: {error}", dotted(&error.instance_path().to_string())))
-            .collect();
-        duplicates(&self.root, new, "", &mut errors);
+        // Nearly every object is valid, and to find that out is much quicker than to look for what is wrong.
+        let mut errors = if self.validator.is_valid(new) { Vec::new() } else { self.invalid(new, old) };
+        duplicates(&self.compiled, new, &Path::Root, &mut errors);
         if errors.is_empty() {
-            rules::check(&self.rules, &self.root, new, old, &mut errors);
+            refusals(&self.compiled, new, old, &Path::Root, &mut errors);
         }
         errors
     }
-}
 
-/// The properties of an object's schema.
-pub(crate) fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    schema["properties"].as_object().into_iter().flatten()
+    fn invalid(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let errors = self.validator.iter_errors(new).filter(|error| {
+            let path = error.instance_path().to_string();
+            old.and_then(|old| old.pointer(&path)).is_none_or(|before| Some(before) != new.pointer(&path))
+        });
+        let describe = |error: jsonschema::ValidationError<'_>| {
+            format!("{}: Invalid value: {error}", dotted(&error.instance_path().to_string()))
+        };
+        errors.map(describe).collect()
+    }
 }
 
 /// A JSON pointer as messages write it: `spec.packages[0].name`.
@@ -80,82 +76,79 @@ fn dotted(pointer: &str) -> String {
     named.collect::<String>().trim_start_matches('.').to_owned()
 }
 
-/// Fields that every object has.
-fn is_type_meta(name: &str) -> bool {
-    matches!(name, "apiVersion" | "kind" | "metadata")
+/// Where a value is. It is written only for what is refused.
+enum Path<'a> {
+    Root,
+    Field(&'a Path<'a>, &'a str),
+    Entry(&'a Path<'a>, usize),
 }
 
-/// Removes the fields that the schema does not know.
-fn prune(schema: &Value, value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            if schema["x-kubernetes-preserve-unknown-fields"] == true {
-                return;
-            }
-            let values = &schema["additionalProperties"];
-            if values.is_object() {
-                fields.values_mut().for_each(|value| prune(values, value));
-                return;
-            }
-            fields.retain(|name, _| schema["properties"].get(name).is_some());
-            for (name, value) in fields {
-                prune(&schema["properties"][name], value);
-            }
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Field(Self::Root, name) => f.write_str(name),
+            Self::Field(path, name) => write!(f, "{path}.{name}"),
+            Self::Entry(path, position) => write!(f, "{path}[{position}]"),
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| prune(&schema["items"], item)),
-        _ => {}
-    }
-}
-
-/// Adds defaults, and removes each null that the schema does not allow.
-fn add_defaults(schema: &Value, value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            for (name, schema) in properties(schema) {
-                let is_unset = match fields.get(name) {
-                    None => true,
-                    Some(Value::Null) => schema["nullable"] != true,
-                    Some(_) => false,
-                };
-                match schema.get("default") {
-                    Some(default) if is_unset => drop(fields.insert(name.clone(), default.clone())),
-                    None if is_unset => drop(fields.remove(name)),
-                    _ => {}
-                }
-                if let Some(value) = fields.get_mut(name) {
-                    add_defaults(schema, value);
-                }
-            }
-            let values = &schema["additionalProperties"];
-            if values.is_object() {
-                fields.values_mut().for_each(|value| add_defaults(values, value));
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| add_defaults(&schema["items"], item)),
-        _ => {}
     }
 }
 
 /// Refuses lists with two entries of the same key.
-fn duplicates(schema: &Value, value: &Value, path: &str, errors: &mut Vec<String>) {
+fn duplicates(node: &Node, value: &Value, path: &Path<'_>, errors: &mut Vec<String>) {
+    if !node.has_keys {
+        return;
+    }
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
-                let known = schema["properties"].get(name).unwrap_or(&schema["additionalProperties"]);
-                duplicates(known, value, &format!("{path}.{name}"), errors);
+                if let Some(node) = node.field(name) {
+                    duplicates(node, value, &Path::Field(path, name), errors);
+                }
             }
         }
         Value::Array(items) => {
-            let names = keys(schema);
             for (position, item) in items.iter().enumerate() {
-                let path = format!("{path}[{position}]");
-                let is_same = |other: &&Value| names.iter().all(|key| other.get(key) == item.get(key));
-                if !names.is_empty() && items[..position].iter().any(|other| is_same(&other)) {
-                    let key: Map<String, Value> =
-                        names.iter().filter_map(|key| Some(((*key).to_owned(), item.get(key)?.clone()))).collect();
-                    errors.push(format!("{}: Duplicate value: {}", path.trim_start_matches('.'), Value::Object(key)));
+                let path = Path::Entry(path, position);
+                let is_same = |other: &Value| node.keys.iter().all(|key| other.get(key) == item.get(key));
+                if !node.keys.is_empty() && items[..position].iter().any(is_same) {
+                    let keys = node.keys.iter().filter_map(|key| Some((key.clone(), item.get(key)?.clone())));
+                    errors.push(format!("{path}: Duplicate value: {}", Value::Object(keys.collect())));
                 }
-                duplicates(&schema["items"], item, &path, errors);
+                if let Some(node) = &node.items {
+                    duplicates(node, item, &path, errors);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Adds what the rules refuse. A rule on what has not changed is not evaluated again.
+fn refusals(node: &Node, new: &Value, old: Option<&Value>, path: &Path<'_>, errors: &mut Vec<String>) {
+    if !node.has_rules || old == Some(new) || new.is_null() {
+        return;
+    }
+    for refusal in node.rules.iter().filter_map(|rule| rule.refusal(new, old)) {
+        let at = if matches!(path, Path::Root) { "<nil>".to_owned() } else { path.to_string() };
+        errors.push(format!("{at}: {refusal}"));
+    }
+    match new {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if let Some(node) = node.field(name) {
+                    refusals(node, value, old.and_then(|old| old.get(name)), &Path::Field(path, name), errors);
+                }
+            }
+        }
+        Value::Array(items) => {
+            let Some(node_of_items) = &node.items else { return };
+            let before = |item: &Value| {
+                let is_same = |other: &&Value| node.keys.iter().all(|name| other.get(name) == item.get(name));
+                old?.as_array()?.iter().find(is_same).filter(|_| !node.keys.is_empty())
+            };
+            for (position, item) in items.iter().enumerate() {
+                refusals(node_of_items, item, before(item), &Path::Entry(path, position), errors);
             }
         }
         _ => {}

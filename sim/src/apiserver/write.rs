@@ -199,7 +199,7 @@ impl ApiServer {
         target: &Target,
         name: &str,
         operation: &'static str,
-        old: Option<&Value>,
+        old: Option<&Stored>,
         object: Value,
     ) -> Result<Value, Failure> {
         // Without a webhook nothing of Berth is installed but its CRDs.
