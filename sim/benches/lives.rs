@@ -33,12 +33,12 @@ fn main() {
     for (name, has_faults, target) in [("no faults", false, 200.0), ("faults", true, 50.0)] {
         let (begun, mut text) = (cpu(), String::new());
         let fleet = Lives { servers, copies: 1, has_faults, seed: 1 };
-        let lived = fleet.live(|chapter, world| {
+        let outcome = fleet.live(|chapter, world| {
             if chapter == "new code" {
                 text = serde_json::to_string(&*world.servers()[0]).unwrap();
             }
         });
-        lived.unwrap();
+        outcome.unwrap();
         let rate = servers as f64 / (cpu() - begun).as_secs_f64().max(0.01);
         if decoded == 0.0 {
             decoded = decodings(&text);

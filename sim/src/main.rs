@@ -198,17 +198,17 @@ fn replay(schedule: &Schedule, log: Option<&Path>) -> io::Result<bool> {
 /// Says whether everything went well.
 fn lives(fleet: &Lives) -> bool {
     let begun = Instant::now();
-    let lived = fleet.live(|chapter, world| {
+    let outcome = fleet.live(|chapter, world| {
         let (age, requests) = (world.api().elapsed().as_secs(), world.api().requests());
         println!(
             "{:.1} s: {chapter}, after {age} s of the world and {requests} requests",
             begun.elapsed().as_secs_f64()
         );
     });
-    if let Err(finding) = &lived {
+    if let Err(finding) = &outcome {
         println!("went wrong: {finding}");
     }
-    lived.is_ok()
+    outcome.is_ok()
 }
 
 fn report(args: &Report) -> bool {

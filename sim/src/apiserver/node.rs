@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{list_keys::keys, rule::Rule};
 
 /// The schema of a value.
-#[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a mark of its own that a schema has or not")]
 pub(super) struct Node {
     pub(super) properties: BTreeMap<String, Node>,
     /// The schema of the values of a map.
@@ -84,7 +84,9 @@ impl Node {
             }
             Value::Array(items) => {
                 if let Some(node) = &self.items {
-                    items.iter_mut().for_each(|item| node.complete(item, prunes));
+                    for item in items {
+                        node.complete(item, prunes);
+                    }
                 }
             }
             _ => {}
