@@ -39,7 +39,7 @@ fn main() {
             }
         });
         outcome.unwrap();
-        let rate = servers as f64 / (cpu() - begun).as_secs_f64().max(0.01);
+        let rate = servers as f64 / cpu().saturating_sub(begun).as_secs_f64().max(0.01);
         if decoded == 0.0 {
             decoded = decodings(&text);
         }
