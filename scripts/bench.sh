@@ -7,8 +7,8 @@ cd "$(dirname "$0")/.."
 header='figure | value | reference | ratio | target'
 rows=$(mktemp)
 trap 'rm -f "$rows"' EXIT
-for bench in */benches shared/*/benches; do
-    [ -d "$bench" ] || continue
+# What a Server costs the API server comes first.
+for bench in tests/benches $(ls -d */benches shared/*/benches | grep -v '^tests/'); do
     package=$(sed -n 's/^name = "\(.*\)"/\1/p' "$(dirname "$bench")/Cargo.toml" | head -1)
     echo "bench: $package" >&2
     # Each time: a bench of a controller's crate builds its program anew, alone and so without the providers of tests.

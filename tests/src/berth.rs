@@ -45,6 +45,8 @@ pub struct Options {
     pub arguments: BTreeMap<Part, Vec<String>>,
     /// The folder of the manifests.
     pub deploy: PathBuf,
+    /// The folder of the programs; none for those that were built with the running program.
+    pub programs: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -55,6 +57,7 @@ impl Default for Options {
             artifacts_port: 0,
             arguments: BTreeMap::new(),
             deploy: repository().join("deploy"),
+            programs: None,
         }
     }
 }
@@ -313,6 +316,7 @@ impl Berth {
             webhook: self.webhook,
             ssh_key: &self.ssh_key,
             machines: self.machines.dir(),
+            programs: self.options.programs.as_deref(),
             client_ca: self
                 .options
                 .control_plane

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Result;
 use berth_control_plane::{ChildProcess, Launch, free_port};
 
-use crate::{programs::program, serving_certificate::ServingCertificate};
+use crate::{programs::program_in, serving_certificate::ServingCertificate};
 
 /// A program of Berth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,6 +79,8 @@ pub(crate) struct LaunchSettings<'a> {
     pub(crate) webhook: SocketAddr,
     pub(crate) ssh_key: &'a Path,
     pub(crate) machines: &'a Path,
+    /// The folder of the programs; none for those that were built with the running program.
+    pub(crate) programs: Option<&'a Path>,
     /// The authority of the webhook's clients; none for all clients.
     pub(crate) client_ca: Option<PathBuf>,
     pub(crate) extra: &'a [String],
@@ -87,15 +89,18 @@ pub(crate) struct LaunchSettings<'a> {
 /// The command line of one process.
 pub(crate) fn launch(part: Part, number: usize, http: SocketAddr, setting: &LaunchSettings<'_>) -> Result<Launch> {
     let name = if number == 1 { part.name().to_owned() } else { format!("{part}-{number}") };
-    let mut launch = Launch::new(name, program(part.name())?).arg("--kubeconfig").arg(setting.kubeconfig).args([
-        "--http-address".to_owned(),
-        http.to_string(),
-        // A program that is killed leaves its lock to expire: a short one, so that tests wait less.
-        "--lock-seconds".to_owned(),
-        "10".to_owned(),
-        "--instance".to_owned(),
-        number.to_string(),
-    ]);
+    let mut launch = Launch::new(name, program_in(setting.programs, part.name())?)
+        .arg("--kubeconfig")
+        .arg(setting.kubeconfig)
+        .args([
+            "--http-address".to_owned(),
+            http.to_string(),
+            // A program that is killed leaves its lock to expire: a short one, so that tests wait less.
+            "--lock-seconds".to_owned(),
+            "10".to_owned(),
+            "--instance".to_owned(),
+            number.to_string(),
+        ]);
     if part == Part::Webhook {
         launch = launch
             .args(["--bind".to_owned(), setting.webhook.to_string()])
@@ -108,7 +113,7 @@ pub(crate) fn launch(part: Part, number: usize, http: SocketAddr, setting: &Laun
         }
     }
     if part == Part::ReplicasetController {
-        let machine = program("berth-local-machine")?;
+        let machine = program_in(setting.programs, "berth-local-machine")?;
         launch = launch.arg("--local-dir").arg(setting.machines).arg("--local-machine-binary").arg(machine);
     }
     if matches!(part, Part::ReplicasetController | Part::DeploymentController) {

@@ -13,6 +13,20 @@ use anyhow::{Context, Result, ensure};
 /// # Errors
 /// When it does not exist: cargo does not build the programs of other packages for a test, so they must be built before.
 pub fn program(name: &str) -> Result<PathBuf> {
+    program_in(None, name)
+}
+
+/// The path of a program in this folder; without one, that of [`program`].
+pub(crate) fn program_in(folder: Option<&Path>, name: &str) -> Result<PathBuf> {
+    if let Some(folder) = folder {
+        let program = folder.join(name);
+        ensure!(
+            program.is_file(),
+            "{} is missing: build that version with `cargo build --workspace --bins`",
+            program.display()
+        );
+        return Ok(program);
+    }
     let own = env::current_exe().context("find the running program")?;
     let own = own.parent().context("find the folder of the running program")?;
     let folder = if own.ends_with("deps") || own.ends_with("examples") { own.parent().unwrap_or(own) } else { own };

@@ -21,7 +21,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::usage::Writes;
+use crate::{cost::Counted, meter::Meter, usage::Requests};
 
 /// Concurrent writes.
 const CALLS: usize = 32;
@@ -30,11 +30,11 @@ const ENDPOINTS: usize = 100;
 
 /// Rates of writes.
 pub(crate) struct Rates {
-    /// Writes per second until all are Ready.
+    /// Requests per second until all are Ready.
     pub(crate) up: f64,
-    /// Writes per second until all are gone.
+    /// Requests per second until all are gone.
     pub(crate) down: f64,
-    /// Writes per Server until it is Ready.
+    /// Requests per Server until it is Ready.
     pub(crate) up_each: f64,
     /// Servers created per second, before any other write to them.
     pub(crate) created: f64,
@@ -45,8 +45,8 @@ pub(crate) async fn writes_per_second(
     berth: &Berth,
     model: &Server,
     count: usize,
-    up: &Writes,
-    down: &Writes,
+    up: &Requests,
+    down: &Requests,
 ) -> Rates {
     let bare = Bare::new(berth, model).await;
     let begin = Instant::now();
@@ -75,6 +75,39 @@ pub(crate) async fn writes_per_second(
         up_each: writes as f64 / count as f64,
         created: count as f64 / created_in.as_secs_f64(),
     }
+}
+
+/// Brings `count` Servers like the model to Ready and retires them, all in step, and returns what each kind of write costs.
+pub(crate) async fn cost_of_kinds(berth: &Berth, model: &Server, count: usize) -> Vec<(String, Counted)> {
+    let bare = Bare::new(berth, model).await;
+    let mut kinds = Vec::new();
+    let mut begin = Meter::of(berth).await;
+    let mut record = async |kind: &str| {
+        let now = Meter::of(berth).await;
+        kinds.push((kind.to_owned(), Counted { writes: count, cost: now.since(&begin) }));
+        begin = now;
+    };
+    let create = stream::iter((0..count).map(|n| bare.create(n)));
+    let mut servers: Vec<Server> = create.buffer_unordered(CALLS).collect().await;
+    record("creation").await;
+    for is_end in [false, true] {
+        if is_end {
+            let leaving = stream::iter(servers.iter().map(|server| bare.delete(server)));
+            servers = leaving.buffer_unordered(CALLS).collect().await;
+            record("deletion").await;
+            let leaving = stream::iter(servers.iter().map(|server| bare.acknowledge(server)));
+            servers = leaving.buffer_unordered(CALLS).collect().await;
+            record("decision to retire").await;
+        }
+        while let Some((_, _, kind)) = bare.next(&servers[0]) {
+            let steps = stream::iter(servers.into_iter().map(|server| bare.step(server))).buffer_unordered(CALLS);
+            servers = steps.map(|(server, _)| server).collect().await;
+            record(&kind).await;
+        }
+    }
+    stream::iter(servers.iter().map(|server| bare.release(server))).buffer_unordered(CALLS).collect::<Vec<()>>().await;
+    record("removal of the finalizer").await;
+    kinds
 }
 
 fn is_ready(server: &Server) -> bool {
@@ -131,16 +164,23 @@ impl<'a> Bare<'a> {
 
     /// Sends the next write of a Server, if it has an open task.
     async fn step(&self, server: Server) -> (Server, bool) {
-        let (executor, write) = if server.status.is_none() {
-            (Executor::ReplicasetController, StatusWrite::new(&server).claim(claim(Executor::ReplicasetController, 1)))
-        } else {
-            let open = Executor::CONTROLLERS.into_iter().flat_map(|executor| server.open_tasks(executor));
-            let Some(task) = open.min_by_key(|task| task.id) else { return (server, false) };
-            (task.executor, self.write(&server, task))
-        };
+        let Some((executor, write, _)) = self.next(&server) else { return (server, false) };
         let patch = Patch::Json::<()>(write.into_patch());
         let written = self.servers[&executor].patch_status(&server.name_any(), &patch_as(executor), &patch).await;
         (written.unwrap(), true)
+    }
+
+    /// The next write of a Server, and what it does; none without an open task.
+    fn next(&self, server: &Server) -> Option<(Executor, StatusWrite, String)> {
+        if server.status.is_none() {
+            let first = StatusWrite::new(server).claim(claim(Executor::ReplicasetController, 1));
+            return Some((Executor::ReplicasetController, first, "first decision, claim of CreateMachine".to_owned()));
+        }
+        let open = Executor::CONTROLLERS.into_iter().flat_map(|executor| server.open_tasks(executor));
+        let task = open.min_by_key(|task| task.id)?;
+        let is_claim = task.kind.needs_lock() && task.phase == TaskPhase::Pending;
+        let action = if is_claim { "claim of" } else { "report on" };
+        Some((task.executor, self.write(server, task), format!("{action} {}", task.kind)))
     }
 
     /// Claims a task, or reports on it and claims the next task of the same executor.
@@ -190,10 +230,18 @@ impl<'a> Bare<'a> {
 
     /// Two writes: the deletion, and the status write that asks for a decision.
     async fn retire(&self, server: &Server) -> Server {
-        let (api, name) = (&self.servers[&Executor::ReplicasetController], server.name_any());
-        let leaving = api.delete(&name, &DeleteParams::default()).await.unwrap().left().unwrap();
-        let patch = Patch::Json::<()>(StatusWrite::new(&leaving).acknowledge().into_patch());
-        api.patch_status(&name, &patch_as(Executor::ReplicasetController), &patch).await.unwrap()
+        self.acknowledge(&self.delete(server).await).await
+    }
+
+    async fn delete(&self, server: &Server) -> Server {
+        let api = &self.servers[&Executor::ReplicasetController];
+        api.delete(&server.name_any(), &DeleteParams::default()).await.unwrap().left().unwrap()
+    }
+
+    async fn acknowledge(&self, leaving: &Server) -> Server {
+        let patch = Patch::Json::<()>(StatusWrite::new(leaving).acknowledge().into_patch());
+        let api = &self.servers[&Executor::ReplicasetController];
+        api.patch_status(&leaving.name_any(), &patch_as(Executor::ReplicasetController), &patch).await.unwrap()
     }
 
     async fn release(&self, server: &Server) {
@@ -205,7 +253,7 @@ impl<'a> Bare<'a> {
     }
 
     /// Makes as many writes of slices as Berth made, and returns their number.
-    async fn slices(&self, writes: &Writes) -> usize {
+    async fn slices(&self, writes: &Requests) -> usize {
         let total =
             ["POST", "PUT", "DELETE"].iter().map(|verb| writes.count(&format!("{verb} endpointslices"))).sum::<u64>();
         for n in 0..total {

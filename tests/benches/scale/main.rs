@@ -3,7 +3,9 @@
 //!
 //! The references are measured in the same run on the same control plane: kube-controller-manager's ReplicaSet, which creates as
 //! many pods, and a bare client that sends the same writes through the same webhook. kube-apiserver collects garbage less often
-//! than by default, for all measurements (`GOGC=400`, unless this process has the variable). Takes about six minutes.
+//! than by default, for all measurements (`GOGC=400`, unless this process has the variable). Takes about seven minutes.
+//! First comes what all of it costs kube-apiserver (see `cost.rs`); with `BERTH_BENCH_BASE` or `BERTH_BENCH_COST_ONLY`,
+//! only that.
 //! `BERTH_BENCH_SERVERS` sets the size of the fleet (default 1,000); the large fleet has five times as many Servers.
 //! `BERTH_BENCH_SMOKE` makes everything as small and short as possible, only to show that the bench works.
 
@@ -11,8 +13,11 @@
 #![expect(clippy::cast_precision_loss, reason = "counts are small")]
 
 mod bare;
+mod cost;
 mod fleet;
+mod meter;
 mod reference;
+mod three_fields;
 mod usage;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -21,7 +26,7 @@ use berth_core::api::Server;
 use berth_tests::{Berth, Options, Part};
 
 use fleet::Fleet;
-use usage::{Usage, Writes};
+use usage::{Requests, Usage};
 
 /// For how long writes and CPU time are measured at rest.
 const REST: Duration = Duration::from_secs(20);
@@ -42,8 +47,12 @@ fn main() {
 async fn run() {
     let default = if is_smoke_test() { SMOKE_SIZE } else { SIZE };
     let size: usize = std::env::var("BERTH_BENCH_SERVERS").map_or(default, |n| n.parse().unwrap());
-    let berth = start().await;
     println!("figure | value | reference | ratio | target");
+    cost::run().await;
+    if cost::base().is_some() || std::env::var_os("BERTH_BENCH_COST_ONLY").is_some() {
+        return;
+    }
+    let berth = Berth::start(options()).await.unwrap();
     say("pods of a ReplicaSet");
     let pods = reference::pods_per_second(&berth, size).await;
     let port = fleet::listen().await;
@@ -72,7 +81,7 @@ struct ScaleBench {
 
 /// The writes that a fleet cost until it was Ready or gone, and the time that this took.
 struct FleetCost {
-    writes: Writes,
+    writes: Requests,
     time: Duration,
 }
 
@@ -95,12 +104,12 @@ impl ScaleBench {
 
     async fn becomes_ready(&self) -> (Fleet, FleetCost) {
         say("a fleet comes");
-        let before = Writes::of(&self.berth).await;
+        let before = Requests::of(&self.berth).await;
         let mut fleet = Fleet::declare(&self.berth, "fleet", self.size, self.port).await;
         let created = self.size as f64 / fleet.created().await.as_secs_f64();
         at_least("full Servers created per second / smallest pods of a ReplicaSet", created, self.pods, 0.5);
         let time = fleet.ready().await;
-        let up = FleetCost { writes: Writes::of(&self.berth).await.since(&before), time };
+        let up = FleetCost { writes: Requests::of(&self.berth).await.since(&before), time };
         at_most("seconds until all are Ready", time.as_secs_f64(), 30.0);
         at_most("writes per Server on the way to Ready", up.writes_per_server(self.size), 12.0);
         let set_writes = fleet.set_writes_per_second();
@@ -114,11 +123,11 @@ impl ScaleBench {
         say("a fleet at rest");
         fleet.settled().await;
         let model = fleet.one().await;
-        let (usage, writes) = (Usage::of(&self.berth), Writes::of(&self.berth).await);
+        let (usage, writes) = (Usage::of(&self.berth), Requests::of(&self.berth).await);
         let rest = if is_smoke_test() { SHORT_REST } else { REST };
         tokio::time::sleep(rest).await;
         let resting = Usage::of(&self.berth).since(&usage);
-        at_most("writes at rest", Writes::of(&self.berth).await.since(&writes).total() as f64, 0.0);
+        at_most("writes at rest", Requests::of(&self.berth).await.since(&writes).total() as f64, 0.0);
         let share = resting.cpu(Part::ReplicasetController) / rest.as_secs_f64() * 100.0;
         at_most("% of a core at rest, replicaset-controller", share, 1.0);
         model
@@ -126,9 +135,9 @@ impl ScaleBench {
 
     async fn goes(&self, fleet: &mut Fleet) -> FleetCost {
         say("a fleet goes");
-        let before = Writes::of(&self.berth).await;
+        let before = Requests::of(&self.berth).await;
         let time = fleet.scale_to_nothing().await;
-        let down = FleetCost { writes: Writes::of(&self.berth).await.since(&before), time };
+        let down = FleetCost { writes: Requests::of(&self.berth).await.since(&before), time };
         at_most("writes per Server on the way out", down.writes_per_server(self.size), 8.0);
         say(&down.writes.to_string());
         down
@@ -175,7 +184,7 @@ impl ScaleBench {
     }
 }
 
-async fn start() -> Berth {
+fn options() -> Options {
     let simulated = || vec!["--simulated".to_owned()];
     let arguments =
         BTreeMap::from([(Part::ReplicasetController, simulated()), (Part::DeploymentController, simulated())]);
@@ -183,7 +192,7 @@ async fn start() -> Berth {
         controller_manager_flags: vec!["--controllers=replicaset-controller".to_owned()],
         ..berth_control_plane::ControlPlaneOptions::default()
     };
-    Berth::start(Options { control_plane, arguments, ..Options::default() }).await.unwrap()
+    Options { control_plane, arguments, ..Options::default() }
 }
 
 fn say(what: &str) {

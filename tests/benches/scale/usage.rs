@@ -1,40 +1,47 @@
-//! What Berth costs: writes to the API server, CPU time, memory.
+//! What Berth costs: requests to the API server, CPU time, memory.
 
 use std::{collections::BTreeMap, fmt, fs};
 
 use berth_tests::{Berth, Part};
 
-/// Writes that the API server has counted, by resource (and subresource) and verb.
-#[derive(Clone, Default)]
-pub(crate) struct Writes(BTreeMap<String, u64>);
+use crate::meter::{is_about_berth, label, value, whole};
 
-impl Writes {
+/// Requests that the API server has counted, by verb and resource (and subresource).
+#[derive(Clone, Default)]
+pub(crate) struct Requests(BTreeMap<String, u64>);
+
+impl Requests {
     /// All writes so far to the resources that Berth writes.
     pub(crate) async fn of(berth: &Berth) -> Self {
         let request = http::Request::get("/metrics").body(Vec::new()).unwrap();
-        let text = berth.client().request_text(request).await.unwrap();
+        Self::writes_in(&berth.client().request_text(request).await.unwrap())
+    }
+
+    /// The writes that these metrics of the API server count.
+    pub(crate) fn writes_in(metrics: &str) -> Self {
+        Self::counted_in(metrics, &["POST", "PUT", "PATCH", "APPLY", "DELETE"])
+    }
+
+    /// The reads of single objects that these metrics of the API server count.
+    pub(crate) fn reads_in(metrics: &str) -> Self {
+        Self::counted_in(metrics, &["GET"])
+    }
+
+    fn counted_in(metrics: &str, verbs: &[&str]) -> Self {
         let mut counts = BTreeMap::new();
-        for line in text.lines().filter(|line| line.starts_with("apiserver_request_total{")) {
-            let label = |name: &str| {
-                let start = line.find(&format!("{name}=\"")).map(|at| at + name.len() + 2)?;
-                line[start..].split('"').next()
-            };
-            let (Some(verb), Some(group)) = (label("verb"), label("group")) else { continue };
-            let resource = label("resource").unwrap_or_default();
-            let ours = group == "berth.dev" || ["endpointslices", "events"].contains(&resource);
-            if ours && ["POST", "PUT", "PATCH", "APPLY", "DELETE"].contains(&verb) && label("dry_run") == Some("") {
-                let sub =
-                    label("subresource").filter(|sub| !sub.is_empty()).map_or(String::new(), |sub| format!("/{sub}"));
-                let count: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-                let count = count as u64;
-                *counts.entry(format!("{verb} {resource}{sub}")).or_default() += count;
+        let lines = metrics.lines().filter(|line| line.starts_with("apiserver_request_total{"));
+        for line in lines.filter(|line| is_about_berth(line) && label(line, "dry_run") == Some("")) {
+            let (Some(verb), Some(resource)) = (label(line, "verb"), label(line, "resource")) else { continue };
+            if verbs.contains(&verb) {
+                let sub = label(line, "subresource").filter(|sub| !sub.is_empty());
+                let sub = sub.map_or(String::new(), |sub| format!("/{sub}"));
+                *counts.entry(format!("{verb} {resource}{sub}")).or_default() += whole(value(line));
             }
         }
         Self(counts)
     }
 
-    /// The writes since an earlier count.
+    /// The requests since an earlier count.
     pub(crate) fn since(&self, before: &Self) -> Self {
         let new = |(name, count): (&String, &u64)| {
             let more = count - before.0.get(name).unwrap_or(&0);
@@ -43,13 +50,25 @@ impl Writes {
         Self(self.0.iter().filter_map(new).collect())
     }
 
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (name, count) in &other.0 {
+            *self.0.entry(name.clone()).or_default() += count;
+        }
+    }
+
     pub(crate) fn total(&self) -> u64 {
         self.0.values().sum()
     }
 
-    /// The number of writes without those to sets and deployments, of which there are few.
+    /// The number of requests without those for sets and deployments, of which there are few.
     pub(crate) fn about_servers(&self) -> u64 {
         self.0.iter().filter(|(name, _)| !name.contains(" vm")).map(|(_, count)| count).sum()
+    }
+
+    /// The number of requests for this resource and its subresources.
+    pub(crate) fn about(&self, resource: &str) -> u64 {
+        let is_meant = |name: &str| name.split_once(' ').is_some_and(|(_, of)| of.split('/').next() == Some(resource));
+        self.0.iter().filter(|(name, _)| is_meant(name)).map(|(_, count)| count).sum()
     }
 
     pub(crate) fn count(&self, name: &str) -> u64 {
@@ -57,10 +76,10 @@ impl Writes {
     }
 }
 
-impl fmt::Display for Writes {
+impl fmt::Display for Requests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} writes:", self.total())?;
-        self.0.iter().try_for_each(|(name, count)| write!(f, " {name} {count};"))
+        write!(f, "{}", self.total())?;
+        self.0.iter().try_for_each(|(name, count)| write!(f, ", {name} {count}"))
     }
 }
 
