@@ -25,3 +25,36 @@ fn render(crd: &CustomResourceDefinition) -> Result<String> {
     let body = serde_saphyr::to_string(crd).context("write the CRD as YAML")?;
     Ok(format!("# Generated from shared/core/src/api by `cargo xtask generate`. Do not edit.\n{body}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, JSONSchemaPropsOrArray};
+
+    use super::*;
+
+    /// Adds what makes each write of this field dear: the API server looks for the old element of each element of a map list, and
+    /// evaluates rules.
+    fn dear(path: &str, schema: &JSONSchemaProps, found: &mut Vec<String>) {
+        if schema.x_kubernetes_list_type.as_deref() == Some("map") {
+            found.push(format!("{path}: a map list"));
+        }
+        if schema.x_kubernetes_validations.as_ref().is_some_and(|rules| !rules.is_empty()) {
+            found.push(format!("{path}: a rule"));
+        }
+        for (name, field) in schema.properties.iter().flatten() {
+            dear(&format!("{path}.{name}"), field, found);
+        }
+        if let Some(JSONSchemaPropsOrArray::Schema(element)) = &schema.items {
+            dear(&format!("{path}[]"), element, found);
+        }
+    }
+
+    #[test]
+    fn the_status_of_a_server_has_neither_map_lists_nor_rules() {
+        let crd = Server::crd();
+        let schema = crd.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
+        let mut found = Vec::new();
+        dear("status", &schema.properties.as_ref().unwrap()["status"], &mut found);
+        assert!(found.is_empty(), "nobody applies these lists by key, and every write pays for them: {found:?}");
+    }
+}

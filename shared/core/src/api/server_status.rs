@@ -34,7 +34,7 @@ pub struct ServerStatus {
     pub first_task_id: Option<i64>,
     /// Tasks of the current state, and the last ten finished tasks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub tasks: Vec<Task>,
     /// Which controller instance may change the machine now. Absent when none does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,7 +79,7 @@ pub struct ServerStatus {
     pub monitoring: Option<MonitoringFact>,
     /// Conditions: `Ready` and `Stalled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub conditions: Vec<Condition>,
     /// A controller's request to take, renew or release the lock for a task. The webhook carries it out and removes it,
     /// so it is never stored.
@@ -206,7 +206,7 @@ pub struct EnvironmentFact {
     pub verified: bool,
     /// Packages that Berth manages, as they are installed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub packages: Vec<InstalledPackage>,
 }
 
@@ -251,6 +251,7 @@ pub struct TrafficFact {
     pub phase: TrafficPhase,
     /// Services that the Server is registered with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub services: Vec<ServiceBackend>,
     /// HAProxy backends that the Server is registered with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
