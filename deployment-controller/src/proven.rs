@@ -14,9 +14,7 @@ pub(crate) fn proven_revision(server: &Server) -> Option<&str> {
         return None;
     }
     // On the way back to Ready nothing is deployed before Deploying.
-    let mut before = status.transitions.iter().rev().map(|transition| transition.from);
-    let came_from = before.find(|state| !matches!(state, Some(State::Initializing | State::Unknown)))?;
-    (came_from == Some(State::Ready)).then_some(fact.revision.as_str())
+    (status.came_from() == Some(State::Ready)).then_some(fact.revision.as_str())
 }
 
 #[cfg(test)]
@@ -40,13 +38,9 @@ mod tests {
             (&[Ready, Deploying, Initializing, Deploying], false, false),
         ] {
             let mut server = server("web-0", "v2", "Deploying", 1);
-            let transition = |pair: &[State]| {
-                let change =
-                    json!({"from": pair[0], "to": pair[1], "at": "2026-01-01T00:00:00Z", "reason": "", "author": ""});
-                serde_json::from_value(change).unwrap()
-            };
             let status = server.status.as_mut().unwrap();
-            status.transitions = states.windows(2).map(transition).collect();
+            let left = states[..states.len() - 1].iter().rev();
+            status.came_from = left.copied().find(|state| !matches!(state, Initializing | Unknown));
             status.app = Some(serde_json::from_value(json!({"revision": "v1"})).unwrap());
             let phases: &[&str] = if deployed_since { &["Succeeded", "Running"] } else { &["Running"] };
             let task = |phase: &&str| {

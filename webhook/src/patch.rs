@@ -204,6 +204,8 @@ pub fn status(before: Option<&ServerStatus>, after: Option<&ServerStatus>) -> Pa
             last_task_id => "lastTaskID",
             first_task_id => "firstTaskID",
             lock => "lock",
+            previous_state => "previousState",
+            came_from => "cameFrom",
             epoch => "epoch",
             force => "force",
             observed_retry => "observedRetry",
@@ -219,6 +221,7 @@ pub fn status(before: Option<&ServerStatus>, after: Option<&ServerStatus>) -> Pa
             report => "report",
         } lists {
             tasks => "tasks" by |before, after| before.id == after.id,
+            history => "history" by String::eq,
             transitions => "transitions" by |before, after| before == after,
             conditions => "conditions" by |before, after| before.type_ == after.type_,
         }),

@@ -28,6 +28,7 @@ mod facts;
 #[cfg(feature = "fake-api")]
 mod fake_api;
 mod fixture;
+mod history;
 mod objects;
 
 #[cfg(feature = "fake-machine")]
@@ -40,5 +41,6 @@ pub use self::{
     clock::{LOCK, start},
     facts::{app, environment, facts_of, machine, machine_phase, report, traffic, unreachable},
     fixture::Fixture,
+    history::{ended_tasks, entered_states},
     objects::{approval, deployment, full_spec, machine_class, manifest, replica_set, server},
 };

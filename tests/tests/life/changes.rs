@@ -70,7 +70,7 @@ async fn a_dead_machine_makes_its_server_unknown_and_held_until_it_is_verified_a
     world.berth.machines().reboot(uid).await.unwrap();
     let after = world.ready(1).await.remove(0);
     assert_eq!((after.uid(), machine_id(&after)), (before.uid(), machine_id(&before)), "the machine is the same");
-    let states: Vec<_> = after.status.as_ref().unwrap().transitions.iter().map(|t| t.to).collect();
+    let states = berth_testing::entered_states(after.status.as_ref().unwrap());
     let tail = &states[states.len() - 4..];
     assert_eq!(tail, [State::Unknown, State::Initializing, State::Deploying, State::Ready]);
     world.assert_answers(&after, "v1").await;
@@ -97,7 +97,7 @@ fn version(server: &Server, package: &str) -> Option<String> {
 }
 
 fn visited(server: &Server, state: State) -> bool {
-    server.status.iter().flat_map(|s| &s.transitions).any(|t| t.to == state)
+    server.status.iter().any(|s| berth_testing::entered_states(s).contains(&state))
 }
 
 #[tokio::test(flavor = "multi_thread")]

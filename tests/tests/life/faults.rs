@@ -41,9 +41,7 @@ async fn in_the_middle_of(world: &World, kind: TaskKind) -> bool {
         if servers.iter().any(|s| begun(s, kind)) {
             return Ok(true);
         }
-        let past = servers
-            .iter()
-            .any(|s| s.status.iter().flat_map(|s| &s.tasks).any(|t| t.kind == kind && t.phase.is_finished()));
+        let past = servers.iter().any(|s| crate::world::succeeded(s, kind) > 0);
         if past { Ok(false) } else { Err(crate::world::describe(&servers)) }
     });
     found.await.unwrap()

@@ -52,7 +52,11 @@ async fn an_unhealthy_application_loses_its_traffic_until_it_is_healthy_again() 
     let unhealthy = world
         .server("web-0", "held in Deploying", |s| is_in(State::Deploying)(s) && traffic(s) == Some(TrafficPhase::Held))
         .await;
-    assert!(unhealthy.status.unwrap().transitions.last().unwrap().reason.contains("health is not proven"));
+    let history = unhealthy.status.unwrap().history;
+    assert!(
+        history.iter().rfind(|line| line.contains(" -> ")).unwrap().contains("health is not proven"),
+        "{history:?}"
+    );
     assert_eq!(world.endpoints().await["web-0"], (false, false, false));
     std::fs::write(&release, "ok").unwrap();
     world.ready(1).await;

@@ -282,9 +282,9 @@ pub(crate) fn uid(server: &Server) -> String {
     server.uid().to_owned()
 }
 
-/// How many tasks of this kind have succeeded, of those that the status still lists.
+/// How many tasks of this kind have succeeded, as far as the Server's history reaches.
 pub(crate) fn succeeded(server: &Server, kind: TaskKind) -> usize {
-    server.status.iter().flat_map(|s| &s.tasks).filter(|t| t.kind == kind && t.phase == TaskPhase::Succeeded).count()
+    server.status.as_ref().map_or(0, |status| berth_testing::ended_tasks(status, kind, TaskPhase::Succeeded))
 }
 
 pub(crate) fn describe(servers: &[Server]) -> String {

@@ -52,8 +52,8 @@ pub(crate) fn review() -> BenchResult<Vec<u8>> {
     let mut old = admit_status(&created, created.clone(), &author(Executor::ReplicasetController), &ids, now()?)?;
     let status = old.status.get_or_insert_default();
     // The longest history that a Server can have.
-    if let Some(last) = status.transitions.last().cloned() {
-        status.transitions = vec![last; 10];
+    if let Some(last) = status.history.last().cloned() {
+        status.history = vec![last; 20];
     }
     let task = status.tasks.iter().find(|task| task.kind == TaskKind::CheckHealth).ok_or("no CheckHealth")?.id;
     let health = HealthFact {

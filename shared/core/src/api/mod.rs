@@ -18,6 +18,7 @@ mod server_status;
 mod task;
 mod template;
 mod traffic;
+mod transition;
 
 pub use app::{App, Artifact, EnvVar, EnvVarSource, SecretKeyRef};
 pub use approval::{
@@ -42,8 +43,9 @@ pub use server::{Force, Request, Retention, Server, ServerSpec};
 pub use server_status::{
     AppFact, Claim, EnvironmentFact, ForceStatus, HealthFact, HealthState, InstalledPackage, Lock, MachineFact,
     MachinePhase, MonitoringFact, MonitoringPhase, Outcome, ReachabilityFact, Report, ServerStatus, SshAccess,
-    TrafficFact, TrafficPhase, Transition,
+    TrafficFact, TrafficPhase,
 };
 pub use task::{Executor, State, Task, TaskKind, TaskPhase};
 pub use template::{ServerTemplate, TemplateMeta};
 pub use traffic::{HaProxyBackend, Monitoring, ServiceBackend, Traffic};
+pub use transition::Transition;

@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HaProxyBackend, ServiceBackend, State, Task};
+use super::{HaProxyBackend, ServiceBackend, State, Task, Transition};
 
 /// Observed state of a Server: its state, its tasks, and the facts that controllers report. The webhook writes every
 /// field that does not name another owner.
@@ -32,15 +32,28 @@ pub struct ServerStatus {
     /// Lowest id of the tasks of the current state.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "firstTaskID")]
     pub first_task_id: Option<i64>,
-    /// Tasks of the current state, and the last ten finished tasks.
+    /// Tasks of the current state, and gates of earlier states. Other tasks of earlier states are in `history`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub tasks: Vec<Task>,
     /// Which controller instance may change the machine now. Absent when none does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<Lock>,
-    /// The last ten changes of state, newest last.
+    /// State before this one. Absent in the first state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_state: Option<State>,
+    /// State from which the Server began its way to the next Ready: the newest one that it has left, other than
+    /// `Initializing` and `Unknown`. Absent on the first way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub came_from: Option<State>,
+    /// The last twenty things that happened, newest last, each as a sentence for people: changes of state (with the
+    /// user whose write led to it, and the reason), and tasks that ended, once their state was left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub history: Vec<String>,
+    /// Changes of state that an earlier version of Berth stored. The next write turns them into `history`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub transitions: Vec<Transition>,
     /// Counter that rises whenever the health of the Server has to be proven again. A health fact counts only for the
     /// epoch that it names.
@@ -106,23 +119,6 @@ pub struct Lock {
     /// Seconds after `renewedAt` within which the holder renews the lock, or stops. Another holder may take the lock a
     /// minute later, because the clocks of the webhook's copies may differ.
     pub duration_seconds: i32,
-}
-
-/// A change of state.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Transition {
-    /// State before the change. Absent for the first state.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<State>,
-    /// State after the change.
-    pub to: State,
-    /// When the state changed.
-    pub at: Time,
-    /// Human-readable reason of the decision.
-    pub reason: String,
-    /// User whose write led to the change.
-    pub author: String,
 }
 
 /// What has become of a force.

@@ -11,9 +11,7 @@ use super::{
 };
 use crate::api::{Server, ServerStatus, State, Task, TaskKind, TaskPhase, Transition};
 
-/// How many changes of state are kept: enough to follow one roll-out or failure, in an object that stays small.
-const TRANSITIONS: usize = 10;
-/// How many finished tasks are kept beyond those that still count: about one pass through the states.
+/// How many finished tasks of the state, and gates of earlier ones, are kept beyond those that still count.
 const FINISHED: usize = 10;
 /// How many refused gates of earlier states are kept: a refusal holds for its content until a person decides otherwise.
 /// Refusals are rare, so ten are enough, and objects stay small.
@@ -23,6 +21,9 @@ const REFUSALS: usize = 10;
 pub(super) fn apply_decision(server: &mut Server, author: &str, now: Timestamp) {
     let is_forced_retry = force::observe(server);
     let retry = observe_retry(server) || is_forced_retry;
+    if let Some(status) = &mut server.status {
+        status.convert_transitions();
+    }
     let decision = decide(server);
     if server.known_status().state != Some(decision.state) {
         enter(server, &decision, author, now);
@@ -33,6 +34,7 @@ pub(super) fn apply_decision(server: &mut Server, author: &str, now: Timestamp) 
     cancel_unplanned(status, &plan, now);
     append_missing(status, &plan, retry);
     drop_old_tasks(status);
+    record_left_tasks(status);
 }
 
 /// Whether there is a new request to retry, and records it as carried out.
@@ -73,15 +75,28 @@ fn enter(server: &mut Server, decision: &Decision, author: &str, now: Timestamp)
     status.first_task_id = Some(status.last_task_id.unwrap_or(0).saturating_add(1));
     status.state = Some(decision.state);
     status.state_since = Some(Time(now));
-    status.transitions.push(Transition {
+    record_left_tasks(status);
+    status.record_transition(&Transition {
         from,
         to: decision.state,
         at: Time(now),
         reason: decision.reason.clone(),
         author: author.to_owned(),
     });
-    let excess = status.transitions.len().saturating_sub(TRANSITIONS);
-    status.transitions.drain(..excess);
+}
+
+/// Moves the finished tasks of states that were left into the history: nothing follows from them any more. Gates stay, because a
+/// person's decision counts in later passes, too; so does a task whose holder has not released the lock yet.
+fn record_left_tasks(status: &mut ServerStatus) {
+    let (first, locked) = (status.first_task_id.unwrap_or(1), status.lock.as_ref().map(|lock| lock.task_id));
+    let is_left = |task: &Task| {
+        task.id < first && task.phase.is_finished() && task.kind != TaskKind::Gate && Some(task.id) != locked
+    };
+    let (left, kept): (Vec<Task>, Vec<Task>) = std::mem::take(&mut status.tasks).into_iter().partition(is_left);
+    status.tasks = kept;
+    for task in &left {
+        status.record_task(task);
+    }
 }
 
 fn cancel(task: &mut Task, reason: &str, now: Timestamp) {
@@ -177,12 +192,14 @@ fn drop_old_tasks(status: &mut ServerStatus) {
             || (task.id >= first && (task.kind == TaskKind::Gate || task.phase == TaskPhase::Failed))
             || refused.contains(&task.id)
     };
-    let mut excess = status.tasks.iter().filter(|task| !counts(task)).count().saturating_sub(FINISHED);
-    status.tasks.retain(|task| {
-        let drop = excess > 0 && !counts(task);
-        excess -= usize::from(drop);
-        !drop
-    });
+    let excess = status.tasks.iter().filter(|task| !counts(task)).count().saturating_sub(FINISHED);
+    let dropped: Vec<i64> = status.tasks.iter().filter(|task| !counts(task)).take(excess).map(|task| task.id).collect();
+    for id in dropped {
+        if let Some(at) = status.tasks.iter().position(|task| task.id == id) {
+            let task = status.tasks.remove(at);
+            status.record_task(&task);
+        }
+    }
 }
 
 /// The gates whose last word is a refusal, one for each content, the newest first.

@@ -7,7 +7,7 @@ use crate::api::{Executor, MachineFact, Server, ServerStatus};
 pub(super) fn check(before: &ServerStatus, after: &ServerStatus, executor: Option<Executor>) -> Result<(), Refusal> {
     use Executor::{DeploymentController, LbController, MonitorController, ReplicasetController};
     let (b, a) = (before, after);
-    let fields: [(&str, bool, Option<Executor>); 21] = [
+    let fields: [(&str, bool, Option<Executor>); 24] = [
         ("state", b.state != a.state, None),
         ("stateSince", b.state_since != a.state_since, None),
         ("waitingFor", b.waiting_for != a.waiting_for, None),
@@ -15,6 +15,9 @@ pub(super) fn check(before: &ServerStatus, after: &ServerStatus, executor: Optio
         ("firstTaskID", b.first_task_id != a.first_task_id, None),
         ("tasks", b.tasks != a.tasks, None),
         ("lock", b.lock != a.lock, None),
+        ("previousState", b.previous_state != a.previous_state, None),
+        ("cameFrom", b.came_from != a.came_from, None),
+        ("history", b.history != a.history, None),
         ("transitions", b.transitions != a.transitions, None),
         ("epoch", b.epoch != a.epoch, None),
         ("force", b.force != a.force, None),

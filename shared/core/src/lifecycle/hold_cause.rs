@@ -52,6 +52,6 @@ impl Server {
     /// Whether the Server was Unknown immediately before its state. Doubts that have another origin, such as drift, are
     /// repaired within the budget of the set.
     fn came_from_unknown(&self) -> bool {
-        self.known_status().transitions.last().is_some_and(|last| last.from == Some(State::Unknown))
+        self.known_status().previous_state() == Some(State::Unknown)
     }
 }

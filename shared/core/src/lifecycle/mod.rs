@@ -14,6 +14,7 @@ mod facts;
 mod force;
 mod from_facts;
 mod guard;
+mod history;
 mod hold_cause;
 mod plan;
 mod refusal;

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use berth_core::api::{Executor, Server, State, TaskKind, TrafficPhase, Transition};
+use berth_core::api::{Executor, Server, State, TaskKind, TrafficPhase};
 
 use crate::set_approval::SetApproval;
 
@@ -18,13 +18,14 @@ pub(crate) struct Version {
 }
 
 impl Version {
-    /// Drops what is only for people (conditions, transitions, messages) and the finished tasks of earlier states: it follows
-    /// from the rest or is never read, and would multiply the states of the model. A transition from Unknown stays while it is
-    /// the last one, because `hold_cause` reads it.
+    /// Drops what is only for people (conditions, history, messages) or for the releases on a machine (`cameFrom`), and the finished
+    /// tasks of earlier states: it follows from the rest or is never read, and would multiply the states of the model. Of the previous
+    /// state only Unknown stays, because `hold_cause` reads it.
     pub(crate) fn new(mut server: Server) -> Arc<Self> {
         if let Some(status) = &mut server.status {
-            let last = status.transitions.pop().filter(|last| last.from == Some(State::Unknown));
-            status.transitions = last.map(|last| Transition { author: String::new(), ..last }).into_iter().collect();
+            status.history.clear();
+            status.came_from = None;
+            status.previous_state = status.previous_state.filter(|state| *state == State::Unknown);
             status.conditions.clear();
             status.waiting_for = None;
             let first = status.first_task_id.unwrap_or(1);

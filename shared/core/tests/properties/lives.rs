@@ -1,6 +1,6 @@
 //! Random lives: sequences of writes by people and controllers, right ones and wrong ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use berth_core::{
     api::{Claim, Report, Server, ServerStatus, State, Task, TaskKind, TaskPhase},
@@ -99,6 +99,8 @@ struct Past {
     last: i64,
     ended: BTreeMap<i64, Task>,
     kinds: BTreeMap<i64, TaskKind>,
+    /// Those that have left the list for the history.
+    recorded: BTreeSet<i64>,
 }
 
 impl Past {
@@ -120,8 +122,10 @@ impl Past {
                 None => prop_assert!(task.id > self.last || self.kinds.contains_key(&task.id)),
             }
         }
-        let forgotten_unfinished = self.kinds.keys().any(|id| !ids.contains(id) && !self.ended.contains_key(id));
-        prop_assert!(!forgotten_unfinished, "an unfinished task was lost");
+        let is_history = |id: &i64| status.history.iter().any(|line| line.contains(&format!(" (task {id}) ")));
+        self.recorded.extend(self.kinds.keys().filter(|id| !ids.contains(id)).copied().filter(is_history));
+        let is_known = |id: &i64| ids.contains(id) || self.ended.contains_key(id) || self.recorded.contains(id);
+        prop_assert!(self.kinds.keys().all(is_known), "an unfinished task was lost");
         self.last = last;
         check_tasks(status)
     }
@@ -141,7 +145,9 @@ fn check_tasks(status: &ServerStatus) -> Result<(), TestCaseError> {
     prop_assert!(running.iter().all(|id| locked == Some(*id)), "and holds the lock: {:?} {:?}", running, locked);
     let releases = current.iter().any(|task| task.kind == TaskKind::ReleaseTraffic);
     prop_assert!(!releases || status.state == Some(State::Ready), "traffic is let through in Ready only");
-    prop_assert!(status.transitions.len() <= 10);
+    prop_assert!(status.history.len() <= 20 && status.transitions.is_empty());
+    let may_stay = |task: &&&Task| task.kind == TaskKind::Gate || Some(task.id) == locked;
+    prop_assert!(left.iter().all(|task| may_stay(&task)), "finished tasks of earlier states are history");
     let matter = |task: &&&Task| task.id >= first && (task.kind == TaskKind::Gate || task.phase == TaskPhase::Failed);
     let tail = status.tasks.iter().filter(|task| task.phase.is_finished() && !matter(&task)).count();
     prop_assert!(tail <= 10, "the tail is bounded");

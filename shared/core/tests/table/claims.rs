@@ -7,7 +7,7 @@ use berth_core::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use berth_testing::{Fixture, LOCK, holder, person, reason, refusal};
+use berth_testing::{Fixture, LOCK, ended_tasks, holder, person, reason, refusal};
 
 use RefusalReason as R;
 use TaskKind::{CreateMachine, DeployApp, InstallPackages, RegisterBackend};
@@ -232,7 +232,11 @@ fn releasing_the_lock_keeps_a_finished_task_finished() {
         "whoever is at the machine stops first"
     );
     fixture.claim_for(CreateMachine, "a", 0).unwrap();
-    assert_eq!((fixture.phase(CreateMachine), &fixture.status().lock), (TaskPhase::Cancelled, &None));
+    assert_eq!(
+        (ended_tasks(fixture.status(), CreateMachine, TaskPhase::Cancelled), &fixture.status().lock),
+        (1, &None)
+    );
+    assert_eq!(fixture.status().tasks.iter().filter(|task| task.kind == CreateMachine).count(), 0, "it is history");
     fixture.claim(TaskKind::DestroyMachine, "b").unwrap();
     assert_eq!(lock(&fixture).task_id, other);
 }

