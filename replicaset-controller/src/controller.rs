@@ -58,7 +58,7 @@ pub async fn run_with(ctx: &Context, args: &Args, process: &Process, tasks: Task
         () = ctx.shutdown.cancelled() => return,
     }
     let slots = usize::from(ctx.concurrency.saturating_mul(SLOTS));
-    let classes = Classes::new(ctx, &caches.classes, drivers, CallLimits::default(), slots);
+    let classes = Classes::new(ctx, &caches.classes, drivers, CallLimits::default(), slots).of_servers(&caches.servers);
     let orphan_period = Duration::from_secs(u64::from(args.orphan_period));
     let orphans = OrphanCollector::new(ctx, &classes, &tasks.cluster, orphan_period);
     let drift_interval = Duration::from_secs(u64::from(args.drift_interval));

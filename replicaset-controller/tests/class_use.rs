@@ -68,7 +68,7 @@ impl Lab {
         let drivers = Drivers::default()
             .with("simulated", Arc::new(Simulation::new(SimulatedMachines::default())))
             .with("bound", Arc::new(Simulation::new(SimulatedMachines::default())));
-        let classes = Classes::new(&ctx, &class_cache, drivers, CallLimits::default(), 8);
+        let classes = Classes::new(&ctx, &class_cache, drivers, CallLimits::default(), 8).of_servers(&server_cache);
         let admin = control_plane.admin_client();
         let lab = Self { control_plane, admin, ctx, class_cache, server_cache, classes };
         lab.policies_have_an_effect().await;
@@ -180,6 +180,7 @@ async fn classes_in_use() {
     a_class_of_older_servers_is_marked(&lab).await;
     a_class_says_who_may_use_it_and_for_what(&lab).await;
     a_class_gives_no_more_machines_than_it_allows(&lab).await;
+    one_reading_of_a_class_counts_for_all_servers_that_existed_when_it_began(&lab).await;
     lab.control_plane.stop().await.unwrap();
 }
 
@@ -317,4 +318,34 @@ async fn a_class_gives_no_more_machines_than_it_allows(lab: &Lab) {
     for part in ["spec.maxMachines is 3", "there are 1 Servers", "default 1"] {
         assert!(problem.message.contains(part), "{}", problem.message);
     }
+}
+
+/// Reads of single MachineClasses that the API server has counted.
+async fn reads_of_classes(lab: &Lab) -> u64 {
+    let request = http::Request::get("/metrics").body(Vec::new()).unwrap();
+    let metrics = lab.admin.request_text(request).await.unwrap();
+    let lines = metrics.lines().filter(|line| line.starts_with("apiserver_request_total{"));
+    let reads = lines.filter(|line| line.contains(r#"resource="machineclasses""#) && line.contains(r#"verb="GET""#));
+    reads.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+async fn one_reading_of_a_class_counts_for_all_servers_that_existed_when_it_began(lab: &Lab) {
+    lab.class("shared", &json!({"provider": "simulated", "parameters": {"account": "shared"}}), &[]).await;
+    let mut servers = Vec::new();
+    for n in 0..10 {
+        servers.push(lab.server(&format!("of-shared-{n}"), "shared").await);
+    }
+    lab.may_begin(&servers[0], TaskKind::CreateMachine).await;
+    let before = reads_of_classes(lab).await;
+    for server in &servers {
+        lab.may_begin(server, TaskKind::CreateMachine).await;
+    }
+    let reads = reads_of_classes(lab).await - before;
+    assert!(reads <= 5, "{reads} reads for 10 Servers: at most one each second");
+
+    // A Server that came later needs a reading of its own: the class may have been let go between.
+    let later = object("of-shared-later", &json!({"machine": {"className": "shared"}}));
+    let later = lab.servers().create(&PostParams::default(), &later).await.unwrap();
+    lab.class_api().delete("shared", &DeleteParams::default()).await.unwrap();
+    assert!(acquire(&lab.classes, &later, TaskKind::CreateMachine).await.is_err(), "the class is being deleted");
 }

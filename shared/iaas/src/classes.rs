@@ -10,11 +10,11 @@ use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
 use crate::{
     bulkhead::Slot,
     bulkheads::{BulkheadKind, Bulkheads},
+    class_readings::ClassReadings,
     class_status::ClassStatus,
     connections::{ProviderConnection, ProviderConnections},
     drivers::Drivers,
     error::{ProviderError, Result as ProviderResult},
-    in_use,
     metered::{CallLimits, CallMetrics},
     place::Place,
     secrets::Secrets,
@@ -41,6 +41,7 @@ struct Inner {
     connections: ProviderConnections,
     bulkheads: Bulkheads,
     status: ClassStatus,
+    readings: ClassReadings,
 }
 
 impl std::fmt::Debug for Classes {
@@ -62,7 +63,15 @@ impl Classes {
             drivers,
             bulkheads: Bulkheads::new(slots),
             status: ClassStatus::new(ctx),
+            readings: ClassReadings::default(),
         }))
+    }
+
+    /// Lets one reading of a class count for all of these Servers that existed then, instead of one reading for each.
+    #[must_use]
+    pub fn of_servers(self, servers: &Cache<Server>) -> Self {
+        self.0.readings.know_servers(servers);
+        self
     }
 
     /// The Servers to reconcile because there is a slot for them, or because their class is usable now. Only the first
@@ -111,13 +120,13 @@ impl Classes {
     }
 
     /// Makes sure that the class stays as long as the Server exists, and that it gives the Server such a machine, by the class as
-    /// the API server has it. To be called for an existing Server before its machine is created.
+    /// the API server had it at most a second ago. To be called for an existing Server before its machine is created.
     ///
     /// # Errors
     /// When the class does not, or the API server does not answer.
     pub async fn reserve(&self, server: &Server) -> Result<(), UnusableClass> {
         let machine = &server.spec.machine;
-        let class = in_use::mark(&self.0.ctx, &machine.class_name).await?;
+        let class = self.0.readings.marked(&self.0.ctx, server).await?;
         match class.refusal(server.namespace(), machine) {
             Some(refusal) => Err(refusal.into()),
             None => Ok(()),

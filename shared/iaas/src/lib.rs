@@ -8,6 +8,7 @@
 mod bulkhead;
 mod bulkheads;
 mod check;
+mod class_readings;
 mod class_status;
 mod classes;
 mod connections;
