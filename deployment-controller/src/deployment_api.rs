@@ -80,7 +80,7 @@ impl<'a> DeploymentApi<'a> {
 
 /// Replaces the whole field: if it were merged, environment variables that left the application would stay on the Server.
 fn app_patch(server: &Server, app: &App) -> GuardedPatch {
-    GuardedPatch::of(&server.metadata).add(&["spec", "app"], app)
+    GuardedPatch::of(&server.metadata).add(&["spec", "app"], &app.without_defaults())
 }
 
 #[cfg(test)]

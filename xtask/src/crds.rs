@@ -1,10 +1,15 @@
 //! Generates the CRDs from the types of the API.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use berth_core::api::{Approval, MachineClass, Server, VMDeployment, VMReplicaSet};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt;
 
 /// All CRDs, in the order of the reference: from what users write to what controllers write.
@@ -15,10 +20,37 @@ pub(crate) fn all() -> [CustomResourceDefinition; 5] {
 /// The paths and contents of the files in `deploy/crds`.
 pub(crate) fn files(root: &Path) -> Result<Vec<(PathBuf, String)>> {
     let folder = root.join("deploy/crds");
+    let stored = all().map(|crd| if crd.spec.names.kind == "Server" { with_described_defaults(crd) } else { crd });
     let file = |crd: &CustomResourceDefinition| {
         anyhow::Ok((folder.join(format!("{}.yaml", crd.spec.names.plural)), render(crd)?))
     };
-    all().iter().map(file).collect()
+    stored.iter().map(file).collect()
+}
+
+/// The CRD whose defaults are said in the descriptions instead of filled in. Programs read an absent field as its default, and the API
+/// server pays for every field that is present with every write: there are many Servers, and many writes to each.
+fn with_described_defaults(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            describe_defaults(schema);
+        }
+    }
+    crd
+}
+
+fn describe_defaults(schema: &mut JSONSchemaProps) {
+    if let Some(default) = schema.default.take() {
+        let about = schema.description.get_or_insert_default();
+        // Writing to a String cannot fail.
+        let _ = write!(about, "\n\nDefault: `{}`.", default.0);
+    }
+    schema.properties.iter_mut().flatten().for_each(|(_, field)| describe_defaults(field));
+    if let Some(JSONSchemaPropsOrArray::Schema(element)) = &mut schema.items {
+        describe_defaults(element);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(value)) = &mut schema.additional_properties {
+        describe_defaults(value);
+    }
 }
 
 fn render(crd: &CustomResourceDefinition) -> Result<String> {
@@ -28,8 +60,6 @@ fn render(crd: &CustomResourceDefinition) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, JSONSchemaPropsOrArray};
-
     use super::*;
 
     /// Adds what makes each write of this field dear: the API server looks for the old element of each element of a map list, and
@@ -47,6 +77,15 @@ mod tests {
         if let Some(JSONSchemaPropsOrArray::Schema(element)) = &schema.items {
             dear(&format!("{path}[]"), element, found);
         }
+    }
+
+    #[test]
+    fn servers_are_stored_without_defaults_and_explain_says_them() {
+        let files = files(Path::new("")).unwrap();
+        let text = |name: &str| files.iter().find(|(path, _)| path.ends_with(name)).unwrap().1.clone();
+        assert!(!text("servers.yaml").contains(" default:"), "the API server fills defaults in");
+        assert!(text("servers.yaml").contains("Default: `600`."));
+        assert!(text("vmreplicasets.yaml").contains("default: 600"));
     }
 
     #[test]

@@ -34,9 +34,7 @@ pub(super) fn patch(set: &VMReplicaSet, server: &Server, in_state: bool) -> Patc
 }
 
 fn replace_fields(patch: GuardedPatch, template: &ServerSpec, present: &ServerSpec) -> GuardedPatch {
-    // The API types always serialise: their maps have string keys and no value can fail.
-    let to_value = |spec: &ServerSpec| serde_json::to_value(spec).unwrap_or_default();
-    let (wanted, present): (Value, Value) = (to_value(template), to_value(present));
+    let (wanted, present): (Value, Value) = (template.without_defaults(), present.without_defaults());
     FIELDS.into_iter().filter(|field| wanted.get(field) != present.get(field)).fold(patch, |patch, field| match wanted
         .get(field)
     {

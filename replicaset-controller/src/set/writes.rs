@@ -70,7 +70,9 @@ impl<'a> SetWrites<'a> {
 
     async fn post(&self, server: &Server) -> kube::Result<PartialObjectMeta<Server>> {
         let params = PostParams { field_manager: self.ctx.patch_params().field_manager, dry_run: false };
-        let body = serde_json::to_vec(server).map_err(kube::Error::SerdeError)?;
+        let mut body = serde_json::to_value(server).map_err(kube::Error::SerdeError)?;
+        body["spec"] = server.spec.without_defaults();
+        let body = serde_json::to_vec(&body).map_err(kube::Error::SerdeError)?;
         let request = Request::new(self.api.servers().resource_url()).create(&params, body);
         let mut request = request.map_err(kube::Error::BuildRequest)?;
         request.headers_mut().insert(http::header::ACCEPT, METADATA);

@@ -1,7 +1,8 @@
 //! Digests of declarations that stay the same when a later version of Berth adds a field with a default.
 //!
 //! Such a field is in every declaration from then on, because the API server fills it in. So what is digested is the declaration
-//! without the fields that have their default: the one that a person would have had to write.
+//! without the fields that have their default: the one that a person would have had to write. Controllers write it so to Servers, too,
+//! because the API server pays for every field that is present.
 
 use std::sync::LazyLock;
 
@@ -9,7 +10,10 @@ use schemars::generate::SchemaSettings;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{api::ServerSpec, digest};
+use crate::{
+    api::{App, ServerSpec},
+    digest,
+};
 
 /// The schema of a Server's declaration, without references.
 static SCHEMA: LazyLock<Value> = LazyLock::new(schema_of::<ServerSpec>);
@@ -17,6 +21,22 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(schema_of::<ServerSpec>);
 fn schema_of<T: schemars::JsonSchema>() -> Value {
     let settings = SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true);
     settings.into_generator().into_root_schema_for::<T>().to_value()
+}
+
+impl ServerSpec {
+    /// The declaration without the fields that have their default.
+    #[must_use]
+    pub fn without_defaults(&self) -> Value {
+        without_defaults(self, &SCHEMA)
+    }
+}
+
+impl App {
+    /// The declaration without the fields that have their default.
+    #[must_use]
+    pub fn without_defaults(&self) -> Value {
+        field("app", self)
+    }
 }
 
 /// Digest of a whole declaration.
@@ -135,6 +155,8 @@ mod tests {
         });
         let spec: ServerSpec = serde_json::from_value(written.clone()).unwrap();
         assert_ne!(serde_json::to_value(&spec).unwrap(), written, "defaults are filled in");
-        assert_eq!(without_defaults(&spec, &SCHEMA), written);
+        assert_eq!(spec.without_defaults(), written);
+        assert_eq!(spec.app.as_ref().unwrap().without_defaults(), written["app"]);
+        assert_eq!(serde_json::from_value::<ServerSpec>(written).unwrap(), spec, "nothing is lost");
     }
 }
