@@ -20,10 +20,14 @@ const REFUSALS: usize = 10;
 /// Decides, and brings state and tasks up to date. Idempotent.
 pub(super) fn apply_decision(server: &mut Server, author: &str, now: Timestamp) {
     let is_forced_retry = force::observe(server);
-    let retry = observe_retry(server) || is_forced_retry;
     if let Some(status) = &mut server.status {
         status.convert_transitions();
     }
+    let is_requested = observe_retry(server);
+    if is_requested {
+        distrust_sick_machine(server);
+    }
+    let retry = is_requested || is_forced_retry;
     let decision = decide(server);
     if server.known_status().state != Some(decision.state) {
         enter(server, &decision, author, now);
@@ -48,6 +52,16 @@ fn observe_retry(server: &mut Server) -> bool {
     }
     status.observed_retry = Some(id);
     true
+}
+
+/// Lets everything be read back before a failed CheckHealth is tried again. What was deployed may be gone, for example with an older
+/// disk: then health fails however often it is only looked at.
+fn distrust_sick_machine(server: &mut Server) {
+    let Some(status) = &mut server.status else { return };
+    let last = status.current_tasks().rfind(|task| task.kind == TaskKind::CheckHealth);
+    if last.is_some_and(|task| task.phase == TaskPhase::Failed) {
+        trust::distrust_all(status);
+    }
 }
 
 /// Drops a request for a reboot while the machine is reachable: it must not take effect at some later outage.

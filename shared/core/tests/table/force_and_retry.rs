@@ -11,7 +11,7 @@ use k8s_openapi::{
 
 use berth_testing::{Denied, Fixture, controller, created, full_spec, person, start, unreachable};
 
-use TaskKind::{CreateMachine, RegisterBackend};
+use TaskKind::{CheckHealth, CreateMachine, InstallPackages, RegisterBackend};
 
 #[expect(clippy::unnecessary_wraps, reason = "as the field has it")]
 fn force(state: State) -> Option<Force> {
@@ -255,6 +255,17 @@ fn a_retry_gives_each_failed_task_one_more_chance() {
     assert_eq!(fixture.phase(RegisterBackend), TaskPhase::Failed, "the same id is the same retry");
     fixture.declare(|spec| spec.retry = retry("2"));
     assert_eq!(fixture.phase(RegisterBackend), TaskPhase::Pending);
+}
+
+/// What was deployed may be gone, for example with an older disk. Then health fails however often it is only looked at.
+#[test]
+fn a_retry_of_a_failed_health_check_has_the_machine_read_back_first() {
+    let mut fixture = Fixture::new().running().installed().registered().deployed().decided();
+    fixture.report(CheckHealth, "a", Outcome::Failed).unwrap();
+    fixture.declare(|spec| spec.retry = retry("1"));
+    assert_eq!((fixture.state(), fixture.steps().as_str()), (State::Initializing, "InstallPackages"));
+    fixture.perform(InstallPackages);
+    assert_eq!((fixture.state(), fixture.steps().as_str()), (State::Deploying, "DeployApp > CheckHealth"));
 }
 
 #[test]
