@@ -23,6 +23,7 @@ mod network;
 #[cfg(test)]
 mod network_tests;
 mod people;
+mod ports;
 mod programs;
 mod randomness;
 mod report;

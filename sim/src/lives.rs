@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::{Dice, Faults, Program, ProgramCopy, World, machines::APP_PORT};
+use crate::{Dice, Faults, Program, ProgramCopy, World, ports::APP_PORT};
 
 /// Name of everything that is declared.
 const NAME: &str = "web";

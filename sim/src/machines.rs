@@ -19,7 +19,8 @@ use tokio::time::sleep;
 use crate::{
     ApiServer, Judge,
     findings::{Findings, is_reached},
-    judges::Court,
+    judges::court::Court,
+    ports::APP_PORT,
 };
 
 /// Reaches the machines, shows each change of one to the judges, and reports one that clients are sent to (guarantee 2).
@@ -86,9 +87,6 @@ impl Machine for JudgedMachine {
         .boxed()
     }
 }
-
-/// The port on which applications listen; any other one is that of SSH.
-pub(crate) const APP_PORT: u16 = 80;
 
 /// Probes the machines that exist, from where a copy of monitor-controller stands.
 #[derive(Clone)]

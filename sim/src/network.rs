@@ -9,7 +9,7 @@ use kube::client::Body;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::{BoxError, Service, service_fn};
 
-use crate::{ApiServer, Dice, apiserver::Trouble, faults::ActiveFaults, link::Link, meter::Meter};
+use crate::{ApiServer, Dice, apiserver::trouble::Trouble, faults::ActiveFaults, link::Link, meter::Meter};
 
 /// How long after the client has given up a request may still arrive.
 const LATE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(1));

@@ -108,7 +108,7 @@ async fn a_busy_api_server_says_when_to_come_back() {
     codes.dedup();
     assert_eq!(codes, [429, 500, 503]);
     assert!(lab.answers().is_empty());
-    let busy = ApiServer::troubled(crate::apiserver::Trouble::IsBusy);
+    let busy = ApiServer::troubled(crate::apiserver::trouble::Trouble::IsBusy);
     assert_eq!(busy.headers()["retry-after"], "1");
 }
 

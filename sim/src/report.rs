@@ -11,7 +11,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::{Faults, Program, World, machines::APP_PORT, meter::Traffic, people::create};
+use crate::{Faults, Program, World, meter::Traffic, people::create, ports::APP_PORT};
 
 /// The most that a phase may take, in the time of the world.
 const LIMIT: Duration = Duration::from_hours(24);

@@ -23,7 +23,7 @@ use crate::{
     ApiServer, Dice, Faults, Finding, Judge, SimClock,
     faults::ActiveFaults,
     findings::Findings,
-    judges::Court,
+    judges::court::Court,
     machines::JudgedConnector,
     meter::Meter,
     randomness,

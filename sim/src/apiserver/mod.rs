@@ -27,7 +27,7 @@ mod saves;
 mod schema;
 mod selectors;
 mod store;
-mod trouble;
+pub(crate) mod trouble;
 mod watch;
 mod write;
 
@@ -55,7 +55,6 @@ pub(crate) use newer::FIELD_FROM_THE_FUTURE;
 pub use rbac::BadRights;
 pub use resources::BadDefinition;
 pub(crate) use store::{Change, Stored, snapshot::Snapshot};
-pub(crate) use trouble::Trouble;
 
 use self::{
     admission::{Webhook, Webhooks},
@@ -64,7 +63,7 @@ use self::{
     metadata::text,
     policies::Policies,
     rbac::Rbac,
-    request::{Parameters, Target, View, target, view},
+    request::{Call, Parameters, Target, target, view},
     resources::Resource,
     store::Store,
 };
@@ -378,17 +377,6 @@ impl ApiServer {
         metadata::begin(&self.0.resources[resource], &mut object, self.next_uid(), self.now());
         self.0.store.lock().put(&key, object);
     }
-}
-
-/// A request, read.
-#[derive(Clone)]
-struct Call {
-    method: Method,
-    parameters: Parameters,
-    view: View,
-    content_type: String,
-    body: Vec<u8>,
-    user: String,
 }
 
 impl Target {

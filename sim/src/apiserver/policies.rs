@@ -15,11 +15,11 @@ use cel::{
 };
 use serde_json::{Map, Value, json};
 
-use super::Stored;
 use super::{
     admission::{Rule, Write},
     failure::Failure,
     rbac::{Action, Rbac},
+    store::Stored,
 };
 
 /// The shipped manifests with policies.

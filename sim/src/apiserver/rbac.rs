@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
-    Call,
     failure::Failure,
-    request::{Subresource, Target},
+    request::{Call, Subresource, Target},
     resources::Resource,
 };
 

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    ApiServer, Call,
+    ApiServer,
     failure::{Failure, respond, respond_text},
     metadata::only_metadata,
-    request::{Subresource, Target, View},
+    request::{Call, Subresource, Target, View},
     resources::Resource,
     selectors::Selector,
     store::{Place, Stored},

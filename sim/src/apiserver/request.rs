@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use http::Uri;
+use http::{Method, Uri};
 
 use super::{failure::Failure, resources::Resource};
 
@@ -94,4 +94,15 @@ pub(crate) enum View {
 /// The view that the header `Accept` names.
 pub(crate) fn view(accept: &str) -> View {
     if accept.contains("as=PartialObjectMetadata") { View::MetadataOnly } else { View::Whole }
+}
+
+/// A request, read.
+#[derive(Clone)]
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) parameters: Parameters,
+    pub(crate) view: View,
+    pub(crate) content_type: String,
+    pub(crate) body: Vec<u8>,
+    pub(crate) user: String,
 }

@@ -7,13 +7,13 @@ use http::Response;
 use serde_json::{Value, json};
 
 use super::{
-    ApiServer, Call,
+    ApiServer,
     admission::Write,
     apply::apply,
     failure::{Failure, respond},
     metadata::{self, check_preconditions, has_finalizers, is_being_deleted, text},
     read::{answer, shown},
-    request::{Subresource, Target},
+    request::{Call, Subresource, Target},
     resources::Resource,
     store::Stored,
 };

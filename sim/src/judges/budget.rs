@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Scene, by_berth,
+    scene::{Scene, by_berth},
     view::{Place, View, is_being_deleted, ready_endpoints, text},
 };
 

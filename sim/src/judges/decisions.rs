@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    Scene, Work, by_berth,
+    scene::{Scene, Work, by_berth},
     view::{is_being_deleted, text, time},
 };
 

@@ -1,7 +1,7 @@
 //! Guarantee 5: the object of a retired Server disappears only after traffic and machine are gone, unless a person abandons it.
 //! Whether monitoring still has a target is not seen here: monitor-controller listens nowhere in the world.
 
-use super::{Scene, view::text};
+use super::{scene::Scene, view::text};
 
 /// What is left of a Server whose object disappears.
 pub(super) fn too_early(scene: &Scene<'_>) -> Option<String> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 
 use super::{
-    Scene,
+    scene::Scene,
     view::{is_being_deleted, text},
 };
 

@@ -2,7 +2,7 @@
 
 use berth_core::api::{FailoverAction, MachineClass, Server, State, VMDeployment, VMReplicaSet};
 
-use super::machines::unreported_orphan;
+use super::orphans::unreported_orphan;
 use crate::{
     World,
     findings::reached,

@@ -9,8 +9,8 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Scene, Work,
-    view::{Place, ready_endpoints, text, time},
+    scene::{Scene, Work},
+    view::{Place, View, ready_endpoints, text, time},
 };
 
 /// How long a gate has to be declared before what it guards is judged: what had begun before is finished.
@@ -98,7 +98,7 @@ impl Gates {
     }
 
     /// Whether a person has agreed, at some time in the Server's life.
-    fn is_approved(&self, view: &super::View, place: &Place, server: &Value, gate: &str) -> bool {
+    fn is_approved(&self, view: &View, place: &Place, server: &Value, gate: &str) -> bool {
         let born = time(server, "/metadata/creationTimestamp").unwrap_or_default();
         let set = super::view::owner(server).map(|owner| place.beside(text(owner, "/name")));
         let _ = view;

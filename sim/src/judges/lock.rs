@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Work,
+    scene::Work,
     view::{text, time},
 };
 

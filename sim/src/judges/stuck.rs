@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{
-    View,
-    view::{is_being_deleted, text},
-};
+use super::view::{View, is_being_deleted, text};
 
 /// How long nothing must have changed for a Server or a set to be stuck: retries are five minutes apart at most.
 const QUIET: Duration = Duration::from_mins(10);

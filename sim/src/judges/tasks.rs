@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::{Scene, by_berth, view::text};
+use super::{
+    scene::{Scene, by_berth},
+    view::text,
+};
 
 /// The phases of a task in which it is over.
 const OVER: [&str; 3] = ["Succeeded", "Failed", "Cancelled"];

@@ -14,7 +14,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::Court;
+use super::court::Court;
 use crate::{ApiServer, Judge, SimClock, findings::Findings, randomness::seed_this_thread};
 
 const CONTROLLER: &str = "system:serviceaccount:berth-system:replicaset-controller";

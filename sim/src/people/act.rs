@@ -3,7 +3,10 @@
 use berth_core::api::{ApprovalDecision, FailoverAction, GatePoint, State};
 use serde::{Deserialize, Serialize};
 
-use super::{bad_input::BadInput, fleet::FIRST};
+use super::{
+    bad_input::BadInput,
+    fleet::{FIRST, draw_gates},
+};
 use crate::Dice;
 
 /// Something that a person does. Numbers choose among what there is at that moment.
@@ -233,11 +236,6 @@ impl Act {
         let acts = SUBJECTS[dice.pick(subjects)];
         dice.pick(acts)(dice, number)
     }
-}
-
-/// Draws which gates there are.
-pub(super) fn draw_gates(dice: &Dice) -> Vec<GatePoint> {
-    GatePoint::ALL.into_iter().filter(|_| dice.chance(0.3)).collect()
 }
 
 fn decide(dice: &Dice, _: usize) -> Act {

@@ -4,8 +4,7 @@ use berth_core::api::{FailoverAction, GatePoint};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::act::draw_gates;
-use crate::{Dice, machines::APP_PORT};
+use crate::{Dice, ports::APP_PORT};
 
 /// The revision of the code that is declared first.
 pub(super) const FIRST: &str = "r0";
@@ -46,6 +45,11 @@ impl Shape {
             gates,
         }
     }
+}
+
+/// Draws which gates there are.
+pub(super) fn draw_gates(dice: &Dice) -> Vec<GatePoint> {
+    GatePoint::ALL.into_iter().filter(|_| dice.chance(0.3)).collect()
 }
 
 /// What people have declared last.

@@ -6,6 +6,7 @@ mod bad_input;
 mod fleet;
 mod fleet_acts;
 mod give_way;
+mod send_bad;
 mod server_acts;
 #[cfg(test)]
 mod tests;
