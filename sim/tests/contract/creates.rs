@@ -33,9 +33,9 @@ pub(crate) async fn unknown_fields_are_removed_and_defaults_added(lab: Lab) {
 
     let labels = json!({"app": "web"});
     let template = json!({"metadata": {"labels": labels}, "spec": {"machine": {"className": "small"}, "traffic": {}}});
-    let set = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": {"name": "web"},
+    let declared = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": {"name": "web"},
                      "spec": {"selector": {"matchLabels": labels}, "template": template}});
-    let created = lab.post(&lab.path("vmreplicasets"), &set).await.expect(201);
+    let created = lab.post(&lab.path("vmreplicasets"), &declared).await.expect(201);
     let spec = &created["spec"]["template"]["spec"];
     assert!(spec["traffic"]["drainSeconds"].is_number(), "{spec}");
     assert!(spec["reachability"]["unreachableAfterSeconds"].is_number(), "{spec}");
