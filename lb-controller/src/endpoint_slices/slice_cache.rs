@@ -35,8 +35,18 @@ struct Inner {
     deleted: HashMap<SliceKey, u64>,
     /// The Servers whose endpoints somebody else has changed since the last event.
     changed_by_others: BTreeSet<ServerRef>,
-    /// The slices that the relist under way has brought so far.
-    relist: Option<BTreeSet<SliceKey>>,
+    /// The relist under way.
+    relist: Option<Relist>,
+}
+
+/// What a relist under way has brought so far.
+#[derive(Debug, Default)]
+struct Relist {
+    listed: BTreeSet<SliceKey>,
+    /// Those that are older than what is known: of an own write that came too late for the relist, or because etcd was restored.
+    older: Vec<EndpointSlice>,
+    /// The slices that this process has written or deleted since the relist began.
+    written: BTreeSet<SliceKey>,
 }
 
 impl SliceCache {
@@ -64,13 +74,8 @@ impl SliceCache {
     pub(crate) fn observe(&self, event: &Event<EndpointSlice>) -> Vec<ServerRef> {
         let mut inner = self.0.lock();
         match event {
-            Event::Init => inner.relist = Some(BTreeSet::new()),
-            Event::InitApply(slice) => {
-                if let Some(relist) = &mut inner.relist {
-                    relist.insert(SliceKey::of(slice));
-                }
-                inner.insert_if_newer(slice.clone());
-            }
+            Event::Init => inner.relist = Some(Relist::default()),
+            Event::InitApply(slice) => inner.take_in_listed(slice),
             Event::InitDone => inner.finish_relist(),
             Event::Apply(slice) => inner.insert_if_newer(slice.clone()),
             Event::Delete(slice) => {
@@ -83,12 +88,16 @@ impl SliceCache {
 
     /// Takes in the API server's answer to an own write.
     pub(crate) fn record_write(&self, slice: EndpointSlice) {
-        self.0.lock().change_unreported(|inner| inner.insert_if_newer(slice));
+        self.0.lock().change_unreported(|inner| {
+            inner.note_written(&slice);
+            inner.insert_if_newer(slice);
+        });
     }
 
     /// Takes in that an own write has deleted this version of the slice.
     pub(crate) fn record_deletion(&self, slice: &EndpointSlice) {
         self.0.lock().change_unreported(|inner| {
+            inner.note_written(slice);
             inner.remove_up_to(slice);
             inner.deleted.insert(SliceKey::of(slice), resource_version(slice));
         });
@@ -114,6 +123,23 @@ impl Inner {
         let changed_by_others = self.changed_by_others.clone();
         change(self);
         self.changed_by_others = changed_by_others;
+    }
+
+    fn note_written(&mut self, slice: &EndpointSlice) {
+        if let Some(relist) = &mut self.relist {
+            relist.written.insert(SliceKey::of(slice));
+        }
+    }
+
+    fn take_in_listed(&mut self, slice: &EndpointSlice) {
+        let (key, version) = (SliceKey::of(slice), resource_version(slice));
+        let is_older = self.deleted.get(&key).is_some_and(|deleted| version <= *deleted)
+            || self.cached(&key).is_some_and(|cached| version < resource_version(&*cached));
+        if let Some(relist) = &mut self.relist {
+            relist.listed.insert(key);
+            relist.older.extend(is_older.then(|| slice.clone()));
+        }
+        self.insert_if_newer(slice.clone());
     }
 
     fn insert_if_newer(&mut self, mut slice: EndpointSlice) {
@@ -182,15 +208,25 @@ impl Inner {
         }
     }
 
-    /// Removes the slices that the relist did not bring. An own write that came too late for the relist comes with the watch.
+    /// Removes the slices that the relist did not bring, and goes back to those that it brought in an older version: etcd was
+    /// restored. An own write that came too late for the relist comes with the watch.
     fn finish_relist(&mut self) {
-        let Some(listed) = self.relist.take() else { return };
+        let Some(Relist { listed, older, written }) = self.relist.take() else { return };
         let cached = self.slices.values().flat_map(BTreeMap::values);
         let gone: Vec<_> = cached.filter(|slice| !listed.contains(&SliceKey::of(slice))).cloned().collect();
         for slice in gone {
             self.take(&slice);
         }
         self.deleted.clear();
+        for slice in older {
+            let key = SliceKey::of(&slice);
+            if !written.contains(&key) {
+                if let Some(cached) = self.cached(&key) {
+                    self.take(&cached);
+                }
+                self.insert_if_newer(slice);
+            }
+        }
     }
 }
 

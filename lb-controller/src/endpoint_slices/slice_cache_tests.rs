@@ -101,3 +101,26 @@ fn a_list_from_the_api_server_replaces_the_slices_of_a_service() {
     cache.replace_service(&web(), Vec::new());
     assert_eq!(endpoints(&cache), 0);
 }
+
+#[test]
+fn a_relist_goes_back_to_what_a_restored_etcd_holds_and_not_behind_an_own_write() {
+    let relist = |cache: &SliceCache, listed: EndpointSlice, meanwhile: &dyn Fn()| -> Vec<String> {
+        cache.observe(&Event::Init);
+        meanwhile();
+        cache.observe(&Event::InitApply(listed));
+        cache.observe(&Event::InitDone).into_iter().map(|server| server.uid).collect()
+    };
+    let cache = SliceCache::default();
+    cache.observe(&Event::Apply(slice(9, &["a", "b"])));
+    assert_eq!(relist(&cache, slice(5, &["b"]), &|| {}), ["a", "b"], "their Servers are looked at");
+    assert_eq!(endpoints(&cache), 1, "etcd was restored");
+    let written = || cache.record_write(slice(7, &["a", "b"]));
+    relist(&cache, slice(6, &["b"]), &written);
+    assert_eq!(endpoints(&cache), 2, "listed before it was written");
+    cache.record_deletion(&slice(7, &["a", "b"]));
+    relist(&cache, slice(4, &["a"]), &|| {});
+    assert_eq!(endpoints(&cache), 1, "etcd was restored from before the deletion");
+    let deleted = || cache.record_deletion(&slice(4, &["a"]));
+    relist(&cache, slice(4, &["a"]), &deleted);
+    assert_eq!(endpoints(&cache), 0, "listed before it was deleted");
+}
