@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use berth_sim::{Finding, Outcome, Schedule, play};
+use berth_sim::{Coverage, Finding, Outcome, Schedule, play};
 
 /// How often progress is shown.
 const PROGRESS: Duration = Duration::from_secs(5);
@@ -32,6 +32,7 @@ struct Tally {
     runs: u64,
     events: usize,
     lived: Duration,
+    coverage: Coverage,
 }
 
 /// What is played next.
@@ -73,8 +74,8 @@ impl Campaign {
                 break;
             }
             let schedule = Schedule::draw(seed);
-            let Outcome { finding, elapsed, .. } = play(&schedule);
-            if outcomes.send(Played { seed, events: schedule.events.len(), elapsed, finding }).is_err() {
+            let Outcome { finding, elapsed, coverage, .. } = play(&schedule);
+            if outcomes.send(Played { seed, events: schedule.events.len(), elapsed, finding, coverage }).is_err() {
                 break;
             }
         }
@@ -87,13 +88,16 @@ struct Played {
     events: usize,
     elapsed: Duration,
     finding: Option<Finding>,
+    coverage: Coverage,
 }
 
 /// Shows progress until all runs are over, or one went wrong.
 fn watch(begun: Instant, outcomes: mpsc::Receiver<Played>) -> Option<(u64, Finding)> {
     let (mut tally, mut shown) = (Tally::default(), Instant::now());
-    for Played { seed, events, elapsed, finding } in outcomes {
+    for Played { seed, events, elapsed, finding, coverage } in outcomes {
+        tally.coverage.add(&coverage);
         if let Some(finding) = finding {
+            println!("{}", tally.coverage);
             return Some((seed, finding));
         }
         tally.add(events, elapsed);
@@ -103,6 +107,7 @@ fn watch(begun: Instant, outcomes: mpsc::Receiver<Played>) -> Option<(u64, Findi
         }
     }
     tally.show(begun.elapsed());
+    println!("{}", tally.coverage);
     None
 }
 
@@ -117,8 +122,10 @@ impl Tally {
         let (seconds, hours) = (elapsed.as_secs_f64(), self.lived.as_secs() / 3_600);
         let speed = Duration::from_secs(self.runs).as_secs_f64() / seconds;
         println!(
-            "{seconds:.0} s: {} runs went well, {speed:.1} a second; {} events, {hours} h lived",
-            self.runs, self.events
+            "{seconds:.0} s: {} runs went well, {speed:.1} a second; {} events, {hours} h lived; {}",
+            self.runs,
+            self.events,
+            self.coverage.summary()
         );
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, time::timeout};
 
-use crate::Dice;
+use crate::{Dice, coverage::Coverage, machine_faults::MachineFaults};
 
 /// How often each fault happens. A run draws which faults exist at all: a world in which everything fails a little hides what
 /// needs one fault to happen often (swarm testing: Groce and others, 2012).
@@ -47,6 +47,8 @@ pub struct Faults {
     pub controller_skew: Duration,
     /// Share of the calls of the provider that fail, and as many again whose answer is lost.
     pub provider_failures: f64,
+    /// What happens to connections to machines and to scripts.
+    pub machines: MachineFaults,
 }
 
 impl Faults {
@@ -70,6 +72,7 @@ impl Faults {
             webhook_skew: time(&[2, 20, 59]),
             controller_skew: time(&[2, 20, 60]),
             provider_failures: rate(0.3),
+            machines: MachineFaults::draw(dice),
         }
     }
 }
@@ -83,6 +86,8 @@ pub(crate) struct ActiveFaults {
     end: Arc<Notify>,
     lies: Arc<AtomicBool>,
     lease_writes_fail: Arc<AtomicBool>,
+    /// Counts what happens.
+    pub(crate) coverage: Coverage,
 }
 
 impl ActiveFaults {
@@ -94,6 +99,7 @@ impl ActiveFaults {
             end: Arc::default(),
             lies: Arc::default(),
             lease_writes_fail: Arc::default(),
+            coverage: Coverage::default(),
         }
     }
 

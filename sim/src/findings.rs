@@ -46,6 +46,8 @@ pub enum Judge {
     Failover,
     /// What is stuck says whom it waits for.
     Stuck,
+    /// Scripts change a machine one after the other, and only as long as their clients may change it.
+    Scripts,
     /// The fleet becomes as declared, or names the person whom it waits for (guarantee 8).
     Liveness,
     /// Bad input is refused, with words that name the field (guarantee 9).
@@ -82,14 +84,14 @@ pub(crate) struct Findings {
 struct Restores {
     /// The UIDs of Servers that were forgotten, and whose machines therefore have none.
     forgotten: BTreeSet<String>,
-    /// Until when work goes on that the API server has forgotten.
-    until: Option<Instant>,
+    /// When etcd was restored last.
+    at: Option<Instant>,
 }
 
 impl Findings {
     pub(crate) fn report(&self, judge: Judge, text: impl Into<String>) {
-        let is_excused = || self.restores.lock().until.is_some_and(|until| Instant::now() < until);
-        if judge != Judge::Traffic || !is_excused() {
+        let is_excused = || self.restores.lock().at.is_some_and(|at| at.elapsed() < FORGOTTEN_WORK);
+        if !matches!(judge, Judge::Traffic | Judge::Lock) || !is_excused() {
             self.found.lock().push(Finding::new(judge, text));
         }
     }
@@ -103,7 +105,12 @@ impl Findings {
     pub(crate) fn note_restore(&self, forgotten: BTreeSet<String>) {
         let mut restores = self.restores.lock();
         restores.forgotten.extend(forgotten);
-        restores.until = Some(Instant::now() + FORGOTTEN_WORK);
+        restores.at = Some(Instant::now());
+    }
+
+    /// Whether etcd was restored at this moment or later, so that the API server may have forgotten what was begun then.
+    pub(crate) fn was_restored_since(&self, begun: Instant) -> bool {
+        self.restores.lock().at.is_some_and(|at| at >= begun)
     }
 
     /// Whether a restored etcd has forgotten the Server with this UID, so that its machine is an orphan.

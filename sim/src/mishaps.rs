@@ -130,6 +130,24 @@ impl Mishap {
         let restored = Self::EtcdIsRestored { bumps: dice.chance(0.5) };
         [(saved, Self::EtcdIsSaved), (dice.duration(saved, end), restored)]
     }
+
+    /// What it is called in statistics.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::CopyCrashes { .. } => "copy crashes",
+            Self::CopyHangs { .. } => "copy hangs",
+            Self::CopyIsParted { .. } => "copy is parted",
+            Self::CopyIsReplaced { .. } => "copy is replaced",
+            Self::NewerCopyWrites { .. } => "newer copy writes",
+            Self::WebhookFails { .. } => "webhook fails",
+            Self::LeasesAreDeleted => "Leases are deleted",
+            Self::LeaseWritesFail { .. } => "writes of Leases fail",
+            Self::EtcdIsSaved => "etcd is saved",
+            Self::EtcdIsRestored { .. } => "etcd is restored",
+            Self::MachineCrashes { .. } => "machine crashes",
+            Self::SightChanges { .. } => "sight changes",
+        }
+    }
 }
 
 /// Does this after so many milliseconds.
@@ -245,6 +263,7 @@ impl Cast {
         let forgotten = world.api.restore(save, bumps, "servers");
         world.note(format!("etcd is restored, and forgets the Servers {forgotten:?}; revisions go on: {bumps}"));
         world.findings.note_restore(forgotten);
+        world.court.note_restore(&world.api);
         world.future_fields.forget();
         if !bumps {
             for (program, copy) in std::mem::take(&mut self.copies) {

@@ -44,6 +44,21 @@ enum Fate {
     TimesOut,
 }
 
+impl Fate {
+    /// What it is called in statistics; none when nothing goes wrong.
+    fn kind(&self) -> Option<&'static str> {
+        match self {
+            Self::Arrives => None,
+            Self::IsLost => Some("lost request"),
+            Self::LosesItsAnswer => Some("lost answer"),
+            Self::IsRefused(_) => Some("refused request"),
+            Self::IsRepeated(_) => Some("repeated request"),
+            Self::IsLate(_) => Some("late request"),
+            Self::TimesOut => Some("unknown outcome"),
+        }
+    }
+}
+
 /// A request, read.
 #[derive(Clone)]
 struct Message {
@@ -68,6 +83,9 @@ impl Network {
         let (head, body) = request.into_parts();
         let message = Message { head, body: body.collect_bytes().await? };
         let (fate, delay) = (self.draw(&message), self.delay());
+        if let Some(kind) = fate.kind() {
+            self.faults.coverage.count(kind, &self.api);
+        }
         let network = self.clone();
         let delivery = async move { network.deliver(message, fate, delay).await };
         // What has left a copy, or leaves it as soon as it goes on, arrives whether the copy still waits for it or not.

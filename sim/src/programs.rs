@@ -2,21 +2,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use berth_core::{api::Executor, identity::Identities};
+use berth_core::identity::Identities;
 use berth_iaas::{Drivers, simulated::PROVIDER};
 use berth_runtime::{Context, ContextParts, Process, with_timeouts};
 use clap::Parser as _;
 use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
 use replicaset_controller::server::tasks::TaskContext;
-use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
 use crate::{
-    World,
+    Program, World,
     link::{Link, LinkedConnector, LinkedProbes},
     machines::{JudgedConnector, Probes},
     network::Network,
+    provider::WorldDriver,
+    way::Way,
 };
 
 /// How long a controller waits for the API server: the default of `--call-timeout`.
@@ -32,39 +33,11 @@ const GRACE: Duration = Duration::from_secs(30);
 /// The cluster that machines belong to.
 const CLUSTER: &str = "simulated";
 
-/// One of Berth's controllers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Program {
-    /// Sets, machines and packages.
-    ReplicasetController,
-    /// Applications.
-    DeploymentController,
-    /// Traffic.
-    LbController,
-    /// Health and reachability.
-    MonitorController,
-}
-
-impl Program {
-    /// All programs.
-    pub const ALL: [Self; 4] =
-        [Self::ReplicasetController, Self::DeploymentController, Self::LbController, Self::MonitorController];
-
-    fn executor(self) -> Executor {
-        match self {
-            Self::ReplicasetController => Executor::ReplicasetController,
-            Self::DeploymentController => Executor::DeploymentController,
-            Self::LbController => Executor::LbController,
-            Self::MonitorController => Executor::MonitorController,
-        }
-    }
-}
-
 /// A running copy of a controller.
 pub struct ProgramCopy {
     process: Process,
     link: Link,
+    way: Way,
 }
 
 impl World {
@@ -105,14 +78,16 @@ impl World {
         };
         let ctx = Context::new(&process, parts);
         self.metrics.lock().push(ctx.metrics.clone());
-        let judged = JudgedConnector { holder: ctx.holder.clone(), ..self.connector.clone() };
-        let connector = Arc::new(LinkedConnector { inner: Arc::new(judged), link: link.clone() });
+        let way = Way::new(program, &ctx.holder);
+        self.ways.add(&way);
+        let judged = Arc::new(self.connector(&way, &link));
+        let connector = Arc::new(LinkedConnector { inner: judged, link: link.clone() });
         match program {
             Program::ReplicasetController => {
                 let args =
                     replicaset_controller::Args::try_parse_from([program.executor().name(), "--ssh-key", "none"])?;
                 let tasks = TaskContext { connector, authorized_key: String::new(), cluster: CLUSTER.to_owned() };
-                let drivers = Drivers::default().with(PROVIDER, Arc::new(self.simulation.clone()));
+                let drivers = Drivers::default().with(PROVIDER, Arc::new(self.driver(&way)));
                 let process = process.clone();
                 tokio::spawn(
                     async move { replicaset_controller::run_with(&ctx, &args, &process, tasks, drivers).await },
@@ -124,7 +99,8 @@ impl World {
             Program::MonitorController => {
                 let args = monitor_controller::Args::try_parse_from([program.executor().name()])?;
                 let (simulation, machines) = (self.simulation.clone(), self.machines.clone());
-                let probes = Probes { simulation, machines, is_blind: link.is_blind() };
+                let (troubles, is_blind) = (self.troubles.clone(), link.is_blind());
+                let probes = Probes { simulation, machines, troubles, is_blind };
                 let probes = Arc::new(LinkedProbes { inner: probes, link: link.clone() });
                 let process = process.clone();
                 tokio::spawn(async move {
@@ -138,11 +114,37 @@ impl World {
                 tokio::spawn(async move { lb_controller::run_with(&ctx, &args, &process).await });
             }
         }
-        Ok(ProgramCopy { process, link })
+        Ok(ProgramCopy { process, link, way })
     }
 }
 
 impl World {
+    /// Connects a copy with machines.
+    fn connector(&self, way: &Way, link: &Link) -> JudgedConnector {
+        JudgedConnector {
+            inner: self.connector.clone(),
+            simulation: self.simulation.clone(),
+            machines: self.machines.clone(),
+            stage: self.stage.clone(),
+            way: way.clone(),
+            link: link.clone(),
+        }
+    }
+
+    /// Connects a copy with the provider.
+    fn driver(&self, way: &Way) -> WorldDriver {
+        let (simulation, troubles) = (self.simulation.clone(), self.troubles.clone());
+        WorldDriver {
+            api: self.api.clone(),
+            simulation,
+            troubles,
+            dice: self.dice.clone(),
+            faults: self.faults.clone(),
+            court: self.court.clone(),
+            way: way.clone(),
+        }
+    }
+
     /// How far the clock of a new copy is ahead of the world's; less than zero if it is behind.
     fn draw_skew(&self) -> SignedDuration {
         let most = self.faults.controller_skew() / 2;
@@ -171,10 +173,11 @@ impl ProgramCopy {
         self.link.set_parted(is_parted);
     }
 
-    /// Ends the copy at this moment: nothing that it still does reaches the API server or a machine. What it has begun there goes on,
-    /// as it would after a real crash.
+    /// Ends the copy at this moment: nothing that it still does reaches the API server or a machine. What it has begun at a provider
+    /// goes on, and a script on a machine until its watchdog ends it, as after a real crash.
     pub fn crash(&self) {
         self.link.end();
+        self.way.end();
         self.process.shutdown.cancel();
     }
 

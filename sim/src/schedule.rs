@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Dice, Faults, Program,
+    machine_mishaps::MachineMishap,
     mishaps::Mishap,
     people::{Act, Shape},
 };
@@ -57,6 +58,8 @@ pub enum Happening {
     Act(Act),
     /// Something goes wrong.
     Mishap(Mishap),
+    /// Something goes wrong with a machine or with the provider.
+    Machine(MachineMishap),
 }
 
 impl Schedule {
@@ -85,6 +88,8 @@ impl Schedule {
             mishaps.extend(Mishap::draw_restore(&dice, now + AFTERWARDS));
         }
         events.extend(mishaps.into_iter().map(|(at, mishap)| Event::new(at, Happening::Mishap(mishap))));
+        let mishaps = MachineMishap::draw(&dice, now + AFTERWARDS);
+        events.extend(mishaps.into_iter().map(|(at, mishap)| Event::new(at, Happening::Machine(mishap))));
         events.sort_by_key(|event| event.at_ms);
         Self { seed, copies, replicas, fleets, faults, events }
     }

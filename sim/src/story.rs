@@ -6,7 +6,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{
     Finding, Judge, Schedule, World,
+    coverage::Coverage,
     judges::{asks_for_a_person, has_orphans, is_held, machines_without_server, unexplained, unfinished},
+    machine_mishaps::recover,
     mishaps::{Cast, Mishap},
     people::People,
     schedule::Happening,
@@ -31,6 +33,8 @@ pub struct Outcome {
     pub log: Vec<String>,
     /// How long it took, in the time of the world.
     pub elapsed: Duration,
+    /// What was tried.
+    pub coverage: Coverage,
 }
 
 /// Plays this run.
@@ -42,7 +46,12 @@ pub fn play(schedule: &Schedule) -> Outcome {
     World::run(schedule.seed, schedule.faults.clone(), |world| async move {
         world.note(format!("seed {}: {:?}", schedule.seed, schedule.faults));
         let finding = tell(schedule, &world).await.err();
-        Outcome { finding, log: world.api.log(), elapsed: world.clock.elapsed() }
+        Outcome {
+            finding,
+            log: world.api.log(),
+            elapsed: world.clock.elapsed(),
+            coverage: world.faults.coverage.clone(),
+        }
     })
 }
 
@@ -54,11 +63,12 @@ async fn tell(schedule: &Schedule, world: &World) -> Result<(), Finding> {
             cast.start(world, program).map_err(story)?;
         }
     }
-    people.declare(&schedule.faults).await.map_err(|error| story(format!("the fleet is refused: {error}")))?;
+    people.declare().await.map_err(|error| story(format!("the fleet is refused: {error}")))?;
     troubled_times(schedule, world, &mut people, &mut cast).await?;
     world.note("nothing goes wrong from now on");
     world.end_faults();
     cast.recover(world);
+    recover(world);
     if is_held(world, people.fleets()) {
         is_as_decided(world, &people).await?;
         let words = people.give_way().await.map_err(|error| story(format!("people cannot give way: {error}")))?;
@@ -82,6 +92,7 @@ async fn troubled_times(
     for event in &schedule.events {
         sleep_until(begun + event.at()).await;
         judge(world)?;
+        world.faults.coverage.count(kind(&event.what), &world.api);
         match &event.what {
             Happening::Act(act) => {
                 let done = people.act(event.fleet, act).await?;
@@ -94,6 +105,7 @@ async fn troubled_times(
                     again.map_err(|error| story(format!("declaring again is refused: {error}")))?;
                 }
             }
+            Happening::Machine(mishap) => mishap.befall(world),
         }
     }
     sleep_until(begun + schedule.end_of_faults()).await;
@@ -152,6 +164,15 @@ async fn finished(world: &World, people: &mut People) -> kube::Result<()> {
         sleep(LOOK).await;
     }
     Ok(())
+}
+
+/// What an event is called in statistics.
+fn kind(happening: &Happening) -> &'static str {
+    match happening {
+        Happening::Act(_) => "act of a person",
+        Happening::Mishap(mishap) => mishap.kind(),
+        Happening::Machine(mishap) => mishap.kind(),
+    }
 }
 
 fn story(text: String) -> Finding {

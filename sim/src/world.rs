@@ -8,7 +8,7 @@ use std::{
 use berth_core::api::Server;
 use berth_iaas::simulated::{SimulatedConnector, SimulatedMachines, Simulation};
 use berth_machine::{
-    SshConnector,
+    Connector, SshConnector,
     ssh::{ClientKey, PoolConfig, SshPool},
 };
 use berth_runtime::Metrics;
@@ -24,10 +24,12 @@ use crate::{
     faults::ActiveFaults,
     findings::Findings,
     judges::court::Court,
-    machines::JudgedConnector,
     meter::Meter,
     randomness,
+    scripts::ScriptStage,
+    troubles::Troubles,
     upgrade::FutureFields,
+    way::Ways,
     webhook_copies::{Outages, patient, two_copies},
 };
 
@@ -43,7 +45,10 @@ pub struct World {
     pub(crate) clock: SimClock,
     pub(crate) simulation: Simulation,
     pub(crate) machines: SimulatedMachines,
-    pub(crate) connector: JudgedConnector,
+    pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) stage: ScriptStage,
+    pub(crate) troubles: Troubles,
+    pub(crate) ways: Ways,
     pub(crate) court: Court,
     pub(crate) dice: Dice,
     pub(crate) faults: ActiveFaults,
@@ -86,13 +91,15 @@ impl World {
         let court = Court::new(findings.clone(), simulation.clone(), machines.clone(), clock);
         let witness = court.clone();
         api.set_witness(move |plural, change, author| witness.see(plural, change, author));
-        let connector = JudgedConnector {
-            inner: Arc::new(SimulatedConnector::new(machines.clone(), Arc::new(ssh))),
-            machines: machines.clone(),
+        let (faults, troubles) = (ActiveFaults::new(faults), Troubles::default());
+        let stage = ScriptStage {
             api: api.clone(),
             findings: findings.clone(),
             court: court.clone(),
-            holder: String::new(),
+            dice: dice.clone(),
+            faults: faults.clone(),
+            troubles: troubles.clone(),
+            at_work: Arc::default(),
         };
         let collector = api.clone();
         tokio::spawn(async move { collector.collect_garbage().await });
@@ -100,13 +107,16 @@ impl World {
             api,
             clock,
             simulation,
+            connector: Arc::new(SimulatedConnector::new(machines.clone(), Arc::new(ssh))),
             machines,
-            connector,
+            stage,
+            troubles,
+            ways: Ways::default(),
             court,
             dice,
             outages,
             future_fields: FutureFields::default(),
-            faults: ActiveFaults::new(faults),
+            faults,
             findings,
             meter: Meter::default(),
             metrics: Mutex::default(),

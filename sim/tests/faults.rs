@@ -3,7 +3,7 @@
 
 use std::{process::Command, time::Duration};
 
-use berth_sim::{Act, Event, Faults, Happening, Mishap, Outcome, Program, Schedule, Shape, play};
+use berth_sim::{Act, Event, Faults, Happening, MachineFaults, Mishap, Outcome, Program, Schedule, Shape, play};
 
 /// A run of one Server with these events, all seconds apart, and without other faults.
 fn schedule(events: Vec<(u64, Happening)>) -> Schedule {
@@ -181,6 +181,15 @@ fn two_processes_play_the_same_run_with_every_fault() {
         webhook_skew: Duration::from_secs(59),
         controller_skew: Duration::from_secs(20),
         provider_failures: 0.1,
+        machines: MachineFaults {
+            script_time: Duration::from_secs(2),
+            slow_scripts: 0.05,
+            stubborn_scripts: 0.3,
+            refused_connections: 0.05,
+            lost_outputs: 0.03,
+            broken_connections: 0.05,
+            silent_ends: 0.3,
+        },
     };
     let mishaps = [
         Mishap::CopyHangs { copy: 1, for_ms: 20_000 },
@@ -220,6 +229,7 @@ fn a_run_does_not_depend_on_the_runs_before_it() {
     for seed in 20..22 {
         let mut schedule = Schedule::draw(seed);
         schedule.copies = Program::ALL.map(|program| (program, 2)).into();
+        schedule.fleets = vec![Shape::default()];
         let (one, other) = (play(&schedule), play(&schedule));
         let difference = one.log.iter().zip(&other.log).find(|(one, other)| one != other);
         assert!(difference.is_none(), "seed {seed}: {difference:#?}");

@@ -1,8 +1,12 @@
 //! Saves of the whole API server, as administrators make them of its etcd.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use super::{ApiServer, metadata::text, store::snapshot::Snapshot};
+use super::{
+    ApiServer,
+    metadata::text,
+    store::{Stored, snapshot::Snapshot},
+};
 
 impl ApiServer {
     /// Saves all objects.
@@ -21,5 +25,11 @@ impl ApiServer {
         let forgotten = uids(&store.save()).difference(&uids(saved)).cloned().collect();
         store.restore(saved, bumps);
         forgotten
+    }
+
+    /// The stored objects of the kind with this plural name, each with its namespace and name.
+    pub(crate) fn all_stored(&self, plural: &str) -> Vec<((String, String), Arc<Stored>)> {
+        let kinds = self.save().kinds;
+        self.position(plural).and_then(|resource| kinds.into_iter().nth(resource)).into_iter().flatten().collect()
     }
 }

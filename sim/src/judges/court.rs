@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use berth_iaas::simulated::{SimulatedMachines, Simulation};
-use berth_machine::fake::FakeState;
 use parking_lot::Mutex;
 
 use super::{
@@ -12,11 +11,11 @@ use super::{
     failover::Failover,
     gates::Gates,
     lock, machines,
-    scene::{Scene, Work},
+    scene::{Deed, Scene, Work},
     stuck, tasks,
     view::{self, Place, View},
 };
-use crate::{Finding, Judge, SimClock, apiserver::Change, findings::Findings};
+use crate::{ApiServer, Finding, Judge, SimClock, apiserver::Change, findings::Findings};
 
 /// All judges that watch a world, with what they remember. Clones share it.
 #[derive(Clone)]
@@ -76,14 +75,32 @@ impl Court {
     }
 
     /// A script has changed a machine.
-    pub(crate) fn see_work(&self, server: &str, uid: &str, holder: &str, before: &FakeState, after: &FakeState) {
+    pub(crate) fn see_work(&self, deed: &Deed<'_>) {
         let memory = &*self.memory.lock();
-        let (namespace, name) = server.split_once('/').unwrap_or_default();
-        let place = Place::new(namespace, name);
-        let work = Work { place: &place, uid, holder, before, after, view: &memory.view, clock: &self.clock };
-        self.report(Judge::Lock, lock::work_without_lock(&work));
+        let Deed { uid, holder, before, after, .. } = *deed;
+        let (namespace, name) = deed.server.split_once('/').unwrap_or_default();
+        let (place, sent) = (Place::new(namespace, name), self.clock.elapsed().saturating_sub(deed.age));
+        let work = Work { place: &place, uid, holder, sent, before, after, view: &memory.view, clock: &self.clock };
+        if !deed.ends {
+            self.report(Judge::Lock, lock::work_without_lock(&work));
+        }
         self.report(Judge::Decisions, decisions::work_on_forced(&work));
         self.report(Judge::Gates, memory.gates.work(&work));
+    }
+
+    /// Etcd was restored. No change of an object tells of that.
+    pub(crate) fn note_restore(&self, api: &ApiServer) {
+        self.memory.lock().view.restore(api, self.clock.elapsed());
+    }
+
+    /// The provider has said that this machine does not exist, and it does: whoever believes it harms it in good faith.
+    pub(crate) fn note_lie(&self, uid: &str) {
+        self.memory.lock().failover.doubt(uid, self.clock.elapsed());
+    }
+
+    /// A machine is gone, and nobody has asked for that.
+    pub(crate) fn note_loss(&self, uid: &str) {
+        self.memory.lock().gates.forget_machine(uid);
     }
 
     /// What is stuck without saying why.

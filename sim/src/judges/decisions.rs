@@ -82,7 +82,6 @@ pub(super) fn work_on_forced(work: &Work<'_>) -> Option<String> {
     if !matches!(state, "Ready" | "Unknown") || server["status"]["force"]["active"] != true {
         return None;
     }
-    let begun = time(server, "/status/lock/acquiredAt")?;
-    let is_later = begun > time(force, "/at")?;
+    let is_later = work.begun(server)? > time(force, "/at")?;
     is_later.then(|| format!("{} changed the machine of {}, which is forced to {state}", work.holder, work.place))
 }

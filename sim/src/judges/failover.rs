@@ -36,6 +36,13 @@ impl Failover {
         is_well.then(|| format!("failover {what} {}, whose machine runs since {} ms", scene.place, since.as_millis()))
     }
 
+    /// This machine counts as one that runs since now, if it runs.
+    pub(super) fn doubt(&mut self, uid: &str, now: Duration) {
+        if let Some(since) = self.running.get_mut(uid) {
+            *since = now;
+        }
+    }
+
     fn look(&mut self, scene: &Scene<'_>) {
         let now = scene.clock.elapsed();
         if now < self.looked + LOOK {
@@ -73,5 +80,7 @@ fn act(scene: &Scene<'_>, before: &Value, after: &Value) -> Option<&'static str>
 
 fn runs(scene: &Scene<'_>, server: &Value) -> bool {
     let address = text(server, "/status/machine/address");
-    scene.simulation.runs_at(address).is_some_and(|uid| uid == text(server, "/metadata/uid"))
+    let runs = scene.simulation.runs_at(address).is_some_and(|uid| uid == text(server, "/metadata/uid"));
+    // A machine that hangs runs, and does not answer.
+    runs && !scene.machines.of_server(text(server, "/metadata/uid")).is_frozen()
 }

@@ -60,7 +60,7 @@ impl Gates {
     /// What a script has changed behind a gate without approval.
     pub(super) fn work(&self, work: &Work<'_>) -> Option<String> {
         let server = work.view.get("servers", work.place)?;
-        let begun = time(server, "/status/lock/acquiredAt").unwrap_or_default();
+        let begun = work.begun(server).unwrap_or_default();
         let (before, after) = (work.before, work.after);
         let gate = if before.apps != after.apps {
             "DeployApp"
@@ -75,6 +75,11 @@ impl Gates {
         };
         let is_wrong = is_guarded && !self.is_approved(work.view, work.place, server, gate);
         is_wrong.then(|| format!("{} changed the machine of {} behind the gate before {gate}", work.holder, work.place))
+    }
+
+    /// The machine of this Server is gone, and nobody has asked for that.
+    pub(super) fn forget_machine(&mut self, uid: &str) {
+        self.with_machine.remove(uid);
     }
 
     fn note_approval(&mut self, scene: &Scene<'_>) {

@@ -7,7 +7,7 @@ use super::{
     view::{text, time},
 };
 
-/// How much later than the lock's end a change may be seen: the API stores whole seconds.
+/// How much later than the lock's end a change may be seen.
 const SLACK: Duration = Duration::from_secs(2);
 
 /// Says why a change of a machine was not covered by a lock.
@@ -24,7 +24,9 @@ pub(super) fn work_without_lock(work: &Work<'_>) -> Option<String> {
         return Some(format!("{holder} changed the machine of {place}, whose lock {held_by} holds"));
     }
     let duration = Duration::from_secs(lock["durationSeconds"].as_u64().unwrap_or_default());
-    let end = time(lock, "/renewedAt")? + duration + SLACK;
+    // What the lock says depends on the clock of a copy of the webhook. A renewal leaves what another copy wrote if that is later.
+    let renewed = work.view.renewed_at(place)?.max(time(lock, "/renewedAt")?);
+    let end = renewed + duration + SLACK;
     let is_over = work.clock.elapsed() > end;
     is_over.then(|| format!("{holder} changed the machine of {place} after its lock had ended"))
 }

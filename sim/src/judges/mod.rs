@@ -13,7 +13,7 @@ mod gates;
 mod lock;
 mod machines;
 mod orphans;
-mod scene;
+pub(crate) mod scene;
 mod stuck;
 mod tasks;
 #[cfg(test)]

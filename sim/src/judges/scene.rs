@@ -1,10 +1,12 @@
 //! What a judge sees: a change of an object, or of a machine.
 
+use std::time::Duration;
+
 use berth_iaas::simulated::{SimulatedMachines, Simulation};
 use berth_machine::fake::FakeState;
 use serde_json::Value;
 
-use super::view::{Place, View, is_berth};
+use super::view::{Place, View, is_berth, time};
 use crate::SimClock;
 
 /// A change of an object, as a judge sees it.
@@ -32,10 +34,34 @@ pub(crate) struct Work<'a> {
     pub(crate) uid: &'a str,
     /// The copy that sent the script, as it claims locks.
     pub(crate) holder: &'a str,
+    /// When the script was sent.
+    pub(crate) sent: Duration,
     pub(crate) before: &'a FakeState,
     pub(crate) after: &'a FakeState,
     pub(crate) view: &'a View,
     pub(crate) clock: &'a SimClock,
+}
+
+impl Work<'_> {
+    /// When the task of which it is a part was begun; none if the Server is not locked. A script may outlive its task.
+    pub(super) fn begun(&self, server: &Value) -> Option<Duration> {
+        Some(time(server, "/status/lock/acquiredAt")?.min(self.sent))
+    }
+}
+
+/// What a script does on a machine.
+pub(crate) struct Deed<'a> {
+    /// The Server that the machine belongs to, as namespace/name.
+    pub(crate) server: &'a str,
+    pub(crate) uid: &'a str,
+    /// The copy that sent the script, as it claims locks.
+    pub(crate) holder: &'a str,
+    /// How long ago the script was sent.
+    pub(crate) age: Duration,
+    /// Whether its client is gone, and it may go on for a while without the lock.
+    pub(crate) ends: bool,
+    pub(crate) before: &'a FakeState,
+    pub(crate) after: &'a FakeState,
 }
 
 /// Whether a copy of one of Berth's programs made the change.

@@ -14,10 +14,11 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::court::Court;
+use super::{court::Court, scene::Deed};
 use crate::{ApiServer, Judge, SimClock, findings::Findings, randomness::seed_this_thread};
 
 const CONTROLLER: &str = "system:serviceaccount:berth-system:replicaset-controller";
+const BALANCER: &str = "system:serviceaccount:berth-system:lb-controller";
 const HOLDER: &str = "replicaset-controller/one";
 
 /// An API server without a webhook, machines, and the judges.
@@ -94,7 +95,7 @@ impl Lab {
 
     /// Lets no clients be sent to this Server.
     async fn hold(&self, name: &str) {
-        let slices = self.kind(CONTROLLER, "discovery.k8s.io", "v1", "EndpointSlice", "endpointslices");
+        let slices = self.kind(BALANCER, "discovery.k8s.io", "v1", "EndpointSlice", "endpointslices");
         let nothing = Patch::Merge(json!({"endpoints": []}));
         slices.patch(name, &PatchParams::default(), &nothing).await.unwrap();
     }
@@ -106,6 +107,13 @@ impl Lab {
     async fn set_status(&self, name: &str, status: Value) {
         let patch = Patch::Merge(json!({"status": status}));
         self.servers(CONTROLLER).patch_status(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// A script of the holder deploys another revision on the machine.
+    fn work(&self, uid: &str) {
+        let (before, after) = (&runs("v1"), &runs("v2"));
+        let (server, age) = ("default/web-0", Duration::ZERO);
+        self.court.see_work(&Deed { server, uid, holder: HOLDER, age, ends: false, before, after });
     }
 
     /// What the judge found; nothing when it found nothing, or another did.
@@ -158,7 +166,7 @@ async fn a_server_that_is_gone_before_its_machine_is_seen() {
 async fn work_without_the_lock_is_seen() {
     let lab = Lab::new();
     let uid = lab.serving("web-0", json!({})).await;
-    let work = || lab.court.see_work("default/web-0", &uid, HOLDER, &runs("v1"), &runs("v2"));
+    let work = || lab.work(&uid);
     lab.set_status("web-0", json!({"lock": lock(HOLDER)})).await;
     work();
     lab.assert_nothing();
@@ -177,7 +185,7 @@ async fn work_after_the_lock_has_ended_is_seen() {
     let uid = lab.serving("web-0", json!({})).await;
     lab.set_status("web-0", json!({"lock": lock(HOLDER)})).await;
     tokio::time::sleep(Duration::from_secs(40)).await;
-    lab.court.see_work("default/web-0", &uid, HOLDER, &runs("v1"), &runs("v2"));
+    lab.work(&uid);
     assert!(lab.found(Judge::Lock).contains("after its lock had ended"), "{:?}", lab.findings.first());
 }
 
@@ -241,7 +249,7 @@ async fn what_happens_behind_a_gate_is_seen() {
     let uid = lab.serving("web-0", server.clone()).await;
     lab.set_status("web-0", json!({"lock": lock(HOLDER)})).await;
     lab.assert_nothing();
-    lab.court.see_work("default/web-0", &uid, HOLDER, &runs("v1"), &runs("v2"));
+    lab.work(&uid);
     assert!(lab.found(Judge::Gates).contains("behind the gate before DeployApp"), "{:?}", lab.findings.first());
 }
 
@@ -278,13 +286,17 @@ async fn a_budget_that_is_exceeded_is_seen() {
 #[tokio::test(start_paused = true)]
 async fn failover_of_a_machine_that_runs_is_seen() {
     let lab = Lab::new();
-    lab.serving("web-0", json!({})).await;
+    let uid = lab.serving("web-0", json!({})).await;
     lab.set_status("web-0", json!({"waitingFor": "a look at it"})).await;
     tokio::time::sleep(Duration::from_mins(1)).await;
     lab.set_status("web-0", json!({"waitingFor": "another look"})).await;
     tokio::time::sleep(Duration::from_mins(1)).await;
     lab.patch("ann", "web-0", json!({"spec": {"reboot": {"id": "one"}}})).await;
+    // Its provider has just said that there is no such machine.
+    lab.court.note_lie(&uid);
+    lab.patch(CONTROLLER, "web-0", json!({"spec": {"reboot": {"id": "in good faith"}}})).await;
     lab.assert_nothing();
+    tokio::time::sleep(Duration::from_mins(1)).await;
     lab.patch(CONTROLLER, "web-0", json!({"spec": {"reboot": {"id": "two"}}})).await;
     assert!(lab.found(Judge::Failover).contains("failover reboots default/web-0"), "{:?}", lab.findings.first());
 }
@@ -299,4 +311,30 @@ async fn what_is_stuck_without_words_is_seen() {
     tokio::time::sleep(Duration::from_mins(2)).await;
     let found = lab.court.silent().map(|finding| finding.text).unwrap_or_default();
     assert_eq!(found, "default/web-0 is Initializing and says nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_restored_etcd_has_forgotten_is_not_stuck() {
+    let lab = Lab::new();
+    let save = lab.api.save();
+    lab.create("Server", "web-0", json!({"spec": {"machine": {"className": "small"}}})).await;
+    lab.set_status("web-0", json!({"state": "Initializing"})).await;
+    lab.api.restore(&save, false, "servers");
+    lab.court.note_restore(&lab.api);
+    tokio::time::sleep(Duration::from_mins(11)).await;
+    assert_eq!(lab.court.silent(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_counts_from_its_renewal_whatever_the_clock_says_that_wrote_it() {
+    let lab = Lab::new();
+    let uid = lab.serving("web-0", json!({})).await;
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    // Written by a copy of the webhook that is 40 s behind.
+    lab.set_status("web-0", json!({"lock": lock(HOLDER)})).await;
+    lab.work(&uid);
+    lab.assert_nothing();
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    lab.work(&uid);
+    assert!(lab.found(Judge::Lock).contains("after its lock had ended"), "{:?}", lab.findings.first());
 }

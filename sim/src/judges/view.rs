@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{SimClock, apiserver::Stored};
+use crate::{ApiServer, SimClock, apiserver::Stored};
 
 /// The kinds of objects that judges look at.
 pub(super) const MATTERS: [&str; 5] = ["servers", "vmreplicasets", "vmdeployments", "approvals", "endpointslices"];
@@ -50,6 +50,8 @@ pub(crate) struct View {
     removed: BTreeSet<Place>,
     /// Since when sets are paused.
     paused: BTreeMap<Place, Duration>,
+    /// When the locks of Servers were written last. What they say of it depends on the clock of a copy of the webhook.
+    renewed: BTreeMap<Place, Duration>,
 }
 
 impl View {
@@ -73,6 +75,10 @@ impl View {
             object.is_some_and(|object| is_being_deleted(object) || object["spec"]["offline"] == true)
         };
         if plural == "servers" {
+            let lock = |object: Option<&Arc<Stored>>| object.map(|object| object["status"]["lock"].clone());
+            if lock(after.as_ref()) != lock(objects.get(&place)) {
+                self.renewed.insert(place.clone(), now);
+            }
             if after.is_none() {
                 self.removed.remove(&place);
             } else if !is_berth(author) && is_removed(after.as_ref()) && !is_removed(objects.get(&place)) {
@@ -94,9 +100,34 @@ impl View {
         }
     }
 
+    /// Takes over all objects as they are after a restore of etcd.
+    pub(super) fn restore(&mut self, api: &ApiServer, now: Duration) {
+        for plural in MATTERS {
+            let stored = api.all_stored(plural).into_iter();
+            let mut stored: BTreeMap<Place, _> =
+                stored.map(|((namespace, name), object)| (Place { namespace, name }, object)).collect();
+            let known: Vec<Place> = match plural {
+                "endpointslices" => self.ready.keys().cloned().collect(),
+                _ => self.objects.get(plural).into_iter().flat_map(BTreeMap::keys).cloned().collect(),
+            };
+            for place in known {
+                let after = stored.remove(&place);
+                self.apply(plural, place, after, "", now);
+            }
+            for (place, object) in stored {
+                self.apply(plural, place, Some(object), "", now);
+            }
+        }
+    }
+
     /// When the object was changed last.
     pub(crate) fn changed_at(&self, plural: &str, place: &Place) -> Option<Duration> {
         self.changed.get(plural)?.get(place).copied()
+    }
+
+    /// When the Server's lock was written last.
+    pub(crate) fn renewed_at(&self, server: &Place) -> Option<Duration> {
+        self.renewed.get(server).copied()
     }
 
     /// Since when the set is paused; none when it is not.

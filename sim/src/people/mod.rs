@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 pub(crate) use self::fleet::Fleet;
 pub use self::{act::Act, bad_input::BadInput, fleet::Shape};
-use crate::{Faults, Finding, Judge};
+use crate::{Finding, Judge};
 
 /// People, who declare what fleets should be, and change them.
 pub(crate) struct People {
@@ -47,12 +47,11 @@ impl People {
     }
 
     /// Declares the class of machines, and each fleet with its Service.
-    pub(crate) async fn declare(&mut self, faults: &Faults) -> kube::Result<()> {
-        let rate = faults.provider_failures / 2.0;
+    pub(crate) async fn declare(&mut self) -> kube::Result<()> {
         let class = json!({
             "apiVersion": "berth.dev/v1alpha1", "kind": "MachineClass", "metadata": {"name": "small"},
             "spec": {"provider": "simulated", "access": {"user": "berth", "port": 22, "root": "opt/berth"},
-                     "parameters": {"failureRate": rate, "lostAnswerRate": rate, "boot": {"uniformMs": [1000, 20000]}}}
+                     "parameters": {"boot": {"uniformMs": [1000, 20000]}}}
         });
         create::<MachineClass>(&Api::all(self.client.clone()), class).await?;
         for number in 0..self.fleets.len() {

@@ -4,14 +4,14 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use super::{Act, BadInput, People, Shape};
-use crate::{ApiServer, Faults, Judge, SimClock, randomness::seed_this_thread};
+use crate::{ApiServer, Judge, SimClock, randomness::seed_this_thread};
 
 /// People with a fleet of one Server, which has a machine and is Ready, on an API server without Berth's webhook.
 async fn people() -> People {
     seed_this_thread(1);
     let api = ApiServer::new(SimClock::start(), None).unwrap();
     let mut people = People::new(api.client("ann"), api.client("bob"), &[Shape::default()], 1);
-    people.declare(&Faults::default()).await.unwrap();
+    people.declare().await.unwrap();
     let server = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "Server", "metadata": {"name": "web-0", "finalizers": ["berth.dev/retire"]},
                         "spec": {"machine": {"className": "small"}}});
     let servers: Api<berth_core::api::Server> = Api::namespaced(api.client("ann"), "default");

@@ -159,6 +159,7 @@ impl Cloud {
     pub(super) fn delete(&mut self, account: &str, uid: &str) {
         let Some(machine) = self.machines.remove(&key(account, uid)) else { return };
         machine.fake.fail_always(Some(MachineFault::Unreachable));
+        machine.fake.end_scripts();
         self.free.insert(machine.address);
         self.draws.remove(&server_key(&machine.owner));
     }
@@ -173,6 +174,27 @@ impl Cloud {
         for machine in self.machines.values_mut().filter(|machine| machine.owner.uid == uid) {
             machine.stops_at = Some(Instant::now());
             machine.fake.fail_always(Some(MachineFault::Unreachable));
+            machine.fake.end_scripts();
+        }
+    }
+
+    /// Reboots a machine that runs.
+    pub(super) fn reboot_by_itself(&mut self, uid: &str, duration: Duration) {
+        let boot = Boot { duration, lifetime: None };
+        let of_server = self.machines.values_mut().filter(|machine| machine.owner.uid == uid);
+        of_server.filter(|machine| machine.phase() == ProviderMachinePhase::Running).for_each(|m| m.boot(boot));
+    }
+
+    /// Destroys a machine in every account.
+    pub(super) fn vanish(&mut self, uid: &str, frees_address: bool) {
+        let accounts: Vec<String> =
+            self.machines.keys().filter(|(_, of)| of == uid).map(|(account, _)| account.clone()).collect();
+        for account in accounts {
+            let address = self.machines.get(&key(&account, uid)).map(|machine| machine.address);
+            self.delete(&account, uid);
+            if let Some(address) = address.filter(|_| !frees_address) {
+                self.free.remove(&address);
+            }
         }
     }
 

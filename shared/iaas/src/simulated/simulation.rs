@@ -1,6 +1,6 @@
 //! The state that all simulated providers of a process share.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use berth_runtime::{Clock, SystemClock};
 use k8s_openapi::jiff::Timestamp;
@@ -37,6 +37,18 @@ impl Simulation {
     /// Stops the machine of the Server with this UID as a crash would, without a call of the provider.
     pub fn crash(&self, uid: &str) {
         self.lock().crash(uid);
+    }
+
+    /// Reboots the machine of the Server with this UID if it runs, without a call of the provider. It runs again after so long.
+    pub fn reboot(&self, uid: &str, duration: Duration) {
+        self.lock().reboot_by_itself(uid, duration);
+    }
+
+    /// Destroys the machine of the Server with this UID, without a call of the provider. Its address is given to another machine, or
+    /// to none.
+    pub fn vanish(&self, uid: &str, frees_address: bool) {
+        self.lock().vanish(uid, frees_address);
+        self.machines.remove(uid);
     }
 
     /// The UID of the Server whose machine runs at this address; none when no machine does.
