@@ -45,7 +45,9 @@ fn of_server(before: &Value, after: &Value) -> Option<String> {
         return Some("a retained machine is given back".to_owned());
     }
     let is_forced = !old["force"].is_null() && before["status"]["force"]["active"] == true;
-    if is_forced && is_being_deleted(after) && !is_being_deleted(before) {
+    // Offline outranks a force: a person has asked for its end.
+    let is_kept = is_forced && old["offline"] != true;
+    if is_kept && is_being_deleted(after) && !is_being_deleted(before) {
         return Some("a forced Server is deleted".to_owned());
     }
     let changed = changed_fields(old, new).find(|field| !BESIDE_THE_FORCE.contains(field));

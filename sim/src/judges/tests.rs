@@ -204,9 +204,12 @@ async fn a_result_that_is_counted_again_is_seen() {
 async fn a_force_that_a_program_ignores_is_seen() {
     let lab = Lab::new();
     let force = json!({"state": "Ready", "reason": "a test", "at": "2026-01-01T00:00:00Z"});
-    lab.serving("web-0", json!({"spec": {"force": force}})).await;
-    lab.set_status("web-0", json!({"force": {"id": "f", "active": true}})).await;
+    for (name, is_offline) in [("web-0", false), ("web-1", true)] {
+        lab.serving(name, json!({"spec": {"force": force, "offline": is_offline}})).await;
+        lab.set_status(name, json!({"force": {"id": "f", "active": true}})).await;
+    }
     lab.patch("ann", "web-0", json!({"spec": {"taskAttempts": 3}})).await;
+    lab.servers(CONTROLLER).delete("web-1", &DeleteParams::default()).await.unwrap();
     lab.assert_nothing();
     lab.servers(CONTROLLER).delete("web-0", &DeleteParams::default()).await.unwrap();
     assert!(lab.found(Judge::Decisions).contains("a forced Server is deleted"), "{:?}", lab.findings.first());
