@@ -17,6 +17,9 @@ use crate::{
 /// The most that a fleet may take to become as declared once nothing goes wrong: retries are five minutes apart at most, and
 /// a Server may wait for several.
 const PATIENCE: Duration = Duration::from_hours(1);
+/// How long what is on its way may take to arrive: Events take some seconds, and an entry of drift stays in the ledger for two minutes
+/// after its repair was asked for.
+const SETTLING: Duration = Duration::from_mins(5);
 /// How long a world at rest is watched.
 const REST: Duration = Duration::from_mins(2);
 /// How often people look for gates at which they are waited for.
@@ -191,8 +194,7 @@ fn judge(world: &World) -> Result<(), Finding> {
 
 /// A fleet at rest writes nothing.
 async fn rests(world: &World) -> Result<(), Finding> {
-    // What is on its way may arrive: Events are written within some seconds.
-    sleep(REST).await;
+    sleep(SETTLING).await;
     let before = world.api.writes();
     sleep(REST).await;
     let written = world.api.writes() - before;
