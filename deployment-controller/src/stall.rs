@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Reason: the roll-out was aborted, and every Server that had the new application has the stable one again.
-pub(crate) const ABORTED: &str = "RolloutAborted";
+const ABORTED: &str = "RolloutAborted";
 
 /// Why the VMDeployment is stalled: reason and message of the condition `Stalled`.
 pub(crate) struct DeploymentStall {

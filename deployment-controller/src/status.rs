@@ -37,10 +37,7 @@ pub(crate) fn compute(observed: &ObservedDeployment<'_>) -> (VMDeploymentStatus,
 /// Whether a roll-out has gone on to another step, was aborted, or a request was carried out.
 pub(crate) fn has_turned(before: Option<&RolloutProgress>, after: Option<&RolloutProgress>) -> bool {
     let course = |progress: Option<&RolloutProgress>| {
-        progress.map(|progress| {
-            let RolloutProgress { digest, steps_done, step_since, observed_request, aborted, .. } = progress.clone();
-            (digest, steps_done, step_since, observed_request, aborted)
-        })
+        progress.map(|known| RolloutProgress { healthy_replicas: 0, progressed_at: None, ..known.clone() })
     };
     course(before) != course(after)
 }

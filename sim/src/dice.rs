@@ -34,6 +34,24 @@ impl Dice {
         low + (high.saturating_sub(low)).mul_f64(self.0.lock().random_range(0.0..=1.0))
     }
 
+    /// Draws the mean time between two occurrences of something, from these seconds, then each of them until `end`, and when it
+    /// happens.
+    pub(crate) fn occurrences<T>(
+        &self,
+        intervals: &[u64],
+        end: Duration,
+        draw: impl Fn(&Self) -> T,
+    ) -> Vec<(Duration, T)> {
+        let mean = Duration::from_secs(self.pick(intervals));
+        let mut occurrences = Vec::new();
+        let mut at = self.duration(Duration::ZERO, mean * 2);
+        while at < end {
+            occurrences.push((at, draw(self)));
+            at += self.duration(Duration::ZERO, mean * 2);
+        }
+        occurrences
+    }
+
     /// One of these.
     ///
     /// # Panics

@@ -6,13 +6,12 @@ use berth_core::api::{MachineClass, Server, State, VMDeployment};
 use k8s_openapi::api::core::v1::Service;
 use kube::{
     Api, Client,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams},
 };
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::{Dice, Faults, Program, ProgramCopy, World, ports::APP_PORT};
+use crate::{Dice, Faults, Program, ProgramCopy, World, people::create, ports::APP_PORT};
 
 /// Name of everything that is declared.
 const NAME: &str = "web";
@@ -158,10 +157,9 @@ impl Fleet<'_> {
         });
         let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": NAME},
                              "spec": {"ports": [{"name": "http", "port": 80}]}});
-        let params = PostParams::default();
-        Api::<MachineClass>::all(self.client.clone()).create(&params, &decoded(class)?).await?;
-        Api::<Service>::default_namespaced(self.client.clone()).create(&params, &decoded(service)?).await?;
-        self.deployments().create(&params, &decoded(self.deployment())?).await.map(drop)
+        create::<MachineClass>(&Api::all(self.client.clone()), class).await?;
+        create::<Service>(&Api::default_namespaced(self.client.clone()), service).await?;
+        create(&self.deployments(), self.deployment()).await
     }
 
     fn deployment(&self) -> Value {
@@ -189,10 +187,6 @@ impl Fleet<'_> {
 fn app(revision: &str) -> Value {
     let artifact = json!({"url": format!("http://a/{revision}.tar"), "sha256": "ab".repeat(32)});
     json!({"name": NAME, "revision": revision, "command": "./run", "artifact": artifact})
-}
-
-fn decoded<K: DeserializeOwned>(document: Value) -> kube::Result<K> {
-    serde_json::from_value(document).map_err(kube::Error::SerdeError)
 }
 
 fn serves(server: &Server, revision: &str) -> bool {

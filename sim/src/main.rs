@@ -217,7 +217,7 @@ fn report(args: &Report) -> bool {
     println!("{}", Cost::COLUMNS);
     for &servers in &args.servers {
         for &copies in &args.copies {
-            let _ = cost(servers.max(1), copies.max(1), |cost| println!("{}", cost.line(prices)));
+            cost(servers.max(1), copies.max(1), |cost| println!("{}", cost.line(prices)));
         }
     }
     true

@@ -109,19 +109,8 @@ fn some_time(dice: &Dice) -> u64 {
 impl Mishap {
     /// Draws which mishaps there are until `end`, and when. A run draws which kinds exist at all.
     pub(crate) fn draw(dice: &Dice, end: Duration) -> Vec<(Duration, Self)> {
-        let mut mishaps = Vec::new();
-        for (intervals, mishap) in KINDS {
-            if dice.chance(0.5) {
-                continue;
-            }
-            let mean = Duration::from_secs(dice.pick(intervals));
-            let mut at = dice.duration(Duration::ZERO, mean * 2);
-            while at < end {
-                mishaps.push((at, mishap(dice)));
-                at += dice.duration(Duration::ZERO, mean * 2);
-            }
-        }
-        mishaps
+        let kinds = KINDS.into_iter().filter(|_| !dice.chance(0.5));
+        kinds.flat_map(|(intervals, mishap)| dice.occurrences(intervals, end, mishap)).collect()
     }
 
     /// Draws when somebody saves etcd and restores it, before `end`.

@@ -47,8 +47,6 @@ pub struct Cost {
     pub traffic: Traffic,
     /// How often controllers reconciled an object.
     pub reconciles: u64,
-    /// How long it took, in the time of the world, in which the API server answers within a millisecond.
-    pub elapsed: Duration,
 }
 
 /// What an API server needs for a request, in milliseconds of one processor.
@@ -102,13 +100,12 @@ impl fmt::Display for Phase {
     }
 }
 
-/// Lets a fleet of this size come, get other code, and go, with so many copies of each program. Tells `progress` of each phase as
-/// it ends.
+/// Lets a fleet of this size come, get other code, and go, with so many copies of each program. Tells `ended` what each phase has
+/// cost.
 ///
 /// # Panics
 /// When the fleet does not get there.
-#[must_use]
-pub fn cost(servers: usize, copies: usize, progress: impl Fn(&Cost) + Send) -> Vec<Cost> {
+pub fn cost(servers: usize, copies: usize, ended: impl Fn(&Cost) + Send) {
     World::run(1, Faults::default(), |world| async move {
         for program in Program::ALL {
             for copy in 0..copies {
@@ -116,10 +113,9 @@ pub fn cost(servers: usize, copies: usize, progress: impl Fn(&Cost) + Send) -> V
                 started.unwrap_or_else(|error| panic!("{program:?} does not start: {error}"));
             }
         }
-        let mut fleet = Fleet { world: &world, client: world.person("ann"), servers, copies, costs: Vec::new() };
-        fleet.live(progress).await.unwrap_or_else(|error| panic!("{error}"));
-        fleet.costs
-    })
+        let fleet = Fleet { world: &world, client: world.person("ann"), servers, copies };
+        fleet.live(ended).await.unwrap_or_else(|error| panic!("{error}"));
+    });
 }
 
 struct Fleet<'a> {
@@ -127,19 +123,17 @@ struct Fleet<'a> {
     client: Client,
     servers: usize,
     copies: usize,
-    costs: Vec<Cost>,
 }
 
 impl Fleet<'_> {
-    async fn live(&mut self, progress: impl Fn(&Cost)) -> Result<(), kube::Error> {
+    async fn live(&self, ended: impl Fn(&Cost)) -> Result<(), kube::Error> {
         let deployments: Api<VMDeployment> = Api::default_namespaced(self.client.clone());
         let names: Vec<(String, usize)> = (0..self.servers.div_ceil(SET))
             .map(|number| (format!("web{number}"), SET.min(self.servers - number * SET)))
             .collect();
         create::<MachineClass>(&Api::all(self.client.clone()), class()).await?;
         for phase in [Phase::Up, Phase::RollOut, Phase::Down] {
-            let (before, reconciled_before, begun) =
-                (self.traffic(), self.world.reconciles(), self.world.clock.elapsed());
+            let (before, reconciled_before) = (self.traffic(), self.world.reconciles());
             for (name, replicas) in &names {
                 match phase {
                     Phase::Up => {
@@ -153,15 +147,13 @@ impl Fleet<'_> {
                     Phase::Down => deployments.delete(name, &DeleteParams::default()).await.map(drop)?,
                 }
             }
-            let ended = self.world.wait(LIMIT, async || self.is_over(phase)).await;
-            assert!(ended, "{} Servers: {phase} takes more than a day", self.servers);
-            let elapsed = self.world.clock.elapsed().saturating_sub(begun);
+            let is_over = self.world.wait(LIMIT, async || self.is_over(phase)).await;
+            assert!(is_over, "{} Servers: {phase} takes more than a day", self.servers);
             sleep(SETTLING).await;
             let reconciles = self.world.reconciles() - reconciled_before;
             let traffic = self.traffic() - before;
-            let cost = Cost { servers: self.servers, copies: self.copies, phase, traffic, reconciles, elapsed };
-            progress(&cost);
-            self.costs.push(cost);
+            let cost = Cost { servers: self.servers, copies: self.copies, phase, traffic, reconciles };
+            ended(&cost);
         }
         Ok(())
     }
