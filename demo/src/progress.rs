@@ -158,8 +158,7 @@ mod tests {
     }
 
     fn task(id: i64, kind: &str, step: i32, phase: &str, message: &str) -> Value {
-        let executor = if kind == "RegisterBackend" { "lb-controller" } else { "replicaset-controller" };
-        json!({"id": id, "kind": kind, "step": step, "executor": executor, "phase": phase, "message": message})
+        json!({"id": id, "kind": kind, "step": step, "executor": "replicaset-controller", "phase": phase, "message": message})
     }
 
     #[test]
@@ -168,7 +167,7 @@ mod tests {
             task(1, "DestroyMachine", 0, "Pending", "of an earlier state"),
             task(2, "CreateMachine", 0, "Succeeded", ""),
             task(3, "InstallPackages", 1, "Running", "second attempt"),
-            task(4, "RegisterBackend", 1, "Pending", ""),
+            task(4, "RebootMachine", 1, "Pending", ""),
         ];
         let status = json!({"state": "Initializing", "tasks": tasks});
         let mut server = server(&status);

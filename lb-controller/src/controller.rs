@@ -17,7 +17,7 @@ use crate::{
     balancers::{Balancers, Observations},
     kept::KeptServers,
     member::ServerRef,
-    orphans,
+    orphans::{self, suspect},
     reconcile::TrafficReconciler,
 };
 
@@ -41,9 +41,9 @@ pub async fn run_with(ctx: &Context, args: &Args, process: &Process) {
     let kept = Arc::new(KeptServers::default());
     ctx.metrics.register(|registry| kept.register(registry));
     let balancers = Balancers::configured(ctx, args, &servers, &kept);
-    let reconciler = Arc::new(TrafficReconciler::new(ctx, &balancers, &kept));
     let Observations { changes, synced } = balancers.start(ctx, process);
     let (suspects, suspected) = mpsc::unbounded();
+    let reconciler = Arc::new(TrafficReconciler::new(ctx, &balancers, &kept, suspects.clone()));
     process.tasks.spawn(follow_deletions(ctx.clone(), servers.clone(), reconciler.clone(), suspects.clone()));
     process.tasks.spawn(orphans::run(ctx.clone(), servers.clone(), balancers, suspected));
     tokio::select! {
@@ -75,9 +75,4 @@ async fn follow_deletions(
         reconciler.forget(server.uid());
         suspect(&suspects, ServerRef::of(&server));
     }
-}
-
-fn suspect(suspects: &UnboundedSender<ServerRef>, server: ServerRef) {
-    // The receiver stops only at shutdown.
-    let _ = suspects.unbounded_send(server);
 }

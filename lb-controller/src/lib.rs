@@ -21,7 +21,7 @@
 //!    on. A decision on an older version is dropped, and every write of an EndpointSlice tests the `resourceVersion` of the
 //!    slice. HoldTraffic records its version even when nothing else changes, so that a release which another copy of this
 //!    program has under way fails. Where no endpoint exists that could carry a version, the Server is read from the API server
-//!    before an endpoint is added.
+//!    before an endpoint with traffic is added. One without traffic is added at once, and removed again if its report fails.
 //! 4. **Nothing is remembered that cannot be read again.** Each reconcile compares what the load balancers show with what the
 //!    facts promise, and every change that somebody else makes to a load balancer triggers a reconcile. A Server receives
 //!    traffic only while it is Ready and its fact says `Serving`. There are two exceptions. A Server whose retirement waits at a

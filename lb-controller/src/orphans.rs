@@ -4,7 +4,10 @@
 use anyhow::Result;
 use berth_core::api::Server;
 use berth_runtime::{ApiError, Backoff, Cache, Context};
-use futures::{StreamExt, channel::mpsc::UnboundedReceiver};
+use futures::{
+    StreamExt,
+    channel::mpsc::{UnboundedReceiver, UnboundedSender},
+};
 use kube::Api;
 
 use crate::{
@@ -15,6 +18,12 @@ use crate::{
 /// Attempts at one Server before others have their turn: about 20 s. A Server that still fails is suspected again when
 /// somebody changes its entries, and when the process starts.
 const MAX_ATTEMPTS: u32 = 6;
+
+/// Lets [`run`] look whether the Server is gone.
+pub(crate) fn suspect(suspects: &UnboundedSender<ServerRef>, server: ServerRef) {
+    // The receiver stops only at shutdown.
+    let _ = suspects.unbounded_send(server);
+}
 
 /// Removes what load balancers show of those `suspects` that no longer exist, until shutdown.
 pub(crate) async fn run(

@@ -17,8 +17,9 @@ const DEFAULT_DRAIN_SECONDS: i32 = 10;
 pub enum ReportOrder {
     /// After the load balancers show what they should: the report says what is true.
     AfterTraffic,
-    /// Before the load balancers change. ReleaseTraffic needs it: from its report on the Server counts as serving, so that it is
-    /// drained before anything is done to its machine. A refusal is reported at once, too, because nothing is going to change.
+    /// Before the load balancers change. ReleaseTraffic of a registered Server needs it: from its report on the Server counts as
+    /// serving, so that it is drained before anything is done to its machine. A refusal is reported at once, too, because nothing
+    /// is going to change.
     BeforeTraffic,
 }
 
@@ -167,6 +168,8 @@ fn register(server: &Server, task: &Task, supported: &[BackendKind]) -> Option<T
 
 /// None while the Server is not Ready: then the task is about to be cancelled.
 ///
+/// A Server that the load balancers do not know as declared is registered first, without traffic.
+///
 /// The webhook accepts the report only while no lock is held. The holder may have crashed, and nothing changes when its lock
 /// expires, so the end of the lock is waited for.
 fn release(server: &Server, task: &Task, supported: &[BackendKind], now: Timestamp) -> Option<TrafficPlan> {
@@ -182,9 +185,17 @@ fn release(server: &Server, task: &Task, supported: &[BackendKind], now: Timesta
         return Some(refuse(server, task, message));
     }
     let fact = declared_fact(traffic, server.address()?, TrafficPhase::Serving);
+    let known = server.status.as_ref().and_then(|status| status.traffic.as_ref());
+    let is_known = known.is_some_and(|known| server.is_registered_as(traffic, known));
+    let (desired, order) = if is_known {
+        (promised(server), ReportOrder::BeforeTraffic)
+    } else {
+        // Registered in the same step. What a load balancer refuses is found before the Server counts as serving.
+        (registration(&fact, TrafficPhase::Held), ReportOrder::AfterTraffic)
+    };
     let result = TaskResult::succeeded("load balancers may send traffic").with(Fact::Traffic(Some(fact)));
-    let report = TrafficReport { order: ReportOrder::BeforeTraffic, ..after_traffic(task, result) };
-    Some(TrafficPlan { desired: promised(server), report: Some(report), ..TrafficPlan::default() })
+    let report = TrafficReport { order, ..after_traffic(task, result) };
+    Some(TrafficPlan { desired, report: Some(report), ..TrafficPlan::default() })
 }
 
 /// Why the declaration cannot be carried out with the load balancers that there are.

@@ -9,6 +9,7 @@ use berth_core::{
 use berth_runtime::{
     ApiError, Context, EventType, Expectations, ReconcileError, reference, requeue_after, resource_version,
 };
+use futures::channel::mpsc::UnboundedSender;
 use kube::runtime::controller::Action;
 
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     balancers::{BalancerFailure, Balancers},
     kept::{Kept, KeptServers},
     member::{Member, ServerRef},
+    orphans::suspect,
     plan::{ReportOrder, TrafficPlan, TrafficReport, plan},
 };
 
@@ -52,14 +54,21 @@ pub struct TrafficReconciler {
     balancers: Balancers,
     expectations: Expectations,
     kept: Arc<KeptServers>,
+    /// Takes Servers that may be gone and still be shown.
+    suspects: UnboundedSender<ServerRef>,
 }
 
 impl TrafficReconciler {
-    /// A reconciler with these load balancers.
+    /// A reconciler with these load balancers. It sends Servers that may be gone and still be shown to `suspects`.
     #[must_use]
-    pub fn new(ctx: &Context, balancers: &Balancers, kept: &Arc<KeptServers>) -> Self {
+    pub fn new(
+        ctx: &Context,
+        balancers: &Balancers,
+        kept: &Arc<KeptServers>,
+        suspects: UnboundedSender<ServerRef>,
+    ) -> Self {
         let (ctx, balancers, kept) = (ctx.clone(), balancers.clone(), Arc::clone(kept));
-        Self { ctx, balancers, expectations: Expectations::default(), kept }
+        Self { ctx, balancers, expectations: Expectations::default(), kept, suspects }
     }
 
     /// Makes the load balancers show what they should, and writes the reports that are due.
@@ -98,10 +107,15 @@ impl TrafficReconciler {
                     return Ok(requeue.unwrap_or_else(Action::await_change));
                 }
                 (Ok(()), Some(report)) => {
-                    if report.kind == TaskKind::RegisterBackend {
+                    if matches!(report.kind, TaskKind::RegisterBackend | TaskKind::ReleaseTraffic) {
                         self.publish_problems(&server, &member).await;
                     }
-                    server = Arc::new(self.write_report(&server, &report).await?);
+                    let written = self.write_report(&server, &report).await;
+                    if written.is_err() {
+                        // It may be gone, and its deletion may have been seen before it was added.
+                        suspect(&self.suspects, member.server);
+                    }
+                    server = Arc::new(written?);
                 }
                 (Err(BalancerFailure { cause: BalancerError::Superseded, .. }), _) => {
                     return Ok(Action::requeue(SUPERSEDED_REQUEUE_AFTER));

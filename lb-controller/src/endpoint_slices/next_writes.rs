@@ -53,6 +53,11 @@ impl DesiredEndpoint {
         self.endpoint.as_ref().is_some_and(|endpoint| endpoint.phase == TrafficPhase::Serving)
     }
 
+    /// Whether the Server should have an endpoint without traffic.
+    pub(crate) fn is_held(&self) -> bool {
+        self.endpoint.as_ref().is_some_and(|endpoint| endpoint.phase == TrafficPhase::Held)
+    }
+
     fn build(&self) -> Option<Endpoint> {
         let spec = self.endpoint.as_ref()?;
         Some(endpoint::build(&self.server, self.version, &spec.address, spec.phase))

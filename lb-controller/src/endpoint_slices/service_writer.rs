@@ -181,12 +181,15 @@ impl ServiceWriter {
     /// the decision to add one may be older than the decision that removed it. Therefore the Server itself is read, after the
     /// slices were read: a removal before that shows in the Server, and a removal after that changes the slice, so that the
     /// guarded write fails.
+    ///
+    /// An endpoint that gets no traffic needs no such read, because it does no harm: its report fails, and it is removed again.
     async fn outdated_additions(
         &self,
         next: &NextWrites,
         desired: &[DesiredEndpoint],
     ) -> Result<BTreeSet<String>, BalancerError> {
-        let added: Vec<_> = desired.iter().filter(|desired| next.added.contains(&desired.server.uid)).collect();
+        let is_risky = |desired: &&DesiredEndpoint| !desired.is_held() && next.added.contains(&desired.server.uid);
+        let added: Vec<_> = desired.iter().filter(is_risky).collect();
         let mut outdated = BTreeSet::new();
         for chunk in added.chunks(CONCURRENT_READS) {
             let servers = try_join_all(chunk.iter().map(|desired| self.context.api.server(&desired.server))).await?;

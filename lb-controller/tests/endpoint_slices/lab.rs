@@ -8,7 +8,10 @@ use berth_core::{
     identity::Identities,
 };
 use berth_runtime::{Cache, CacheOptions, Context, ContextParts, Process, SystemClock};
-use futures::{channel::mpsc::UnboundedReceiver, future::join_all};
+use futures::{
+    channel::mpsc::{self, UnboundedReceiver},
+    future::join_all,
+};
 use k8s_openapi::{
     api::discovery::v1::{Endpoint, EndpointSlice},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -44,6 +47,8 @@ pub(crate) struct LbCopy {
     /// The Servers that are to be reconciled although they have not changed.
     pub(crate) changes: UnboundedReceiver<ServerRef>,
     pub(crate) kept: Arc<KeptServers>,
+    /// The Servers that may be gone.
+    pub(crate) suspects: UnboundedReceiver<ServerRef>,
 }
 
 impl Lab {
@@ -92,8 +97,9 @@ impl Lab {
         let Observations { changes, synced } = balancers.start(&ctx, &process);
         synced.await;
         servers.ready().await;
-        let reconciler = TrafficReconciler::new(&ctx, &balancers, &kept);
-        LbCopy { slices, reconciler, servers, changes, kept }
+        let (suspect, suspects) = mpsc::unbounded();
+        let reconciler = TrafficReconciler::new(&ctx, &balancers, &kept, suspect);
+        LbCopy { slices, reconciler, servers, changes, kept, suspects }
     }
 
     /// A Server whose fact says Held, so that adding its endpoint is right.

@@ -18,7 +18,7 @@ use kube::{
 use lab::{Lab, NAMESPACE, apply_all, later, member};
 use lb_controller::{
     balancer::{BalancerError, LoadBalancer},
-    member::Member,
+    member::{Member, ServerRef},
 };
 use serde_json::json;
 
@@ -130,8 +130,23 @@ async fn changes_of_slices_by_others_are_repaired() {
     api.delete(&name, &DeleteParams::default()).await.unwrap();
     noticed().await;
     Api::<Server>::namespaced(lab.client.clone(), NAMESPACE).delete("web-0", &DeleteParams::default()).await.unwrap();
-    assert!(matches!(lb.apply(&member(&server, Some(Held))).await, Err(BalancerError::Superseded)));
+    assert!(matches!(lb.apply(&member(&server, Some(Serving))).await, Err(BalancerError::Superseded)));
     assert!(lab.endpoints().await.is_empty());
+}
+
+/// Its deletion was seen before the endpoint was added, so nothing else would remove the endpoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_gone_when_it_was_registered_is_suspected() {
+    let lab = Lab::start().await;
+    lab.server(0, "10.0.0.1").await;
+    let task = json!({"id": 1, "kind": "ReleaseTraffic", "step": 1, "phase": "Pending", "executor": "lb-controller"});
+    let status = json!({"state": "Ready", "traffic": null, "firstTaskID": 1, "tasks": [task]});
+    let releasing = lab.status("web-0", status).await;
+    let mut lb = lab.copy().await;
+    Api::<Server>::namespaced(lab.client.clone(), NAMESPACE).delete("web-0", &DeleteParams::default()).await.unwrap();
+    lb.reconciler.reconcile(releasing.clone()).await.unwrap_err();
+    assert_eq!((lab.endpoints().await.len(), lab.ready().await), (1, 0), "the endpoint gets no traffic");
+    assert_eq!(lb.suspects.next().await, Some(ServerRef::of(&releasing)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

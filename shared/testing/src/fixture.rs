@@ -2,8 +2,8 @@
 
 use berth_core::{
     api::{
-        Claim, Executor, Gate, GatePoint, HealthFact, HealthState, MonitoringFact, MonitoringPhase, Outcome, Server,
-        ServerSpec, ServerStatus, State, Task, TaskKind, TaskPhase, TrafficPhase,
+        Claim, Executor, Gate, GatePoint, HaProxyBackend, HealthFact, HealthState, MonitoringFact, MonitoringPhase,
+        Outcome, Server, ServerSpec, ServerStatus, State, Task, TaskKind, TaskPhase, TrafficPhase,
     },
     identity::Author,
     protocol::StatusWrite,
@@ -30,6 +30,12 @@ pub struct Fixture {
     pub now: Timestamp,
 }
 
+/// Declares a load balancer that registers the Server before it receives traffic.
+pub fn register_first(spec: &mut ServerSpec) {
+    let backend = HaProxyBackend { name: "edge".into(), port: 8080, weight: 100 };
+    spec.traffic.get_or_insert_default().haproxy.push(backend);
+}
+
 /// Building.
 impl Fixture {
     /// A Server that declares everything but gates, before its first decision.
@@ -42,6 +48,11 @@ impl Fixture {
         let mut spec = full_spec();
         change(&mut spec);
         Self { server: created(spec), now: start() }
+    }
+
+    /// A Server that declares everything but gates, with a load balancer that registers it before it receives traffic.
+    pub fn registering() -> Self {
+        Self::declaring(register_first)
     }
 
     /// A Server that declares a machine and nothing else.

@@ -40,7 +40,7 @@ pub use self::{
     admission::{Denied, controller, created, holder, person, reason, refusal, stored, write_spec, write_status},
     clock::{LOCK, start},
     facts::{app, environment, facts_of, machine, machine_phase, report, traffic, unreachable},
-    fixture::Fixture,
+    fixture::{Fixture, register_first},
     history::{ended_tasks, entered_states},
     objects::{approval, deployment, full_spec, machine_class, manifest, replica_set, server},
 };

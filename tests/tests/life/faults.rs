@@ -60,7 +60,6 @@ async fn servers_become_ready_although_programs_are_killed_in_each_kind_of_task(
     world.deploy(2, |_| ()).await;
     kill_in(&world, TaskKind::CreateMachine, Part::ReplicasetController).await;
     kill_in(&world, TaskKind::InstallPackages, Part::ReplicasetController).await;
-    kill_in(&world, TaskKind::RegisterBackend, Part::LbController).await;
     kill_in(&world, TaskKind::DeployApp, Part::DeploymentController).await;
     kill_in(&world, TaskKind::CheckHealth, Part::MonitorController).await;
     kill_in(&world, TaskKind::ReleaseTraffic, Part::LbController).await;

@@ -27,6 +27,15 @@ pub struct Traffic {
     pub drain_seconds: i32,
 }
 
+impl Traffic {
+    /// Whether a load balancer gets to know the Server before it receives any traffic, by a task of its own. An HAProxy checks a
+    /// server that it does not use yet. For a Service, an endpoint without traffic is of no use: it is added with the release.
+    #[must_use]
+    pub fn registers_first(&self) -> bool {
+        !self.haproxy.is_empty()
+    }
+}
+
 fn drain() -> i32 {
     10
 }

@@ -4,7 +4,7 @@ use super::declared;
 use crate::{
     api::{
         EnvironmentFact, HealthState, MachinePhase, MonitoringPhase, Package, Server, ServerStatus, Traffic,
-        TrafficPhase,
+        TrafficFact, TrafficPhase,
     },
     digest,
 };
@@ -80,18 +80,31 @@ impl Server {
         })
     }
 
-    /// Whether the load balancers know the Server as declared.
+    /// Whether the load balancers know the Server as declared, or are told with the release of its traffic: as long as it
+    /// receives none, a load balancer that needs no registration before may know it otherwise.
     pub(crate) fn is_registered(&self) -> bool {
         match (self.declared_traffic(), &self.known_status().traffic) {
             (None, None) => true,
             (None, Some(fact)) => fact.services.is_empty() && fact.haproxy.is_empty(),
-            (Some(_), None) => false,
+            (Some(declared), None) => !declared.registers_first(),
             (Some(declared), Some(fact)) => {
-                fact.services == declared.services
-                    && fact.haproxy == declared.haproxy
-                    && fact.address.as_deref() == self.address()
+                let is_told_later = !declared.registers_first() && fact.phase == TrafficPhase::Held;
+                is_told_later || self.is_registered_as(declared, fact)
             }
         }
+    }
+
+    /// Whether the load balancers have to be told before the Server is Ready: about one that registers it first, or to forget it.
+    pub(crate) fn needs_registration(&self) -> bool {
+        !self.is_registered() && self.declared_traffic().is_none_or(Traffic::registers_first)
+    }
+
+    /// Whether the fact is what the declaration says, at the address of the machine.
+    #[must_use]
+    pub fn is_registered_as(&self, declared: &Traffic, fact: &TrafficFact) -> bool {
+        fact.services == declared.services
+            && fact.haproxy == declared.haproxy
+            && fact.address.as_deref() == self.address()
     }
 
     /// The traffic declaration, if it names a load balancer.

@@ -47,7 +47,7 @@ fn initializing(plan: &mut PlanBuilder<'_>) {
         GatePoint::InstallPackages,
         &[
             (TaskKind::InstallPackages, !plan.server.environment_matches()),
-            (TaskKind::RegisterBackend, !plan.server.is_registered()),
+            (TaskKind::RegisterBackend, plan.server.needs_registration()),
         ],
     );
 }

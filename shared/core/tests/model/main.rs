@@ -41,6 +41,8 @@ struct Berth {
     lagging: Vec<Executor>,
     /// Whether the Server is Ready at the beginning, or newly created.
     begins_ready: bool,
+    /// Whether a load balancer registers the Server before it receives traffic.
+    registers_first: bool,
     faults: Faults,
     person_actions: Vec<PersonAction>,
     mutation: Mutation,
@@ -97,7 +99,7 @@ impl Model for Berth {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        let mut fixture = Fixture::new();
+        let mut fixture = if self.registers_first { Fixture::registering() } else { Fixture::new() };
         fixture.server.spec.packages[0].version = package_version(1);
         fixture.server.spec.app.as_mut().unwrap().revision = Some(code_revision(1));
         fixture.server.spec.traffic.as_mut().unwrap().drain_seconds = 0;

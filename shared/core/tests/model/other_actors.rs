@@ -59,7 +59,7 @@ impl Berth {
             Comparison::AsPlanned => self.traffic_report(world, index, &plan),
             Comparison::DecidedLater => {}
             Comparison::Outdated => {
-                if world.endpoint.is_none() && !confirmed(world, &plan) {
+                if world.endpoint.is_none() && plan.target != Some(TrafficPhase::Held) && !confirmed(world, &plan) {
                     return;
                 }
                 let balancer_write = BalancerWrite { target: plan.target, decided: cache.rv, slice: world.slice };
@@ -140,6 +140,10 @@ fn plan(server: &Server, status: &ServerStatus) -> Plan {
             Plan { target: fact.and(held), report: Some((task.id, fact.and(held))), fence: true, ..rest }
         }
         TaskKind::RegisterBackend if addressed => Plan { target: held, report: Some((task.id, held)), ..rest },
+        // Registered in the same step: the endpoint is there, without traffic, before the report.
+        TaskKind::ReleaseTraffic if ready && addressed && fact.is_none() => {
+            Plan { target: held, report: Some((task.id, Some(TrafficPhase::Serving))), ..rest }
+        }
         TaskKind::ReleaseTraffic if ready && addressed => {
             Plan { report: Some((task.id, Some(TrafficPhase::Serving))), report_first: true, ..rest }
         }
@@ -173,7 +177,7 @@ fn compare_endpoint(world: &World, plan: &Plan, decided: u32) -> Comparison {
     }
 }
 
-/// An endpoint that does not exist has no version to compare with, so the Server is read before one is created.
+/// An endpoint that does not exist has no version to compare with, so the Server is read before one with traffic is created.
 fn confirmed(world: &World, plan: &Plan) -> bool {
     let Some(server) = world.server() else { return false };
     let Some(status) = &server.status else { return false };

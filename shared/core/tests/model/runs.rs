@@ -40,6 +40,7 @@ pub(crate) fn new() -> Berth {
         gates: Vec::new(),
         lagging: ONE_OF_EACH.to_vec(),
         begins_ready: false,
+        registers_first: false,
         faults: NO_FAULTS,
         person_actions: Vec::new(),
         mutation: Mutation::None,
@@ -97,7 +98,11 @@ fn creation_by_two_copies_with_an_expired_lock() {
     let processes = vec![ReplicasetController, ReplicasetController, LbController];
     let lagging = vec![ReplicasetController];
     let faults = Faults { crashes: 1, slow: 1, ..NO_FAULTS };
-    holds("creation by two copies; a crash, a slow holder", Berth { processes, lagging, faults, ..new() });
+    let registers_first = true;
+    holds(
+        "creation by two copies; a crash, a slow holder",
+        Berth { processes, lagging, registers_first, faults, ..new() },
+    );
 }
 
 #[test]
@@ -325,7 +330,7 @@ fn late_traffic_is_detected_when_lb_controller_does_not_rewrite_endpoints() {
 #[test]
 fn a_second_result_is_detected_when_the_webhook_accepts_it() {
     let faults = Faults { lost: 1, ..NO_FAULTS };
-    detects("4", Berth { faults, mutation: Mutation::CountTwice, ..new() });
+    detects("4", Berth { faults, registers_first: true, mutation: Mutation::CountTwice, ..new() });
 }
 
 #[test]

@@ -14,7 +14,7 @@ use TaskKind::{CreateMachine, DeployApp, InstallPackages, RegisterBackend};
 
 /// A Server whose open task is CreateMachine.
 fn new() -> Fixture {
-    Fixture::new().decided()
+    Fixture::registering().decided()
 }
 
 fn lock(fixture: &Fixture) -> &Lock {
@@ -45,12 +45,12 @@ fn claiming_create_machine_records_that_a_machine_may_exist() {
     let mut fixture = new();
     fixture.claim(CreateMachine, "a").unwrap();
     assert_eq!(fixture.status().machine.as_ref().unwrap().phase, MachinePhase::Creating);
-    let mut stopped = Fixture::new().running();
+    let mut stopped = Fixture::registering().running();
     stopped = stopped.fact(|status| status.machine.as_mut().unwrap().phase = MachinePhase::Stopped).decided();
     let known = stopped.status().machine.clone();
     stopped.claim(CreateMachine, "a").unwrap();
     assert_eq!(stopped.status().machine, known);
-    let mut other = Fixture::new().running().decided();
+    let mut other = Fixture::registering().running().decided();
     let known = other.status().machine.clone();
     other.claim(InstallPackages, "a").unwrap();
     assert_eq!(other.status().machine, known);
@@ -58,7 +58,7 @@ fn claiming_create_machine_records_that_a_machine_may_exist() {
 
 #[test]
 fn claiming_destroy_machine_records_that_the_machine_may_be_gone() {
-    let mut fixture = Fixture::new().running().decided();
+    let mut fixture = Fixture::registering().running().decided();
     fixture = fixture.fact(|status| status.reachability = Some(berth_testing::unreachable(60, berth_testing::start())));
     fixture.declare(|spec| spec.offline = true);
     let known = fixture.status().machine.clone().unwrap();
@@ -73,7 +73,7 @@ fn claiming_destroy_machine_records_that_the_machine_may_be_gone() {
 
 #[test]
 fn the_first_write_may_claim_the_first_task() {
-    let mut fixture = Fixture::new();
+    let mut fixture = Fixture::registering();
     let claim = Claim { task_id: 1, holder: holder(Executor::ReplicasetController, "a"), duration_seconds: LOCK };
     fixture.write(Executor::ReplicasetController, |write| write.acknowledge().claim(claim)).unwrap();
     assert_eq!((lock(&fixture).task_id, fixture.phase(CreateMachine)), (1, TaskPhase::Running));
@@ -267,7 +267,7 @@ fn a_task_that_is_not_open_cannot_be_claimed() {
     let mut done = new();
     done.perform(CreateMachine);
     assert_eq!(reason(done.claim(CreateMachine, "a")), R::NotOpen);
-    let mut gated = Fixture::new().gate(GatePoint::CreateMachine).decided();
+    let mut gated = Fixture::registering().gate(GatePoint::CreateMachine).decided();
     assert_eq!(reason(gated.claim(CreateMachine, "a")), R::NotOpen);
     gated.perform(TaskKind::Gate);
     gated.claim(CreateMachine, "a").unwrap();
@@ -275,10 +275,10 @@ fn a_task_that_is_not_open_cannot_be_claimed() {
 
 #[test]
 fn a_task_after_a_failed_one_cannot_be_claimed() {
-    let mut gated = Fixture::new().gate(GatePoint::CreateMachine).decided();
+    let mut gated = Fixture::registering().gate(GatePoint::CreateMachine).decided();
     gated.report(TaskKind::Gate, "a", Outcome::Failed).unwrap();
     assert_eq!(reason(gated.claim(CreateMachine, "a")), R::NotOpen);
-    let mut sideways = Fixture::new().running().decided();
+    let mut sideways = Fixture::registering().running().decided();
     sideways.report(RegisterBackend, "a", Outcome::Failed).unwrap();
     sideways.claim(InstallPackages, "a").unwrap();
 }

@@ -15,7 +15,7 @@ fn decides(fixture: &Fixture, state: State, reason: &str) {
 }
 
 fn right() -> Fixture {
-    Fixture::new().all_right()
+    Fixture::registering().all_right()
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_machine_that_does_not_exist_is_not_unreachable() {
 
 #[test]
 fn without_a_running_machine_the_state_is_initializing() {
-    decides(&Fixture::new(), State::Initializing, "there is no machine");
+    decides(&Fixture::registering(), State::Initializing, "there is no machine");
     for phase in [MachinePhase::Creating, MachinePhase::Stopped] {
         let stopped = right().fact(|status| status.machine.as_mut().unwrap().phase = phase);
         decides(&stopped, State::Initializing, "the machine is not running");
@@ -237,10 +237,10 @@ fn traffic_and_monitoring_do_not_affect_the_state() {
 
 #[test]
 fn the_first_rule_that_applies_decides() {
-    let nothing = Fixture::new().fact(|status| status.reachability = Some(unreachable(60, start())));
+    let nothing = Fixture::registering().fact(|status| status.reachability = Some(unreachable(60, start())));
     decides(&nothing, State::Initializing, "there is no machine");
     decides(&nothing.clone().running(), State::Unknown, "the machine is unreachable: no answer");
-    let here = Fixture::new().running();
+    let here = Fixture::registering().running();
     decides(&here, State::Initializing, "the environment is not as declared");
     decides(
         &here.clone().installed(),
@@ -263,7 +263,7 @@ fn a_bare_server_needs_only_a_machine() {
 
 #[test]
 fn a_transition_records_states_time_reason_and_author() {
-    let mut fixture = Fixture::new();
+    let mut fixture = Fixture::registering();
     fixture.acknowledge();
     fixture.advance(5);
     fixture.declare(|spec| spec.offline = true);

@@ -8,17 +8,17 @@ use berth_testing::{Fixture, LOCK, machine_phase, start};
 #[test]
 fn leftovers_names_traffic_monitoring_and_machine() {
     let left = |fixture: Fixture| (fixture.server.leftovers(), fixture.server.is_retired());
-    assert_eq!(left(Fixture::new()), (vec![], true));
-    assert_eq!(left(Fixture::new().all_right()), (vec!["traffic", "monitoring", "machine"], false));
-    assert_eq!(left(Fixture::new().registered()), (vec!["traffic"], false));
-    assert_eq!(left(Fixture::new().bound()), (vec!["monitoring"], false));
+    assert_eq!(left(Fixture::registering()), (vec![], true));
+    assert_eq!(left(Fixture::registering().all_right()), (vec!["traffic", "monitoring", "machine"], false));
+    assert_eq!(left(Fixture::registering().registered()), (vec!["traffic"], false));
+    assert_eq!(left(Fixture::registering().bound()), (vec!["monitoring"], false));
     for (phase, exists) in [
         (MachinePhase::Creating, true),
         (MachinePhase::Running, true),
         (MachinePhase::Stopped, true),
         (MachinePhase::Gone, false),
     ] {
-        let fixture = Fixture::new().fact(|status| status.machine = Some(machine_phase(phase)));
+        let fixture = Fixture::registering().fact(|status| status.machine = Some(machine_phase(phase)));
         assert_eq!(left(fixture).1, !exists, "{phase:?}");
     }
 }
@@ -26,9 +26,9 @@ fn leftovers_names_traffic_monitoring_and_machine() {
 #[test]
 fn the_monitoring_digest_covers_declaration_and_address() {
     let digest = |fixture: &Fixture| fixture.server.monitoring_digest();
-    let running = Fixture::new().running();
+    let running = Fixture::registering().running();
     assert!(digest(&running).is_some_and(|digest| digest.len() == 10));
-    assert_ne!(digest(&running), digest(&Fixture::new()));
+    assert_ne!(digest(&running), digest(&Fixture::registering()));
     assert_ne!(digest(&running), digest(&running.clone().spec(|spec| spec.monitoring.as_mut().unwrap().port = 1)));
     assert_eq!(digest(&running), digest(&running.clone().spec(|spec| spec.offline = true)));
     assert_eq!(digest(&running.spec(|spec| spec.monitoring = None)), None);
@@ -53,7 +53,7 @@ fn a_lock_expires_after_its_duration_and_the_margin_for_clocks() {
 
 #[test]
 fn tasks_open_step_by_step() {
-    let mut fixture = Fixture::new();
+    let mut fixture = Fixture::registering();
     fixture.acknowledge();
     let open = |fixture: &Fixture, executor| -> Vec<TaskKind> {
         fixture.server.open_tasks(executor).map(|task| task.kind).collect()
@@ -84,7 +84,7 @@ fn a_task_of_an_earlier_state_is_not_open() {
 
 #[test]
 fn earliest_begin_is_not_before() {
-    let mut fixture = Fixture::new();
+    let mut fixture = Fixture::registering();
     fixture.acknowledge();
     let mut task = fixture.task(TaskKind::CreateMachine).clone();
     assert_eq!(task.earliest_begin(), None);

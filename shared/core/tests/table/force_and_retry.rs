@@ -28,7 +28,7 @@ fn force_status(fixture: &Fixture) -> Option<(bool, &str)> {
 }
 
 fn failed() -> Fixture {
-    let mut fixture = Fixture::new().decided();
+    let mut fixture = Fixture::registering().decided();
     fixture.claim(CreateMachine, "a").unwrap();
     fixture.report(CreateMachine, "a", Outcome::Failed).unwrap();
     fixture
@@ -36,7 +36,7 @@ fn failed() -> Fixture {
 
 #[test]
 fn a_force_is_stamped_with_user_time_and_declaration() {
-    let mut fixture = Fixture::new();
+    let mut fixture = Fixture::registering();
     let forged = Force {
         by: Some("boss".into()),
         at: Some(Time(Timestamp::UNIX_EPOCH)),
@@ -77,7 +77,7 @@ fn force_and_retry_are_stamped_at_creation() {
 
 #[test]
 fn a_retry_is_stamped_once() {
-    let mut fixture = Fixture::new();
+    let mut fixture = Fixture::registering();
     fixture.update(&person("ann"), |server| server.spec.retry = retry("1")).unwrap();
     fixture.advance(5);
     fixture.update(&person("bob"), |server| server.spec.retry = retry("1")).unwrap();
@@ -194,7 +194,7 @@ fn a_retry_or_another_force_does_not_end_a_force() {
 
 #[test]
 fn a_force_ends_for_good_when_the_facts_agree() {
-    let mut fixture = Fixture::new().running().decided();
+    let mut fixture = Fixture::registering().running().decided();
     fixture.declare(|spec| spec.force = force(State::Ready));
     assert_eq!((fixture.state(), force_status(&fixture)), (State::Ready, Some((true, ""))));
     // The person did the rest by hand, and the facts show it.
@@ -241,7 +241,7 @@ fn forcing_another_state_retries_nothing() {
 
 #[test]
 fn a_retry_gives_each_failed_task_one_more_chance() {
-    let mut fixture = Fixture::new().running().decided();
+    let mut fixture = Fixture::registering().running().decided();
     fixture.report(RegisterBackend, "a", Outcome::Failed).unwrap();
     let first = fixture.task(RegisterBackend).id;
     fixture.declare(|spec| spec.retry = retry("1"));
@@ -260,7 +260,7 @@ fn a_retry_gives_each_failed_task_one_more_chance() {
 /// What was deployed may be gone, for example with an older disk. Then health fails however often it is only looked at.
 #[test]
 fn a_retry_of_a_failed_health_check_has_the_machine_read_back_first() {
-    let mut fixture = Fixture::new().running().installed().registered().deployed().decided();
+    let mut fixture = Fixture::registering().running().installed().registered().deployed().decided();
     fixture.report(CheckHealth, "a", Outcome::Failed).unwrap();
     fixture.declare(|spec| spec.retry = retry("1"));
     assert_eq!((fixture.state(), fixture.steps().as_str()), (State::Initializing, "InstallPackages"));
@@ -270,7 +270,7 @@ fn a_retry_of_a_failed_health_check_has_the_machine_read_back_first() {
 
 #[test]
 fn a_retry_without_failures_does_nothing() {
-    let mut fixture = Fixture::new().decided();
+    let mut fixture = Fixture::registering().decided();
     let tasks = fixture.status().tasks.clone();
     fixture.declare(|spec| spec.retry = retry("1"));
     assert_eq!(fixture.status().tasks, tasks);
@@ -290,7 +290,7 @@ fn clearing_a_retry_keeps_observed_retry() {
 
 #[test]
 fn a_failure_does_not_block_another_declaration() {
-    let mut fixture = Fixture::new().running().registered().decided();
+    let mut fixture = Fixture::registering().running().registered().decided();
     fixture.claim(TaskKind::InstallPackages, "a").unwrap();
     fixture.report(TaskKind::InstallPackages, "a", Outcome::Failed).unwrap();
     assert_eq!(fixture.steps(), "");

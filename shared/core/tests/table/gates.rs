@@ -16,7 +16,7 @@ use RefusalReason as R;
 use TaskKind::{CreateMachine, DeployApp, Gate, ReleaseTraffic};
 
 fn gated() -> Fixture {
-    Fixture::new().gate(GatePoint::CreateMachine).decided()
+    Fixture::registering().gate(GatePoint::CreateMachine).decided()
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn only_replicaset_controller_reports_on_gates() {
 
 #[test]
 fn a_gate_has_to_be_approved_again_when_its_part_of_the_declaration_changes() {
-    let mut fixture = Fixture::new().running().installed().registered().gate(GatePoint::DeployApp).decided();
+    let mut fixture = Fixture::registering().running().installed().registered().gate(GatePoint::DeployApp).decided();
     fixture.report(Gate, "a", Outcome::Succeeded).unwrap();
     let first = fixture.task(Gate).id;
     fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
@@ -71,7 +71,7 @@ fn a_gate_has_to_be_approved_again_when_its_part_of_the_declaration_changes() {
 
 #[test]
 fn a_pending_gate_is_replaced_and_not_changed() {
-    let mut fixture = Fixture::new().running().installed().registered().gate(GatePoint::DeployApp).decided();
+    let mut fixture = Fixture::registering().running().installed().registered().gate(GatePoint::DeployApp).decided();
     let shown = fixture.task(Gate).clone();
     fixture.declare(|spec| spec.app.as_mut().unwrap().revision = Some("r2".into()));
     let old = fixture.status().tasks.iter().find(|task| task.id == shown.id).unwrap();
@@ -116,7 +116,7 @@ fn a_retry_or_another_declaration_asks_for_a_refused_gate_again() {
 
 #[test]
 fn a_refusal_outlives_the_state_that_it_was_given_in() {
-    let mut fixture = Fixture::new().running().installed().registered().gate(GatePoint::DeployApp).decided();
+    let mut fixture = Fixture::registering().running().installed().registered().gate(GatePoint::DeployApp).decided();
     let no = berth_core::api::Report {
         message: "refused by ann: no".into(),
         ..report(fixture.task(Gate), "replicaset-controller/a", Outcome::Failed)
@@ -179,7 +179,7 @@ fn a_gate_that_is_no_longer_declared_is_cancelled() {
 
 #[test]
 fn the_gate_before_traffic_has_to_be_approved_each_time_the_server_becomes_ready() {
-    let mut fixture = Fixture::new().gate(GatePoint::ReleaseTraffic).decided();
+    let mut fixture = Fixture::registering().gate(GatePoint::ReleaseTraffic).decided();
     for kind in [CreateMachine, TaskKind::InstallPackages, TaskKind::RegisterBackend, DeployApp, TaskKind::CheckHealth]
     {
         fixture.perform(kind);
@@ -200,7 +200,7 @@ fn the_gate_before_traffic_has_to_be_approved_each_time_the_server_becomes_ready
 
 #[test]
 fn a_gated_retirement_changes_nothing_before_its_approval() {
-    let mut fixture = Fixture::new().gate(GatePoint::DestroyMachine).decided();
+    let mut fixture = Fixture::registering().gate(GatePoint::DestroyMachine).decided();
     fixture.perform_all();
     fixture.declare(|spec| spec.offline = true);
     assert_eq!(

@@ -48,7 +48,7 @@ fn fields() -> Vec<(&'static str, Value, Option<Executor>)> {
 
 /// A Server with a value in every field of its status.
 fn known() -> Fixture {
-    let mut fixture = Fixture::new().decided();
+    let mut fixture = Fixture::registering().decided();
     fixture.perform_all();
     fixture
 }
@@ -215,13 +215,13 @@ fn controllers_cannot_write_fields_that_only_people_change() {
         // replicaset-controller may retry, see `unreachable.rs`.
         let may = |executor: &Executor| field == "spec.retry" && *executor == Executor::ReplicasetController;
         for executor in Executor::CONTROLLERS.into_iter().filter(|e| !may(e)) {
-            let mut fixture = Fixture::new().spec(|spec| spec.offline = true);
+            let mut fixture = Fixture::registering().spec(|spec| spec.offline = true);
             let result = fixture.update(&controller(executor), change);
             let Err(berth_testing::Denied::Refused(refusal)) = result else { panic!("{field}: {result:?}") };
             assert_eq!((refusal.field.as_str(), refusal.reason), (field, RefusalReason::NotAPerson));
             assert_eq!(refusal.message, format!("only a person changes this, not {executor}"));
         }
-        let mut fixture = Fixture::new().spec(|spec| spec.offline = true);
+        let mut fixture = Fixture::registering().spec(|spec| spec.offline = true);
         fixture.update(&person("ann"), change).unwrap();
     }
 }
@@ -229,7 +229,7 @@ fn controllers_cannot_write_fields_that_only_people_change() {
 #[test]
 fn only_a_person_retires_or_changes_a_server_that_a_person_forced() {
     use berth_core::api::{Force, State};
-    let mut fixture = Fixture::new();
+    let mut fixture = Fixture::registering();
     let force = Force { state: State::Ready, reason: "x".into(), by: None, at: None, declaration: None };
     fixture.update(&person("ann"), |server| server.spec.force = Some(force)).unwrap();
     let retires = controller(Executor::ReplicasetController);

@@ -29,7 +29,7 @@ fn back() -> Fixture {
 
 /// A Ready Server whose application fails its health check.
 fn unhealthy() -> Fixture {
-    let mut server = Fixture::new().all_right().decided().fact(|status| {
+    let mut server = Fixture::ready().fact(|status| {
         status.epoch = Some(1);
         status.health.as_mut().unwrap().epoch = 1;
     });
@@ -182,7 +182,8 @@ fn a_server_is_coming_back_unless_a_person_is_needed_or_it_is_out_of_reach() {
     let mut failed = unhealthy();
     failed.report(TaskKind::CheckHealth, "a", Outcome::Failed).unwrap();
     assert!(!failed.server.is_coming_back());
-    let gated = Fixture::new().gate(berth_core::api::GatePoint::ReleaseTraffic).all_right().registered().decided();
+    let gated =
+        Fixture::registering().gate(berth_core::api::GatePoint::ReleaseTraffic).all_right().registered().decided();
     assert!(!gated.server.is_coming_back(), "{}", gated.steps());
     let force = Force { state: State::Deploying, reason: "x".into(), by: None, at: None, declaration: None };
     assert!(!changed(Fixture::ready(), |spec| spec.force = Some(force)).server.is_coming_back());

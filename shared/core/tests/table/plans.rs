@@ -1,7 +1,7 @@
 //! The task table: the tasks of each state, in steps, with gates, without tasks whose result is true already.
 
 use berth_core::{
-    api::{GatePoint, MonitoringPhase, State, TaskKind, TrafficPhase},
+    api::{GatePoint, MonitoringPhase, ServerSpec, State, TaskKind, TrafficPhase},
     lifecycle::plan,
 };
 
@@ -35,35 +35,53 @@ fn all_gates(fixture: Fixture) -> Fixture {
 
 #[test]
 fn tasks_of_initializing() {
-    plans(&Fixture::new(), State::Initializing, "CreateMachine > InstallPackages + RegisterBackend");
-    plans(&Fixture::new().running(), State::Initializing, "InstallPackages + RegisterBackend");
-    plans(&Fixture::new().running().installed(), State::Initializing, "RegisterBackend");
-    plans(&Fixture::new().running().registered(), State::Initializing, "InstallPackages");
-    plans(&Fixture::new().running().installed().registered(), State::Initializing, "");
+    plans(&Fixture::registering(), State::Initializing, "CreateMachine > InstallPackages + RegisterBackend");
+    plans(&Fixture::registering().running(), State::Initializing, "InstallPackages + RegisterBackend");
+    plans(&Fixture::registering().running().installed(), State::Initializing, "RegisterBackend");
+    plans(&Fixture::registering().running().registered(), State::Initializing, "InstallPackages");
+    plans(&Fixture::registering().running().installed().registered(), State::Initializing, "");
     plans(&Fixture::bare(), State::Initializing, "CreateMachine > InstallPackages");
-    let serving = Fixture::new().running().traffic(TrafficPhase::Serving);
+    let serving = Fixture::registering().running().traffic(TrafficPhase::Serving);
     plans(&serving, State::Initializing, "HoldTraffic > InstallPackages");
     plans(&serving.traffic(TrafficPhase::Draining), State::Initializing, "HoldTraffic > InstallPackages");
+}
+
+/// A Service has no use for an endpoint without traffic: the Server is registered when its traffic is released.
+#[test]
+fn a_server_of_a_service_is_registered_with_its_release() {
+    plans(&Fixture::new(), State::Initializing, "CreateMachine > InstallPackages");
+    let released = Fixture::new().running().installed().deployed().healthy().decided();
+    assert_eq!((released.state(), released.steps().as_str()), (State::Ready, "ReleaseTraffic + BindMonitoring"));
+    // Another Service: the Server leaves the old one, and the release brings the new one.
+    let declare = |spec: &mut ServerSpec| spec.traffic.as_mut().unwrap().services[0].name = "other".into();
+    let mut moved = Fixture::ready().spec(declare).decided();
+    assert_eq!((moved.state(), moved.steps().as_str()), (State::Initializing, "HoldTraffic"));
+    moved.perform(TaskKind::HoldTraffic);
+    assert_eq!((moved.state(), moved.steps().as_str()), (State::Ready, "ReleaseTraffic"));
+    // No Service at all: what is registered is removed.
+    let mut withdrawn = Fixture::ready().spec(|spec| spec.traffic = None).decided();
+    withdrawn.perform(TaskKind::HoldTraffic);
+    assert_eq!((withdrawn.state(), withdrawn.steps().as_str()), (State::Initializing, "RegisterBackend"));
 }
 
 #[test]
 fn tasks_of_initializing_with_gates() {
     plans(
-        &all_gates(Fixture::new()),
+        &all_gates(Fixture::registering()),
         State::Initializing,
         "Gate(CreateMachine) > CreateMachine > Gate(InstallPackages) > InstallPackages + RegisterBackend",
     );
-    let serving = all_gates(Fixture::new().running()).traffic(TrafficPhase::Serving);
+    let serving = all_gates(Fixture::registering().running()).traffic(TrafficPhase::Serving);
     plans(&serving, State::Initializing, "HoldTraffic > Gate(InstallPackages) > InstallPackages");
     // There is a gate only if the task that it holds up is needed.
-    plans(&all_gates(Fixture::new().running().installed()), State::Initializing, "RegisterBackend");
-    let other = Fixture::new().gate(GatePoint::DeployApp).gate(GatePoint::ReleaseTraffic);
+    plans(&all_gates(Fixture::registering().running().installed()), State::Initializing, "RegisterBackend");
+    let other = Fixture::registering().gate(GatePoint::DeployApp).gate(GatePoint::ReleaseTraffic);
     plans(&other, State::Initializing, "CreateMachine > InstallPackages + RegisterBackend");
 }
 
 #[test]
 fn tasks_of_deploying() {
-    let here = Fixture::new().running().installed().registered();
+    let here = Fixture::registering().running().installed().registered();
     plans(&here, State::Deploying, "DeployApp > CheckHealth");
     plans(&here.clone().healthy(), State::Deploying, "DeployApp > CheckHealth");
     plans(&here.clone().deployed(), State::Deploying, "CheckHealth");
@@ -75,14 +93,14 @@ fn tasks_of_deploying() {
 
 #[test]
 fn tasks_of_deploying_with_gates() {
-    let here = all_gates(Fixture::new().running().installed().traffic(TrafficPhase::Serving));
+    let here = all_gates(Fixture::registering().running().installed().traffic(TrafficPhase::Serving));
     plans(&here, State::Deploying, "HoldTraffic > Gate(DeployApp) > DeployApp > CheckHealth");
     plans(&here.deployed(), State::Deploying, "HoldTraffic + CheckHealth");
 }
 
 #[test]
 fn ready() {
-    let right = Fixture::new().all_right();
+    let right = Fixture::registering().all_right();
     plans(&right, State::Ready, "");
     plans(&right.clone().registered(), State::Ready, "ReleaseTraffic");
     plans(&right.clone().traffic(TrafficPhase::Draining), State::Ready, "ReleaseTraffic");
@@ -101,7 +119,7 @@ fn ready() {
 
 #[test]
 fn tasks_of_ready_with_gates() {
-    let held = all_gates(Fixture::new()).all_right().registered().fact(|status| status.monitoring = None);
+    let held = all_gates(Fixture::registering()).all_right().registered().fact(|status| status.monitoring = None);
     plans(&held, State::Ready, "Gate(ReleaseTraffic) > ReleaseTraffic + BindMonitoring");
     plans(&held.traffic(TrafficPhase::Serving), State::Ready, "BindMonitoring");
 }
@@ -114,7 +132,7 @@ fn request(id: &str) -> berth_core::api::Request {
 fn tasks_of_unknown() {
     let unreachable_machine =
         |fixture: Fixture| fixture.fact(|status| status.reachability = Some(unreachable(60, start())));
-    let right = Fixture::new().all_right();
+    let right = Fixture::registering().all_right();
     plans(&unreachable_machine(right.clone()), State::Unknown, "HoldTraffic + PauseMonitoring > AwaitRecovery");
     plans(&unreachable_machine(right.clone().registered()), State::Unknown, "PauseMonitoring > AwaitRecovery");
     let paused = right.clone().monitoring(MonitoringPhase::Paused);
@@ -143,24 +161,24 @@ fn tasks_of_unknown() {
 
 #[test]
 fn tasks_of_offline() {
-    let serving = Fixture::new().all_right();
+    let serving = Fixture::registering().all_right();
     plans(&serving, State::Offline, "HoldTraffic > RemoveBackend + UnbindMonitoring > DestroyMachine");
     plans(&serving.clone().registered(), State::Offline, "RemoveBackend + UnbindMonitoring > DestroyMachine");
     let unwatched = serving.clone().registered().fact(|status| status.monitoring = None);
     plans(&unwatched, State::Offline, "RemoveBackend > DestroyMachine");
     let unknown = serving.clone().fact(|status| status.traffic = None);
     plans(&unknown, State::Offline, "UnbindMonitoring > DestroyMachine");
-    plans(&Fixture::new().running(), State::Offline, "DestroyMachine");
-    plans(&Fixture::new(), State::Offline, "");
+    plans(&Fixture::registering().running(), State::Offline, "DestroyMachine");
+    plans(&Fixture::registering(), State::Offline, "");
 }
 
 #[test]
 fn tasks_of_offline_with_gates() {
     let all = "Gate(DestroyMachine) > HoldTraffic > RemoveBackend + UnbindMonitoring > DestroyMachine";
-    plans(&all_gates(Fixture::new()).all_right(), State::Offline, all);
-    plans(&all_gates(Fixture::new().running()), State::Offline, "Gate(DestroyMachine) > DestroyMachine");
-    plans(&all_gates(Fixture::new()).registered(), State::Offline, "Gate(DestroyMachine) > RemoveBackend");
-    plans(&all_gates(Fixture::new()), State::Offline, "");
+    plans(&all_gates(Fixture::registering()).all_right(), State::Offline, all);
+    plans(&all_gates(Fixture::registering().running()), State::Offline, "Gate(DestroyMachine) > DestroyMachine");
+    plans(&all_gates(Fixture::registering()).registered(), State::Offline, "Gate(DestroyMachine) > RemoveBackend");
+    plans(&all_gates(Fixture::registering()), State::Offline, "");
 }
 
 #[test]
@@ -195,7 +213,7 @@ fn tasks_on_the_machine_need_the_lock_and_every_task_has_an_executor() {
 #[test]
 fn a_whole_life_passes_through_the_states_of_the_task_table() {
     use State::{Deploying, Offline, Ready};
-    let mut life = Fixture::new();
+    let mut life = Fixture::registering();
     life.acknowledge();
     assert_eq!(life.steps(), "CreateMachine > InstallPackages + RegisterBackend");
     life.perform_all();

@@ -13,14 +13,14 @@ use RefusalReason as R;
 use TaskKind::{CheckHealth, CreateMachine, HoldTraffic, InstallPackages, RegisterBackend};
 
 fn claimed() -> Fixture {
-    let mut fixture = Fixture::new().decided();
+    let mut fixture = Fixture::registering().decided();
     fixture.claim(CreateMachine, "a").unwrap();
     fixture
 }
 
 /// A Server with an open task that needs no lock.
 fn unlocked() -> Fixture {
-    Fixture::new().running().installed().decided()
+    Fixture::registering().running().installed().decided()
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn only_the_holder_reports_on_a_task_that_needs_the_lock() {
         refusal(fixture.report(CreateMachine, "b", Outcome::Succeeded)),
         ("status.report.taskID".into(), R::NotHolder)
     );
-    let mut unclaimed = Fixture::new().decided();
+    let mut unclaimed = Fixture::registering().decided();
     assert_eq!(reason(unclaimed.report(CreateMachine, "a", Outcome::Succeeded)), R::NotHolder);
     let mut released = claimed();
     released.claim_for(CreateMachine, "a", 0).unwrap();
@@ -145,7 +145,7 @@ fn a_running_report_keeps_the_lock() {
 
 #[test]
 fn a_report_on_a_task_without_a_lock_keeps_the_lock_of_another_holder() {
-    let mut fixture = Fixture::new().running().decided();
+    let mut fixture = Fixture::registering().running().decided();
     fixture.claim(InstallPackages, "a").unwrap();
     fixture.perform(RegisterBackend);
     assert_eq!(fixture.status().lock.as_ref().unwrap().holder, "replicaset-controller/a");
@@ -153,7 +153,7 @@ fn a_report_on_a_task_without_a_lock_keeps_the_lock_of_another_holder() {
 
 #[test]
 fn a_task_that_is_not_open_cannot_be_reported_on() {
-    let mut fixture = Fixture::new().decided();
+    let mut fixture = Fixture::registering().decided();
     assert_eq!(
         refusal(fixture.report(RegisterBackend, "a", Outcome::Succeeded)),
         ("status.report.taskID".into(), R::NotOpen)
@@ -263,7 +263,7 @@ fn a_success_that_the_facts_contradict_is_planned_again() {
 
 #[test]
 fn any_instance_may_report_on_a_task_without_a_lock() {
-    let mut fixture = Fixture::new().running().installed().registered().deployed().decided();
+    let mut fixture = Fixture::registering().running().installed().registered().deployed().decided();
     fixture.report(CheckHealth, "a", Outcome::Running).unwrap();
     fixture.report(CheckHealth, "b", Outcome::Failed).unwrap();
     assert_eq!(fixture.phase(CheckHealth), TaskPhase::Failed);
@@ -286,7 +286,7 @@ fn draining_is_visible_in_the_traffic_fact() {
 #[test]
 fn traffic_is_not_released_while_a_lock_is_held() {
     use berth_core::api::{Force, State};
-    let mut fixture = Fixture::new().running().registered().decided();
+    let mut fixture = Fixture::registering().running().registered().decided();
     fixture.claim(InstallPackages, "a").unwrap();
     let reason_given = "it is fine as it is".to_owned();
     fixture.declare(|spec| {

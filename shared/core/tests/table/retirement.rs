@@ -30,7 +30,7 @@ fn a_new_server_gets_the_finalizer_once() {
 
 #[test]
 fn the_finalizer_cannot_be_removed_before_traffic_monitoring_and_machine_are_gone() {
-    let mut fixture = Fixture::new().decided();
+    let mut fixture = Fixture::registering().decided();
     fixture.perform_all();
     fixture.delete();
     let mut left = Vec::new();

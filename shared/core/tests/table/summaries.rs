@@ -13,7 +13,7 @@ fn says(fixture: &Fixture, ready: &str, reason: &str, stalled: &str, waiting_for
 
 #[test]
 fn waiting_for_names_the_open_tasks() {
-    let mut fixture = Fixture::new().decided();
+    let mut fixture = Fixture::registering().decided();
     says(&fixture, "False", "Initializing", "False", "CreateMachine by replicaset-controller");
     assert_eq!(fixture.condition("Stalled"), ("False".into(), "Progressing".into(), String::new()));
     fixture.claim(TaskKind::CreateMachine, "a").unwrap();
@@ -45,7 +45,7 @@ fn waiting_for_names_an_unreachable_machine() {
 
 #[test]
 fn a_pending_gate_waits_for_a_person() {
-    let fixture = Fixture::new().gate(GatePoint::CreateMachine).decided();
+    let fixture = Fixture::registering().gate(GatePoint::CreateMachine).decided();
     let id = fixture.task(TaskKind::Gate).id;
     says(
         &fixture,
@@ -58,7 +58,7 @@ fn a_pending_gate_waits_for_a_person() {
 
 #[test]
 fn a_failed_task_waits_for_a_person() {
-    let mut fixture = Fixture::new().decided();
+    let mut fixture = Fixture::registering().decided();
     fixture.claim(TaskKind::CreateMachine, "a").unwrap();
     fixture.report(TaskKind::CreateMachine, "a", Outcome::Failed).unwrap();
     says(&fixture, "False", "Initializing", "True", "a person: CreateMachine (task 1) failed: Failed");
@@ -68,7 +68,7 @@ fn a_failed_task_waits_for_a_person() {
 
 #[test]
 fn a_failure_is_reported_before_other_open_tasks() {
-    let mut fixture = Fixture::new().running().decided();
+    let mut fixture = Fixture::registering().running().decided();
     fixture.report(TaskKind::RegisterBackend, "a", Outcome::Failed).unwrap();
     let id = fixture.task(TaskKind::RegisterBackend).id;
     says(&fixture, "False", "Initializing", "True", &format!("a person: RegisterBackend (task {id}) failed: Failed"));
@@ -77,14 +77,14 @@ fn a_failure_is_reported_before_other_open_tasks() {
 
 #[test]
 fn a_retired_server_waits_for_replicaset_controller() {
-    let mut fixture = Fixture::new().decided();
+    let mut fixture = Fixture::registering().decided();
     fixture.declare(|spec| spec.offline = true);
     says(&fixture, "False", "Offline", "False", "removal by replicaset-controller");
 }
 
 #[test]
 fn observed_generation_is_the_generation_of_the_decision() {
-    let mut fixture = Fixture::new();
+    let mut fixture = Fixture::registering();
     fixture.server.metadata.generation = Some(7);
     fixture.acknowledge();
     assert_eq!(fixture.status().observed_generation, Some(7));

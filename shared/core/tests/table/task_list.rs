@@ -19,7 +19,7 @@ fn by_id(fixture: &Fixture, id: i64) -> &Task {
 
 #[test]
 fn new_tasks_are_pending_and_numbered_from_one() {
-    let mut fixture = Fixture::new();
+    let mut fixture = Fixture::registering();
     fixture.acknowledge();
     assert_eq!(
         (ids(&fixture), fixture.status().last_task_id, fixture.status().first_task_id),
@@ -34,7 +34,7 @@ fn new_tasks_are_pending_and_numbered_from_one() {
 
 #[test]
 fn leaving_a_state_cancels_its_unfinished_tasks() {
-    let mut fixture = Fixture::new().decided();
+    let mut fixture = Fixture::registering().decided();
     fixture.perform(CreateMachine);
     fixture.report(RegisterBackend, "a", Outcome::Retry).unwrap();
     fixture.advance(4);
@@ -52,7 +52,7 @@ fn leaving_a_state_cancels_its_unfinished_tasks() {
 
 #[test]
 fn deciding_again_changes_nothing() {
-    let mut fixture = Fixture::new().decided();
+    let mut fixture = Fixture::registering().decided();
     let before = fixture.server.clone();
     fixture.advance(100);
     fixture.acknowledge();
@@ -61,7 +61,7 @@ fn deciding_again_changes_nothing() {
 
 #[test]
 fn tasks_that_are_no_longer_planned_are_cancelled() {
-    let mut fixture = Fixture::new().running().decided();
+    let mut fixture = Fixture::registering().running().decided();
     assert_eq!(fixture.steps(), "InstallPackages + RegisterBackend");
     fixture.advance(1);
     fixture.declare(|spec| spec.traffic = None);
@@ -72,7 +72,7 @@ fn tasks_that_are_no_longer_planned_are_cancelled() {
 
 #[test]
 fn a_task_that_was_never_begun_takes_the_newer_declaration() {
-    let mut fixture = Fixture::new().running().decided();
+    let mut fixture = Fixture::registering().running().decided();
     let before = fixture.task(InstallPackages).clone();
     fixture.declare(|spec| spec.packages[0].version = "1.1".into());
     let after = fixture.task(InstallPackages);
@@ -82,7 +82,7 @@ fn a_task_that_was_never_begun_takes_the_newer_declaration() {
 
 #[test]
 fn an_attempted_task_is_replaced_when_its_declaration_changes() {
-    let mut fixture = Fixture::new().running().decided();
+    let mut fixture = Fixture::registering().running().decided();
     let before = fixture.task(InstallPackages).clone();
     fixture.claim(InstallPackages, "a").unwrap();
     fixture.report(InstallPackages, "a", Outcome::Retry).unwrap();
@@ -94,7 +94,7 @@ fn an_attempted_task_is_replaced_when_its_declaration_changes() {
 
 #[test]
 fn a_task_that_runs_under_the_lock_continues() {
-    let mut fixture = Fixture::new().running().decided();
+    let mut fixture = Fixture::registering().running().decided();
     fixture.claim(InstallPackages, "a").unwrap();
     let running = fixture.task(InstallPackages).clone();
     let old = environment(&fixture.server.spec);
@@ -107,7 +107,7 @@ fn a_task_that_runs_under_the_lock_continues() {
 
 #[test]
 fn a_running_task_without_a_lock_is_replaced() {
-    let mut fixture = Fixture::new().running().decided();
+    let mut fixture = Fixture::registering().running().decided();
     fixture.report(RegisterBackend, "a", Outcome::Running).unwrap();
     let running = fixture.task(RegisterBackend).id;
     fixture.declare(|spec| spec.traffic.as_mut().unwrap().services[0].port = 1);
@@ -117,7 +117,7 @@ fn a_running_task_without_a_lock_is_replaced() {
 
 #[test]
 fn steps_are_renumbered_when_a_step_is_inserted_or_removed() {
-    let mut fixture = Fixture::new().running().installed().registered().decided();
+    let mut fixture = Fixture::registering().running().installed().registered().decided();
     let (step, id) = (fixture.task(DeployApp).step, fixture.task(DeployApp).id);
     assert_eq!(step, 1);
     fixture.declare(|spec| spec.gates.push(berth_core::api::Gate { before: GatePoint::DeployApp }));
@@ -226,7 +226,7 @@ fn failures_and_gates_of_the_current_state_are_kept() {
 /// Each change of what is declared cancels a task that was begun.
 #[test]
 fn of_the_current_states_finished_tasks_the_last_ten_are_listed_and_the_others_are_history() {
-    let mut fixture = Fixture::new().running().decided();
+    let mut fixture = Fixture::registering().running().decided();
     for n in 0..13 {
         fixture.report(RegisterBackend, "a", Outcome::Running).unwrap();
         fixture.declare(|spec| spec.traffic.as_mut().unwrap().services[0].port = 100 + n);

@@ -13,7 +13,7 @@ use berth_testing::{
 };
 
 fn ready() -> Fixture {
-    let mut fixture = Fixture::new().decided();
+    let mut fixture = Fixture::registering().decided();
     fixture.perform_all();
     assert_eq!(fixture.state(), State::Ready);
     fixture
@@ -78,7 +78,7 @@ fn another_machine_is_not_unreachable_because_the_previous_one_was() {
 
 #[test]
 fn removing_the_fact_of_a_machine_that_is_gone_is_no_other_machine() {
-    let mut gone = Fixture::new().fact(|status| {
+    let mut gone = Fixture::registering().fact(|status| {
         status.machine = Some(MachineFact { phase: MachinePhase::Gone, ..machine("m1", "b1") });
     });
     gone.acknowledge();
@@ -212,7 +212,7 @@ fn only_a_report_of_success_verifies_a_fact() {
 
 #[test]
 fn the_success_of_another_task_verifies_nothing() {
-    let mut fixture = Fixture::new().running().decided();
+    let mut fixture = Fixture::registering().running().decided();
     let (fact, code) = (environment(&fixture.server.spec), app(&fixture.server.spec));
     fixture = fixture.fact(|status| {
         status.environment = Some(EnvironmentFact { verified: false, ..fact.clone() });

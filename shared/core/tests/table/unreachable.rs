@@ -140,7 +140,7 @@ fn retaining_a_ready_server_holds_its_traffic_and_retirement_comes_first() {
 fn replicaset_controller_may_retry_unless_a_person_refused_a_gate() {
     let again = |server: &mut berth_core::api::Server| server.spec.retry = request("the class changed");
     for executor in Executor::CONTROLLERS {
-        let mut fixture = Fixture::new().decided();
+        let mut fixture = Fixture::registering().decided();
         fixture.claim(TaskKind::CreateMachine, "a").unwrap();
         fixture.report(TaskKind::CreateMachine, "a", Outcome::Failed).unwrap();
         let tried = fixture.update(&controller(executor), again);
@@ -150,7 +150,7 @@ fn replicaset_controller_may_retry_unless_a_person_refused_a_gate() {
             assert!(fixture.steps().starts_with("CreateMachine"), "{}", fixture.steps());
         }
     }
-    let mut refused = Fixture::new().gate(GatePoint::CreateMachine).decided();
+    let mut refused = Fixture::registering().gate(GatePoint::CreateMachine).decided();
     refused.report(TaskKind::Gate, "a", Outcome::Failed).unwrap();
     assert!(refused.update(&controller(Executor::ReplicasetController), again).is_err());
     refused.update(&person("ann"), again).unwrap();

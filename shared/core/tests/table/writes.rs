@@ -20,7 +20,7 @@ fn applied(to: &Fixture, write: StatusWrite) -> Result<Value, json_patch::PatchE
 
 #[test]
 fn a_write_tests_the_uid() {
-    let fixture = Fixture::new().decided();
+    let fixture = Fixture::registering().decided();
     let write = StatusWrite::new(&fixture.server).acknowledge();
     assert_eq!(
         patch(write.clone()),
@@ -37,7 +37,7 @@ fn a_write_tests_the_uid() {
 
 #[test]
 fn if_unchanged_tests_the_resource_version() {
-    let fixture = Fixture::new().decided();
+    let fixture = Fixture::registering().decided();
     let write = StatusWrite::new(&fixture.server).acknowledge().if_unchanged();
     assert!(applied(&fixture, write.clone()).is_ok());
     let mut newer = fixture.clone();
@@ -47,7 +47,7 @@ fn if_unchanged_tests_the_resource_version() {
 
 #[test]
 fn the_first_write_creates_the_status_but_never_overwrites_one() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::registering();
     let write = StatusWrite::new(&fixture.server).acknowledge();
     assert_eq!(
         patch(write.clone()),
@@ -70,7 +70,7 @@ fn a_write_without_fields_is_empty() {
     assert!(!write().acknowledge().is_empty());
     assert!(!write().traffic(None).is_empty());
     assert!(write().traffic(traffic(&fixture.server, TrafficPhase::Held)).traffic(None).into_patch().0.len() == 2);
-    let unknown = Fixture::new();
+    let unknown = Fixture::registering();
     assert!(StatusWrite::new(&unknown.server).machine(None).is_empty(), "nothing to remove");
     assert!(StatusWrite::new(&unknown.decided().server).machine(None).is_empty(), "nothing to remove");
 }
@@ -80,7 +80,8 @@ fn every_fact_is_written_to_its_field() {
     let fixture = Fixture::ready().fact(|status| status.epoch = Some(4));
     let later = Time(start() + SignedDuration::from_secs(1));
     let health = HealthFact { state: HealthState::Unhealthy, epoch: 4, since: later, message: "503".into() };
-    let task = berth_core::api::Task { id: 5, ..Fixture::new().decided().task(TaskKind::CreateMachine).clone() };
+    let task =
+        berth_core::api::Task { id: 5, ..Fixture::registering().decided().task(TaskKind::CreateMachine).clone() };
     let claim = berth_core::api::Claim { task_id: 9, holder: "h".into(), duration_seconds: 3 };
     let write = StatusWrite::new(&fixture.server)
         .machine(Some(machine("m9", "b9")))
