@@ -290,7 +290,9 @@ impl Fixture {
 
     /// Status, reason and message of a condition.
     pub fn condition(&self, kind: &str) -> (String, String, String) {
-        let condition = berth_core::conditions::get(&self.status().conditions, kind).unwrap();
+        let Some(condition) = berth_core::conditions::get(&self.status().conditions, kind) else {
+            return ("False".to_owned(), String::new(), String::new());
+        };
         (condition.status.clone(), condition.reason.clone(), condition.message.clone())
     }
 

@@ -90,7 +90,7 @@ pub struct ServerStatus {
     /// Fact: whether the Server is a monitoring target. Written by monitor-controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitoring: Option<MonitoringFact>,
-    /// Conditions: `Ready` and `Stalled`.
+    /// Conditions: `Ready`, and `Stalled` while it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub conditions: Vec<Condition>,
