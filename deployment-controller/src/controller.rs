@@ -8,7 +8,7 @@ use berth_machine::{
     Connector, SshConnector,
     ssh::{ClientKey, PoolConfig, SshPool},
 };
-use berth_runtime::{ApiError, Cache, CacheOptions, Context, Controller, Process, Throttle};
+use berth_runtime::{ApiError, Cache, CacheOptions, Context, Controller, Copies, Process, Throttle};
 use futures::{Stream, StreamExt as _, future};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::runtime::{
@@ -28,12 +28,13 @@ const RECONCILE_INTERVAL: Duration = Duration::from_millis(200);
 pub async fn run(args: Args, process: Process) -> Result<()> {
     let connector = connector(&args)?;
     let ctx = process.context(Executor::DeploymentController, &args.common).await?;
-    run_with(&ctx, connector).await;
+    run_with(&ctx, &process, connector).await;
     Ok(())
 }
 
 /// Runs on this API server, with this way to machines, until shutdown.
-pub async fn run_with(ctx: &Context, connector: Arc<dyn Connector>) {
+pub async fn run_with(ctx: &Context, process: &Process, connector: Arc<dyn Connector>) {
+    let _copies = Copies::start(ctx, &process.tasks);
     let servers: Cache<Server> = Cache::start_with(ctx, CacheOptions::servers_with_state());
     let sets: Cache<VMReplicaSet> = Cache::start(ctx);
     let deployments: Cache<VMDeployment> = Cache::start(ctx);

@@ -50,11 +50,25 @@ impl Deployments {
         let missing = self.missing_secret(deployment, servers, now).await?;
         let observed = &ObservedDeployment { deployment, set, servers, missing_secret: missing.as_deref(), now };
         let api = &DeploymentApi::new(&self.ctx, deployment.namespace());
+        if let Some(wait) = self.leave_to_another(observed) {
+            return Ok(Action::requeue(wait));
+        }
         if observed.foreign_set().is_none() {
             Self::sync_replica_set(api, observed).await?;
             self.roll_out(api, observed).await?;
         }
         self.update_status(api, observed).await
+    }
+
+    /// How long what there is to do about the VMDeployment is left to the copy whose turn it is.
+    fn leave_to_another(&self, observed: &ObservedDeployment<'_>) -> Option<Duration> {
+        let ObservedDeployment { deployment, .. } = *observed;
+        if self.ctx.turns.is_mine(deployment) {
+            return None;
+        }
+        let has_to_act = observed.foreign_set().is_none() && (differs(observed).is_some() || has_next(observed))
+            || deployment.status.as_ref() != Some(&status::compute(observed).0);
+        if has_to_act { self.ctx.turns.wait(deployment) } else { None }
     }
 
     /// What is missing of the Secrets that the newest application needs. Looked for only while Servers are left to be updated.
@@ -73,19 +87,18 @@ impl Deployments {
 
     /// Creates the set, or brings it up to date.
     async fn sync_replica_set(api: &DeploymentApi<'_>, observed: &ObservedDeployment<'_>) -> Result<(), ApiError> {
-        let ObservedDeployment { deployment, set, .. } = *observed;
-        let assessment = Assessment::of(observed);
-        let desired = replica_set::desired(deployment, stable::initial_app(observed, &assessment));
-        if replica_set::differs(set, &desired) { api.apply_set(&desired).await } else { Ok(()) }
+        match differs(observed) {
+            Some(desired) => api.apply_set(&desired).await,
+            None => Ok(()),
+        }
     }
 
     /// Makes the next move of the roll-out. The cache shows whether there is one. What it is must be decided on the set as
     /// the API server has it now and on its Servers as read after that, and be entered into the ledger before it is done:
     /// see [`SetApi`](berth_runtime::SetApi).
     async fn roll_out(&self, api: &DeploymentApi<'_>, observed: &ObservedDeployment<'_>) -> Result<(), ApiError> {
-        let ObservedDeployment { deployment, set, servers, missing_secret, now } = *observed;
-        let has_next = |set| !rollout::next_updates(deployment, set, servers, missing_secret, now).is_empty(set);
-        if !set.is_some_and(has_next) {
+        let ObservedDeployment { deployment, servers, missing_secret, .. } = *observed;
+        if !has_next(observed) {
             return Ok(());
         }
         // Another copy may have aborted the roll-out since.
@@ -126,6 +139,20 @@ impl Deployments {
         let look = observed.missing_secret.map(|_| secrets::WAIT);
         Ok(change.into_iter().chain(look).min().map_or_else(Action::await_change, Action::requeue))
     }
+}
+
+/// The set as it should be, if it is not.
+fn differs(observed: &ObservedDeployment<'_>) -> Option<VMReplicaSet> {
+    let ObservedDeployment { deployment, set, .. } = *observed;
+    let assessment = Assessment::of(observed);
+    let desired = replica_set::desired(deployment, stable::initial_app(observed, &assessment));
+    replica_set::differs(set, &desired).then_some(desired)
+}
+
+/// Whether the roll-out has a next move, by the caches.
+fn has_next(observed: &ObservedDeployment<'_>) -> bool {
+    let ObservedDeployment { deployment, set, servers, missing_secret, now } = *observed;
+    set.is_some_and(|set| !rollout::next_updates(deployment, set, servers, missing_secret, now).is_empty(set))
 }
 
 async fn declare_app(api: &DeploymentApi<'_>, updates: &AppUpdates<'_>) -> Result<(), ApiError> {

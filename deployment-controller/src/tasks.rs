@@ -29,6 +29,9 @@ impl DeployTasks {
         let Some(task) = server.open_tasks(Executor::DeploymentController).min_by_key(|task| task.id) else {
             return Ok(Action::await_change());
         };
+        if let Some(wait) = self.ctx.turns.wait(server) {
+            return Ok(Action::requeue(wait));
+        }
         let secrets = match &server.spec.app {
             Some(app) => secrets::resolve(&self.ctx.client, server.namespace(), app).await?,
             None => Ok(SecretEnv::default()),

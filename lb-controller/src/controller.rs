@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use berth_core::api::{Executor, Server};
-use berth_runtime::{Cache, CacheOptions, Context, Controller, Process};
+use berth_runtime::{Cache, CacheOptions, Context, Controller, Copies, Process};
 use futures::{
     StreamExt,
     channel::mpsc::{self, UnboundedSender},
@@ -37,6 +37,7 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
 
 /// Runs on this API server until shutdown.
 pub async fn run_with(ctx: &Context, args: &Args, process: &Process) {
+    let _copies = Copies::start(ctx, &process.tasks);
     let servers = Cache::start_with(ctx, CacheOptions::servers_with_state());
     let kept = Arc::new(KeptServers::default());
     ctx.metrics.register(|registry| kept.register(registry));

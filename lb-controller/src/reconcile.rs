@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use berth_core::{
     api::{Server, TaskKind},
+    lifecycle::HoldCause,
     protocol::{StatusWrite, TaskResult},
 };
 use berth_runtime::{
@@ -13,10 +14,10 @@ use futures::channel::mpsc::UnboundedSender;
 use kube::runtime::controller::Action;
 
 use crate::{
-    balancer::BalancerError,
+    balancer::{BackendKind, BalancerError},
     balancers::{BalancerFailure, Balancers},
     kept::{Kept, KeptServers},
-    member::{Member, ServerRef},
+    member::{Member, Registration, ServerRef},
     orphans::suspect,
     plan::{ReportOrder, TrafficPlan, TrafficReport, plan},
 };
@@ -80,6 +81,9 @@ impl TrafficReconciler {
             return Ok(Action::await_change());
         }
         let supported = self.balancers.backend_kinds();
+        if let Some(wait) = self.leave_to_another(&server, &supported) {
+            return Ok(Action::requeue(wait));
+        }
         let mut server = server;
         for _ in 0..MAX_REPORTS {
             let TrafficPlan { desired, report, requeue_at, held_for } = plan(&server, &supported, self.ctx.clock.now());
@@ -87,13 +91,7 @@ impl TrafficReconciler {
                 server = Arc::new(self.write_report(&server, report).await?);
                 continue;
             }
-            let member = Member {
-                server: ServerRef::of(&server),
-                version: resource_version(&*server),
-                desired,
-                must_record_version: report.as_ref().is_some_and(|report| report.kind == TaskKind::HoldTraffic),
-                held_for,
-            };
+            let member = member(&server, desired, report.as_ref(), held_for);
             let applied = self.balancers.apply(&member).await;
             if let Err(BalancerFailure { cause: BalancerError::Kept(kept), .. }) = applied {
                 return self.keep(&server, &member, &kept, report).await;
@@ -128,6 +126,16 @@ impl TrafficReconciler {
             }
         }
         Ok(Action::requeue(Duration::ZERO))
+    }
+
+    /// How long what there is to do about the Server is left to the copy whose turn it is.
+    fn leave_to_another(&self, server: &Server, supported: &[BackendKind]) -> Option<Duration> {
+        if self.ctx.turns.is_mine(server) {
+            return None;
+        }
+        let TrafficPlan { desired, report, held_for, .. } = plan(server, supported, self.ctx.clock.now());
+        let has_to_act = report.is_some() || !self.balancers.show(&member(server, desired, report.as_ref(), held_for));
+        if has_to_act { self.ctx.turns.wait(server) } else { None }
     }
 
     /// Forgets a Server that is gone.
@@ -177,5 +185,21 @@ impl TrafficReconciler {
 
     fn publish(&self, server: &Server, reason: &str, note: String) {
         self.ctx.events.publish(&reference(server), EventType::Warning, reason, note);
+    }
+}
+
+/// What load balancers should show of the Server.
+fn member(
+    server: &Server,
+    desired: Option<Registration>,
+    report: Option<&TrafficReport>,
+    held_for: Option<HoldCause>,
+) -> Member {
+    Member {
+        server: ServerRef::of(server),
+        version: resource_version(server),
+        desired,
+        must_record_version: report.is_some_and(|report| report.kind == TaskKind::HoldTraffic),
+        held_for,
     }
 }

@@ -39,7 +39,7 @@ impl Monitor {
             return Ok(Action::await_change());
         }
         let mut server = cached;
-        for _ in 0..MAX_WRITES {
+        for write in 0..MAX_WRITES {
             self.prober.update(&server);
             let now = self.ctx.clock.now();
             let due = plan(&server, &self.prober.observation(server.uid()), now);
@@ -47,6 +47,11 @@ impl Monitor {
                 return Ok(due
                     .requeue_at
                     .map_or_else(Action::await_change, |at| Action::requeue(requeue_after(at, now))));
+            }
+            if write == 0
+                && let Some(wait) = self.ctx.turns.wait(&*server)
+            {
+                return Ok(Action::requeue(wait));
             }
             server = Arc::new(self.write(&server, &due).await?);
             if due.report.is_some_and(|report| report.result.outcome == Outcome::Running) {

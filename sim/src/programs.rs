@@ -94,7 +94,8 @@ impl World {
                 );
             }
             Program::DeploymentController => {
-                tokio::spawn(async move { deployment_controller::run_with(&ctx, connector).await });
+                let process = process.clone();
+                tokio::spawn(async move { deployment_controller::run_with(&ctx, &process, connector).await });
             }
             Program::MonitorController => {
                 let args = monitor_controller::Args::try_parse_from([program.executor().name()])?;

@@ -150,7 +150,7 @@ async fn each_program_has_the_rights_it_needs_and_no_others() {
         // Rights in Berth's namespace only.
         let webhook = part == Part::Webhook;
         let replicaset = part == Part::ReplicasetController;
-        let has_lease = replicaset || part == Part::MonitorController;
+        let has_lease = !webhook;
         for (verb, what, namespace, name, expected) in [
             ("create", "/secrets", BERTH_NAMESPACE, "", webhook),
             ("update", "/secrets", BERTH_NAMESPACE, "webhook-tls", webhook),

@@ -33,6 +33,18 @@ pub(super) enum NextAction {
     AwaitChange,
 }
 
+impl NextAction {
+    /// Whether it is one short write.
+    pub(super) fn is_write(&self) -> bool {
+        match self {
+            Self::DeleteObject | Self::RemoveFinalizer | Self::Acknowledge | Self::SettleGate(_) | Self::ReadSet => {
+                true
+            }
+            Self::ClaimFirstTask | Self::RunTask(_) | Self::RequeueAt(_) | Self::AwaitChange => false,
+        }
+    }
+}
+
 /// What this controller instance knows besides the Server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ThisInstance<'a> {

@@ -27,7 +27,13 @@ impl ServerReconciler {
     /// When a call of the API server fails.
     pub async fn reconcile(&self, server: &Server) -> Result<Action, ApiError> {
         let runs_task = self.running.contains(server);
-        match self.next_action(server, runs_task) {
+        let action = self.next_action(server, runs_task);
+        if action.is_write()
+            && let Some(wait) = self.ctx.turns.wait(server)
+        {
+            return Ok(Action::requeue(wait));
+        }
+        match action {
             NextAction::DeleteObject => object::delete(&self.ctx, server).await.map(after_write),
             NextAction::RemoveFinalizer => object::remove_finalizer(&self.ctx, server).await.map(after_write),
             NextAction::Acknowledge => {

@@ -28,6 +28,9 @@ impl ServerReconciler {
                 NextAction::RequeueAt(at) => break Action::requeue(requeue_after(at, self.ctx.clock.now())),
                 _ => break Action::await_change(),
             };
+            if !has_reported && let Some(wait) = self.ctx.turns.wait(&*server) {
+                break Action::requeue(wait);
+            }
             if task.kind == TaskKind::CreateMachine
                 && let Some(wait) = self.wait_for_class(&server)
             {

@@ -132,6 +132,9 @@ impl SetReconciler {
             let class = no_machines.map(|problem| problem.requeue_after());
             return Ok(class.into_iter().chain(changes).min().map_or_else(Action::await_change, Action::requeue));
         }
+        if let Some(wait) = self.ctx.turns.wait(set) {
+            return Ok(Action::requeue(wait));
+        }
         if let Some(wait) = self.memories.write_allowed_in(set) {
             return Ok(Action::requeue(wait));
         }

@@ -130,6 +130,8 @@ mod tests {
             name: "monitor-controller-1".into(),
             executor: Executor::MonitorController,
             holder: "monitor-controller/one".into(),
+            since: None,
+            since: None,
             notes: [(QUESTION.to_owned(), serde_json::to_string(&question).unwrap())].into(),
         }
     }

@@ -6,7 +6,7 @@ use berth_core::{api::Executor, identity::Identities};
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Clock, CommonArgs, Events, Metrics, Process, Readiness, SystemClock, client};
+use crate::{Clock, CommonArgs, Events, Metrics, Process, Readiness, SystemClock, Turns, client};
 
 /// What every controller needs. Clones share the same parts.
 #[derive(Clone)]
@@ -33,6 +33,8 @@ pub struct Context {
     pub lock_duration: Duration,
     /// How many objects are reconciled at the same time.
     pub concurrency: u16,
+    /// Which copy of this controller acts first.
+    pub turns: Turns,
 }
 
 /// The parts of a context that do not come from the process.
@@ -72,6 +74,7 @@ impl Context {
             shutdown: process.shutdown.clone(),
             lock_duration,
             concurrency,
+            turns: Turns::default(),
         }
     }
 }

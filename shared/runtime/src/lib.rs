@@ -27,6 +27,7 @@ mod tasks;
 #[cfg(test)]
 mod testing;
 mod throttle;
+mod turns;
 
 pub use api_error::{ApiError, ApiErrorCause, written};
 pub use args::{Arguments, CommonArgs, LogFormat};
@@ -49,3 +50,4 @@ pub use set_api::{ListedServer, SetApi};
 pub use status::WAIT_SECONDS;
 pub use tasks::{TaskRun, TaskRunner};
 pub use throttle::Throttle;
+pub use turns::Turns;

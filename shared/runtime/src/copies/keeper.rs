@@ -89,7 +89,7 @@ impl Keeper {
 
     /// Says which copies there are now.
     fn count(&self) {
-        let (own, now) = (&self.state.own.name, Instant::now());
+        let (own, now) = (&self.state.own, Instant::now());
         let (come, gone) = self.state.set_others(self.roster.others(own, now));
         if !come.is_empty() || !gone.is_empty() {
             tracing::info!(?come, ?gone, "other copies of controllers");

@@ -16,6 +16,9 @@ use super::share::hash;
 /// Label of the Leases of Berth's copies; its value is the controller.
 pub(super) const COPY: &str = "berth.dev/copy";
 
+/// Hexadecimal digits of the random part of a holder.
+const RANDOM_DIGITS: usize = 16;
+
 /// The longest time that a Lease may count for without being renewed, whatever it says.
 const LONGEST: Duration = Duration::from_mins(5);
 
@@ -28,6 +31,8 @@ pub struct ControllerCopy {
     pub executor: Executor,
     /// The process, as `<executor>/<instance>`.
     pub holder: String,
+    /// When it began, by its own clock.
+    pub since: Option<MicroTime>,
     /// What it says to the other copies: the annotations of its Lease.
     pub notes: BTreeMap<String, String>,
 }
@@ -40,9 +45,26 @@ impl ControllerCopy {
             name: lease.metadata.name.clone()?,
             executor: Executor::CONTROLLERS.into_iter().find(|executor| executor.name() == label)?,
             holder: lease.spec.as_ref()?.holder_identity.clone()?,
+            since: lease.spec.as_ref()?.acquire_time.clone(),
             notes: lease.metadata.annotations.clone().unwrap_or_default(),
         })
     }
+}
+
+impl ControllerCopy {
+    /// Whether this process took the place of the other one: it has the same name (`--instance`, a Pod's name), and began later.
+    /// A container is restarted only when its process has ended, so the Lease that it has left counts no longer.
+    pub(super) fn replaces(&self, other: &Self) -> bool {
+        let name = instance_of(&self.holder);
+        name.is_some() && name == instance_of(&other.holder) && self.holder != other.holder && self.since > other.since
+    }
+}
+
+/// The holder without the random part that each process adds (`CommonArgs::new_instance`); none if it is nothing else.
+fn instance_of(holder: &str) -> Option<&str> {
+    let (name, random) = holder.rsplit_once('-')?;
+    let is_random = random.len() == RANDOM_DIGITS && random.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_random.then_some(name)
 }
 
 /// The name of the Lease of this process. It is valid whatever the instance is called, and no other process has it.
@@ -68,7 +90,7 @@ pub(super) fn new(copy: &ControllerCopy, namespace: &str, counts_for: Duration, 
         spec: Some(LeaseSpec {
             holder_identity: Some(copy.holder.clone()),
             lease_duration_seconds: i32::try_from(counts_for.as_secs()).ok(),
-            acquire_time: Some(MicroTime(now)),
+            acquire_time: copy.since.clone(),
             renew_time: Some(MicroTime(now)),
             ..LeaseSpec::default()
         }),

@@ -16,7 +16,10 @@ mod state;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::ObjectReference};
+use k8s_openapi::{
+    api::{coordination::v1::Lease, core::v1::ObjectReference},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
 use kube::Resource as _;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -40,8 +43,8 @@ impl fmt::Debug for Copies {
 }
 
 impl Copies {
-    /// Keeps a Lease for this process until shutdown, and follows those of the others. `tasks` are waited for at the end, so that
-    /// the Lease is removed.
+    /// Keeps a Lease for this process until shutdown, and follows those of the others. From now on the context's
+    /// [`Turns`](crate::Turns) follow from them. `tasks` are waited for at the end, so that the Lease is removed.
     #[must_use]
     pub fn start(ctx: &Context, tasks: &TaskTracker) -> Self {
         Self::start_with(ctx, tasks, RENEW)
@@ -54,11 +57,15 @@ impl Copies {
             name: lease::name(ctx.executor, &ctx.holder),
             executor: ctx.executor,
             holder: ctx.holder.clone(),
+            since: Some(MicroTime(ctx.clock.now())),
             notes: BTreeMap::new(),
         };
         let state = Arc::new(CopyState::new(own, ctx.identities.namespace.clone()));
         tasks.spawn(Keeper::new(ctx, Arc::clone(&state), renew).run());
-        Self(state)
+        let copies = Self(state);
+        let known = copies.clone();
+        ctx.turns.decided_by(move |uid| known.is_mine(uid));
+        copies
     }
 
     /// Whether it is this copy's turn to work on the object with this UID. As long as no other copy is known, everything is.

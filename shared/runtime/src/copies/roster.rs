@@ -65,10 +65,12 @@ impl Roster {
         }
     }
 
-    /// The copies that count now, by name, without the one of this name, which is this process.
-    pub(super) fn others(&self, own: &str, now: Instant) -> Vec<ControllerCopy> {
+    /// The copies that count now, by name, without `own`, which is this process, and without those that another one has replaced.
+    pub(super) fn others(&self, own: &ControllerCopy, now: Instant) -> Vec<ControllerCopy> {
         let live = self.by_name.values().filter(|seen| now.duration_since(seen.at) < seen.counts_for);
-        let mut copies: Vec<_> = live.map(|seen| seen.copy.clone()).filter(|copy| copy.name != own).collect();
+        let live: Vec<&ControllerCopy> = live.map(|seen| &seen.copy).filter(|copy| copy.name != own.name).collect();
+        let is_replaced = |copy: &ControllerCopy| own.replaces(copy) || live.iter().any(|newer| newer.replaces(copy));
+        let mut copies: Vec<_> = live.iter().filter(|copy| !is_replaced(copy)).map(|copy| (*copy).clone()).collect();
         copies.sort_by(|a, b| a.name.cmp(&b.name));
         copies
     }
@@ -97,9 +99,14 @@ mod tests {
             name: name.into(),
             executor: Executor::MonitorController,
             holder: format!("monitor-controller/{name}"),
+            since: Some(MicroTime(Timestamp::from_second(renewed).unwrap())),
             notes: [("berth.dev/x".to_owned(), "1".to_owned())].into(),
         };
         lease::new(&copy, "ns", DURATION, Timestamp::from_second(renewed).unwrap())
+    }
+
+    fn copy(name: &str) -> ControllerCopy {
+        ControllerCopy::of(&lease_of(name, 0)).unwrap()
     }
 
     fn names(copies: &[ControllerCopy]) -> Vec<&str> {
@@ -112,12 +119,16 @@ mod tests {
         roster.observe(lease_of("old-clock", 0), start);
         roster.observe(lease_of("new-clock", 9_000_000_000), start);
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(names(&roster.others("me", at(29))), ["new-clock", "old-clock"]);
+        assert_eq!(names(&roster.others(&copy("me"), at(29))), ["new-clock", "old-clock"]);
         // The same version again, as after a new list, makes nothing younger; a renewal does, also by a clock that went back.
         roster.observe(lease_of("old-clock", 0), at(29));
         roster.observe(lease_of("new-clock", 5), at(29));
-        assert_eq!(names(&roster.others("me", at(31))), ["new-clock"]);
-        assert_eq!(names(&roster.others("new-clock", at(31))), Vec::<&str>::new(), "this process is not another one");
+        assert_eq!(names(&roster.others(&copy("me"), at(31))), ["new-clock"]);
+        assert_eq!(
+            names(&roster.others(&copy("new-clock"), at(31))),
+            Vec::<&str>::new(),
+            "this process is not another one"
+        );
         assert_eq!(roster.garbage("me", at(299)).len(), 0);
         let garbage = roster.garbage("new-clock", at(400));
         assert_eq!(garbage.iter().filter_map(|l| l.metadata.name.as_deref()).collect::<Vec<_>>(), ["old-clock"]);
@@ -132,15 +143,33 @@ mod tests {
         roster.list_begins();
         roster.observe(lease_of("a", 1), now);
         roster.observe(lease_of("b", 1), now);
-        assert_eq!(roster.others("me", now).len(), 3, "the list is not complete yet");
+        assert_eq!(roster.others(&copy("me"), now).len(), 3, "the list is not complete yet");
         roster.list_ends();
-        assert_eq!(names(&roster.others("me", now)), ["a", "b"]);
+        assert_eq!(names(&roster.others(&copy("me"), now)), ["a", "b"]);
         roster.remove(&lease_of("a", 1));
-        assert_eq!(names(&roster.others("me", now)), ["b"]);
-        assert_eq!(roster.others("me", now)[0].notes["berth.dev/x"], "1");
+        assert_eq!(names(&roster.others(&copy("me"), now)), ["b"]);
+        assert_eq!(roster.others(&copy("me"), now)[0].notes["berth.dev/x"], "1");
         let mut foreign = lease_of("d", 1);
         foreign.metadata.labels = None;
         roster.observe(foreign, now);
-        assert_eq!(names(&roster.others("me", now)), ["b"]);
+        assert_eq!(names(&roster.others(&copy("me"), now)), ["b"]);
+    }
+
+    #[test]
+    fn a_restarted_container_replaces_the_process_before_it() {
+        let (mut roster, now) = (Roster::default(), Instant::now());
+        let (first, second) = ("pod-1-0123456789abcdef", "pod-1-fedcba9876543210");
+        roster.observe(lease_of(first, 1), now);
+        roster.observe(lease_of("pod-2-0123456789abcdef", 1), now);
+        assert_eq!(names(&roster.others(&copy("me"), now)), [first, "pod-2-0123456789abcdef"]);
+        let own = ControllerCopy::of(&lease_of(second, 5)).unwrap();
+        assert_eq!(names(&roster.others(&own, now)), ["pod-2-0123456789abcdef"], "for itself");
+        roster.observe(lease_of(second, 5), now);
+        assert_eq!(names(&roster.others(&copy("me"), now)), [second, "pod-2-0123456789abcdef"], "for others");
+        // Without a name of their own, processes are told apart by the random part alone.
+        let mut nameless = Roster::default();
+        nameless.observe(lease_of("0123456789abcdef", 1), now);
+        nameless.observe(lease_of("fedcba9876543210", 5), now);
+        assert_eq!(nameless.others(&copy("me"), now).len(), 2);
     }
 }
