@@ -73,8 +73,8 @@ fn a_write_waits_for_the_webhook() {
 fn deleted_leases_come_back() {
     let log = log(&schedule(vec![(60, mishap(Mishap::LeasesAreDeleted))]));
     let deleted = between(&log, (60, 61), &["bob: DELETE", "/leases/"]);
-    assert_eq!(deleted.len(), 2, "{deleted:#?}");
-    assert_eq!(between(&log, (60, 75), &["POST", "/leases", "-> 201"]).len(), 2);
+    assert_eq!(deleted.len(), 4, "{deleted:#?}");
+    assert_eq!(between(&log, (60, 75), &["POST", "/leases", "-> 201"]).len(), 4);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use berth_core::api::{Server, VMReplicaSet};
-use berth_runtime::{Context, Copies, EventType, ServerCache, reference};
+use berth_runtime::{Context, Copies, EventType, ServerCache, TurnOrder as _, reference};
 use futures::{
     Stream, StreamExt as _,
     channel::mpsc,

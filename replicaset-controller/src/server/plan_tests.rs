@@ -47,8 +47,14 @@ fn claim(server: &Server, id: i64, holder: &str) -> Server {
 }
 
 fn report(server: &Server, id: i64, outcome: Outcome, facts: impl FnOnce(&mut Value)) -> Server {
-    let report =
-        Report { task_id: id, holder: ME.into(), outcome, message: String::new(), retry_after_seconds: Some(20) };
+    let report = Report {
+        task_id: id,
+        holder: ME.into(),
+        outcome,
+        message: String::new(),
+        retry_after_seconds: Some(20),
+        successors: Vec::new(),
+    };
     write(server, now(), |status| {
         status["report"] = serde_json::to_value(report).unwrap();
         facts(status);

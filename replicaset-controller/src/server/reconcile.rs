@@ -88,6 +88,7 @@ impl ServerReconciler {
             outcome: settlement.outcome,
             message: settlement.message,
             retry_after_seconds: None,
+            successors: Vec::new(),
         };
         let written = self.ctx.write_status(server, StatusWrite::new(server).report(report)).await;
         requeue_if_stale(written.map(|newer| self.ctx.publish_if_failed(&newer, task_id)))

@@ -1,5 +1,7 @@
 //! Methods of a Server: its identity, its state as its set counts it, and the parts of its status.
 
+use std::time::Duration;
+
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::OwnerReference,
     jiff::{SignedDuration, Timestamp},
@@ -160,6 +162,15 @@ impl Lock {
     pub fn expires_at(&self) -> Timestamp {
         let seconds = i64::from(self.duration_seconds) + i64::from(CLOCK_MARGIN_SECONDS);
         self.renewed_at.0.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
+    }
+
+    /// How long ago the lock was handed over, by this clock. None when its holder cannot be sure that it still has it, and has to
+    /// claim it: it was renewed, half of its time is over, or it lies in the future. Clocks may differ by [`CLOCK_MARGIN_SECONDS`].
+    #[must_use]
+    pub fn age_when_new(&self, now: Timestamp) -> Option<Duration> {
+        let age = Duration::try_from(now.duration_since(self.renewed_at.0)).ok()?;
+        let half = Duration::from_secs(u64::try_from(self.duration_seconds).unwrap_or(0)) / 2;
+        (self.renewed_at == self.acquired_at && age < half).then_some(age)
     }
 
     /// Whether the lock has expired, so that another holder may take it.

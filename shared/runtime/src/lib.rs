@@ -50,4 +50,4 @@ pub use set_api::{ListedServer, SetApi};
 pub use status::WAIT_SECONDS;
 pub use tasks::{TaskRun, TaskRunner};
 pub use throttle::Throttle;
-pub use turns::Turns;
+pub use turns::{TurnOrder, Turns};

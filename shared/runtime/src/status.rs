@@ -30,9 +30,10 @@ impl Context {
     }
 
     /// A report on the task. The delay of a `Retry` grows with the number of attempts: see [`Backoff::TASK`]. What a task on
-    /// a machine waits for is looked for every [`WAIT_SECONDS`]; other executors watch what they wait for.
+    /// a machine waits for is looked for every [`WAIT_SECONDS`]; other executors watch what they wait for. A success names the
+    /// instances whose turn it is to go on.
     #[must_use]
-    pub fn report(&self, task: &Task, outcome: Outcome, message: impl Into<String>) -> Report {
+    pub fn report(&self, server: &Server, task: &Task, outcome: Outcome, message: impl Into<String>) -> Report {
         let attempts = u32::try_from(task.attempts).unwrap_or(0).max(1);
         let wait = || i32::try_from(Backoff::TASK.delay(attempts).as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
         Report {
@@ -44,6 +45,10 @@ impl Context {
                 Outcome::Retry => Some(wait()),
                 Outcome::Waiting => task.kind.needs_lock().then_some(WAIT_SECONDS),
                 Outcome::Running | Outcome::Succeeded | Outcome::Failed => None,
+            },
+            successors: match outcome {
+                Outcome::Succeeded => self.turns.successors(server),
+                Outcome::Running | Outcome::Waiting | Outcome::Retry | Outcome::Failed => Vec::new(),
             },
         }
     }
@@ -84,7 +89,7 @@ impl Context {
             let action = format!("report on task {task_id} of Server {}/{}", server.namespace(), server.name());
             return Err(ApiError::stale(action, "the task does not exist any more"));
         };
-        let report = self.report(task, result.outcome, &result.message);
+        let report = self.report(server, task, result.outcome, &result.message);
         let written = self.write_status(server, write.facts(&result.facts).report(report)).await?;
         tracing::info!(
             server = server.name(), namespace = server.namespace(), task = task_id, kind = %task.kind,

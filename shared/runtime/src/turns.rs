@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use berth_core::api::{Executor, Server};
 use kube::Resource;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -20,8 +21,17 @@ const HEAD_START: Duration = Duration::from_secs(2);
 /// The longest time between two questions about the same thing: whoever has to wait asks again when the head start is over.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Answers whether it is this copy's turn to act on the object with this UID.
-type IsMine = Box<dyn Fn(&str) -> bool + Send + Sync>;
+/// The controllers that carry out tasks under a Server's lock.
+const LOCKING: [Executor; 2] = [Executor::ReplicasetController, Executor::DeploymentController];
+
+/// Whose turn it is to act on an object, by its UID.
+pub trait TurnOrder: Send + Sync {
+    /// Whether it is the turn of this copy, among those of its controller.
+    fn is_mine(&self, uid: &str) -> bool;
+
+    /// The holder of the locks of the copy of this controller whose turn it is; none if no copy is known.
+    fn holder(&self, executor: Executor, uid: &str) -> Option<String>;
+}
 
 /// The turns of the copies of one controller. Each object is the turn of one of them; the others act on it only when that copy
 /// does not. It saves writes that would be refused, and nothing relies on it: while two copies disagree about the turn, both act,
@@ -32,7 +42,7 @@ pub struct Turns(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     /// Unset as long as this process does not know the other copies: then every turn is its own.
-    is_mine: OnceLock<IsMine>,
+    order: OnceLock<Box<dyn TurnOrder>>,
     /// What this copy leaves to another one, by the UID of the object.
     left: Mutex<HashMap<String, LeftToAnother>>,
 }
@@ -52,15 +62,22 @@ impl fmt::Debug for Turns {
 
 impl Turns {
     /// From now on this decides whose turn it is. Only the first call counts.
-    pub fn decided_by(&self, is_mine: impl Fn(&str) -> bool + Send + Sync + 'static) {
-        let _ = self.0.is_mine.set(Box::new(is_mine));
+    pub fn decided_by(&self, order: impl TurnOrder + 'static) {
+        let _ = self.0.order.set(Box::new(order));
+    }
+
+    /// The holders, one of each controller that needs locks, whose turn it is to go on with the Server.
+    #[must_use]
+    pub fn successors(&self, server: &Server) -> Vec<String> {
+        let Some(order) = self.0.order.get() else { return Vec::new() };
+        LOCKING.into_iter().filter_map(|executor| order.holder(executor, server.uid())).collect()
     }
 
     /// Whether it is this copy's turn to act on the object.
     #[must_use]
     pub fn is_mine<K: Resource>(&self, object: &K) -> bool {
         let uid = object.meta().uid.as_deref().unwrap_or_default();
-        self.0.is_mine.get().is_none_or(|is_mine| is_mine(uid))
+        self.0.order.get().is_none_or(|order| order.is_mine(uid))
     }
 
     /// How long this copy leaves what there is to do about this version of the object to the copy whose turn it is. None when it
@@ -97,10 +114,29 @@ mod tests {
         serde_json::from_value(serde_json::json!({"metadata": metadata})).unwrap()
     }
 
+    struct ByName;
+
+    impl TurnOrder for ByName {
+        fn is_mine(&self, uid: &str) -> bool {
+            uid == "mine"
+        }
+
+        fn holder(&self, executor: Executor, uid: &str) -> Option<String> {
+            (executor == Executor::DeploymentController).then(|| format!("{executor}/{uid}"))
+        }
+    }
+
     fn turns() -> Turns {
         let turns = Turns::default();
-        turns.decided_by(|uid| uid == "mine");
+        turns.decided_by(ByName);
         turns
+    }
+
+    #[test]
+    fn a_success_names_the_known_copies_that_go_on() {
+        let server = berth_testing::server(serde_json::json!({"metadata": {"uid": "u"}}));
+        assert_eq!(turns().successors(&server), ["deployment-controller/u"]);
+        assert_eq!(Turns::default().successors(&server), Vec::<String>::new());
     }
 
     #[tokio::test(start_paused = true)]

@@ -133,5 +133,6 @@ pub fn report(task: &Task, holder: &str, outcome: Outcome) -> Report {
         outcome,
         message: format!("{outcome:?}"),
         retry_after_seconds: None,
+        successors: Vec::new(),
     }
 }

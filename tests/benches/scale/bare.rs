@@ -195,6 +195,7 @@ impl<'a> Bare<'a> {
             outcome: Outcome::Succeeded,
             message: "done as Berth would have done it".to_owned(),
             retry_after_seconds: None,
+            successors: Vec::new(),
         };
         let write = self.facts(server, task, write).report(report);
         let tasks = server.status.as_ref().into_iter().flat_map(ServerStatus::current_tasks);

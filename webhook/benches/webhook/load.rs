@@ -68,6 +68,7 @@ pub(crate) fn review() -> BenchResult<Vec<u8>> {
         outcome: Outcome::Succeeded,
         message: "healthy".into(),
         retry_after_seconds: None,
+        successors: Vec::new(),
     };
     let patch = StatusWrite::new(&old).health(health).report(report).into_patch();
     let mut old = serde_json::to_value(&old)?;

@@ -359,6 +359,11 @@ pub struct Report {
     /// For the outcomes `Retry` and `Waiting`: seconds to wait before the next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<i32>,
+    /// For the outcome `Succeeded`: controller instances that may go on with the next task, as `<executor>/<instance>`, one for
+    /// each controller. The instance of the next task's executor gets the lock, without a claim of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub successors: Vec<String>,
 }
 
 /// Outcome of an attempt at a task.

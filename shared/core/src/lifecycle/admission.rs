@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     FINALIZER,
-    api::{Approval, ApprovalDecision, Approver, Executor, Request, RolloutRequest, Server, ServerSpec, TargetKind},
+    api::{
+        Approval, ApprovalDecision, Approver, Executor, Outcome, Request, RolloutRequest, Server, ServerSpec,
+        TargetKind,
+    },
     identity::{Author, Identities},
 };
 
@@ -64,24 +67,31 @@ pub fn admit_status(
     let (claim, report) = (status.claim.take(), status.report.take());
     guard::check(before, status, executor)?;
     guard::check_facts(&new, before)?;
-    let proof = match report {
+    let proof = match &report {
         Some(report) => {
             let executor = guard::executor_of(executor, "status.report")?;
-            report::carry_out(&mut new, &report, executor, now)?
+            report::carry_out(&mut new, report, executor, now)?
         }
         None => trust::Proof::default(),
     };
     trust::update(before, new.status.get_or_insert_default(), proof);
     apply_decision(&mut new, &author.username, now);
-    if let Some(claim) = claim {
-        let executor = guard::executor_of(executor, "status.claim")?;
-        let epoch = new.known_status().epoch;
-        claim::carry_out(&mut new, &claim, executor, now)?;
-        // The released task may be one for an older declaration: every later claim of it would be refused. And the work that
-        // begins may begin a new epoch, in which health has to be proven by another task.
-        if claim.duration_seconds == 0 || new.known_status().epoch != epoch {
-            apply_decision(&mut new, &author.username, now);
+    let epoch = new.known_status().epoch;
+    let is_release = claim.as_ref().is_some_and(|claim| claim.duration_seconds == 0);
+    match (claim, report) {
+        (Some(claim), _) => {
+            let executor = guard::executor_of(executor, "status.claim")?;
+            claim::carry_out(&mut new, &claim, executor, now)?;
         }
+        (None, Some(report)) if report.outcome == Outcome::Succeeded => {
+            claim::hand_over(&mut new, &report.successors, now);
+        }
+        (None, _) => {}
+    }
+    // The released task may be one for an older declaration: every later claim of it would be refused. And the work that
+    // begins may begin a new epoch, in which health has to be proven by another task.
+    if is_release || new.known_status().epoch != epoch {
+        apply_decision(&mut new, &author.username, now);
     }
     summary::summarise(&mut new, now);
     Ok(new)

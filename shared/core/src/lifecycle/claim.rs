@@ -7,7 +7,10 @@ use super::{
     refusal::{Refusal, RefusalReason},
     trust,
 };
-use crate::api::{Claim, Executor, Lock, MachineFact, MachinePhase, Server, ServerStatus, TaskKind, TaskPhase};
+use crate::api::{Claim, Executor, Lock, MachineFact, MachinePhase, Server, ServerStatus, Task, TaskKind, TaskPhase};
+
+/// Seconds for which a lock is handed over: as long as controllers claim it for by default.
+const HAND_OVER_SECONDS: i32 = 30;
 
 /// Carries out a claim: takes, renews or releases the lock.
 pub(super) fn carry_out(server: &mut Server, claim: &Claim, executor: Executor, now: Timestamp) -> Result<(), Refusal> {
@@ -27,6 +30,27 @@ pub(super) fn carry_out(server: &mut Server, claim: &Claim, executor: Executor, 
     check(server, claim, executor, now)?;
     take(server, claim, now);
     Ok(())
+}
+
+/// Hands the lock over when a task has succeeded: begins the next task that needs the lock, for the instance of its executor among
+/// `successors`, as if that instance had claimed it. Its first renewal or report is its first write; if it has died, the lock
+/// expires. CreateMachine is always claimed, because its claim says where the machine is going to be.
+pub(super) fn hand_over(server: &mut Server, successors: &[String], now: Timestamp) {
+    if server.known_status().lock.is_some() {
+        return;
+    }
+    let may_begin = |task: &&Task| {
+        task.kind.needs_lock()
+            && task.kind != TaskKind::CreateMachine
+            && task.phase == TaskPhase::Pending
+            && task.earliest_begin().is_none_or(|at| at <= now)
+            && server.is_open(task)
+    };
+    let Some(next) = server.known_status().current_tasks().filter(may_begin).min_by_key(|task| task.id) else { return };
+    let is_its_executor = |holder: &&String| guard::check_holder(holder, next.executor, "").is_ok();
+    let Some(holder) = successors.iter().find(is_its_executor) else { return };
+    let claim = Claim { task_id: next.id, holder: holder.clone(), duration_seconds: HAND_OVER_SECONDS };
+    take(server, &claim, now);
 }
 
 /// Whether the claim is a renewal: its holder has the lock for this task already, and the task still runs.

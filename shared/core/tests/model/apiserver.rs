@@ -43,6 +43,8 @@ pub(crate) struct Write {
     pub(crate) report: Option<(i64, Outcome)>,
     /// The task, and whether its lock is taken (or released).
     pub(crate) claim: Option<(i64, bool)>,
+    /// With a report of success: who may go on with the next task.
+    pub(crate) successors: Vec<String>,
 }
 
 /// The answer to a write.
@@ -121,7 +123,7 @@ fn evaluate(old: &Server, snapshot: &Server, write: &Write, mutation: Mutation) 
             free.spec.force = None;
             result = admit(&free, snapshot, write, executor).map(|new| Server { spec: old.spec.clone(), ..new });
         }
-        (Mutation::KeepTrust, Ok(_)) if write.claim.is_some_and(|(_, take)| take) && write.report.is_none() => {
+        (Mutation::KeepTrust, Ok(new)) if new.lock().is_some_and(|lock| Some(lock.task_id) != locked_task(old)) => {
             result = result.map(|new| keeping_trust(old, new));
         }
         _ => result = broken_rules::admit(mutation, old, snapshot, write, result),
@@ -141,7 +143,11 @@ pub(crate) fn admit(old: &Server, snapshot: &Server, write: &Write, executor: Ex
     berth_testing::write_status(old, build(snapshot, write), &controller(executor), start())
 }
 
-/// The object as if the claim had said nothing about the facts.
+fn locked_task(server: &Server) -> Option<i64> {
+    server.lock().map(|lock| lock.task_id)
+}
+
+/// The object as if the claim, or the hand-over, had said nothing about the facts.
 fn keeping_trust(old: &Server, mut new: Server) -> Server {
     if let (Some(before), Some(status)) = (&old.status, &mut new.status) {
         status.environment.clone_from(&before.environment);
@@ -343,7 +349,8 @@ fn build(snapshot: &Server, write: &Write) -> StatusWrite {
     if let Some((task_id, outcome)) = write.report {
         let (holder, message) = (write.holder.clone(), String::new());
         let retry_after_seconds = (outcome == Outcome::Retry).then_some(RETRY_AFTER);
-        out = out.report(Report { task_id, holder, outcome, message, retry_after_seconds });
+        let successors = if outcome == Outcome::Succeeded { write.successors.clone() } else { Vec::new() };
+        out = out.report(Report { task_id, holder, outcome, message, retry_after_seconds, successors });
     }
     if let Some((task_id, take)) = write.claim {
         let duration_seconds = if take { LOCK } else { 0 };

@@ -83,6 +83,10 @@ enum Event {
     Send(usize),
     /// The copy on time, or the one that is ahead, answers it.
     Answer(usize, bool),
+    /// One of the two hands the free lock over to a holder, which does not know it yet.
+    HandOver(usize, bool),
+    /// The holder sees that it has got the lock. Its clock is on time or ahead.
+    Accept(usize, bool),
 }
 
 impl Model for Clocks {
@@ -100,7 +104,10 @@ impl Model for Clocks {
             if holder.sent.is_some() {
                 events.extend([Event::Answer(index, false), Event::Answer(index, true)]);
             } else {
-                events.push(Event::Send(index));
+                events.extend([Event::Send(index), Event::Accept(index, false), Event::Accept(index, true)]);
+            }
+            if at.server.server.lock().is_none() {
+                events.extend([Event::HandOver(index, false), Event::HandOver(index, true)]);
             }
         }
     }
@@ -118,12 +125,22 @@ impl Model for Clocks {
             }
             Event::Send(index) => at.holders[index].sent = Some(at.second),
             Event::Answer(index, ahead) => {
-                let clock = at.second + if ahead { self.skew } else { 0 };
+                let clock = self.clock(at.second, ahead);
                 let sent = at.holders[index].sent.take();
                 match self.claim(&before.server, clock, index) {
                     Some(server) => (at.server, at.holders[index].since) = (server, sent),
                     None => at.holders[index].since = None,
                 }
+            }
+            Event::HandOver(index, ahead) => {
+                at.server = self.claim(&before.server, self.clock(at.second, ahead), index)?;
+            }
+            Event::Accept(index, ahead) => {
+                let now = start() + SignedDuration::from_secs(self.clock(at.second, ahead));
+                let own = holder(Executor::ReplicasetController, NAMES[index]);
+                let lock = at.server.server.lock().filter(|lock| lock.holder == own)?;
+                let age = i64::try_from(lock.age_when_new(now)?.as_secs()).unwrap();
+                at.holders[index].since.get_or_insert(at.second - age);
             }
         }
         (at != *before).then_some(at)
@@ -144,6 +161,11 @@ impl Model for Clocks {
 impl Clocks {
     fn new(skew: i64) -> Self {
         Self { skew, ignore_margin: false, memo: Mutex::default() }
+    }
+
+    /// What a clock shows.
+    fn clock(&self, second: i64, ahead: bool) -> i64 {
+        second + if ahead { self.skew } else { 0 }
     }
 
     /// The Server after the holder's claim, if the copy of the webhook with this clock accepts it.

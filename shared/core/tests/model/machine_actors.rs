@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::{
     Berth, Mutation,
     apiserver::{Answer, Write, delete_object, release_object},
-    world::{Job, Machine, Snapshot, Stage, WorkResult, World},
+    world::{Actor, Job, Machine, Snapshot, Stage, WorkResult, World},
 };
 
 /// An Approval of a gate of the Server.
@@ -62,7 +62,11 @@ impl Berth {
         if idle {
             let role = world.actors[index].role;
             if let Some(task) = server.open_tasks(role).min_by_key(|task| task.id) {
-                self.claim(world, index, &cache, task.id);
+                if was_handed_over(world, index, &cache, task.id) {
+                    begin(world, index, cache.clone(), task.id);
+                } else {
+                    self.claim(world, index, &cache, task.id);
+                }
             }
         } else {
             self.job_step(world, index);
@@ -252,9 +256,19 @@ pub(crate) fn take_late_effect(world: &mut World) -> Option<()> {
     Some(())
 }
 
-/// An empty write of this process.
+/// An empty write of this process. With a success the first process of each role goes on.
 pub(crate) fn written_by(world: &World, index: usize) -> Write {
-    Write { holder: world.actors[index].holder(), ..Write::default() }
+    let first = |role| world.actors.iter().find(|actor| actor.role == role).map(Actor::holder);
+    let roles = [Executor::ReplicasetController, Executor::DeploymentController];
+    let successors = roles.into_iter().filter_map(first).collect();
+    Write { holder: world.actors[index].holder(), successors, ..Write::default() }
+}
+
+/// Whether this process has got the lock for the task without a claim, and its clock says that the lock has not expired.
+fn was_handed_over(world: &World, index: usize, cache: &Snapshot, task: i64) -> bool {
+    let (own, seen, stored) = (world.actors[index].holder(), cache.version.server.lock(), world.server());
+    seen.is_some_and(|lock| lock.holder == own && lock.task_id == task && lock.age_when_new(start()).is_some())
+        && stored.and_then(Server::lock) == seen
 }
 
 fn begin(world: &mut World, index: usize, base: Snapshot, task: i64) {

@@ -52,6 +52,7 @@ fn happen(fixture: &mut Fixture, event: Event) -> Result<(), Denied> {
                 outcome,
                 message: format!("{outcome:?}"),
                 retry_after_seconds: Some(wait),
+                successors: Vec::new(),
             };
             fixture.write(executor, |write| write.report(report))
         }

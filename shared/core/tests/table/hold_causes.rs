@@ -159,6 +159,7 @@ fn a_task_that_waits_says_why_and_counts_no_attempt() {
         outcome: Outcome::Waiting,
         message: message.clone(),
         retry_after_seconds: None,
+        successors: Vec::new(),
     };
     kept.write(Executor::LbController, |write| write.report(report.clone())).unwrap();
     let task = kept.task(TaskKind::HoldTraffic);

@@ -16,6 +16,7 @@ mod state;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
+use berth_core::api::Executor;
 use k8s_openapi::{
     api::{coordination::v1::Lease, core::v1::ObjectReference},
     apimachinery::pkg::apis::meta::v1::MicroTime,
@@ -24,7 +25,7 @@ use kube::Resource as _;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::Context;
+use crate::{Context, TurnOrder};
 use keeper::Keeper;
 pub use lease::ControllerCopy;
 use state::CopyState;
@@ -63,18 +64,8 @@ impl Copies {
         let state = Arc::new(CopyState::new(own, ctx.identities.namespace.clone()));
         tasks.spawn(Keeper::new(ctx, Arc::clone(&state), renew).run());
         let copies = Self(state);
-        let known = copies.clone();
-        ctx.turns.decided_by(move |uid| known.is_mine(uid));
+        ctx.turns.decided_by(copies.clone());
         copies
-    }
-
-    /// Whether it is this copy's turn to work on the object with this UID. As long as no other copy is known, everything is.
-    #[must_use]
-    pub fn is_mine(&self, uid: &str) -> bool {
-        let (own, others) = (&self.0.own, self.0.others.borrow());
-        let of_same_controller = others.iter().filter(|copy| copy.executor == own.executor);
-        let names = of_same_controller.map(|copy| copy.name.as_str()).chain([own.name.as_str()]);
-        share::responsible(uid, names) == Some(own.name.as_str())
     }
 
     /// The copies of all controllers that count now, except this one.
@@ -106,5 +97,21 @@ impl Copies {
         lease.metadata.name = Some(self.0.own.name.clone());
         lease.metadata.namespace = Some(self.0.namespace.clone());
         lease.object_ref(&())
+    }
+}
+
+impl TurnOrder for Copies {
+    /// As long as no other copy is known, every turn is this one's.
+    fn is_mine(&self, uid: &str) -> bool {
+        let own = &self.0.own;
+        self.holder(own.executor, uid).as_ref() == Some(&own.holder)
+    }
+
+    fn holder(&self, executor: Executor, uid: &str) -> Option<String> {
+        let others = self.0.others.borrow();
+        let copies = others.iter().chain([&self.0.own]).filter(|copy| copy.executor == executor);
+        let names = copies.clone().map(|copy| copy.name.as_str());
+        let name = share::responsible(uid, names)?;
+        copies.into_iter().find(|copy| copy.name == name).map(|copy| copy.holder.clone())
     }
 }

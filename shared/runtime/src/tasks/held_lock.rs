@@ -2,7 +2,8 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use berth_core::api::{Server, Task};
+use berth_core::api::{Lock, Server, Task, TaskPhase};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -36,19 +37,65 @@ impl HeldLock {
 
 /// The locks that this process holds, by the Server's UID.
 #[derive(Debug, Default)]
-pub(super) struct HeldLocks(Mutex<HashMap<String, HeldLock>>);
+pub(super) struct HeldLocks {
+    /// Those that were claimed with the report on the task before, and that no work relies on yet.
+    claimed: Mutex<HashMap<String, HeldLock>>,
+    /// Those that work was begun under, for as long as they may look like new ones.
+    begun: Mutex<HashMap<String, BegunLock>>,
+}
+
+/// A lock that work was begun under.
+#[derive(Debug)]
+struct BegunLock {
+    task_id: i64,
+    acquired_at: Time,
+    /// When it is no longer new.
+    old_at: Instant,
+}
 
 impl HeldLocks {
     /// Remembers a lock, and forgets locks that have ended.
     pub(super) fn remember(&self, server: &Server, held: HeldLock) {
-        let (mut map, now) = (self.0.lock(), Instant::now());
+        let (mut map, now) = (self.claimed.lock(), Instant::now());
         map.retain(|_, held| held.ends_at() > now);
         map.insert(server.uid().to_owned(), held);
     }
 
     /// Removes and returns the lock for this task, unless it is due for renewal. From now on the caller renews it.
     pub(super) fn take(&self, server: &Server, task: &Task) -> Option<HeldLock> {
-        let held = self.0.lock().remove(server.uid())?;
+        let held = self.claimed.lock().remove(server.uid())?;
         (held.task_id == task.id && held.renew_at() > Instant::now()).then_some(held)
     }
+
+    /// The lock that the report on another task has handed over to this process (`holder`): from now on the caller works under it.
+    ///
+    /// None when work was begun under this lock before, because then it may still be going on; and when the lock is not young
+    /// by this process's clock. Then only a claim shows that it is still this process's.
+    pub(super) fn accept(&self, server: &Server, task: &Task, holder: &str, now: Timestamp) -> Option<HeldLock> {
+        let lock = server.lock().filter(|lock| lock.holder == holder && lock.task_id == task.id)?;
+        if task.phase != TaskPhase::Running || self.has_begun(server, lock) {
+            return None;
+        }
+        // The API's times are whole seconds: the lock is younger than this by up to a second.
+        let since = Instant::now().checked_sub(lock.age_when_new(now)?)?;
+        Some(HeldLock { task_id: task.id, since, duration: duration(lock) })
+    }
+
+    /// Remembers that work begins under the Server's lock.
+    pub(super) fn begin(&self, server: &Server) {
+        let Some(lock) = server.lock() else { return };
+        let (mut begun, now) = (self.begun.lock(), Instant::now());
+        begun.retain(|_, lock| lock.old_at > now);
+        let (acquired_at, old_at) = (lock.acquired_at.clone(), now + duration(lock));
+        begun.insert(server.uid().to_owned(), BegunLock { task_id: lock.task_id, acquired_at, old_at });
+    }
+
+    fn has_begun(&self, server: &Server, lock: &Lock) -> bool {
+        let begun = self.begun.lock();
+        begun.get(server.uid()).is_some_and(|b| b.task_id == lock.task_id && b.acquired_at == lock.acquired_at)
+    }
+}
+
+fn duration(lock: &Lock) -> Duration {
+    Duration::from_secs(u64::try_from(lock.duration_seconds).unwrap_or(0))
 }

@@ -1,5 +1,7 @@
 //! Carrying out tasks that need the Server's lock: claim, renew, work, report, release.
 
+#[cfg(test)]
+mod hand_over_tests;
 mod held_lock;
 mod keeper;
 mod run;

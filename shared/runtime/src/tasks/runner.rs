@@ -94,6 +94,7 @@ impl TaskRunner {
             }
             Err(error) => return Err(error),
         };
+        self.locks.begin(&server);
         // The claim has counted the attempt.
         let task = server.task(task.id).unwrap_or(task).clone();
         let (sender, lock) = watch::channel(held);
@@ -132,7 +133,7 @@ impl TaskRunner {
         Some(wait + Duration::from_millis(rand::random_range(0..500)))
     }
 
-    /// Claims the task, or continues with the lock that was claimed by the previous report.
+    /// Claims the task, or continues with the lock that was claimed by the previous report, or handed over with it.
     async fn take_lock(
         &self,
         server: &Server,
@@ -142,6 +143,9 @@ impl TaskRunner {
         if let Some(held) = self.locks.take(server, task)
             && task.phase == TaskPhase::Running
         {
+            return Ok((Arc::new(server.clone()), held));
+        }
+        if let Some(held) = self.locks.accept(server, task, &self.ctx.holder, self.ctx.clock.now()) {
             return Ok((Arc::new(server.clone()), held));
         }
         let since = Instant::now();
@@ -181,7 +185,7 @@ impl TaskRunner {
         held: HeldLock,
         result: TaskResult,
     ) -> Result<TaskRun, ApiError> {
-        let report = self.ctx.report(task, result.outcome, &result.message);
+        let report = self.ctx.report(server, task, result.outcome, &result.message);
         let write = || StatusWrite::new(server).facts(&result.facts).report(report.clone());
         if let Some(next) = self.next_task(server, task, &result) {
             let since = Instant::now();

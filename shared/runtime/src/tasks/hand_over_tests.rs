@@ -1,0 +1,108 @@
+//! Tasks whose lock was handed over with the report on the task before.
+
+use std::time::Duration;
+
+use berth_core::{
+    api::{Executor, Lock, MachineFact, MachinePhase, Task, TaskKind, TaskPhase},
+    protocol::{Fact, TaskResult},
+};
+use berth_testing::FakeApi;
+use tokio::time::sleep;
+
+use crate::{Context, ServerCache, TaskRun, TaskRunner, TurnOrder, testing::context};
+
+fn created() -> TaskResult {
+    let machine = MachineFact {
+        phase: MachinePhase::Running,
+        provider: Some("p".into()),
+        place: Some("here".into()),
+        id: Some("m-1".into()),
+        address: Some("127.1.0.1".into()),
+        ssh: None,
+        boot_id: None,
+        created_at: None,
+    };
+    TaskResult::succeeded("created").with(Fact::Machine(machine))
+}
+
+fn task(api: &FakeApi, kind: TaskKind) -> Task {
+    api.server().tasks().iter().rfind(|task| task.kind == kind).unwrap().clone()
+}
+
+fn lock(api: &FakeApi) -> Option<Lock> {
+    api.server().lock().cloned()
+}
+
+async fn runner(api: &FakeApi, instance: &str) -> (Context, TaskRunner) {
+    let ctx = context(api, instance);
+    let servers = ServerCache::start(&ctx);
+    servers.ready().await;
+    let runner = TaskRunner::new(&ctx, &servers);
+    (ctx, runner)
+}
+
+/// A Server whose InstallPackages has been handed over to `holder`.
+async fn handed_over(holder: &str) -> (FakeApi, Task) {
+    let api = FakeApi::new();
+    let (ctx, runner) = runner(&api, "before").await;
+    ctx.turns.decided_by(Names(holder.to_owned()));
+    runner.run(&api.server(), &task(&api, TaskKind::CreateMachine), |_, _| async { created() }).await.unwrap();
+    let next = task(&api, TaskKind::InstallPackages);
+    (api, next)
+}
+
+struct Names(String);
+
+impl TurnOrder for Names {
+    fn is_mine(&self, _: &str) -> bool {
+        true
+    }
+
+    fn holder(&self, executor: Executor, _: &str) -> Option<String> {
+        (executor == Executor::ReplicasetController).then(|| self.0.clone())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_was_handed_over_takes_one_write() {
+    let (api, next) = handed_over("replicaset-controller/a").await;
+    assert_eq!((next.phase, lock(&api).unwrap().holder.as_str()), (TaskPhase::Running, "replicaset-controller/a"));
+    let written = api.state().patches.len();
+    let (_other_ctx, other) = runner(&api, "b").await;
+    let run = other.run(&api.server(), &next, |_, _| async { panic!("not its lock") }).await.unwrap();
+    assert!(matches!(run, TaskRun::NotYet { .. }), "{run:?}");
+    let (_ctx, runner) = runner(&api, "a").await;
+    let run = runner.run(&api.server(), &next, |_, _| async { TaskResult::succeeded("installed") }).await.unwrap();
+    assert!(matches!(run, TaskRun::Reported(_)), "{run:?}");
+    assert_eq!(api.state().patches.len() - written, 1);
+    assert_eq!(lock(&api), None);
+}
+
+/// Work that did not stop may still go on: only a claim, which the webhook decides on, begins it again.
+#[tokio::test(start_paused = true)]
+async fn work_is_begun_only_once_under_a_lock_that_was_handed_over() {
+    let (api, next) = handed_over("replicaset-controller/a").await;
+    let (ctx, runner) = runner(&api, "a").await;
+    let shutdown = ctx.shutdown.clone();
+    let server = api.server();
+    let abandoned = runner.run(&server, &next, |_, _| async move {
+        shutdown.cancel();
+        std::future::pending().await
+    });
+    assert!(matches!(abandoned.await.unwrap(), TaskRun::Stopped { .. }));
+    let written = api.state().patches.len();
+    let result = runner.run(&api.server(), &next, |_, _| async { TaskResult::succeeded("installed") }).await;
+    result.unwrap();
+    assert!(api.state().patches.len() > written + 1, "a claim, and what the work came to");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_is_not_new_any_more_is_claimed() {
+    let (api, next) = handed_over("replicaset-controller/a").await;
+    let (_ctx, runner) = runner(&api, "a").await;
+    sleep(Duration::from_secs(16)).await;
+    let written = api.state().patches.len();
+    let run = runner.run(&api.server(), &next, |_, _| async { TaskResult::succeeded("installed") }).await.unwrap();
+    assert!(matches!(run, TaskRun::Reported(_)), "{run:?}");
+    assert_eq!(api.state().patches.len() - written, 2);
+}
