@@ -108,7 +108,7 @@ impl Provider for WorldProvider {
         let (request, driver) = (request.clone(), self.driver.clone());
         self.call(|inner| {
             async move {
-                let exists = driver.simulation.owners().contains(&request.owner.uid);
+                let exists = driver.simulation.has_machine(&request.owner.uid);
                 if !exists && driver.troubles.is_provider_full() {
                     return Err(ProviderError::Quota("nobody gets another machine now".to_owned()));
                 }

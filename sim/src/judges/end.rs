@@ -11,7 +11,7 @@ pub(super) fn too_early(scene: &Scene<'_>) -> Option<String> {
         return None;
     }
     let uid = text(server, "/metadata/uid");
-    if scene.simulation.owners().iter().any(|owner| owner == uid) {
+    if scene.simulation.has_machine(uid) {
         return Some(format!("{} is gone, and its machine is not", scene.place));
     }
     scene.view.reaches(scene.place).then(|| format!("{} is gone, and clients are sent to it", scene.place))

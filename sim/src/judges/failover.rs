@@ -1,6 +1,9 @@
 //! Guarantee 10: failover reboots, retains or gives up no machine that runs and answers.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -50,7 +53,7 @@ impl Failover {
         }
         self.looked = now;
         let running = scene.view.all("servers").filter(|(_, server)| runs(scene, server));
-        let running: Vec<String> = running.map(|(_, server)| text(server, "/metadata/uid").to_owned()).collect();
+        let running: BTreeSet<String> = running.map(|(_, server)| text(server, "/metadata/uid").to_owned()).collect();
         self.running.retain(|uid, _| running.contains(uid));
         for uid in running {
             self.running.entry(uid).or_insert(now);

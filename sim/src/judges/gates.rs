@@ -132,7 +132,7 @@ impl Gates {
         let server = scene.after.or(scene.before)?;
         let uid = text(server, "/metadata/uid");
         self.note_gates(scene, uid);
-        let exists = scene.simulation.owners().iter().any(|owner| owner == uid);
+        let exists = scene.simulation.has_machine(uid);
         let existed = if exists { !self.with_machine.insert(uid.to_owned()) } else { self.with_machine.remove(uid) };
         let is_abandoned = server["metadata"]["annotations"]["berth.dev/abandon"].is_string();
         let wrong = |gate| self.without_approval(scene, scene.place, server, gate);

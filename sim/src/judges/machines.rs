@@ -8,8 +8,6 @@ pub(super) fn several_for_one_server(scene: &Scene<'_>) -> Option<String> {
     if scene.plural != "servers" {
         return None;
     }
-    let mut owners = scene.simulation.owners();
-    owners.sort();
-    let twice = owners.windows(2).find(|pair| pair[0] == pair[1])?;
-    Some(format!("the Server {} has two machines", twice[0]))
+    let twice = scene.simulation.first_with_several()?;
+    Some(format!("the Server {twice} has two machines"))
 }

@@ -10,6 +10,7 @@ use berth_machine::fake::{FakeMachine, MachineFault};
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::index::Index;
 use crate::{
     error::{ProviderError, Result},
     provider::{MachineOwner, MachineRequest, ProviderMachine, ProviderMachinePhase},
@@ -24,6 +25,7 @@ const END: u32 = 0x7fff_ff00;
 #[derive(Debug, Default)]
 pub(super) struct Cloud {
     machines: HashMap<(String, String), SimulatedMachine>,
+    index: Index,
     /// Addresses of destroyed machines.
     free: BTreeSet<u32>,
     /// Whether no machine gets an address that another one had.
@@ -141,6 +143,7 @@ impl Cloud {
         };
         machine.boot(new.boot);
         let info = machine.machine(host_key);
+        self.index.add(&key, machine.address);
         self.machines.insert(key, machine);
         Ok(info)
     }
@@ -157,7 +160,9 @@ impl Cloud {
     }
 
     pub(super) fn delete(&mut self, account: &str, uid: &str) {
-        let Some(machine) = self.machines.remove(&key(account, uid)) else { return };
+        let key = key(account, uid);
+        let Some(machine) = self.machines.remove(&key) else { return };
+        self.index.remove(&key, machine.address);
         machine.fake.fail_always(Some(MachineFault::Unreachable));
         machine.fake.end_scripts();
         self.free.insert(machine.address);
@@ -201,7 +206,7 @@ impl Cloud {
     /// The UID of the Server whose machine runs at this address.
     pub(super) fn runs_at(&self, address: &str) -> Option<String> {
         let address = address.parse::<Ipv4Addr>().ok()?.to_bits();
-        let machine = self.machines.values().find(|machine| machine.address == address)?;
+        let machine = self.machines.get(self.index.at(address)?)?;
         (machine.phase() == ProviderMachinePhase::Running).then(|| machine.owner.uid.clone())
     }
 
@@ -209,6 +214,16 @@ impl Cloud {
         let mut keys: Vec<_> = self.machines.keys().collect();
         keys.sort();
         keys.into_iter().map(|(_, uid)| uid.clone()).collect()
+    }
+
+    /// Whether the Server with this UID has a machine in any account.
+    pub(super) fn has_machine(&self, uid: &str) -> bool {
+        self.index.has(uid)
+    }
+
+    /// The UID of a Server that has more than one machine.
+    pub(super) fn first_with_several(&self) -> Option<String> {
+        self.index.first_with_several().map(str::to_owned)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -22,6 +22,7 @@
 
 mod cloud;
 mod connector;
+mod index;
 mod machines;
 mod parameters;
 mod provider;

@@ -63,6 +63,18 @@ impl Simulation {
         self.lock().owners()
     }
 
+    /// Whether the Server with this UID has a machine, running or not.
+    #[must_use]
+    pub fn has_machine(&self, uid: &str) -> bool {
+        self.lock().has_machine(uid)
+    }
+
+    /// The UID of a Server that has more than one machine; none when there is no such Server.
+    #[must_use]
+    pub fn first_with_several(&self) -> Option<String> {
+        self.lock().first_with_several()
+    }
+
     /// Number of machines.
     #[must_use]
     pub fn count(&self) -> usize {
