@@ -50,11 +50,13 @@ impl Budget {
             "vmreplicasets" => self.note("set", scene),
             "vmdeployments" => self.note("deployment", scene),
             "endpointslices" => {
-                self.let_go(scene);
+                let ready = [scene.before, scene.after].into_iter().flatten().flat_map(ready_endpoints);
+                let concerned: BTreeSet<Place> = ready.map(|name| scene.place.beside(&name)).collect();
+                concerned.iter().for_each(|place| self.let_go(scene, place));
                 return self.away(scene);
             }
             "servers" => {
-                self.let_go(scene);
+                self.let_go(scene, scene.place);
                 self.begin(scene);
             }
             _ => {}
@@ -77,19 +79,25 @@ impl Budget {
         declared.extend(limit.map(|(replicas, most)| Declared { source, replicas, most, until: None }));
     }
 
-    /// Forgets disturbances that are over.
-    fn let_go(&mut self, scene: &Scene<'_>) {
-        self.disturbed.retain(|place, disturbance| {
-            let server = scene.view.get("servers", place);
-            let server = server.filter(|server| text(server, "/metadata/uid") == disturbance.uid);
-            let Some(server) = server else { return false };
-            if !scene.view.reaches(place) {
+    /// Forgets the disturbance of this Server if it is over.
+    fn let_go(&mut self, scene: &Scene<'_>, place: &Place) {
+        let Some(disturbance) = self.disturbed.get_mut(place) else { return };
+        let server = scene.view.get("servers", place);
+        let server = server.filter(|server| text(server, "/metadata/uid") == disturbance.uid);
+        let is_over = match server {
+            None => true,
+            Some(_) if !scene.view.reaches(place) => {
                 disturbance.was_away = true;
-                return true;
+                false
             }
-            let is_done = disturbance.was_away || is_as_declared(scene, server);
-            is_being_deleted(server) || server["spec"]["offline"] == true || !is_done
-        });
+            Some(server) => {
+                let is_done = disturbance.was_away || is_as_declared(scene, server);
+                is_done && !is_being_deleted(server) && server["spec"]["offline"] != true
+            }
+        };
+        if is_over {
+            self.disturbed.remove(place);
+        }
     }
 
     /// A program begins to change or to remove a Server that serves.
@@ -109,7 +117,10 @@ impl Budget {
         let ready = |slice: Option<&Value>| slice.map(ready_endpoints).unwrap_or_default();
         let (before, after) = (ready(scene.before), ready(scene.after));
         let taken = before.difference(&after).map(|name| scene.place.beside(name));
-        taken.filter(|place| self.disturbed.contains_key(place)).find_map(|place| self.too_many(scene, &place, &after))
+        // Asked once for each set: the answer is the same for all of its Servers.
+        let mut sets = BTreeSet::new();
+        let first = taken.filter(|place| self.disturbed.get(place).is_some_and(|entry| sets.insert(entry.set.clone())));
+        first.collect::<Vec<_>>().iter().find_map(|place| self.too_many(scene, place, &after))
     }
 
     fn too_many(&self, scene: &Scene<'_>, taken: &Place, ready: &BTreeSet<String>) -> Option<String> {

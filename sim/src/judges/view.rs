@@ -44,6 +44,8 @@ pub(crate) struct View {
     objects: BTreeMap<&'static str, BTreeMap<Place, Arc<Stored>>>,
     /// The ready endpoints of each EndpointSlice.
     ready: BTreeMap<Place, BTreeSet<String>>,
+    /// In how many of these each Server is.
+    reached: BTreeMap<Place, usize>,
     /// When each object was changed last.
     changed: BTreeMap<&'static str, BTreeMap<Place, Duration>>,
     /// Servers whose removal a person, or the garbage collector in consequence, has requested.
@@ -67,7 +69,7 @@ impl View {
         let Some(plural) = MATTERS.into_iter().find(|other| *other == plural) else { return };
         if plural == "endpointslices" {
             let ready = after.as_deref().map(|slice| ready_endpoints(slice)).unwrap_or_default();
-            self.ready.insert(place, ready);
+            self.take_ready(place, ready);
             return;
         }
         let objects = self.objects.entry(plural).or_default();
@@ -161,16 +163,33 @@ impl View {
         self.objects.get(plural)?.get(place).map(|object| &***object)
     }
 
+    /// The slice has these ready endpoints now.
+    fn take_ready(&mut self, slice: Place, ready: BTreeSet<String>) {
+        for name in &ready {
+            *self.reached.entry(slice.beside(name)).or_default() += 1;
+        }
+        for name in self.ready.get(&slice).into_iter().flatten() {
+            let place = slice.beside(name);
+            let left = self.reached.get(&place).map_or(0, |count| count - 1);
+            if left == 0 {
+                self.reached.remove(&place);
+            } else {
+                self.reached.insert(place, left);
+            }
+        }
+        self.ready.insert(slice, ready);
+    }
+
     /// Whether clients of the load balancer are sent to this Server.
     pub(crate) fn reaches(&self, server: &Place) -> bool {
-        let mut slices = self.ready.iter().filter(|(slice, _)| slice.namespace == server.namespace);
-        slices.any(|(_, ready)| ready.contains(&server.name))
+        self.reached.contains_key(server)
     }
 
     /// Whether clients are sent to this Server by another slice than this one.
     pub(crate) fn reaches_beside(&self, slice: &Place, server: &Place) -> bool {
-        let others = self.ready.iter().filter(|(other, _)| *other != slice && other.namespace == server.namespace);
-        others.into_iter().any(|(_, ready)| ready.contains(&server.name))
+        let is_here = slice.namespace == server.namespace
+            && self.ready.get(slice).is_some_and(|ready| ready.contains(&server.name));
+        self.reached.get(server).is_some_and(|count| *count > usize::from(is_here))
     }
 
     /// The set that controls this Server.
@@ -195,9 +214,10 @@ pub(super) fn owner(object: &Value) -> Option<&Value> {
     owners.iter().find(|owner| owner["controller"] == true)
 }
 
-/// A text of an object; empty when there is none.
+/// A text of an object; empty when there is none. The pointer names fields only: `Value::pointer` allocates for each name.
 pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    let value = pointer.split('/').skip(1).try_fold(object, |value, name| value.get(name));
+    value.and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Whether this user is one of Berth's programs.
