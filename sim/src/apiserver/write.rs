@@ -262,8 +262,16 @@ fn merged(resource: &Resource, subresource: Option<Subresource>, old: &Value, se
 /// A write to the object leaves its status as it is, and a write to its status leaves everything else.
 fn keep_other_part(resource: &Resource, subresource: Option<Subresource>, old: &Value, new: &mut Value) {
     if subresource == Some(Subresource::Status) {
-        let (status, managed) = (new.get("status").cloned(), new["metadata"].get("managedFields").cloned());
-        *new = old.clone();
+        let status = take_field(new, "status");
+        let managed = new.get_mut("metadata").and_then(|metadata| take_field(metadata, "managedFields"));
+        // The status is the largest part of most objects: it is not copied to be thrown away.
+        *new = old
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(field, _)| *field != "status")
+            .map(|(field, value)| (field.clone(), value.clone()))
+            .collect();
         set_field(new, "status", status);
         if let Some(metadata) = new.get_mut("metadata") {
             set_field(metadata, "managedFields", managed);
@@ -271,6 +279,10 @@ fn keep_other_part(resource: &Resource, subresource: Option<Subresource>, old: &
     } else if resource.has_status {
         set_field(new, "status", old.get("status").cloned());
     }
+}
+
+fn take_field(object: &mut Value, field: &str) -> Option<Value> {
+    object.as_object_mut().and_then(|fields| fields.remove(field))
 }
 
 /// Sets the field, or removes it if there is no value.
