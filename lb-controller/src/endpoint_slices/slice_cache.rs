@@ -6,7 +6,7 @@ use std::{
 };
 
 use berth_runtime::resource_version;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::runtime::watcher::Event;
 use parking_lot::Mutex;
 
@@ -149,12 +149,20 @@ impl Inner {
             return;
         }
         self.deleted.remove(&key);
-        if let Some(cached) = self.cached(&key) {
-            if resource_version(&*cached) >= resource_version(&slice) {
-                return;
-            }
-            self.take(&cached);
+        let Some(cached) = self.cached(&key) else { return self.put(key, slice) };
+        if resource_version(&*cached) >= resource_version(&slice) {
+            return;
         }
+        let changed = servers_changed(&cached, &slice);
+        self.change_unreported(|inner| {
+            inner.take(&cached);
+            inner.put(key, slice);
+        });
+        self.changed_by_others.extend(changed);
+    }
+
+    /// Adds a slice that is not cached.
+    fn put(&mut self, key: SliceKey, slice: EndpointSlice) {
         self.count_endpoints(&slice, true);
         let service = ServiceKey::of_slice(&slice);
         self.slices.entry(service.clone()).or_default().insert(key.name.clone(), Arc::new(slice));
@@ -237,6 +245,33 @@ fn servers_in(slice: &EndpointSlice) -> impl Iterator<Item = ServerRef> + '_ {
         let name = endpoint.target_ref.as_ref()?.name.clone()?;
         Some(ServerRef { namespace: slice.metadata.namespace.clone()?, name, uid })
     })
+}
+
+/// The Servers for which the two versions of a slice differ. A slice holds up to 100 Servers, and most writes change few of them: to
+/// reconcile all would make a second copy cost as much as the first.
+fn servers_changed(old: &EndpointSlice, new: &EndpointSlice) -> BTreeSet<ServerRef> {
+    if !is_same_but_for_endpoints(old, new) {
+        return servers_in(old).chain(servers_in(new)).collect();
+    }
+    let (before, after) = (endpoints_by_uid(old), endpoints_by_uid(new));
+    let is_changed = |server: &ServerRef| before.get(server.uid.as_str()) != after.get(server.uid.as_str());
+    servers_in(old).chain(servers_in(new)).filter(is_changed).collect()
+}
+
+/// Whether what concerns all Servers of a slice is the same: its Service, ports, type of addresses, and whether it is closed.
+fn is_same_but_for_endpoints(old: &EndpointSlice, new: &EndpointSlice) -> bool {
+    let same_metadata = old.metadata.uid == new.metadata.uid
+        && old.metadata.labels == new.metadata.labels
+        && old.metadata.annotations == new.metadata.annotations;
+    same_metadata && old.ports == new.ports && old.address_type == new.address_type
+}
+
+fn endpoints_by_uid(slice: &EndpointSlice) -> BTreeMap<&str, Vec<&Endpoint>> {
+    let mut endpoints: BTreeMap<&str, Vec<&Endpoint>> = BTreeMap::new();
+    for endpoint in slice.endpoints.iter().flatten() {
+        endpoints.entry(endpoint::uid(endpoint).unwrap_or_default()).or_default().push(endpoint);
+    }
+    endpoints
 }
 
 #[cfg(test)]

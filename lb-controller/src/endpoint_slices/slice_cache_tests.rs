@@ -66,6 +66,27 @@ fn changes_by_others_are_reported_and_own_writes_are_not() {
 }
 
 #[test]
+fn only_servers_whose_endpoints_another_program_has_changed_are_reported() {
+    let cache = SliceCache::default();
+    let changed = |event: &Event<EndpointSlice>| -> Vec<String> {
+        cache.observe(event).into_iter().map(|server| server.uid).collect()
+    };
+    cache.record_write(slice(5, &["a", "b", "c"]));
+    let mut other = slice(6, &["c", "b", "a"]);
+    let server = ServerRef { namespace: "ns".into(), name: "b".into(), uid: "b".into() };
+    other.endpoints.as_mut().unwrap()[1] = endpoint::build(&server, 2, "10.0.0.1", TrafficPhase::Serving);
+    assert_eq!(changed(&Event::Apply(other.clone())), ["b"]);
+    let mut twice = other.clone();
+    twice.metadata.resource_version = Some("7".into());
+    let first = twice.endpoints.as_ref().unwrap()[0].clone();
+    twice.endpoints.as_mut().unwrap().push(first);
+    assert_eq!(changed(&Event::Apply(twice)), ["c"], "it has two endpoints now");
+    let mut labelled = slice(8, &["a", "b"]);
+    labelled.metadata.labels.get_or_insert_default().insert("other".into(), "label".into());
+    assert_eq!(changed(&Event::Apply(labelled)), ["a", "b", "c"], "the slice itself has to be mended");
+}
+
+#[test]
 fn late_events_do_not_bring_a_deleted_slice_back() {
     let cache = SliceCache::default();
     cache.record_write(slice(5, &["a"]));
