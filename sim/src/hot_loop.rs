@@ -2,11 +2,13 @@
 //! does one that tries again without a pause.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
 use http::Method;
+use serde_json::Value;
 
 /// The time in which requests are counted.
 const WINDOW: Duration = Duration::from_mins(1);
@@ -15,6 +17,16 @@ const WINDOW: Duration = Duration::from_mins(1);
 const MOST_WRITES: usize = 600;
 /// The most reads of one object, or lists and watches of one collection. Runs that go well stay below 300.
 const MOST_READS: usize = 600;
+
+/// What a request is about: a Server that is created, or else the path. A large set creates hundreds of Servers within a second, and a
+/// loop creates the same ones again and again. Other objects that are created count together: the names of Events are all different.
+pub(crate) fn subject<'a>(method: &Method, path: &'a str, body: &[u8]) -> Cow<'a, str> {
+    if *method != Method::POST || !path.ends_with("/servers") {
+        return path.into();
+    }
+    let created: Value = serde_json::from_slice(body).unwrap_or_default();
+    created["metadata"]["name"].as_str().map_or(path.into(), |name| format!("{path}/{name}").into())
+}
 
 /// The requests of the last minute, by object or collection.
 #[derive(Default)]
@@ -60,6 +72,14 @@ mod tests {
             recent.count(method, "/servers/web-1", Duration::from_secs(1) * u32::try_from(number).unwrap());
         }
         recent.hot_loop()
+    }
+
+    #[test]
+    fn a_server_that_is_created_counts_by_its_name() {
+        let subject = |method, path| subject(method, path, br#"{"metadata":{"name":"web-0"}}"#).into_owned();
+        assert_eq!(subject(&Method::POST, "/namespaces/default/servers"), "/namespaces/default/servers/web-0");
+        assert_eq!(subject(&Method::GET, "/namespaces/default/servers"), "/namespaces/default/servers");
+        assert_eq!(subject(&Method::POST, "/namespaces/default/events"), "/namespaces/default/events");
     }
 
     #[test]

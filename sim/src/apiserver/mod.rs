@@ -67,7 +67,10 @@ use self::{
     resources::Resource,
     store::Store,
 };
-use crate::{SimClock, hot_loop::RecentRequests};
+use crate::{
+    SimClock,
+    hot_loop::{self, RecentRequests},
+};
 
 /// The CRD of Servers.
 const SERVERS: &str = include_str!("../../../deploy/crds/servers.yaml");
@@ -303,7 +306,8 @@ impl ApiServer {
         let response = outcome.unwrap_or_else(Failure::into_response);
         self.0.requests.fetch_add(1, Ordering::Relaxed);
         let path = head.uri.path();
-        self.0.recent.lock().count(&head.method, path, self.elapsed());
+        let subject = hot_loop::subject(&head.method, path, &call.body);
+        self.0.recent.lock().count(&head.method, &subject, self.elapsed());
         let keeps_time = path.starts_with("/api/v1/namespaces/berth-system/configmaps") || path.contains("/leases/");
         if response.status().is_success() && head.method != Method::GET && !keeps_time {
             self.0.writes.fetch_add(1, Ordering::Relaxed);
