@@ -33,6 +33,8 @@ pub struct Lives {
     pub copies: usize,
     /// Whether a little of everything goes wrong with requests, watches, copies and the provider.
     pub has_faults: bool,
+    /// Whether it is counted which kinds of requests there are: see [`World::request_counts`].
+    pub counts_requests: bool,
     /// What is random follows from it.
     pub seed: u64,
 }
@@ -62,6 +64,9 @@ impl Lives {
         let run = self.clone();
         World::run(self.seed, self.faults(), async move |world| {
             world.api().keep_no_log();
+            if run.counts_requests {
+                world.count_requests();
+            }
             let fleet = Fleet { world: &world, client: world.person("ann"), servers: run.servers };
             let copies = run.start(&world)?;
             tokio::select! {

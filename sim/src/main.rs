@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use berth_sim::{Cost, Lives, Outcome, Prices, Schedule, cost, play, shrink};
+use berth_sim::{Cost, Lives, Outcome, Prices, RequestCounts, RequestKind, Schedule, cost, play, shrink, since};
 use clap::{Args, Parser, Subcommand};
 
 use crate::campaign::Campaign;
@@ -54,6 +54,9 @@ enum Command {
         /// Whether requests, watches, copies and the provider fail
         #[arg(long)]
         faults: bool,
+        /// Says which kinds of requests there were in each chapter
+        #[arg(long)]
+        requests: bool,
         /// The seed
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -95,6 +98,9 @@ struct Report {
     /// How many copies there are of each program
     #[arg(long, value_delimiter = ',', default_values_t = [1])]
     copies: Vec<usize>,
+    /// Says which kinds of requests there were in each phase
+    #[arg(long)]
+    requests: bool,
     /// Milliseconds that the API server's processor needs for a write
     #[arg(long, default_value_t = 8.0)]
     write_ms: f64,
@@ -132,8 +138,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Replay { which, log } => which.schedule().and_then(|schedule| replay(&schedule, log.as_deref())),
-        Command::Lives { servers, copies, faults, seed } => {
-            Ok(lives(&Lives { servers, copies, has_faults: faults, seed }))
+        Command::Lives { servers, copies, faults, requests, seed } => {
+            Ok(lives(&Lives { servers, copies, has_faults: faults, counts_requests: requests, seed }))
         }
         Command::Report(args) => Ok(report(&args)),
         Command::Show { which } => which.schedule().and_then(|schedule| show(&schedule)),
@@ -197,13 +203,16 @@ fn replay(schedule: &Schedule, log: Option<&Path>) -> io::Result<bool> {
 
 /// Says whether everything went well.
 fn lives(fleet: &Lives) -> bool {
-    let begun = Instant::now();
+    let (begun, mut counted) = (Instant::now(), RequestCounts::new());
     let outcome = fleet.live(|chapter, world| {
         let (age, requests) = (world.api().elapsed().as_secs(), world.api().requests());
         println!(
             "{:.1} s: {chapter}, after {age} s of the world and {requests} requests",
             begun.elapsed().as_secs_f64()
         );
+        let now = world.request_counts();
+        print_requests(&since(&counted, &now), fleet.servers);
+        counted = now;
     });
     if let Err(finding) = &outcome {
         println!("went wrong: {finding}");
@@ -217,10 +226,26 @@ fn report(args: &Report) -> bool {
     println!("{}", Cost::COLUMNS);
     for &servers in &args.servers {
         for &copies in &args.copies {
-            cost(servers.max(1), copies.max(1), |cost| println!("{}", cost.line(prices)));
+            cost(servers.max(1), copies.max(1), |cost| {
+                println!("{}", cost.line(prices));
+                if args.requests {
+                    print_requests(&cost.requests, servers);
+                }
+            });
         }
     }
     true
+}
+
+/// Prints how many requests of each kind there were for each Server, the most frequent first.
+fn print_requests(counts: &RequestCounts, servers: usize) {
+    let mut counts: Vec<_> = counts.iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    for (RequestKind { program, what, code }, count) in counts {
+        #[expect(clippy::cast_precision_loss, reason = "the number is rounded to be read")]
+        let each = *count as f64 / servers.max(1) as f64;
+        println!("    {each:>8.2}  {program:<21} {code} {what}");
+    }
 }
 
 fn show(schedule: &Schedule) -> io::Result<bool> {

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, ops::Sub, sync::Arc};
 use http::{Method, request::Parts};
 use parking_lot::Mutex;
 
+use crate::requests::{RequestCounts, RequestKind};
+
 /// What was asked of the API server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -58,15 +60,38 @@ impl Sub for Traffic {
 
 /// Counts what each program asks. Clones count together.
 #[derive(Clone, Default)]
-pub(crate) struct Meter(Arc<Mutex<BTreeMap<Arc<str>, Traffic>>>);
+pub(crate) struct Meter(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    traffic: Mutex<BTreeMap<Arc<str>, Traffic>>,
+    /// Counted only if somebody wants to know: patches have to be read for it.
+    kinds: Mutex<Option<RequestCounts>>,
+}
 
 impl Meter {
     pub(crate) fn read(&self) -> BTreeMap<Arc<str>, Traffic> {
-        self.0.lock().clone()
+        self.0.traffic.lock().clone()
+    }
+
+    /// From now on, it is also counted which kinds of requests there are.
+    pub(crate) fn count_kinds(&self) {
+        self.0.kinds.lock().get_or_insert_default();
+    }
+
+    /// How many requests of each kind there were; nothing if they are not counted.
+    pub(crate) fn kinds(&self) -> RequestCounts {
+        self.0.kinds.lock().clone().unwrap_or_default()
+    }
+
+    pub(crate) fn count_kind(&self, user: &str, request: &Parts, body: &[u8], code: u16) {
+        if let Some(kinds) = &mut *self.0.kinds.lock() {
+            *kinds.entry(RequestKind::of(user, request, body, code)).or_default() += 1;
+        }
     }
 
     pub(crate) fn count_request(&self, user: &Arc<str>, request: &Parts, sent: usize) {
-        let mut all = self.0.lock();
+        let mut all = self.0.traffic.lock();
         let traffic = all.entry(user.clone()).or_default();
         traffic.sent += bytes(sent);
         match (&request.method, is_watch(request)) {
@@ -78,11 +103,11 @@ impl Meter {
     }
 
     pub(crate) fn count_answer(&self, user: &Arc<str>, received: u64) {
-        self.0.lock().entry(user.clone()).or_default().received += received;
+        self.0.traffic.lock().entry(user.clone()).or_default().received += received;
     }
 
     pub(crate) fn count_event(&self, user: &Arc<str>, received: usize) {
-        let mut all = self.0.lock();
+        let mut all = self.0.traffic.lock();
         let traffic = all.entry(user.clone()).or_default();
         traffic.events += 1;
         traffic.watched += bytes(received);

@@ -140,7 +140,9 @@ impl Network {
     async fn respond(&self, message: &Message) -> kube::Result<Response<ResponseBody>> {
         self.meter.count_request(&self.user, &message.head, message.body.len());
         let request = Request::from_parts(message.head.clone(), Body::from(message.body.to_vec()));
-        self.api.respond(request, &self.user).await
+        let response = self.api.respond(request, &self.user).await?;
+        self.meter.count_kind(&self.user, &message.head, &message.body, response.status().as_u16());
+        Ok(response)
     }
 
     fn draw(&self, message: &Message) -> Fate {

@@ -1,6 +1,6 @@
 //! What fleets of several sizes cost the API server: measured in the world, where nothing goes wrong.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use berth_core::api::{MachineClass, Server, State, VMDeployment};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
@@ -11,7 +11,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::{Faults, Program, World, meter::Traffic, people::create, ports::APP_PORT};
+use crate::{Faults, Program, RequestCounts, World, meter::Traffic, people::create, ports::APP_PORT, requests::since};
 
 /// The most that a phase may take, in the time of the world.
 const LIMIT: Duration = Duration::from_hours(24);
@@ -47,6 +47,8 @@ pub struct Cost {
     pub traffic: Traffic,
     /// How often controllers reconciled an object.
     pub reconciles: u64,
+    /// The requests behind that, by kind.
+    pub requests: RequestCounts,
 }
 
 /// What an API server needs for a request, in milliseconds of one processor.
@@ -107,6 +109,8 @@ impl fmt::Display for Phase {
 /// When the fleet does not get there.
 pub fn cost(servers: usize, copies: usize, ended: impl Fn(&Cost) + Send) {
     World::run(1, Faults::default(), |world| async move {
+        world.api.keep_no_log();
+        world.meter.count_kinds();
         for program in Program::ALL {
             for copy in 0..copies {
                 let started = world.start(program, &format!("copy-{copy}"));
@@ -134,6 +138,7 @@ impl Fleet<'_> {
         create::<MachineClass>(&Api::all(self.client.clone()), class()).await?;
         for phase in [Phase::Up, Phase::RollOut, Phase::Down] {
             let (before, reconciled_before) = (self.traffic(), self.world.reconciles());
+            let requests_before = self.world.meter.kinds();
             for (name, replicas) in &names {
                 match phase {
                     Phase::Up => {
@@ -152,7 +157,8 @@ impl Fleet<'_> {
             sleep(SETTLING).await;
             let reconciles = self.world.reconciles() - reconciled_before;
             let traffic = self.traffic() - before;
-            let cost = Cost { servers: self.servers, copies: self.copies, phase, traffic, reconciles };
+            let requests = since(&requests_before, &self.world.meter.kinds());
+            let cost = Cost { servers: self.servers, copies: self.copies, phase, traffic, reconciles, requests };
             ended(&cost);
         }
         Ok(())
@@ -163,8 +169,8 @@ impl Fleet<'_> {
     }
 
     fn is_over(&self, phase: Phase) -> bool {
-        let servers: Vec<Server> = self.world.api.objects("servers");
-        let slices: Vec<EndpointSlice> = self.world.api.objects("endpointslices");
+        let servers = self.world.servers();
+        let slices: Vec<Arc<EndpointSlice>> = self.world.api.decoded("endpointslices");
         let endpoints: Vec<_> = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()).collect();
         if phase == Phase::Down {
             return servers.is_empty() && endpoints.is_empty();
@@ -172,7 +178,7 @@ impl Fleet<'_> {
         let serving =
             endpoints.iter().filter(|endpoint| endpoint.conditions.as_ref().is_some_and(|c| c.ready == Some(true)));
         let ready = servers.iter().filter(|server| server.state() == Some(State::Ready));
-        let is_newer = |server: &&Server| {
+        let is_newer = |server: &&Arc<Server>| {
             let app = server.status.as_ref().and_then(|status| status.app.as_ref());
             phase == Phase::Up || app.is_some_and(|app| app.revision == NEWER)
         };
@@ -207,4 +213,21 @@ fn deployment(name: &str, replicas: usize) -> Value {
                     "artifact": {"url": "http://a/web.tar", "sha256": "ab".repeat(32)}}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn servers_that_come_at_once_look_their_service_up_once() {
+        let lookups = Mutex::new(0);
+        cost(20, 1, |cost| {
+            let of_services = cost.requests.iter().filter(|(kind, _)| kind.what == "GET services");
+            *lookups.lock() += of_services.map(|(_, count)| count).sum::<u64>();
+        });
+        assert!(*lookups.lock() <= 3, "{} lookups of one Service", lookups.lock());
+    }
 }

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    ApiServer, Dice, Faults, Finding, Judge, SimClock,
+    ApiServer, Dice, Faults, Finding, Judge, RequestCounts, SimClock,
     faults::ActiveFaults,
     findings::Findings,
     judges::court::Court,
@@ -158,6 +158,17 @@ impl World {
     #[must_use]
     pub fn servers(&self) -> Vec<Arc<Server>> {
         self.api.decoded("servers")
+    }
+
+    /// From now on, it is counted which kinds of requests the programs send.
+    pub fn count_requests(&self) {
+        self.meter.count_kinds();
+    }
+
+    /// How many requests of each kind there were; nothing if they are not counted.
+    #[must_use]
+    pub fn request_counts(&self) -> RequestCounts {
+        self.meter.kinds()
     }
 
     /// Stops the machine of the Server with this UID as a crash would.
