@@ -85,9 +85,9 @@ async fn there_are_few_writes_until_ready_and_none_at_rest() {
     let (at_rest, leases) = (rest.await.unwrap(), lease_writes(&world));
     tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(writes(&world), at_rest, "Berth writes at rest");
-    // Two copies renew their Leases every ten seconds.
+    // Four copies renew their Leases every ten seconds.
     let renewals = lease_writes(&world) - leases;
-    assert!((10..=14).contains(&renewals), "{renewals} renewals of Leases in a minute");
+    assert!((20..=28).contains(&renewals), "{renewals} renewals of Leases in a minute");
 
     creations(&world).await;
     refusals(&world).await;
