@@ -52,7 +52,9 @@ impl Budget {
             "endpointslices" => {
                 let ready = [scene.before, scene.after].into_iter().flatten().flat_map(ready_endpoints);
                 let concerned: BTreeSet<Place> = ready.map(|name| scene.place.beside(&name)).collect();
-                concerned.iter().for_each(|place| self.let_go(scene, place));
+                for place in &concerned {
+                    self.let_go(scene, place);
+                }
                 return self.away(scene);
             }
             "servers" => {
