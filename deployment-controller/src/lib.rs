@@ -26,6 +26,7 @@ mod steps;
 mod tasks;
 #[cfg(test)]
 mod testing;
+mod wait;
 
 pub use args::Args;
 pub use controller::{run, run_with};

@@ -52,6 +52,7 @@ macro_rules! behaviours {
 behaviours!(
     creates::a_new_object_gets_what_only_the_api_server_writes,
     creates::unknown_fields_are_removed_and_defaults_added,
+    creates::a_default_of_the_status_shows_that_nobody_has_observed_the_object,
     creates::a_name_is_given_once,
     creates::a_namespace_has_to_exist,
     creates::a_name_has_to_be_a_dns_name,

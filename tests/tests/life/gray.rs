@@ -59,8 +59,9 @@ async fn code_goes_out_in_steps_and_a_version_that_fails_is_rolled_back() {
     let request = json!({"action": "Promote", "id": "1", "by": "mallory"});
     world.patch(json!({"spec": {"rollout": {"request": request}}})).await;
     world.ready_when(3, |server| runs(server, "v3")).await;
-    let done = status(&world, "v3 is stable", |status| status.stable_revision.as_deref() == Some("v3")).await;
-    assert_eq!(done.waiting_for, None);
+    let is_done =
+        |status: &VMDeploymentStatus| status.stable_revision.as_deref() == Some("v3") && status.waiting_for.is_none();
+    status(&world, "v3 is stable", is_done).await;
     let stamped = world.deployments().get("web").await.unwrap().spec.rollout.request.unwrap();
     assert!(stamped.at.is_some() && stamped.by.as_deref() != Some("mallory"), "{stamped:?}");
     world.end().await;

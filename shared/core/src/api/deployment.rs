@@ -83,7 +83,7 @@ fn one() -> i32 {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct VMDeploymentStatus {
-    /// Generation of the declaration that this status describes.
+    /// Generation of the declaration that this status describes; -1 before there is any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Number of Servers, not counting those that are being retired or retained for diagnosis.
@@ -117,7 +117,7 @@ pub struct VMDeploymentStatus {
     /// What the VMDeployment waits for, and who has to act. Absent when nothing is left to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
-    /// Conditions: `Available`, `Progressing` and `Stalled`.
+    /// Conditions: `Ready`, `Reconciling`, `Stalled`, `Available` and `Progressing`. Exactly one of the first three is True.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
