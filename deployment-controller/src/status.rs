@@ -1,7 +1,9 @@
 //! The status of a VMDeployment.
 
+use std::{cmp::Reverse, collections::BTreeMap};
+
 use berth_core::{
-    api::{App, RolloutProgress, Server, VMDeploymentStatus},
+    api::{App, RevisionCount, RolloutProgress, Server, VMDeploymentStatus},
     budget::Budget,
     conditions::{self, AVAILABLE, PROGRESSING, Standing},
 };
@@ -14,8 +16,11 @@ use crate::{
     stable,
     stall::{self, DeploymentStall},
     steps::{self, PauseEnd},
-    wait,
+    wait::{self, Wait},
 };
+
+/// So many revisions are counted in the status at most, as its schema says.
+const MAX_REVISIONS: usize = 32;
 
 /// The status, and the time at which it changes although no object does. Computing it twice from the same objects gives the
 /// same status.
@@ -26,11 +31,11 @@ pub(crate) fn compute(observed: &ObservedDeployment<'_>) -> (VMDeploymentStatus,
     let is_done = assessment.count.is_complete()
         && assessment.has_no_step_left
         && assessment.progress.aborted.is_none()
+        && assessment.progress.undone.is_none()
         && [status.replicas, to_i32(observed.active().count())].iter().all(|n| *n == deployment.spec.replicas);
     let stall = stall::find(observed, &assessment);
     let wait = wait::find(observed, &assessment, &status, is_done).filter(|_| stall.is_none());
-    let stalled = stall.as_ref().map(|stall| format!("a person: {}", stall.message));
-    status.waiting_for = stalled.or_else(|| wait.as_ref().map(|wait| wait.message.clone()));
+    status.waiting_for = waiting_for(observed, &assessment, stall.as_ref(), wait.as_ref());
     let standing = match (&stall, &wait) {
         (Some(stall), _) => Standing::Stalled { reason: stall.reason, message: &stall.message },
         (None, Some(wait)) => Standing::Reconciling { reason: &wait.reason, waits_for: &wait.message },
@@ -40,6 +45,21 @@ pub(crate) fn compute(observed: &ObservedDeployment<'_>) -> (VMDeploymentStatus,
     set_conditions(observed, &assessment, &mut status, is_done, stall.as_ref());
     let pause = steps::pause(&deployment.spec.rollout, &assessment.progress).and_then(PauseEnd::at);
     (status, next_change(observed, assessment.deadline.into_iter().chain(pause)))
+}
+
+/// What is waited for. A request of which nothing came is answered first.
+fn waiting_for(
+    observed: &ObservedDeployment<'_>,
+    assessment: &Assessment<'_>,
+    stall: Option<&DeploymentStall>,
+    wait: Option<&Wait>,
+) -> Option<String> {
+    let stalled = stall.map(|stall| format!("a person: {}", stall.message));
+    let waiting_for = stalled.or_else(|| wait.map(|wait| wait.message.clone()));
+    let request = observed.deployment.spec.rollout.request.as_ref();
+    let Some((refused, request)) = assessment.progress.refused.as_ref().zip(request) else { return waiting_for };
+    let refused = format!("a person: nothing came of the request {} ({:?}): {refused}", request.id, request.action);
+    Some(waiting_for.map_or_else(|| refused.clone(), |other| format!("{refused}; besides, {other}")))
 }
 
 /// Whether a roll-out has gone on to another step, was aborted, or a request was carried out.
@@ -68,11 +88,28 @@ fn counts(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>) -> VMD
         revision: Some(newest.effective_revision()),
         stable_revision: stable.as_ref().map(App::effective_revision).or(known.stable_revision),
         stable_app: stable,
+        revisions: revisions(observed),
         rollout: Some(assessment.progress.clone()),
         selector: Some(deployment.selector_text()),
         waiting_for: None,
         conditions: known.conditions,
     }
+}
+
+/// How many Servers declare each revision: the most common ones, by their names.
+fn revisions(observed: &ObservedDeployment<'_>) -> Vec<RevisionCount> {
+    let mut counts: BTreeMap<String, RevisionCount> = BTreeMap::new();
+    for (server, app) in observed.active().filter_map(|server| Some((server, server.spec.app.as_ref()?))) {
+        let revision = app.effective_revision();
+        let count = counts.entry(revision.clone()).or_insert_with(|| RevisionCount { revision, ..Default::default() });
+        count.replicas += 1;
+        count.ready_replicas += i32::from(server.is_ready());
+    }
+    let mut counts: Vec<RevisionCount> = counts.into_values().collect();
+    counts.sort_by_key(|count| Reverse(count.replicas));
+    counts.truncate(MAX_REVISIONS);
+    counts.sort_by(|one, other| one.revision.cmp(&other.revision));
+    counts
 }
 
 /// Whether the Server runs this application, as read back from its machine. Its digest includes the port that the
@@ -112,6 +149,10 @@ fn set_conditions(
                 if assessment.count.updated() > 0 { (true, "RollingBack") } else { (false, "RolledBack") };
             let message = aborted.map_or("", |abort| abort.message.as_str());
             set(PROGRESSING, is_going_back, reason, message);
+        }
+        None if let Some(undone) = &assessment.progress.undone => {
+            let is_there = assessment.is_achieved();
+            set(PROGRESSING, !is_there, if is_there { "RolledBack" } else { "RollingBack" }, &undone.message);
         }
         Some(stall) => set(PROGRESSING, false, stall.reason, &stall.message),
         None if is_done => set(PROGRESSING, false, "Complete", ""),

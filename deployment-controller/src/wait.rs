@@ -46,10 +46,14 @@ pub(crate) fn find(
 }
 
 fn of_roll_out(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>, status: &VMDeploymentStatus) -> Wait {
+    let back = |count: usize, revision: &str| {
+        Wait::new("RollingBack", format!("{count} Servers to get revision {revision} back"))
+    };
     if assessment.progress.aborted.is_some() {
-        let stable = status.stable_revision.as_deref().unwrap_or_default();
-        let message = format!("{} Servers to get revision {stable} back", assessment.count.updated());
-        return Wait::new("RollingBack", message);
+        return back(assessment.count.updated(), status.stable_revision.as_deref().unwrap_or_default());
+    }
+    if assessment.progress.undone.is_some() && assessment.hold.is_none() && assessment.count.left > 0 {
+        return back(assessment.count.left, &assessment.count.newest.effective_revision());
     }
     if let Some(hold) = assessment.hold.as_ref().filter(|_| status.updated_replicas < status.replicas) {
         return Wait::for_person("Paused", &hold.message);

@@ -75,6 +75,7 @@ behaviours!(
     patches::an_apply_creates_and_repeats_without_a_change,
     patches::an_apply_removes_what_it_no_longer_names,
     patches::an_apply_leaves_what_others_wrote,
+    patches::an_apply_gives_a_revision_a_new_number,
     patches::a_patch_of_an_unknown_format_is_refused,
     deletes::an_object_without_finalizers_is_gone_at_once,
     deletes::an_object_with_finalizers_waits_for_them,
