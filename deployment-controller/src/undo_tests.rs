@@ -164,6 +164,15 @@ fn another_declaration_ends_an_undo_and_the_one_gone_back_to_makes_it_true() {
 }
 
 #[test]
+fn a_second_undo_goes_further_back_and_not_to_what_the_first_has_undone() {
+    let mut story = Story::new(&["v0", "v1", "v2"]);
+    story.request("Undo", None);
+    assert_eq!(story.code(), "v1 v1 v1 v1");
+    story.request("Undo", None);
+    assert_eq!(story.code(), "v0 v0 v0 v0");
+}
+
+#[test]
 fn a_revision_is_named_by_its_number_and_what_cannot_be_undone_is_said() {
     let mut story = Story::new(&["v1", "v2", "v3"]);
     story.request("Undo", Some(1));
