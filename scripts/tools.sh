@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the tools of `make test` once, each at a pinned version, into a cache outside of the checkout.
-# Usage: scripts/tools.sh cargo-deny|cargo-mutants|typos
+# Usage: scripts/tools.sh cargo-deny|cargo-mutants|typos|kstatus
 # Prints the path of the program. A tool is built in a temporary folder and renamed when it is complete, so that a partial
 # installation is never used. Of parallel callers, one installs and the others wait.
 set -euo pipefail
@@ -46,7 +46,20 @@ typos() {
     "$1/bin/typos" --version
 }
 
+# The one in tests/kstatus, which needs Go. Its modules are pinned by go.sum.
+kstatus() {
+    local go=${BERTH_GO:-go}
+    command -v "$go" >/dev/null || { say "kstatus needs Go 1.24 or newer (https://go.dev/dl)"; return 1; }
+    (cd "$kstatus_source" && CGO_ENABLED=0 GOWORK=off GOFLAGS= nice "$go" build -mod=readonly -trimpath -o "$1/kstatus" .)
+}
+
 case ${1:-} in
+kstatus)
+    kstatus_source=$(cd "$(dirname "$0")/../tests/kstatus" && pwd)
+    version=$(cat "$kstatus_source"/{main.go,go.mod,go.sum} | sha256sum | head -c 16)
+    install_once "kstatus-$version" kstatus
+    echo "$cache/kstatus-$version/kstatus"
+    ;;
 cargo-deny)
     install_once "cargo-deny-$CARGO_DENY_VERSION" cargo_deny
     echo "$cache/cargo-deny-$CARGO_DENY_VERSION/bin/cargo-deny"
@@ -60,7 +73,7 @@ typos)
     echo "$cache/typos-$TYPOS_VERSION/bin/typos"
     ;;
 *)
-    echo "usage: scripts/tools.sh cargo-deny|cargo-mutants|typos" >&2
+    echo "usage: scripts/tools.sh cargo-deny|cargo-mutants|typos|kstatus" >&2
     exit 2
     ;;
 esac

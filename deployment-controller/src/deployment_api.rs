@@ -6,12 +6,19 @@ use berth_core::{
     protocol::GuardedPatch,
 };
 use berth_runtime::{ApiError, Context, SetApi, written};
-use kube::{Api, api::Patch};
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams, Patch},
+};
+
+use crate::history::{self, Changes, Revision};
 
 /// The VMDeployments of one namespace, with their sets and Servers, as the API server has them now.
 pub(crate) struct DeploymentApi<'a> {
     ctx: &'a Context,
     deployments: Api<VMDeployment>,
+    revisions: Api<ControllerRevision>,
     /// The sets and their Servers.
     pub(crate) sets: SetApi<'a>,
 }
@@ -20,7 +27,31 @@ impl<'a> DeploymentApi<'a> {
     /// The API of this namespace.
     pub(crate) fn new(ctx: &'a Context, namespace: &str) -> Self {
         let deployments = Api::namespaced(ctx.client.clone(), namespace);
-        Self { ctx, deployments, sets: SetApi::new(ctx, namespace) }
+        let revisions = Api::namespaced(ctx.client.clone(), namespace);
+        Self { ctx, deployments, revisions, sets: SetApi::new(ctx, namespace) }
+    }
+
+    /// The versions of the VMDeployment's application that are kept.
+    pub(crate) async fn history(&self, deployment: &VMDeployment) -> Result<Vec<Revision>, ApiError> {
+        let params = ListParams::default().labels(&format!("{}={}", history::DEPLOYMENT, deployment.name()));
+        let found = self.revisions.list(&params).await;
+        let found = found.map_err(ApiError::doing(format!("list the revisions of {}", deployment.name())))?;
+        Ok(found.items.into_iter().filter_map(|object| Revision::of(deployment, object)).collect())
+    }
+
+    /// Writes what has changed in the history.
+    pub(crate) async fn change_history(&self, deployment: &VMDeployment, changes: &Changes) -> Result<(), ApiError> {
+        let params = self.ctx.patch_params().force();
+        for revision in &changes.apply {
+            let applied =
+                self.revisions.patch(&revision.name, &params, &Patch::Apply(revision.object(deployment))).await;
+            applied.map_err(ApiError::doing(format!("apply ControllerRevision {}", revision.name)))?;
+        }
+        for name in &changes.delete {
+            let deleted = self.revisions.delete(name, &DeleteParams::default()).await;
+            written(deleted.map_err(ApiError::doing(format!("delete ControllerRevision {name}"))))?;
+        }
+        Ok(())
     }
 
     /// The VMDeployment as it is now; none when it is gone, is being deleted, or another one has its name.

@@ -32,10 +32,13 @@ pub(crate) fn hold(deployment: &VMDeployment, count: &RolloutCount<'_>, missing_
                        out until they are removed";
         return Some(Hold { stalled: Some("NotSupported"), message: message.to_owned() });
     }
+    // A person who goes back does so although the roll-out is paused.
+    let progress = deployment.status.as_ref().and_then(|status| status.rollout.as_ref());
+    let is_undone = progress.is_some_and(|known| known.undone.is_some());
     let paused = |field| Hold { stalled: None, message: format!("the roll-out is paused ({field})") };
     too_many_failed(deployment, count)
         .map(|message| Hold { stalled: Some(TOO_MANY_FAILED), message })
-        .or_else(|| deployment.spec.paused.then(|| paused("spec.paused")))
+        .or_else(|| (deployment.spec.paused && !is_undone).then(|| paused("spec.paused")))
         .or_else(|| rollout.paused.then(|| paused("spec.rollout.paused")))
         .or_else(|| missing_secret.map(|missing| Hold { stalled: Some(MISSING_SECRET), message: missing.to_owned() }))
 }

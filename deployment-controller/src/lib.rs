@@ -9,6 +9,7 @@ mod controller;
 mod count;
 mod deploy_app;
 mod deployment_api;
+mod history;
 mod hold;
 mod observed;
 mod progress;
@@ -26,6 +27,8 @@ mod steps;
 mod tasks;
 #[cfg(test)]
 mod testing;
+mod undo;
+mod wait;
 
 pub use args::Args;
 pub use controller::{run, run_with};

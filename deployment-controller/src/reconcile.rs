@@ -2,15 +2,21 @@
 
 use std::time::Duration;
 
-use berth_core::api::{Server, VMDeployment, VMReplicaSet};
+use berth_core::api::{Server, VMDeployment, VMDeploymentStatus, VMReplicaSet};
 use berth_runtime::{ApiError, Context, ListedServer, Throttle, requeue_after};
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 
 use crate::{
-    assessment::Assessment, count::RolloutCount, deployment_api::DeploymentApi, observed::ObservedDeployment,
-    replica_set, rollout, rollout::AppUpdates, secrets, stable, status,
+    assessment::Assessment,
+    count::RolloutCount,
+    deployment_api::DeploymentApi,
+    history::{self, Wanted},
+    observed::ObservedDeployment,
+    replica_set, rollout,
+    rollout::AppUpdates,
+    secrets, stable, status, undo,
 };
 
 /// The status of a VMDeployment is written at most this often: while many Servers change, one write shows many changes.
@@ -47,28 +53,32 @@ impl Deployments {
             return Ok(Action::await_change());
         }
         let now = self.ctx.clock.now();
+        let api = &DeploymentApi::new(&self.ctx, deployment.namespace());
+        let read = deployment;
+        let turned = turn(api, read, now).await?;
+        let wanted = undo::wanted(turned.as_ref().unwrap_or(read));
+        let deployment = wanted.as_ref();
         let missing = self.missing_secret(deployment, servers, now).await?;
         let observed = &ObservedDeployment { deployment, set, servers, missing_secret: missing.as_deref(), now };
-        let api = &DeploymentApi::new(&self.ctx, deployment.namespace());
-        if let Some(wait) = self.leave_to_another(observed) {
+        if let Some(wait) = self.leave_to_another(read, observed) {
             return Ok(Action::requeue(wait));
         }
-        if observed.foreign_set().is_none() {
+        // Another application than before is wanted: that is written before anything is done about it.
+        if observed.foreign_set().is_none() && turned.is_none() {
             Self::sync_replica_set(api, observed).await?;
             self.roll_out(api, observed).await?;
         }
-        self.update_status(api, observed).await
+        self.update_status(api, read, observed).await
     }
 
     /// How long what there is to do about the VMDeployment is left to the copy whose turn it is.
-    fn leave_to_another(&self, observed: &ObservedDeployment<'_>) -> Option<Duration> {
-        let ObservedDeployment { deployment, .. } = *observed;
-        if self.ctx.turns.is_mine(deployment) {
+    fn leave_to_another(&self, read: &VMDeployment, observed: &ObservedDeployment<'_>) -> Option<Duration> {
+        if self.ctx.turns.is_mine(read) {
             return None;
         }
         let has_to_act = observed.foreign_set().is_none() && (differs(observed).is_some() || has_next(observed))
-            || deployment.status.as_ref() != Some(&status::compute(observed).0);
-        if has_to_act { self.ctx.turns.wait(deployment) } else { None }
+            || read.status.as_ref() != Some(&status::compute(observed).0);
+        if has_to_act { self.ctx.turns.wait(read) } else { None }
     }
 
     /// What is missing of the Secrets that the newest application needs. Looked for only while Servers are left to be updated.
@@ -102,7 +112,12 @@ impl Deployments {
             return Ok(());
         }
         // Another copy may have aborted the roll-out since.
-        let Some(deployment) = &api.again(deployment).await? else { return Ok(()) };
+        let Some(read) = &api.again(deployment).await? else { return Ok(()) };
+        if undo::pending(read).is_some() {
+            return Ok(());
+        }
+        let deployment = undo::wanted(read);
+        let deployment = deployment.as_ref();
         let Some(set) = api.own_set(deployment).await? else { return Ok(()) };
         let listed = api.sets.list_servers(&set, servers).await?;
         let servers: Vec<&Server> = listed.iter().map(ListedServer::server).collect();
@@ -113,25 +128,26 @@ impl Deployments {
         Ok(())
     }
 
-    /// Writes the status if it differs, and requeues the VMDeployment for the time at which its status changes by itself.
+    /// Writes the status if it differs, and requeues the VMDeployment for the time at which its status changes by itself. `read`: the
+    /// VMDeployment as it was read.
     async fn update_status(
         &self,
         api: &DeploymentApi<'_>,
+        read: &VMDeployment,
         observed: &ObservedDeployment<'_>,
     ) -> Result<Action, ApiError> {
-        let deployment = observed.deployment;
-        let (status, requeue_at) = status::compute(observed);
-        if deployment.status.as_ref() != Some(&status) {
+        let (mut status, requeue_at) = status::compute(observed);
+        if read.status.as_ref() != Some(&status) || history::may_have_changed(read.status.as_ref(), &status) {
             // Should another application be declared before it is written, it would never be known that this one was stable.
             // The next step, or the way back, begins only once it is written.
-            let is_urgent = deployment.status.as_ref().is_none_or(|known| {
+            let is_urgent = read.status.as_ref().is_none_or(|known| {
                 known.stable_app != status.stable_app
                     || status::has_turned(known.rollout.as_ref(), status.rollout.as_ref())
             });
-            if let Some(wait) = self.status_writes.requeue_after(deployment).filter(|_| !is_urgent) {
+            if let Some(wait) = self.status_writes.requeue_after(read).filter(|_| !is_urgent) {
                 return Ok(Action::requeue(wait));
             }
-            if !api.write_status(deployment, &status).await? {
+            if !keep_history(api, read, observed, &mut status).await? || !api.write_status(read, &status).await? {
                 return Ok(Action::requeue(STATUS_INTERVAL));
             }
         }
@@ -153,6 +169,51 @@ fn differs(observed: &ObservedDeployment<'_>) -> Option<VMReplicaSet> {
 fn has_next(observed: &ObservedDeployment<'_>) -> bool {
     let ObservedDeployment { deployment, set, servers, missing_secret, now } = *observed;
     set.is_some_and(|set| !rollout::next_updates(deployment, set, servers, missing_secret, now).is_empty(set))
+}
+
+/// The VMDeployment as a new request turns it, if there is one that decides which application is wanted.
+async fn turn(
+    api: &DeploymentApi<'_>,
+    deployment: &VMDeployment,
+    now: Timestamp,
+) -> Result<Option<VMDeployment>, ApiError> {
+    let Some(request) = undo::pending(deployment) else { return Ok(None) };
+    let history = api.history(deployment).await?;
+    let rollout = Some(undo::carry_out(deployment, request, &history, now));
+    let status = VMDeploymentStatus { rollout, ..deployment.status.clone().unwrap_or_default() };
+    Ok(Some(VMDeployment { status: Some(status), ..deployment.clone() }))
+}
+
+/// Brings the history up to date, if this status says anything new about it, and enters the newest number. Says whether it is: not if
+/// the VMDeployment has changed since it was read, because its history might go back in time then.
+async fn keep_history(
+    api: &DeploymentApi<'_>,
+    read: &VMDeployment,
+    observed: &ObservedDeployment<'_>,
+    status: &mut VMDeploymentStatus,
+) -> Result<bool, ApiError> {
+    if !history::may_have_changed(read.status.as_ref(), status) {
+        return Ok(true);
+    }
+    let is_same = |now: &VMDeployment| now.metadata.resource_version == read.metadata.resource_version;
+    if !api.again(read).await?.is_some_and(|now| is_same(&now)) {
+        return Ok(false);
+    }
+    let (newest, declared) = (replica_set::newest_app(observed.deployment), replica_set::newest_app(read));
+    let of_servers = observed.servers.iter().filter_map(|server| server.spec.app.as_ref());
+    let in_use: Vec<_> = of_servers.chain([&declared]).collect();
+    let wanted = Wanted {
+        newest: &newest,
+        stable: status.stable_app.as_ref(),
+        in_use: &in_use,
+        limit: usize::try_from(read.spec.revision_history_limit).unwrap_or(0),
+    };
+    let changes = history::changes(read, &api.history(read).await?, wanted);
+    api.change_history(read, &changes).await?;
+    if let Some(progress) = &mut status.rollout {
+        progress.revision_number = Some(changes.newest);
+    }
+    Ok(true)
 }
 
 async fn declare_app(api: &DeploymentApi<'_>, updates: &AppUpdates<'_>) -> Result<(), ApiError> {

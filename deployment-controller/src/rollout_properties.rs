@@ -18,9 +18,10 @@ use proptest::prelude::*;
 
 use crate::{
     assessment::Assessment,
+    history::{self, Revision, Wanted},
     observed::ObservedDeployment,
     replica_set::{self, newest_app},
-    rollout, stable, status, steps, testing,
+    rollout, stable, status, steps, testing, undo,
 };
 
 #[derive(Clone, Debug)]
@@ -60,6 +61,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
             1 => Just(RolloutAction::PromoteFull),
             1 => Just(RolloutAction::Abort),
             1 => Just(RolloutAction::Retry),
+            2 => Just(RolloutAction::Undo),
         ].prop_map(Event::Request),
         1 => (0..6i32).prop_map(Event::Scale),
         6 => Just(Event::Sync),
@@ -78,6 +80,7 @@ struct World {
     deployment: VMDeployment,
     set: VMReplicaSet,
     servers: Vec<Server>,
+    history: Vec<Revision>,
     created: u32,
     requests: u32,
     now: Timestamp,
@@ -88,7 +91,7 @@ impl World {
         let mut deployment = testing::deployment("v1", |_| {});
         deployment.spec.update_strategy.max_unavailable = Some(IntOrString::Int(max_unavailable));
         let set = replica_set::desired(&deployment, newest_app(&deployment));
-        Self { deployment, set, servers: Vec::new(), created: 0, requests: 0, now: testing::now() }
+        Self { deployment, set, servers: Vec::new(), history: Vec::new(), created: 0, requests: 0, now: testing::now() }
     }
 
     fn newest(&self) -> App {
@@ -105,11 +108,17 @@ impl World {
 
     /// What the controller does: the set, the next move of the roll-out, the status.
     fn reconcile(&mut self) {
+        let request = undo::pending(&self.deployment).cloned();
+        if let Some(request) = &request {
+            let turned = undo::carry_out(&self.deployment, request, &self.history, self.now);
+            self.deployment.status.get_or_insert_default().rollout = Some(turned);
+        }
+        let wanted = undo::wanted(&self.deployment).into_owned();
         let before = self.initial();
         let stable = self.deployment.status.as_ref().and_then(|status| status.stable_app.clone());
         let servers: Vec<&Server> = self.servers.iter().collect();
         let observed = ObservedDeployment {
-            deployment: &self.deployment,
+            deployment: &wanted,
             set: Some(&self.set),
             servers: &servers,
             missing_secret: None,
@@ -117,23 +126,29 @@ impl World {
         };
         let assessment = Assessment::of(&observed);
         let initial = stable::initial_app(&observed, &assessment);
-        let updates = rollout::next_updates(&self.deployment, &self.set, &servers, None, self.now);
-        let names: Vec<String> = updates.servers.iter().map(|server| server.name().to_owned()).collect();
+        let updates = rollout::next_updates(&wanted, &self.set, &servers, None, self.now);
+        // A request that decides which application is wanted is written before anything is done about it.
+        let servers_now = updates.servers.iter().filter(|_| request.is_none());
+        let names: Vec<String> = servers_now.map(|server| server.name().to_owned()).collect();
         let (status, _) = status::compute(&observed);
         let disturbed = updates.ledger.to_status();
         let replicas = i32::try_from(self.servers.len()).unwrap();
 
+        let is_undone = assessment.progress.undone.is_some() && assessment.progress.aborted.is_none();
+        if is_undone && !names.is_empty() {
+            assert_ne!(updates.app, self.newest(), "an undone application is declared");
+        }
         let is_kept = self.servers.iter().any(|server| server.spec.app.as_ref() == Some(&initial));
         assert!(
-            initial == before || stable.as_ref() == Some(&initial) || is_kept || self.servers.is_empty(),
+            is_undone || initial == before || stable.as_ref() == Some(&initial) || is_kept || self.servers.is_empty(),
             "new Servers get an application that nobody has"
         );
         if initial == self.newest() && initial != before && stable.as_ref() != Some(&initial) {
             assert!(self.has_available(&initial) || self.servers.is_empty(), "nobody has proven {initial:?}");
         }
         let newest = updates.app;
-        let allowed = steps::allowed(&self.deployment, &assessment.count);
-        let aborted = steps::aborted(&self.deployment, &assessment.count.newest).is_some();
+        let allowed = steps::allowed(&wanted, &assessment.count);
+        let aborted = steps::aborted(&wanted, &assessment.count.newest).is_some();
         if newest == assessment.count.newest && !names.is_empty() {
             assert!(!aborted, "an aborted application is declared");
             assert!(
@@ -141,6 +156,13 @@ impl World {
                 "more than {allowed}"
             );
         }
+        let newest_of_history = assessment.count.newest.clone();
+        let wanted_history =
+            Wanted { newest: &newest_of_history, stable: status.stable_app.as_ref(), in_use: &[], limit: 3 };
+        let changes = history::changes(&self.deployment, &self.history, wanted_history);
+        self.history.retain(|known| changes.apply.iter().all(|revision| revision.name != known.name));
+        self.history.extend(changes.apply);
+        self.history.retain(|known| !changes.delete.contains(&known.name));
         self.set.spec = replica_set::desired(&self.deployment, initial).spec;
         self.set.status = Some(VMReplicaSetStatus { replicas, disturbed, ..VMReplicaSetStatus::default() });
         self.deployment.status = Some(status);
@@ -156,7 +178,7 @@ impl World {
         self.requests += 1;
         let id = self.requests.to_string();
         self.deployment.spec.rollout.request =
-            Some(RolloutRequest { action, id, reason: String::new(), by: None, at: None });
+            Some(RolloutRequest { action, to_revision: None, id, reason: String::new(), by: None, at: None });
     }
 
     fn sync(&mut self) {
@@ -243,11 +265,14 @@ fn force(server: &mut Server, on: bool) {
     server.spec.force = on.then(|| serde_json::from_value(force).unwrap());
 }
 
-/// Machines work, nobody holds anything, failed Servers are retried, and so is an aborted roll-out.
+/// Machines work, nobody holds anything, failed Servers are retried, and so is a roll-out that was aborted or undone.
 fn settle(world: &mut World) {
     world.deployment.spec.paused = false;
-    world.reconcile();
-    world.request(RolloutAction::Retry);
+    // A roll-back may have been aborted, too: then the first request goes on with that.
+    for _ in 0..2 {
+        world.reconcile();
+        world.request(RolloutAction::Retry);
+    }
     for _ in 0..300 {
         let now = world.now;
         for server in &mut world.servers {

@@ -23,9 +23,12 @@ pub(crate) fn recorded(observed: &ObservedDeployment<'_>, assessment: &Assessmen
 /// The application that a new Server begins with.
 ///
 /// During a roll-out it is the stable one, or the one that the set gives already if none has proven itself yet; the roll-out
-/// updates the new Server in its turn. Afterwards it is the newest one, but while fewer Servers than the partition asks for have another one, it is that.
+/// updates the new Server in its turn. What a person has undone is given to no new Server. Afterwards it is the newest one, but while fewer Servers than the partition asks for have another one, it is that.
 pub(crate) fn initial_app(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>) -> App {
     let count = &assessment.count;
+    if assessment.progress.undone.is_some() && assessment.progress.aborted.is_none() {
+        return count.newest.clone();
+    }
     let given = || observed.own_set()?.spec.template.spec.app.clone();
     let stable = recorded(observed, assessment).or_else(given).unwrap_or_else(|| count.newest.clone());
     if assessment.is_achieved() && count.old.len() < count.budget.partition {

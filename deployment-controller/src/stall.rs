@@ -10,6 +10,9 @@ use crate::{
 /// Reason: the roll-out was aborted, and every Server that had the new application has the stable one again.
 const ABORTED: &str = "RolloutAborted";
 
+/// Reason: a person has undone the declared application, and another one is deployed in its place.
+const UNDONE: &str = "RolloutUndone";
+
 /// Why the VMDeployment is stalled: reason and message of the condition `Stalled`.
 pub(crate) struct DeploymentStall {
     /// One word in CamelCase.
@@ -39,6 +42,16 @@ pub(crate) fn find(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_
             );
             DeploymentStall { reason: ABORTED, message }
         });
+    }
+    if let Some(undone) = assessment.progress.undone.as_ref().filter(|_| assessment.is_achieved()) {
+        let message = format!(
+            "revision {} was undone ({}), and revision {} is deployed in its place: declare another revision, or set \
+             spec.rollout.request to {{action: Retry, id: <a new value>}}",
+            undone.revision,
+            undone.message,
+            undone.app.effective_revision()
+        );
+        return Some(DeploymentStall { reason: UNDONE, message });
     }
     if let Some(hold) = &assessment.hold
         && let Some(reason) = hold.stalled

@@ -109,10 +109,16 @@ pub(crate) fn advance(
 ) -> RolloutProgress {
     let rollout = &deployment.spec.rollout;
     if let Some(request) = &rollout.request
+        && request.action != RolloutAction::Undo
         && progress.observed_request.as_ref() != Some(&request.id)
     {
+        // Which application is wanted has been decided before: see `undo`.
         progress.observed_request = Some(request.id.clone());
-        carry_out(&mut progress, rollout, request, has_another_stable_app(deployment, count), now);
+        progress.refused =
+            carry_out(&mut progress, rollout, request, has_another_stable_app(deployment, count), now).err();
+    }
+    if rollout.request.is_none() {
+        progress.refused = None;
     }
     if let Some(failure) = failure
         && rolls_back(deployment, count, &progress)
@@ -120,7 +126,7 @@ pub(crate) fn advance(
         abort(&mut progress, failure.reason, failure.message, now);
     }
     if progress.aborted.is_some() {
-        progress.step_since = None;
+        (progress.step_since, progress.current_step) = (None, None);
         return progress;
     }
     if needs_no_steps(deployment, count) {
@@ -129,36 +135,47 @@ pub(crate) fn advance(
     while !is_held && current(rollout, &progress).is_some_and(|step| is_done(step, &progress, rollout, count, now)) {
         finish_step(&mut progress, now);
     }
-    progress.step_since = current(rollout, &progress).and_then(|_| progress.step_since.or(Some(Time(now))));
+    let has_step = current(rollout, &progress).is_some();
+    progress.step_since = progress.step_since.filter(|_| has_step).or_else(|| has_step.then_some(Time(now)));
+    progress.current_step = has_step.then(|| progress.steps_done.saturating_add(1));
     progress
 }
 
+/// Carries the request out, or says why nothing comes of it.
 fn carry_out(
     progress: &mut RolloutProgress,
     rollout: &Rollout,
     request: &RolloutRequest,
     can_go_back: bool,
     now: Timestamp,
-) {
+) -> Result<(), String> {
+    let is_aborted = progress.aborted.is_some();
     match request.action {
-        RolloutAction::Promote if progress.aborted.is_none() && current(rollout, progress).is_some() => {
-            finish_step(progress, now);
+        RolloutAction::Promote | RolloutAction::PromoteFull if is_aborted => {
+            return Err("the roll-out was aborted: request Retry to begin it again".to_owned());
         }
-        RolloutAction::PromoteFull if progress.aborted.is_none() => {
-            progress.steps_done = all_steps(rollout);
-        }
-        RolloutAction::Abort if progress.aborted.is_none() && can_go_back => {
-            let by = request.by.as_deref().unwrap_or("a person");
-            let why = if request.reason.is_empty() { String::new() } else { format!(": {}", request.reason) };
-            abort(progress, REQUESTED, format!("requested by {by}{why}"), now);
-        }
-        RolloutAction::Retry if progress.aborted.is_some() => {
+        RolloutAction::Promote if current(rollout, progress).is_some() => finish_step(progress, now),
+        RolloutAction::Promote => return Err("no step is left".to_owned()),
+        RolloutAction::PromoteFull => progress.steps_done = all_steps(rollout),
+        RolloutAction::Abort if is_aborted => return Err("the roll-out was aborted before".to_owned()),
+        RolloutAction::Abort if can_go_back => abort(progress, REQUESTED, requested_by(request), now),
+        RolloutAction::Abort => return Err("there is no other stable revision to go back to".to_owned()),
+        RolloutAction::Retry if is_aborted => {
             (progress.aborted, progress.steps_done, progress.step_since) = (None, 0, None);
             (progress.healthy_replicas, progress.progressed_at) = (0, Some(Time(now)));
             progress.retries = progress.retries.saturating_add(1);
         }
-        _ => {}
+        RolloutAction::Retry => return Err("nothing was aborted or undone".to_owned()),
+        RolloutAction::Undo => {}
     }
+    Ok(())
+}
+
+/// Who has made the request, and why.
+pub(crate) fn requested_by(request: &RolloutRequest) -> String {
+    let by = request.by.as_deref().unwrap_or("a person");
+    let why = if request.reason.is_empty() { String::new() } else { format!(": {}", request.reason) };
+    format!("requested by {by}{why}")
 }
 
 fn all_steps(rollout: &Rollout) -> i32 {

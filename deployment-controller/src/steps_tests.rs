@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::{
     assessment::Assessment,
     observed::ObservedDeployment,
-    replica_set::{self, newest_app},
+    replica_set::newest_app,
     rollout, stable, status,
-    testing::{deployment, failed, now, server},
+    testing::{deployment, failed, now, ready_set, server},
 };
 
 /// A VMDeployment that rolls v2 out over ten Servers that run v1, and what becomes of it.
@@ -51,7 +51,7 @@ impl Story {
     fn settle(&mut self, broken: &[&str]) -> usize {
         for _ in 0..40 {
             let servers: Vec<&Server> = self.servers.iter().collect();
-            let set = replica_set::desired(&self.deployment, newest_app(&self.deployment));
+            let set = ready_set(&self.deployment);
             let updates = rollout::next_updates(&self.deployment, &set, &servers, None, self.now);
             let (names, app): (Vec<String>, _) =
                 (updates.servers.iter().map(|server| server.name().to_owned()).collect(), updates.app);
@@ -73,7 +73,7 @@ impl Story {
 
     fn status(&self) -> VMDeploymentStatus {
         let servers: Vec<&Server> = self.servers.iter().collect();
-        let set = replica_set::desired(&self.deployment, newest_app(&self.deployment));
+        let set = ready_set(&self.deployment);
         status::compute(&self.observed(&set, &servers)).0
     }
 
@@ -94,7 +94,7 @@ impl Story {
     /// The revision that a new Server begins with.
     fn initial(&self) -> String {
         let servers: Vec<&Server> = self.servers.iter().collect();
-        let set = replica_set::desired(&self.deployment, newest_app(&self.deployment));
+        let set = ready_set(&self.deployment);
         let observed = self.observed(&set, &servers);
         stable::initial_app(&observed, &Assessment::of(&observed)).effective_revision()
     }
@@ -244,7 +244,7 @@ fn without_a_stable_version_there_is_nothing_to_go_back_to() {
 fn nothing_is_updated_before_it_is_written_that_the_first_step_has_begun() {
     let story = Story::new(json!({"steps": [{"servers": 4}]}));
     let servers: Vec<&Server> = story.servers.iter().collect();
-    let set = replica_set::desired(&story.deployment, newest_app(&story.deployment));
+    let set = ready_set(&story.deployment);
     let updates = rollout::next_updates(&story.deployment, &set, &servers, None, story.now);
     assert!(updates.servers.is_empty(), "{:?}", updates.servers.len());
 }

@@ -1,12 +1,14 @@
 //! Objects for tests.
 
 use berth_core::{
-    api::{Server, State, TaskKind, VMDeployment},
-    conditions::{self, STALLED},
+    api::{Server, State, TaskKind, VMDeployment, VMReplicaSet, VMReplicaSetStatus},
+    conditions::{self, STALLED, Standing},
     lifecycle,
 };
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
+
+use crate::replica_set::{self, newest_app};
 
 /// The time of the tests, in seconds since the epoch.
 const NOW: i64 = 1_000_000;
@@ -25,6 +27,15 @@ pub(crate) fn deployment(revision: &str, change: impl FnOnce(&mut Value)) -> VMD
     let mut spec = json!({"replicas": 3, "app": {"revision": revision}});
     change(&mut spec);
     berth_testing::deployment(json!({"metadata": {"generation": 4}, "spec": spec}))
+}
+
+/// The set of this VMDeployment, which has nothing left to do.
+pub(crate) fn ready_set(deployment: &VMDeployment) -> VMReplicaSet {
+    let mut set = replica_set::desired(deployment, newest_app(deployment));
+    let mut status = VMReplicaSetStatus { replicas: deployment.spec.replicas, ..VMReplicaSetStatus::default() };
+    conditions::set_standing(&mut status.conditions, Standing::Ready, None, now());
+    set.status = Some(status);
+    set
 }
 
 /// A Server that declares this revision, and was created and entered its state `age` seconds ago.

@@ -11,8 +11,9 @@ use berth_core::{
 };
 use berth_runtime::{Context, ContextParts, Process, SystemClock};
 use deployment_controller::Deployments;
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{
-    Api, Resource as _,
+    Api, Resource as _, ResourceExt as _,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
@@ -111,6 +112,26 @@ impl Cluster {
         }
     }
 
+    async fn request(&self, request: Value) {
+        let patch = Patch::Merge(json!({"spec": {"rollout": {"request": request}}}));
+        self.deployments.patch("web", &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// The ControllerRevisions in their order: number, revision, and whether it was stable.
+    async fn history(&self) -> Vec<String> {
+        let api: Api<ControllerRevision> = Api::default_namespaced(self.control_plane.admin_client());
+        let mut found = api.list(&ListParams::default().labels("berth.dev/deployment=web")).await.unwrap().items;
+        found.sort_by_key(|revision| revision.revision);
+        let shown = found.iter().map(|object| {
+            assert!(object.metadata.owner_references.is_some(), "it goes with its VMDeployment: {object:?}");
+            let stable = if object.annotations().contains_key("berth.dev/stable") { " stable" } else { "" };
+            let data = object.data.as_ref().unwrap();
+            assert_eq!(data.0["revision"], object.labels()["berth.dev/revision"]);
+            format!("{} {}{stable}", object.revision, object.labels()["berth.dev/revision"])
+        });
+        shown.collect()
+    }
+
     async fn create_deployment(&self) {
         let spec = json!({"replicas": 3, "app": app("v1", &["OLD", "KEPT"]), "updateStrategy": {"maxUnavailable": 1}});
         let deployment = berth_testing::deployment(json!({"spec": spec}));
@@ -141,7 +162,7 @@ impl Cluster {
 
 async fn reconcile(controller: &Deployments, snapshot: &Snapshot) {
     let servers: Vec<&Server> = snapshot.servers.iter().collect();
-    controller.reconcile(&snapshot.deployment, snapshot.set.as_ref(), &servers).await.unwrap();
+    Box::pin(controller.reconcile(&snapshot.deployment, snapshot.set.as_ref(), &servers)).await.unwrap();
 }
 
 fn revision(server: &Server) -> &str {
@@ -178,7 +199,45 @@ async fn an_application_is_rolled_out_within_the_budget() {
     cluster.reconcile_until(&one, is_at_rest).await;
 
     Box::pin(assert_nothing_is_written_at_rest(&cluster, &one)).await;
+    Box::pin(assert_history(&cluster, &one)).await;
     cluster.control_plane.stop().await.unwrap();
+}
+
+/// Each version has one revision, a person goes back to one, and one that is gone is answered in words.
+async fn assert_history(cluster: &Cluster, controller: &Deployments) {
+    assert_eq!(cluster.history().await, ["1 v1 stable", "2 v2 stable"]);
+    cluster.request(json!({"action": "Undo", "id": "1"})).await;
+    for updated in 1..=3 {
+        let snapshot = cluster.reconcile_until(controller, |now| now.with_revision("v1").len() == updated).await;
+        assert_eq!(snapshot.deployment.spec.app.revision.as_deref(), Some("v2"), "the declaration stays");
+        for server in snapshot.with_revision("v1") {
+            cluster.make_ready(server).await;
+        }
+    }
+    cluster.reconcile_until(controller, |snapshot| snapshot.is_stable("v1")).await;
+    assert_eq!(cluster.history().await, ["2 v2 stable", "3 v1 stable"], "what comes back gets a new number");
+    let is_number = |snapshot: &Snapshot, number| {
+        let progress = snapshot.deployment.status.as_ref().and_then(|status| status.rollout.as_ref());
+        progress.and_then(|progress| progress.revision_number) == Some(number)
+    };
+    cluster.reconcile_until(controller, |snapshot| is_number(snapshot, 3)).await;
+
+    cluster.request(json!({"action": "Undo", "toRevision": 1, "id": "2"})).await;
+    let refused = |snapshot: &Snapshot| snapshot.deployment.status.as_ref()?.rollout.as_ref()?.refused.clone();
+    let snapshot = cluster.reconcile_until(controller, |snapshot| refused(snapshot).is_some()).await;
+    assert_eq!(refused(&snapshot).unwrap(), "there is no revision 1 any more; there are 2 (v2), 3 (v1)");
+    assert_eq!(snapshot.with_revision("v1").len(), 3, "nothing is done");
+
+    // Other fields do not count, and the limit holds as soon as it is declared.
+    let patch =
+        json!({"spec": {"revisionHistoryLimit": 0, "app": app("v1", &["OLD", "KEPT"]), "rollout": {"request": null}}});
+    cluster.deployments.patch("web", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    let is_done = |snapshot: &Snapshot| {
+        let status = snapshot.deployment.status.as_ref();
+        status.is_some_and(|status| status.observed_generation == snapshot.deployment.metadata.generation)
+    };
+    cluster.reconcile_until(controller, is_done).await;
+    assert_eq!(cluster.history().await, ["3 v1 stable"]);
 }
 
 /// Reconciles until one more Server has the new revision, and then makes it Ready with it.

@@ -120,6 +120,7 @@ fn allowed(part: Part) -> BTreeMap<&'static str, String> {
             ("berth.dev/vmdeployments/finalizers", "update".into()),
             ("berth.dev/vmreplicasets", format!("{READ} create update patch")),
             ("berth.dev/vmreplicasets/status", "patch".into()),
+            ("apps/controllerrevisions", "list create patch delete".into()),
         ]),
         Part::LbController => rights.extend([
             ("discovery.k8s.io/endpointslices", format!("{READ} create update patch delete")),
@@ -256,6 +257,9 @@ async fn assert_roles(berth: &Berth) {
         ("edit", "patch", "berth.dev/servers", true),
         ("edit", "create", "berth.dev/servers", false),
         ("edit", "patch", "berth.dev/servers/status", false),
+        ("berth-viewer", "list", "apps/controllerrevisions", true),
+        ("berth-operator", "list", "apps/controllerrevisions", true),
+        ("edit", "patch", "apps/controllerrevisions", false),
         ("admin", "create", "berth.dev/approvals", false),
         ("berth-approver", "create", "berth.dev/approvals", true),
         ("berth-approver", "delete", "berth.dev/approvals", false),

@@ -8,13 +8,27 @@ use std::{
 use anyhow::{Context, Result};
 use berth_core::api::{Approval, MachineClass, Server, VMDeployment, VMReplicaSet};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
+use serde_json::json;
 
 /// All CRDs, in the order of the reference: from what users write to what controllers write.
 pub(crate) fn all() -> [CustomResourceDefinition; 5] {
-    [VMDeployment::crd(), VMReplicaSet::crd(), Server::crd(), MachineClass::crd(), Approval::crd()]
+    let [deployment, set] = [VMDeployment::crd(), VMReplicaSet::crd()].map(with_unobserved_status);
+    [deployment, set, Server::crd(), MachineClass::crd(), Approval::crd()]
+}
+
+/// The CRD whose objects begin with a status that has observed nothing. Tools would take an object without one for ready.
+fn with_unobserved_status(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let status = schema.and_then(|schema| schema.properties.as_mut()?.get_mut("status"));
+        if let Some(status) = status {
+            status.default = Some(JSON(json!({"observedGeneration": -1})));
+        }
+    }
+    crd
 }
 
 /// The paths and contents of the files in `deploy/crds`.

@@ -5,8 +5,10 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-/// Condition of Servers and sets: a Server is in state Ready.
+/// Condition of Servers, sets and deployments: everything is as declared. A Server is in state Ready.
 pub const READY: &str = "Ready";
+/// Condition of sets and deployments: not everything is as declared yet, and the controllers work on it or wait for something.
+pub const RECONCILING: &str = "Reconciling";
 /// Condition of Servers, sets and deployments: nothing goes on until a person acts.
 pub const STALLED: &str = "Stalled";
 /// Condition of sets and deployments: as many Servers are available as the budget demands.
@@ -68,9 +70,64 @@ pub fn set(
     }
 }
 
+/// How an object stands to what it declares. Tools that know nothing of its kind read it from three conditions (kstatus): Ready is
+/// `Current`, Reconciling is `InProgress`, Stalled is `Failed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing<'a> {
+    /// Everything is as declared.
+    Ready,
+    /// Not yet, and controllers work on it or wait for something.
+    Reconciling {
+        /// One word in `CamelCase`.
+        reason: &'a str,
+        /// What it waits for, and who has to act.
+        waits_for: &'a str,
+    },
+    /// It has failed, or nothing goes on: a person has to act.
+    Stalled {
+        /// One word in `CamelCase`.
+        reason: &'a str,
+        /// What is wrong, and what to do.
+        message: &'a str,
+    },
+}
+
+/// Sets the conditions `Ready`, `Reconciling` and `Stalled`, exactly one of which is True.
+pub fn set_standing(conditions: &mut Vec<Condition>, standing: Standing<'_>, generation: Option<i64>, now: Timestamp) {
+    let (kind, reason, message) = match standing {
+        Standing::Ready => (READY, "Complete", ""),
+        Standing::Reconciling { reason, waits_for } => (RECONCILING, reason, waits_for),
+        Standing::Stalled { reason, message } => (STALLED, reason, message),
+    };
+    // Who asks only for Ready reads there why it is False.
+    set(conditions, READY, kind == READY, reason, message, generation, now);
+    let of_reconciling = if kind == RECONCILING { message } else { "" };
+    set(conditions, RECONCILING, kind == RECONCILING, reason, of_reconciling, generation, now);
+    let (reason, message) = if kind == STALLED { (reason, message) } else { ("Progressing", "") };
+    set(conditions, STALLED, kind == STALLED, reason, message, generation, now);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exactly_one_of_ready_reconciling_and_stalled_is_true_and_says_why() {
+        let reconciling = Standing::Reconciling { reason: "Scaling", waits_for: "3 Servers" };
+        let stalled = Standing::Stalled { reason: "AskHuman", message: "decide" };
+        let mut list = Vec::new();
+        for (standing, kind, reason, message) in [
+            (reconciling, RECONCILING, "Scaling", "3 Servers"),
+            (stalled, STALLED, "AskHuman", "decide"),
+            (Standing::Ready, READY, "Complete", ""),
+        ] {
+            set_standing(&mut list, standing, Some(1), Timestamp::UNIX_EPOCH);
+            let is_true: Vec<_> =
+                list.iter().filter(|c| c.status == "True").map(|c| (&*c.type_, &*c.reason, &*c.message)).collect();
+            assert_eq!(is_true, [(kind, reason, message)]);
+            assert_eq!(get(&list, READY).map(|c| (&*c.reason, &*c.message)), Some((reason, message)));
+        }
+    }
 
     #[test]
     fn the_transition_time_changes_only_with_the_status() {

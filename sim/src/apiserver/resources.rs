@@ -124,6 +124,7 @@ pub(crate) fn built_in() -> Vec<Resource> {
         kind("", "v1", "configmaps", "ConfigMap"),
         kind("", "v1", "secrets", "Secret"),
         kind("", "v1", "events", "Event"),
+        kind("apps", "v1", "controllerrevisions", "ControllerRevision"),
         Resource { has_status: true, ..kind("", "v1", "services", "Service") },
         kind("coordination.k8s.io", "v1", "leases", "Lease"),
         Resource { has_generation: true, ..kind("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice") },

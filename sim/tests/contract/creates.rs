@@ -111,3 +111,27 @@ pub(crate) async fn built_in_kinds_are_stored_as_they_are_written(lab: Lab) {
                        "spec": {"holderIdentity": "a", "leaseDurationSeconds": 30}});
     assert_eq!(lab.post(&path, &lease).await.expect(201)["spec"]["holderIdentity"], "a");
 }
+
+pub(crate) async fn a_default_of_the_status_shows_that_nobody_has_observed_the_object(lab: Lab) {
+    let labels = json!({"app": "web"});
+    let template = json!({"metadata": {"labels": labels}, "spec": {"machine": {"className": "small"}}});
+    let declared = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": {"name": "web"},
+                     "spec": {"selector": {"matchLabels": labels}, "template": template},
+                     "status": {"observedGeneration": 1, "waitingFor": "nobody"}});
+    let created = lab.post(&lab.path("vmreplicasets"), &declared).await.expect(201);
+    let path = format!("{}/web", lab.path("vmreplicasets"));
+    let stored = lab.get(&path).await.expect(200);
+    for shown in [&created["status"], &stored["status"]] {
+        assert_eq!((&shown["observedGeneration"], &shown["replicas"]), (&json!(-1), &json!(0)), "{shown}");
+        assert!(shown.get("waitingFor").is_none(), "a creation writes no status: {shown}");
+    }
+    let changed = lab.merge(&path, &json!({"spec": {"replicas": 2}})).await.expect(200);
+    assert_eq!((&changed["status"]["observedGeneration"], &changed["metadata"]["generation"]), (&json!(-1), &json!(2)));
+    // A status that says nothing of it says nothing: the default is one of the whole status.
+    let operations = json!([{"op": "add", "path": "/status", "value": {"waitingFor": "Ben"}}]);
+    let changed = lab.json_patch(&format!("{path}/status"), &operations).await.expect(200);
+    assert_eq!(
+        changed["status"],
+        json!({"waitingFor": "Ben", "replicas": 0, "readyReplicas": 0, "availableReplicas": 0, "updatedReplicas": 0})
+    );
+}

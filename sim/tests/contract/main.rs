@@ -52,6 +52,7 @@ macro_rules! behaviours {
 behaviours!(
     creates::a_new_object_gets_what_only_the_api_server_writes,
     creates::unknown_fields_are_removed_and_defaults_added,
+    creates::a_default_of_the_status_shows_that_nobody_has_observed_the_object,
     creates::a_name_is_given_once,
     creates::a_namespace_has_to_exist,
     creates::a_name_has_to_be_a_dns_name,
@@ -74,6 +75,7 @@ behaviours!(
     patches::an_apply_creates_and_repeats_without_a_change,
     patches::an_apply_removes_what_it_no_longer_names,
     patches::an_apply_leaves_what_others_wrote,
+    patches::an_apply_gives_a_revision_a_new_number,
     patches::a_patch_of_an_unknown_format_is_refused,
     deletes::an_object_without_finalizers_is_gone_at_once,
     deletes::an_object_with_finalizers_waits_for_them,

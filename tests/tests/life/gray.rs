@@ -59,9 +59,38 @@ async fn code_goes_out_in_steps_and_a_version_that_fails_is_rolled_back() {
     let request = json!({"action": "Promote", "id": "1", "by": "mallory"});
     world.patch(json!({"spec": {"rollout": {"request": request}}})).await;
     world.ready_when(3, |server| runs(server, "v3")).await;
-    let done = status(&world, "v3 is stable", |status| status.stable_revision.as_deref() == Some("v3")).await;
-    assert_eq!(done.waiting_for, None);
+    let is_done =
+        |status: &VMDeploymentStatus| status.stable_revision.as_deref() == Some("v3") && status.waiting_for.is_none();
+    status(&world, "v3 is stable", is_done).await;
     let stamped = world.deployments().get("web").await.unwrap().spec.rollout.request.unwrap();
     assert!(stamped.at.is_some() && stamped.by.as_deref() != Some("mallory"), "{stamped:?}");
+    Box::pin(v3_is_undone(&world)).await;
     world.end().await;
+}
+
+/// A person goes back to the version before, although no artifact can be had, and the one that was aborted stays away.
+async fn v3_is_undone(world: &World) {
+    for revision in ["v1", "v2"] {
+        world.berth.artifacts().put(&format!("web-{revision}.tar"), b"gone".to_vec());
+    }
+    let request = json!({"action": "Undo", "id": "2", "reason": "too slow", "by": "mallory"});
+    world.patch(json!({"spec": {"rollout": {"request": request}}})).await;
+    let undone = status(world, "v3 is undone", waits_for("revision v3 was undone")).await;
+    for server in world.ready_when(3, |server| runs(server, "v1")).await {
+        world.assert_answers(&server, "v1").await;
+    }
+    let fact = undone.rollout.clone().unwrap().undone.unwrap();
+    assert!(fact.message.ends_with(": too slow") && !fact.message.contains("mallory"), "{fact:?}");
+    assert_eq!(undone.stable_revision.as_deref(), Some("v1"));
+    let counts: Vec<_> = undone.revisions.iter().map(|count| (count.revision.as_str(), count.replicas)).collect();
+    assert_eq!(counts, [("v1", 3)]);
+
+    let request = json!({"action": "Undo", "toRevision": 77, "id": "3"});
+    world.patch(json!({"spec": {"rollout": {"request": request}}})).await;
+    let answer = waits_for("nothing came of the request 3 (Undo): there is no revision 77 any more; there are ");
+    let answered = status(world, "the refusal", answer).await.waiting_for.unwrap();
+    assert!(answered.contains("2 (v2), 3 (v3), 4 (v1)"), "{answered}");
+    for server in world.ready(3).await {
+        assert!(runs(&server, "v1"));
+    }
 }

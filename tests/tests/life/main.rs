@@ -9,6 +9,7 @@ mod failover;
 mod faults;
 mod gray;
 mod health;
+mod kstatus;
 mod namespaces;
 mod panic_floor;
 mod people;

@@ -35,7 +35,8 @@ pub fn status(set: &VMReplicaSet, servers: &[&Server], plan: &Plan<'_>, now: Tim
         conditions: Vec::new(),
     };
     let situation = Situation::new(set, servers, &active, &counts, plan);
-    let (waiting_for, conditions) = (situation.waiting_for(), situation.conditions(now));
+    let waiting_for = situation.waiting_for();
+    let conditions = situation.conditions(waiting_for.as_deref(), now);
     VMReplicaSetStatus { waiting_for, conditions, ..counts }
 }
 

@@ -2,14 +2,14 @@
 
 use berth_core::{
     api::{Server, VMReplicaSet, VMReplicaSetStatus},
-    conditions::{self, AVAILABLE, FAILOVER_HELD, PROGRESSING, STALLED},
+    conditions::{self, AVAILABLE, FAILOVER_HELD, PROGRESSING, READY, RECONCILING, STALLED},
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{next_change, status};
 use crate::set::{
-    plan::{Brake, FailoverPlan, Plan, TOO_MANY_UNKNOWN},
+    plan::{Blocker, Brake, Effect, FailoverPlan, Plan, TOO_MANY_FAILED, TOO_MANY_UNKNOWN},
     template::new_server,
     template_patch,
 };
@@ -79,6 +79,77 @@ fn waiting_for_names_what_is_missing() {
     assert_eq!(waiting, "web-0 to be Ready: it waits for CheckHealth by monitor-controller");
     let none = of(&set, &["web-0", "web-1"].map(|name| server(&set, name, "Unknown", 60)));
     assert_eq!(reason(&none, AVAILABLE), "TooFewAvailable");
+}
+
+/// Which of the three conditions that tools read is True, with reason and message.
+fn standing(status: &VMReplicaSetStatus) -> (&str, &str, &str) {
+    let is_true = |kind: &&str| conditions::get_true(&status.conditions, kind);
+    let found: Vec<_> = [READY, RECONCILING, STALLED].iter().filter_map(is_true).collect();
+    let [one] = found.as_slice() else { panic!("{found:?}") };
+    (&one.type_, &one.reason, &one.message)
+}
+
+#[test]
+fn tools_see_whether_a_set_is_ready_under_way_or_has_failed() {
+    let (same, paused) = (set(|_| {}), set(|spec| spec["paused"] = true.into()));
+    let with_package = |version: &str, paused: bool| {
+        set(|spec| {
+            spec["template"]["spec"]["packages"] = json!([package("web", version)]);
+            spec["paused"] = paused.into();
+        })
+    };
+    let two = |first: (&str, i64), second: (&str, i64)| {
+        vec![server(&same, "web-0", first.0, first.1), server(&same, "web-1", second.0, second.1)]
+    };
+    let (ready, young, sick) = (("Ready", 60), ("Ready", 4), ("Deploying", 60));
+    let kept = set(|spec| {
+        spec["template"]["spec"]["packages"] = json!([package("web", "2")]);
+        spec["updateStrategy"] = json!({"partition": 2});
+    });
+    for (case, set, servers, expected) in [
+        ("new", &same, vec![], (RECONCILING, "Scaling", "2 Servers, there are 0")),
+        ("done", &same, two(ready, ready), (READY, "Complete", "")),
+        ("done and paused", &paused, two(ready, ready), (READY, "Complete", "")),
+        (
+            "coming up",
+            &same,
+            two(ready, sick),
+            (RECONCILING, "BecomingReady", "web-1 to be Ready: it waits for CheckHealth by monitor-controller"),
+        ),
+        (
+            "young",
+            &same,
+            two(ready, young),
+            (RECONCILING, "BecomingAvailable", "Servers to be Ready for long enough, and to get their traffic"),
+        ),
+        (
+            "under way",
+            &with_package("2", false),
+            two(ready, ready),
+            (RECONCILING, "RollingOut", "2 Servers to be updated"),
+        ),
+        ("kept by the partition", &kept, two(ready, ready), (READY, "Complete", "")),
+        (
+            "held by a person",
+            &with_package("2", true),
+            two(ready, ready),
+            (RECONCILING, "Paused", "a person: the roll-out of the template is paused"),
+        ),
+    ] {
+        assert_eq!(standing(&of(set, &servers)), expected, "{case}");
+    }
+    let blocked = |effect, reason| {
+        let blocker = Blocker { effect, reason, message: "web-0, web-1".to_owned() };
+        let (plan, servers) = (Plan { blockers: vec![blocker], ..Plan::default() }, two(ready, sick));
+        status(&same, &servers.iter().collect::<Vec<_>>(), &plan, now())
+    };
+    for (effect, reason, expected) in [
+        (Effect::Stalled, "AskHuman", (STALLED, "AskHuman", "web-0, web-1")),
+        (Effect::Held, TOO_MANY_FAILED, (STALLED, TOO_MANY_FAILED, "web-0, web-1")),
+        (Effect::Delayed, "ProviderUnresponsive", (RECONCILING, "ProviderUnresponsive", "web-0, web-1")),
+    ] {
+        assert_eq!(standing(&blocked(effect, reason)), expected);
+    }
 }
 
 #[test]

@@ -43,6 +43,10 @@ impl Situation<'_> {
         if counts.available_replicas < counts.replicas {
             return Some("Servers to be Ready for long enough, and to get their traffic".to_owned());
         }
-        (to_replace > 0).then(|| format!("{to_replace} machines to be replaced"))
+        if to_replace > 0 {
+            return Some(format!("{to_replace} machines to be replaced"));
+        }
+        let outdated = self.outdated.saturating_sub(self.budget.partition);
+        (outdated > 0 && !self.set.spec.paused).then(|| format!("{outdated} Servers to be updated"))
     }
 }

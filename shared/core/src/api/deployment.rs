@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{App, Failover, Rollout, RolloutProgress, ScaleDown, ServerTemplate, UpdateStrategy};
@@ -66,6 +67,11 @@ pub struct VMDeploymentSpec {
     /// Stops all roll-outs, of the template and of the application. Servers that are being changed are finished.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// How many earlier versions of the application are kept, each as a `ControllerRevision`, to go back to. The present ones
+    /// and those that Servers have are kept besides.
+    #[serde(default = "ten")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub revision_history_limit: i32,
     /// Which Servers are removed first when there are too many.
     #[serde(default)]
     pub scale_down: ScaleDown,
@@ -79,11 +85,15 @@ fn one() -> i32 {
     1
 }
 
+fn ten() -> i32 {
+    10
+}
+
 /// Observed state of a VMDeployment.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct VMDeploymentStatus {
-    /// Generation of the declaration that this status describes.
+    /// Generation of the declaration that this status describes; -1 before there is any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Number of Servers, not counting those that are being retired or retained for diagnosis.
@@ -108,7 +118,12 @@ pub struct VMDeploymentStatus {
     /// The application of `stableRevision`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable_app: Option<App>,
-    /// How far the roll-out of the declared application has come.
+    /// How many Servers have each revision of the application. Of more than 32 revisions, the most common ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["revision".into()]))]
+    pub revisions: Vec<RevisionCount>,
+    /// How far the roll-out of the application has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutProgress>,
     /// The selector as text, for the scale subresource.
@@ -117,8 +132,20 @@ pub struct VMDeploymentStatus {
     /// What the VMDeployment waits for, and who has to act. Absent when nothing is left to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
-    /// Conditions: `Available`, `Progressing` and `Stalled`.
+    /// Conditions: `Ready`, `Reconciling`, `Stalled`, `Available` and `Progressing`. Exactly one of the first three is True.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// How many Servers have one revision of the application.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionCount {
+    /// The revision that the Servers declare.
+    pub revision: String,
+    /// Number of these Servers.
+    pub replicas: i32,
+    /// How many of them are Ready with it.
+    pub ready_replicas: i32,
 }

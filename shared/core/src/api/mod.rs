@@ -24,7 +24,7 @@ pub use app::{App, Artifact, EnvVar, EnvVarSource, SecretKeyRef};
 pub use approval::{
     Approval, ApprovalDecision, ApprovalSpec, ApprovalStatus, ApprovalTarget, ApprovedServer, Approver, TargetKind,
 };
-pub use deployment::{VMDeployment, VMDeploymentSpec, VMDeploymentStatus};
+pub use deployment::{RevisionCount, VMDeployment, VMDeploymentSpec, VMDeploymentStatus};
 pub use gate::{Gate, GatePoint};
 pub use health::{HealthCheck, HttpGet, Reachability, TcpSocket};
 pub use ledger::{Axis, LedgerEntry, PendingServer};
@@ -37,7 +37,7 @@ pub use replicaset::{
 };
 pub use rollout::{
     Abort, AnalysisStep, OnFailure, PauseStep, Rollout, RolloutAction, RolloutOrder, RolloutProgress, RolloutRequest,
-    RolloutStep,
+    RolloutStep, Undone,
 };
 pub use server::{Force, Request, Retention, Server, ServerSpec};
 pub use server_status::{

@@ -259,7 +259,7 @@ pub struct Retain {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct VMReplicaSetStatus {
-    /// Generation of the declaration that this status describes.
+    /// Generation of the declaration that this status describes; -1 before there is any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Number of Servers, not counting those that are being retired or retained for diagnosis.
@@ -295,7 +295,7 @@ pub struct VMReplicaSetStatus {
     /// When the roll-out of the template last began to change a Ready Server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_disturbed_at: Option<Time>,
-    /// Conditions: `Available`, `Progressing`, `Stalled`, `FailoverHeld` once the brake of failover has held, and `MonitorBlind` once
+    /// Conditions: `Ready`, `Reconciling`, `Stalled` (exactly one of these three is True), `Available`, `Progressing`, `FailoverHeld` once the brake of failover has held, and `MonitorBlind` once
     /// a copy of monitor-controller was blind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::replicaset::percent_rule;
+use super::{App, replicaset::percent_rule};
 
 /// How a new version of the application is rolled out.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -148,11 +148,18 @@ pub struct AnalysisStep {
 }
 
 /// What a person wants to happen to a roll-out.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.toRevision) || self.action == 'Undo'")
+    .message("rollout.request: toRevision is for the action Undo alone"))]
 pub struct RolloutRequest {
     /// What to do.
     pub action: RolloutAction,
+    /// With `Undo`: number of the revision to go back to (`kubectl get controllerrevisions`). Without it, the last one that was
+    /// stable before the present one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub to_revision: Option<i64>,
     /// Any value that was not used before: a new value is a new request.
     #[schemars(length(min = 1, max = 63))]
     pub id: String,
@@ -177,8 +184,11 @@ pub enum RolloutAction {
     PromoteFull,
     /// The stable version comes back to every Server that has the new one, which is not deployed again without a person.
     Abort,
-    /// An aborted roll-out begins again with its first step.
+    /// An aborted roll-out begins again with its first step, and so does the declared version after an `Undo`.
     Retry,
+    /// Every Server gets an earlier version of the application, whatever is declared, until another one is declared or a person
+    /// requests `Retry`.
+    Undo,
 }
 
 /// How far a roll-out has come.
@@ -195,15 +205,28 @@ pub struct RolloutProgress {
     /// How often this application was begun to be rolled out, if more than once.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retries: i32,
+    /// Number of this application in the history, which is that of its ControllerRevision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision_number: Option<i64>,
     /// How many of the steps are done.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub steps_done: i32,
+    /// The step that has its turn; the first is 1. Absent without steps, and when all are done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_step: Option<i32>,
     /// When the current step began. Absent when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_since: Option<Time>,
     /// The request that was carried out last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_request: Option<String>,
+    /// Why nothing came of that request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// That a person has undone the declared application, and what is deployed in its place. The declared one is not deployed
+    /// again without a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undone: Option<Undone>,
     /// That and why the roll-out was aborted. The application is not deployed again without a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aborted: Option<Abort>,
@@ -221,6 +244,22 @@ pub struct Abort {
     /// The cause in one word in `CamelCase`.
     pub reason: String,
     /// What was wrong, or who has requested it.
+    pub message: String,
+    /// When.
+    pub at: Time,
+}
+
+/// That a person has undone the declared application.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Undone {
+    /// Revision that was undone.
+    pub revision: String,
+    /// Digest of that application. When another one is declared, that one is deployed.
+    pub digest: String,
+    /// The application that is deployed in its place.
+    pub app: App,
+    /// Who has requested it, and why.
     pub message: String,
     /// When.
     pub at: Time,

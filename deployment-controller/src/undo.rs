@@ -1,0 +1,130 @@
+//! Going back to an earlier version of the application, because a person wants it. Pure.
+//!
+//! That a version was undone is a fact in `status.rollout.undone`, as an abort is. `spec` stays as it is, so that no GitOps tool has
+//! anything to undo.
+
+use std::borrow::Cow;
+
+use berth_core::{
+    api::{App, OnFailure, RolloutAction, RolloutProgress, RolloutRequest, Undone, VMDeployment},
+    digest,
+};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+use crate::{history::Revision, replica_set::newest_app, steps};
+
+/// The request that decides anew which application is wanted, if it has not been carried out yet.
+pub(crate) fn pending(deployment: &VMDeployment) -> Option<&RolloutRequest> {
+    let progress = deployment.status.as_ref().and_then(|status| status.rollout.as_ref());
+    let request = deployment.spec.rollout.request.as_ref()?;
+    let is_new = progress.and_then(|known| known.observed_request.as_ref()) != Some(&request.id);
+    let decides = match request.action {
+        RolloutAction::Undo => true,
+        RolloutAction::Retry => in_force(deployment).is_some() && progress.is_none_or(|known| known.aborted.is_none()),
+        RolloutAction::Promote | RolloutAction::PromoteFull | RolloutAction::Abort => false,
+    };
+    (is_new && decides).then_some(request)
+}
+
+/// What was deployed in place of the declared application, unless another one has been declared since.
+fn in_force(deployment: &VMDeployment) -> Option<&Undone> {
+    let undone = deployment.status.as_ref()?.rollout.as_ref()?.undone.as_ref()?;
+    (undone.digest == digest::short(&newest_app(deployment))).then_some(undone)
+}
+
+/// The VMDeployment as it is wanted: with the application that a person has gone back to in place of the declared one. That one goes
+/// to every Server, without steps, also while the roll-out is paused, and a failure does not bring back what was undone.
+pub(crate) fn wanted(deployment: &VMDeployment) -> Cow<'_, VMDeployment> {
+    let progress = deployment.status.as_ref().and_then(|status| status.rollout.as_ref());
+    if progress.is_none_or(|known| known.undone.is_none()) {
+        return Cow::Borrowed(deployment);
+    }
+    let mut wanted = deployment.clone();
+    if let Some(undone) = in_force(deployment) {
+        wanted.spec.app = undone.app.clone();
+        let rollout = &mut wanted.spec.rollout;
+        (rollout.steps, rollout.partition, rollout.paused) = (Vec::new(), 0, false);
+        (rollout.on_failure, rollout.max_failed) = (OnFailure::Pause, None);
+    } else if let Some(progress) = wanted.status.as_mut().and_then(|status| status.rollout.as_mut()) {
+        progress.undone = None;
+    }
+    Cow::Owned(wanted)
+}
+
+/// Carries the request out: how the roll-out stands after it. `history`: the versions that there are.
+pub(crate) fn carry_out(
+    deployment: &VMDeployment,
+    request: &RolloutRequest,
+    history: &[Revision],
+    now: Timestamp,
+) -> RolloutProgress {
+    let known = deployment.status.as_ref().and_then(|status| status.rollout.clone()).unwrap_or_default();
+    let declared = newest_app(deployment);
+    let target = match request.action {
+        RolloutAction::Undo => target(deployment, request.to_revision, history),
+        _ => Ok(declared.clone()),
+    };
+    let observed_request = Some(request.id.clone());
+    let app = match target {
+        Ok(app) => app,
+        Err(refused) => return RolloutProgress { observed_request, refused: Some(refused), ..known },
+    };
+    let digest = digest::short(&app);
+    let undone = (app != declared).then(|| Undone {
+        revision: declared.effective_revision(),
+        digest: digest::short(&declared),
+        app,
+        message: steps::requested_by(request),
+        at: Time(now),
+    });
+    let retries = if digest == known.digest { known.retries.saturating_add(1) } else { 0 };
+    RolloutProgress {
+        digest,
+        progressed_at: Some(Time(now)),
+        retries,
+        observed_request,
+        undone,
+        ..RolloutProgress::default()
+    }
+}
+
+/// The application to go back to, or why there is none.
+fn target(deployment: &VMDeployment, number: Option<i64>, history: &[Revision]) -> Result<App, String> {
+    let (declared, present) = (newest_app(deployment), present(deployment));
+    let Some(number) = number else {
+        let is_earlier = |app: &App| *app != present && *app != declared;
+        let stable =
+            history.iter().filter(|revision| revision.was_stable && revision.app.as_ref().is_some_and(is_earlier));
+        let last = stable.max_by_key(|revision| revision.number).and_then(|revision| revision.app.clone());
+        return last.ok_or_else(|| {
+            format!("no other revision was ever stable: name one by toRevision; {}", there_are(history))
+        });
+    };
+    let found = history.iter().find(|revision| revision.number == number);
+    let found = found.ok_or_else(|| format!("there is no revision {number} any more; {}", there_are(history)))?;
+    match &found.app {
+        Some(app) if *app == present => Err(format!("revision {} is the present one", found.label())),
+        Some(app) => Ok(app.clone()),
+        None => Err(format!("revision {} cannot be read by this version of Berth", found.label())),
+    }
+}
+
+/// The application that Servers get at present.
+fn present(deployment: &VMDeployment) -> App {
+    let wanted = wanted(deployment);
+    let newest = newest_app(&wanted);
+    let stable = wanted.status.as_ref().and_then(|status| status.stable_app.as_ref());
+    let is_aborted = steps::aborted(&wanted, &newest).is_some();
+    stable.filter(|_| is_aborted).cloned().unwrap_or(newest)
+}
+
+fn there_are(history: &[Revision]) -> String {
+    let mut numbers: Vec<&Revision> = history.iter().collect();
+    numbers.sort_by_key(|revision| revision.number);
+    let labels: Vec<String> = numbers.into_iter().map(Revision::label).collect();
+    if labels.is_empty() { "there are none".to_owned() } else { format!("there are {}", labels.join(", ")) }
+}
+
+#[cfg(test)]
+#[path = "undo_tests.rs"]
+mod tests;
