@@ -166,6 +166,13 @@ impl<'a> Fleet<'a> {
         due.iter().copied().filter(|server| !beyond.contains(server.name())).collect()
     }
 
+    /// Takes back the entries on these axes of Servers that have to stay in service for now: more of them served when they were
+    /// entered, and they were not removed yet. Whether they are removed is decided anew.
+    pub fn give_back(&mut self, axes: &[Axis]) {
+        let beyond = self.beyond_the_budget();
+        self.ledger.retain(|entry| !axes.contains(&entry.axis) || !beyond.contains(entry.server.as_str()));
+    }
+
     /// How many more Servers may be updated before only those are left that the partition keeps.
     fn room(&self, outdated: &impl Fn(&Server) -> bool) -> usize {
         let updated = self.active().filter(|server| !outdated(server)).count();
