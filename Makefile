@@ -96,6 +96,10 @@ system: ## Run the tests of a whole Berth: real control plane, real processes, r
 sim: ## Play Berth in the simulated world: make sim ARGS='--seconds 600' (docs/simulation.md)
 	@$(CARGO) run --quiet --profile sim --package berth-sim -- run $(ARGS)
 
+.PHONY: mends
+mends: ## Take mends out of the programs: the simulated world has to notice each (half an hour): make mends ARGS='NAME'
+	@$(CARGO) xtask mends $(ARGS)
+
 .PHONY: mutants
 mutants: ## Run mutation tests of the life cycle and the protocol (hours; not part of `make test`)
 	$(run) scripts/mutants.sh $(ARGS)

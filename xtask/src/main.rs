@@ -3,6 +3,7 @@
 mod circles;
 mod crds;
 mod generate;
+mod mends;
 mod metrics;
 mod reference;
 
@@ -30,6 +31,8 @@ enum XtaskCommand {
         #[arg(long)]
         check: bool,
     },
+    /// Take mends out of the shipped programs, one after the other, and fail when the simulated world does not notice.
+    Mends(mends::Options),
 }
 
 fn main() -> ExitCode {
@@ -47,5 +50,6 @@ fn run(command: &XtaskCommand) -> Result<()> {
     match command {
         XtaskCommand::Circles => circles::check(&root),
         XtaskCommand::Generate { check } => generate::generate(&root, *check),
+        XtaskCommand::Mends(options) => mends::check(&root, options),
     }
 }

@@ -121,6 +121,13 @@ fn nothing_is_claimed_before_the_gate_of_the_machine_is_settled() {
     assert_eq!(kind(&action(&server, false, now())), TaskKind::CreateMachine);
 }
 
+/// Its first state is Unknown, which has no CreateMachine: the claim would be refused for ever.
+#[test]
+fn nothing_is_claimed_of_a_server_that_a_person_keeps_from_the_beginning() {
+    let server = server(json!({"retain": {"until": "2026-12-31T00:00:00Z", "reason": "a person looks at it"}}));
+    assert_eq!(action(&server, false, now()), NextAction::Acknowledge);
+}
+
 #[test]
 fn a_task_waits_for_the_lock_of_another_holder_and_for_its_pause_after_a_failure() {
     let locked = claim(&server(json!({})), 1, OTHER);

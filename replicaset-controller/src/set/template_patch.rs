@@ -18,12 +18,13 @@ use serde_json::Value;
 const FIELDS: [&str; 8] =
     ["packages", "prunePackages", "healthCheck", "reachability", "traffic", "monitoring", "gates", "taskAttempts"];
 
-/// The patch that gives this very Server the template's environment, and leaves everything else to its owners. With `in_state`
-/// it is refused if the Server's state has changed since it was read.
+/// The patch that gives this very Server the template's environment, and leaves everything else to its owners. It is refused if
+/// the Server's declaration has changed since it was read, and, with `in_state`, if its state has.
 #[must_use]
 pub(super) fn patch(set: &VMReplicaSet, server: &Server, in_state: bool) -> Patch {
     let template = &set.spec.template;
-    let mut patch = GuardedPatch::of(&server.metadata);
+    // A request may arrive after its sender has given up and has written a newer declaration.
+    let mut patch = GuardedPatch::of(&server.metadata).test(&["metadata", "generation"], &server.metadata.generation);
     if let Some(state) = server.state().filter(|_| in_state) {
         patch = patch.test(&["status", "state"], &state);
     }

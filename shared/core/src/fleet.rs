@@ -166,6 +166,13 @@ impl<'a> Fleet<'a> {
         due.iter().copied().filter(|server| !beyond.contains(server.name())).collect()
     }
 
+    /// Takes back the entries on these axes of Servers that have to stay in service for now: more of them served when they were
+    /// entered, and they were not removed yet. Whether they are removed is decided anew.
+    pub fn give_back(&mut self, axes: &[Axis]) {
+        let beyond = self.beyond_the_budget();
+        self.ledger.retain(|entry| !axes.contains(&entry.axis) || !beyond.contains(entry.server.as_str()));
+    }
+
     /// How many more Servers may be updated before only those are left that the partition keeps.
     fn room(&self, outdated: &impl Fn(&Server) -> bool) -> usize {
         let updated = self.active().filter(|server| !outdated(server)).count();
@@ -176,25 +183,19 @@ impl<'a> Fleet<'a> {
     /// while more was allowed, and came back before a newer declaration. The first ones of the ledger have their turn first,
     /// whoever entered them: then the controllers do not wait for each other.
     fn beyond_the_budget(&self) -> HashSet<&'a str> {
-        let serves = |server: &Server| {
-            let is_available = self.is_available(server) || !server.is_observed();
-            server.is_active()
-                && !server.is_forced()
-                && is_available
-                && server.is_in_service()
-                && !server.is_sick_in_service()
+        let is_served = |server: &&Server| {
+            let stays = server.state() == Some(State::Ready) || !server.is_observed();
+            server.is_active() && !server.is_forced() && stays && server.is_in_service() && !server.is_sick_in_service()
         };
-        let serving: HashMap<&str, &'a Server> = self
-            .servers
-            .iter()
-            .copied()
-            .filter(|server| serves(server))
-            .map(|server| (server.name(), server))
-            .collect();
+        let served: HashMap<&str, &'a Server> =
+            self.servers.iter().copied().filter(is_served).map(|server| (server.name(), server)).collect();
+        // One that serves, and is not available yet, cannot stand in for another. It has to be available before its turn comes.
+        let stands_in = |server: &&&Server| self.is_available(server) || !server.is_observed();
+        let available = served.values().filter(stands_in).count();
         let mut seen = HashSet::new();
-        let entered = self.ledger.iter().filter_map(|entry| serving.get(entry.server.as_str()));
+        let entered = self.ledger.iter().filter_map(|entry| served.get(entry.server.as_str()));
         let entered = entered.map(|server| server.name()).filter(|name| seen.insert(*name));
-        let may_leave = (serving.len() + self.budget.max_unavailable).saturating_sub(self.budget.replicas);
+        let may_leave = (available + self.budget.max_unavailable).saturating_sub(self.budget.replicas);
         entered.skip(may_leave).collect()
     }
 

@@ -26,6 +26,7 @@ impl<'i, 'a> Planner<'i, 'a> {
         // Servers that were removed have left, and so have those that a person has forced before they were removed.
         fleet.leave(Axis::Retirement, |server| !server.is_forced());
         fleet.leave(Axis::Replacement, |server| !server.is_forced());
+        fleet.give_back(&[Axis::Retirement, Axis::Replacement]);
         let pacing = Pacing::of(input.set, input.now);
         Self { input, fleet, pacing, is_held: input.set.spec.paused, plan: Plan::default() }
     }

@@ -240,3 +240,15 @@ fn the_patch_replaces_the_environment_and_leaves_the_rest() {
     other["metadata"]["uid"] = "another".into();
     json_patch::patch(&mut other, &template_patch::patch(&new, &server, false)).unwrap_err();
 }
+
+/// It was on its way for so long that its sender has given up, and has declared something newer.
+#[test]
+fn a_patch_that_comes_late_does_not_bring_an_earlier_environment_back() {
+    let new = set(|spec| spec["template"]["spec"]["packages"] = json!([package("theme", "2")]));
+    let server = server(&set(|_| {}), "web-0", "Ready", 60);
+    let patch = template_patch::patch(&new, &server, false);
+    let mut newer = serde_json::to_value(&server).unwrap();
+    json_patch::patch(&mut newer, &patch).unwrap();
+    newer["metadata"]["generation"] = (server.metadata.generation.unwrap() + 1).into();
+    json_patch::patch(&mut newer, &patch).unwrap_err();
+}

@@ -21,7 +21,8 @@ impl Server {
     #[must_use]
     pub fn may_begin(&self) -> bool {
         let is_gated = self.spec.gates.iter().any(|gate| gate.before == GatePoint::CreateMachine);
-        self.status.is_none() && !self.must_retire() && self.spec.force.is_none() && !is_gated
+        let is_kept = self.spec.force.is_some() || self.spec.retain.is_some();
+        self.status.is_none() && !self.must_retire() && !is_kept && !is_gated
     }
 
     /// Whether the Server is retired and nothing is left to do about it: its object may be deleted.

@@ -5,7 +5,7 @@ use berth_core::{
     budget::Budget,
     fleet::{Fleet, Pace},
 };
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -43,6 +43,23 @@ fn servers_that_serve_again_before_a_newer_declaration_are_changed_within_the_bu
     let other = LedgerEntry::new("c", Axis::Environment);
     assert!(changed(&one_is_down[..3], &[other.clone(), app("b")], 1).is_empty());
     assert_eq!(changed(&one_is_down[..3], &[app("b"), other], 1), ["b"]);
+}
+
+/// Their `minReadySeconds` are not over, or the clock of the controller is behind.
+#[test]
+fn servers_that_serve_and_are_not_available_yet_stay_in_service() {
+    let all = ["a", "b", "c", "d"].map(|name| server(name, "Ready"));
+    let servers: Vec<&Server> = all.iter().collect();
+    let budget = Budget { replicas: 4, max_unavailable: 1, min_ready_seconds: 60, partition: 0 };
+    let roll = |seconds| {
+        let now = all[0].status.as_ref().unwrap().state_since.as_ref().unwrap().0 + SignedDuration::from_secs(seconds);
+        let ledger = [app("d"), app("b"), app("a")].into_iter().collect();
+        let mut fleet = Fleet { servers: servers.clone(), ledger, budget, now };
+        fleet.roll(Axis::App, &servers, Pace::Unlimited, |_| true).iter().map(|s| s.name()).collect::<Vec<_>>()
+    };
+    assert!(roll(-30).is_empty(), "{:?}", roll(-30));
+    assert!(roll(30).is_empty(), "{:?}", roll(30));
+    assert_eq!(roll(90), ["d"]);
 }
 
 proptest! {

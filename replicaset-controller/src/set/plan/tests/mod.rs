@@ -4,6 +4,7 @@ mod failover;
 mod failover_holds;
 mod failover_worlds;
 mod fleets;
+mod left_over;
 mod people;
 mod phases;
 mod rollouts;
