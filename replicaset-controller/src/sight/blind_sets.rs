@@ -131,7 +131,6 @@ mod tests {
             executor: Executor::MonitorController,
             holder: "monitor-controller/one".into(),
             since: None,
-            since: None,
             notes: [(QUESTION.to_owned(), serde_json::to_string(&question).unwrap())].into(),
         }
     }
