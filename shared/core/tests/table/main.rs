@@ -8,6 +8,7 @@ mod facts;
 mod force_and_retry;
 mod gates;
 mod guards;
+mod hand_over;
 mod hold_causes;
 mod plans;
 mod refusals;
