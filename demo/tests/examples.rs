@@ -48,6 +48,7 @@ async fn deploy(machine: &SshMachine, artifacts: &Artifacts, revision: &str) {
         port: 8080,
         keep_releases: 3,
         proven: None,
+        format: None,
         secrets: SecretEnv::default(),
     };
     deploy_app(machine, ROOT, &app, LIMIT).await.unwrap();

@@ -102,6 +102,7 @@ fn to_release(server: &Server, declared: &App, secrets: SecretEnv) -> AppRelease
         digest: server.spec.app_digest().unwrap_or_default(),
         url: declared.artifact.url.clone(),
         sha256: declared.artifact.sha256.clone(),
+        format: declared.artifact.format,
         env,
         secrets,
         // The declared command is a shell command.

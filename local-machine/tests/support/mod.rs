@@ -160,6 +160,7 @@ pub fn application(revision: &str, artifact: Vec<u8>) -> AppRelease {
         port: 8080,
         keep_releases: 1,
         proven: None,
+        format: None,
         secrets: SecretEnv::default(),
     }
 }

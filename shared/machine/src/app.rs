@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use berth_core::api::ArtifactFormat;
+
 use crate::{
     change::MachineChange,
     error::{MachineError, Result},
@@ -41,10 +43,12 @@ pub struct AppRelease {
     /// Digest of all that makes the running application differ, as the caller defines it. It is kept on the machine with what
     /// was started, and so says later whether the application that runs is still the one that was deployed.
     pub digest: String,
-    /// URL of the archive with the code: a tar file, plain or gzip.
+    /// URL of the artifact with the code.
     pub url: String,
-    /// SHA-256 of the archive, 64 hexadecimal digits in lower case.
+    /// SHA-256 of the artifact, 64 hexadecimal digits in lower case.
     pub sha256: String,
+    /// What the artifact is; without it, an archive whose format its content says.
+    pub format: Option<ArtifactFormat>,
     /// The application's own environment. `PORT` is set from `port`, and Berth sets names that begin with `BERTH_`.
     pub env: BTreeMap<String, String>,
     /// Variables that only the application may see. They are in a file of their own, which only its user may read.
@@ -148,6 +152,7 @@ pub async fn deploy_app(
         .set("DIGEST", &app.digest)?
         .set("URL", &app.url)?
         .set("SHA256", &app.sha256)?
+        .set("FORMAT", app.format.map_or("", ArtifactFormat::name))?
         .set("ENVIRONMENT", &app.environment())?
         .set("SECRETS", exports(&app.secrets.0).trim_end())?
         .set("COMMAND", &app.command_line())?

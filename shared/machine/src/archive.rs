@@ -27,7 +27,7 @@ pub struct ArchivePackage {
     pub name: String,
     /// Version, for people; the digest decides whether the package is installed.
     pub version: String,
-    /// URL of the archive: a tar file, plain or gzip.
+    /// URL of the archive: a tar file, plain or with gzip or zstd, or a zip.
     pub url: String,
     /// SHA-256 of the archive, 64 hexadecimal digits in lower case.
     pub sha256: String,

@@ -117,7 +117,7 @@ pub enum MachineError {
         reason: String,
     },
     /// The artifact is not an archive that the machine can unpack.
-    #[error("{url} could not be unpacked (a tar archive, plain or gzip, is needed): {reason}")]
+    #[error("{url} could not be unpacked (a tar archive, plain or with gzip or zstd, or a zip is needed): {reason}")]
     Unpack {
         /// URL of the artifact.
         url: String,

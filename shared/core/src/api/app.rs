@@ -6,6 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::artifact::{Artifact, ArtifactFormat};
 use crate::digest;
 
 /// An application: its code and how it runs.
@@ -20,9 +21,9 @@ pub struct App {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-zA-Z0-9]([-a-zA-Z0-9_.]*[a-zA-Z0-9])?$"))]
     pub revision: Option<String>,
-    /// The archive with the code.
+    /// The archive or program with the code.
     pub artifact: Artifact,
-    /// Shell command that runs the application in the foreground, from the folder of the unpacked archive.
+    /// Shell command that runs the application in the foreground, from the folder of the unpacked archive, or of the program.
     #[schemars(length(min = 1, max = 4096))]
     pub command: String,
     /// Environment variables of the command. Names that begin with `BERTH_` are reserved.
@@ -69,6 +70,7 @@ impl App {
         AppEssence {
             name: &self.name,
             sha256: &self.artifact.sha256,
+            format: self.artifact.format,
             command: &self.command,
             env: self.plain_variables().collect(),
             env_from: self.secret_variables().collect(),
@@ -84,6 +86,8 @@ impl App {
 struct AppEssence<'a> {
     name: &'a str,
     sha256: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<ArtifactFormat>,
     command: &'a str,
     env: BTreeMap<&'a str, &'a str>,
     /// Which keys of which Secrets, never their content: whoever sees the digest could try out passwords.
@@ -93,18 +97,6 @@ struct AppEssence<'a> {
 
 fn keep_releases() -> i32 {
     3
-}
-
-/// An archive to download, and the digest that it must have.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Artifact {
-    /// URL from which the machine downloads the archive (`.tar` or `.tar.gz`).
-    #[schemars(length(max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
-    pub url: String,
-    /// SHA-256 of the archive in lower-case hexadecimal. An archive with another digest is not deployed.
-    #[schemars(length(equal = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
-    pub sha256: String,
 }
 
 /// An environment variable: either a value, or where it comes from.

@@ -4,6 +4,7 @@
 
 mod app;
 mod approval;
+mod artifact;
 mod deployment;
 mod gate;
 mod health;
@@ -20,10 +21,11 @@ mod template;
 mod traffic;
 mod transition;
 
-pub use app::{App, Artifact, EnvVar, EnvVarSource, SecretKeyRef};
+pub use app::{App, EnvVar, EnvVarSource, SecretKeyRef};
 pub use approval::{
     Approval, ApprovalDecision, ApprovalSpec, ApprovalStatus, ApprovalTarget, ApprovedServer, Approver, TargetKind,
 };
+pub use artifact::{Artifact, ArtifactFormat};
 pub use deployment::{RevisionCount, VMDeployment, VMDeploymentSpec, VMDeploymentStatus};
 pub use gate::{Gate, GatePoint};
 pub use health::{HealthCheck, HttpGet, Reachability, TcpSocket};

@@ -81,7 +81,7 @@ pub struct Dnf {
     pub unheld: bool,
 }
 
-/// A package in an archive (`.tar` or `.tar.gz`) that the machine downloads.
+/// A package in an archive (`.tar`, `.tar.gz`, `.tar.zst` or `.zip`) that the machine downloads.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Archive {

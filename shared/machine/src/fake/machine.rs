@@ -211,6 +211,7 @@ mod tests {
             port: 80,
             keep_releases: 1,
             proven: None,
+            format: None,
             secrets: SecretEnv::default(),
         };
         let (change, status) = app::deploy_app(&machine, "opt/berth", &app, LIMIT).await.unwrap();

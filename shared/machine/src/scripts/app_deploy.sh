@@ -28,8 +28,11 @@ restart() { # before each change of what is started: until the restart, nobody m
 }
 [ -s "$service/started" ] && [ "$(started_parts)" = "$(parts)" ] || restart
 
+# A program and an archive may be the same file, but not the same release.
 marker="revision=$REVISION
 sha256=$SHA256"
+[ "$FORMAT" != Binary ] || marker="$marker
+format=Binary"
 if [ "$(cat "$release/.berth-release" 2>/dev/null || :)" != "$marker" ]; then
     fetch "$home/releases"
     restart

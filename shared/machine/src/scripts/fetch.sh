@@ -29,12 +29,64 @@ digest() { # FILE: prints its SHA-256
     fi
     printf '%s' "${sum%% *}"
 }
+# What a file is, by its first bytes.
+format_of() { # FILE
+    case $(od -An -tx1 -N4 "$1" | tr -d ' \n') in
+    1f8b*) echo TarGz ;;
+    28b52ffd) echo TarZst ;;
+    504b0304 | 504b0506) echo Zip ;;
+    7f454c46) echo Binary ;;
+    *) echo Tar ;;
+    esac
+}
+how_to_get() { # TOOL
+    echo "declare the package $1 in spec.template.spec.packages, put it into the machine's image, or publish the artifact as tar.gz"
+}
 unpack() { # FILE FOLDER
+    found=$(format_of "$1")
+    case ${FORMAT:-} in
+    Binary)
+        # The one file of the release, named after the application.
+        mv "$1" "$2/$NAME" && chmod 755 "$2/$NAME"
+        return
+        ;;
+    '')
+        # FORMAT is unset for packages.
+        if [ "$found" = Binary ]; then die 84 "it is a program and no archive${FORMAT+; declare spec.app.artifact.format: Binary}"; fi
+        ;;
+    *) [ "$found" = "$FORMAT" ] || die 84 "it is declared as $FORMAT (spec.app.artifact.format), but its content is $found" ;;
+    esac
     # -o: the files belong to the user who unpacks them, not to the user ids in the archive.
-    case $(od -An -tx1 -N2 "$1" | tr -d ' \n') in
-    1f8b) tar -xzof "$1" -C "$2" >&2 ;;
+    case $found in
+    TarGz) tar -xzof "$1" -C "$2" >&2 ;;
+    TarZst)
+        have zstd || die 81 "zstd, to unpack a tar.zst: $(how_to_get zstd)"
+        # Not through a pipe, whose first part could fail unseen.
+        zstd -dqf "$1" -o "$1.tar" >&2 && rm "$1" && tar -xof "$1.tar" -C "$2" >&2 && rm "$1.tar"
+        ;;
+    Zip) unzip_into "$1" "$2" ;;
     *) tar -xof "$1" -C "$2" >&2 ;;
     esac
+}
+unzip_into() { # FILE FOLDER
+    if have unzip; then
+        # Status 1: unpacked with warnings.
+        unzip -q -o "$1" -d "$2" >&2 || [ $? = 1 ]
+    elif have python3; then
+        python3 - "$1" "$2" >&2 <<'PY'
+import os, stat, sys, zipfile
+with zipfile.ZipFile(sys.argv[1]) as archive:
+    for entry in archive.infolist():
+        mode = entry.external_attr >> 16
+        if stat.S_ISLNK(mode):
+            sys.exit("%s is a link, which needs the program unzip" % entry.filename)
+        path = archive.extract(entry, sys.argv[2])
+        if mode & 0o777 and not entry.is_dir():
+            os.chmod(path, mode & 0o777)
+PY
+    else
+        die 81 "unzip or python3, to unpack a zip: $(how_to_get unzip)"
+    fi
 }
 # Downloads, verifies and unpacks the artifact into $tmp/content. $tmp is inside the given folder, so that the content can be
 # moved into place by a rename.
@@ -50,8 +102,8 @@ fetch() { # FOLDER
     fi
     mkdir "$tmp/content"
     chmod 755 "$tmp/content"
-    unpack "$tmp/artifact" "$tmp/content" || die 84 "tar ended with status $?"
-    rm "$tmp/artifact"
+    unpack "$tmp/artifact" "$tmp/content" || die 84 "the unpacking program ended with status $?"
+    rm -f "$tmp/artifact"
 }
 # Creates or changes a symbolic link atomically: readers see the old target or the new one, never none.
 switch_link() { # TARGET LINK
