@@ -49,6 +49,7 @@ async fn deploy(machine: &SshMachine, artifacts: &Artifacts, revision: &str) {
         keep_releases: 3,
         proven: None,
         format: None,
+        stop_seconds: 10,
         secrets: SecretEnv::default(),
     };
     deploy_app(machine, ROOT, &app, LIMIT).await.unwrap();

@@ -103,6 +103,7 @@ fn to_release(server: &Server, declared: &App, secrets: SecretEnv) -> AppRelease
         url: declared.artifact.url.clone(),
         sha256: declared.artifact.sha256.clone(),
         format: declared.artifact.format,
+        stop_seconds: declared.stop_limit(),
         env,
         secrets,
         // The declared command is a shell command.
@@ -149,6 +150,25 @@ mod tests {
         declared.spec.app.as_mut().unwrap().revision = Some("v2".into());
         let third = app_fact(&deploy_on(&machine, ROOT, &declared, SecretEnv::default(), later).await);
         assert_eq!((third.revision.as_str(), third.deployed_at), ("v2", Some(Time(later))));
+    }
+
+    #[tokio::test]
+    async fn a_failed_start_says_what_runs_now_and_what_was_printed_and_may_be_tried_again() {
+        let machine = FakeMachine::new();
+        let deploy = async |revision: &str| {
+            let declared = server("web-0", revision, "Deploying", 1);
+            let secrets = SecretEnv([("TOKEN".to_owned(), "hush".to_owned())].into());
+            deploy_on(&machine, ROOT, &declared, secrets, now()).await
+        };
+        machine.fail_next(MachineFault::DoesNotStart("no such file: hush\n".into()));
+        let first = deploy("v1").await;
+        let said = "application web v1: its command does not keep running; it printed last: no such file: ***";
+        assert_eq!((first.outcome, first.message.as_str(), first.facts), (Outcome::Retry, said, vec![]));
+        assert_eq!(deploy("v1").await.outcome, Outcome::Succeeded);
+        machine.fail_next(MachineFault::DoesNotStart(String::new()));
+        let said = "application web v2: its command does not keep running; v1, which ran before, runs again; it printed last: \
+                    nothing";
+        assert_eq!(deploy("v2").await.message, said);
     }
 
     #[tokio::test]

@@ -116,7 +116,8 @@ pub fn archive(files: &[(&str, &str, bool)]) -> Vec<u8> {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
     let output = Command::new("tar")
-        .args(["-czf", "-", "-C"])
+        // The same files make the same archive, whenever it is packed.
+        .args(["--mtime=@0", "-czf", "-", "-C"])
         .arg(folder.path())
         .arg(".")
         .stderr(Stdio::inherit())
@@ -161,6 +162,7 @@ pub fn application(revision: &str, artifact: Vec<u8>) -> AppRelease {
         keep_releases: 1,
         proven: None,
         format: None,
+        stop_seconds: 10,
         secrets: SecretEnv::default(),
     }
 }

@@ -27,8 +27,16 @@ const FETCH: &str = include_str!("scripts/fetch.sh");
 const SERVICE: &str = include_str!("scripts/service.sh");
 const STATUS: &str = include_str!("scripts/app_status.sh");
 
-pub(crate) static DEPLOY: LazyLock<String> =
-    LazyLock::new(|| MachineOperation::script(&[FETCH, SERVICE, STATUS, include_str!("scripts/app_deploy.sh")]));
+pub(crate) static DEPLOY: LazyLock<String> = LazyLock::new(|| {
+    MachineOperation::script(&[
+        FETCH,
+        SERVICE,
+        STATUS,
+        include_str!("scripts/app_start.sh"),
+        include_str!("scripts/app_back.sh"),
+        include_str!("scripts/app_deploy.sh"),
+    ])
+});
 
 pub(crate) static READ: LazyLock<String> =
     LazyLock::new(|| MachineOperation::script(&[FETCH, SERVICE, STATUS, include_str!("scripts/app_read.sh")]));
@@ -57,6 +65,8 @@ pub struct AppRelease {
     pub command: Vec<String>,
     /// The TCP port that it listens on, passed to it as `PORT`.
     pub port: u16,
+    /// How many seconds it may take to end before it is killed.
+    pub stop_seconds: u32,
     /// How many earlier releases stay on the machine: first those that ran well there. The last one that did always stays.
     pub keep_releases: u32,
     /// The revision that is known to have run well, if it is still the current one: the machine notes it before anything is
@@ -139,6 +149,9 @@ fn exports(variables: &BTreeMap<String, String>) -> String {
 
 /// Puts the release on the machine under `root`, makes it the current one, and (re)starts its service if anything differed.
 /// Returns what is true afterwards. Whether the application is healthy is for a health check to say.
+///
+/// A release that does not keep running for two seconds is an error, and the one before runs again, with everything that it was
+/// started with.
 pub async fn deploy_app(
     machine: &dyn Machine,
     root: &str,
@@ -156,9 +169,11 @@ pub async fn deploy_app(
         .set("ENVIRONMENT", &app.environment())?
         .set("SECRETS", exports(&app.secrets.0).trim_end())?
         .set("COMMAND", &app.command_line())?
+        .set("STOP_SECONDS", &app.stop_seconds.to_string())?
         .set("KEEP", &app.keep_releases.to_string())?
         .set("PROVEN", app.proven.as_deref().unwrap_or_default())?
         .set("FETCH_SECONDS", &download_seconds(timeout))?
+        .hide(app.secrets.0.values().map(String::as_str))
         .run(machine, &app.url, timeout)
         .await?;
     Ok((MachineChange::read(&answer)?, AppStatus::read(&answer)?))

@@ -132,6 +132,16 @@ pub enum MachineError {
         /// The last lines of the command's standard error.
         reason: String,
     },
+    /// The application was deployed, and did not start.
+    #[error("{problem}{before}; it printed last: {}", or_nothing(.printed))]
+    FailedStart {
+        /// What went wrong.
+        problem: String,
+        /// What became of the release that ran before.
+        before: EarlierRelease,
+        /// The last lines of its output.
+        printed: String,
+    },
     /// The package manager does not know the declared version of a package, although it has just refreshed its index.
     #[error("{package} does not exist: {reason}")]
     NoSuchVersion {
@@ -171,6 +181,31 @@ pub enum MachineError {
     /// The output of an operation does not have the expected form.
     #[error("the machine's answer cannot be parsed: {0}")]
     Answer(String),
+}
+
+/// What became of the release that ran before one that did not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EarlierRelease {
+    /// There was none, so the new one is started again and again.
+    None,
+    /// This revision runs again.
+    Runs(String),
+    /// This revision was started again, and does not keep running either.
+    Failed(String),
+}
+
+impl std::fmt::Display for EarlierRelease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => Ok(()),
+            Self::Runs(revision) => write!(f, "; {revision}, which ran before, runs again"),
+            Self::Failed(revision) => write!(f, "; {revision}, which ran before, does not keep running either"),
+        }
+    }
+}
+
+fn or_nothing(text: &str) -> &str {
+    if text.is_empty() { "nothing" } else { text }
 }
 
 fn ended(status: u32, signal: Option<&str>) -> String {

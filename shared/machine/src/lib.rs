@@ -17,6 +17,7 @@ pub mod dnf;
 mod error;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+mod hidden;
 pub mod inventory;
 mod limits;
 mod machine;
@@ -33,6 +34,6 @@ mod validate;
 
 pub use change::{MachineChange, Removal};
 pub use connect::{Connector, MachineConnection, NotConnectable, SshConnector};
-pub use error::{MachineError, Result, SshPhase};
+pub use error::{EarlierRelease, MachineError, Result, SshPhase};
 pub use machine::{Machine, OUTPUT_LIMIT, Output};
 pub use stop::unless_cancelled;

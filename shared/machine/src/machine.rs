@@ -54,10 +54,8 @@ impl Output {
     /// The last part of standard error as text, short enough for an error message.
     #[must_use]
     pub fn stderr_tail(&self) -> String {
-        let start = self.stderr.len().saturating_sub(MESSAGE_LIMIT);
-        let tail = String::from_utf8_lossy(&self.stderr[start..]);
-        let tail = tail.trim();
-        if tail.is_empty() { "it wrote nothing to standard error".to_owned() } else { tail.to_owned() }
+        let tail = last_part(&String::from_utf8_lossy(&self.stderr));
+        if tail.is_empty() { "it wrote nothing to standard error".to_owned() } else { tail }
     }
 
     /// The output of a command that must succeed; an error if it did not.
@@ -68,6 +66,13 @@ impl Output {
         let stderr = self.stderr_tail();
         Err(MachineError::Command { status: self.status, signal: self.signal, stderr })
     }
+}
+
+/// The last part of a text, short enough for an error message.
+pub(crate) fn last_part(text: &str) -> String {
+    let start = text.len().saturating_sub(MESSAGE_LIMIT);
+    let start = (start..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+    text[start..].trim().to_owned()
 }
 
 /// Keeps the last [`OUTPUT_LIMIT`] bytes of a stream.

@@ -12,9 +12,10 @@
 use std::{fmt::Write as _, time::Duration};
 
 use crate::{
-    error::{MachineError, Result},
+    error::{EarlierRelease, MachineError, Result},
+    hidden::Hidden,
     limits::LOCK_SECONDS,
-    machine::{Machine, Output},
+    machine::{Machine, Output, last_part},
     shell::quote,
     validate,
 };
@@ -34,12 +35,14 @@ pub(crate) mod exit_status {
     pub(crate) const MANAGER: u32 = 87;
     pub(crate) const UNSUITABLE: u32 = 88;
     pub(crate) const CHECK: u32 = 89;
+    pub(crate) const START: u32 = 90;
 }
 
 /// One operation: a constant script and its parameters.
 pub(crate) struct MachineOperation {
     script: &'static str,
     parameters: String,
+    hidden: Hidden,
 }
 
 impl MachineOperation {
@@ -54,7 +57,7 @@ impl MachineOperation {
 
     /// An operation that concerns neither packages nor the application.
     pub(crate) fn new(script: &'static str) -> Self {
-        Self { script, parameters: "LOCK='none'\n".to_owned() }
+        Self { script, parameters: "LOCK='none'\n".to_owned(), hidden: Hidden::default() }
     }
 
     /// An operation that changes the machine, whose folder `root` is Berth's: it waits until nothing else changes it.
@@ -69,7 +72,14 @@ impl MachineOperation {
 
     fn locked(script: &'static str, lock: &str, root: &str) -> Result<Self> {
         validate::path("root", root)?;
-        Self { script, parameters: String::new() }.set("LOCK", lock)?.set("ROOT", root)
+        let empty = Self { script, parameters: String::new(), hidden: Hidden::default() };
+        empty.set("LOCK", lock)?.set("ROOT", root)
+    }
+
+    /// Keeps these values out of errors, whatever the script and what it runs print.
+    pub(crate) fn hide<'a>(mut self, values: impl Iterator<Item = &'a str>) -> Self {
+        self.hidden = Hidden::new(values);
+        self
     }
 
     /// Sets the shell variable `name` for the script.
@@ -99,11 +109,13 @@ impl MachineOperation {
         let wait = (timeout.as_secs() / 2).clamp(1, LOCK_SECONDS);
         let _ = writeln!(parameters, "LOCK_SECONDS='{wait}'");
         let output = machine.exec(self.script, Some(parameters.into()), timeout).await?;
-        if output.success() { ScriptAnswer::parse(&output) } else { Err(failure(output, subject)) }
+        if output.success() { ScriptAnswer::parse(&output) } else { Err(failure(output, subject, &self.hidden)) }
     }
 }
 
-fn failure(output: Output, subject: &str) -> MachineError {
+fn failure(mut output: Output, subject: &str, hidden: &Hidden) -> MachineError {
+    // Before it is cut, because the half of a value would not be recognised.
+    output.stderr = hidden.remove_from(&String::from_utf8_lossy(&output.stderr)).into();
     let reason = output.stderr_tail();
     let answer = ScriptAnswer::parse(&output).unwrap_or_default();
     let url = subject.to_owned();
@@ -119,9 +131,22 @@ fn failure(output: Output, subject: &str) -> MachineError {
         exit_status::NO_VERSION => MachineError::NoSuchVersion { package: fact("package"), reason },
         exit_status::MANAGER => MachineError::PackageManager { name: url, reason },
         exit_status::UNSUITABLE => MachineError::Unsuitable(reason),
+        exit_status::START => failed_start(&answer, hidden),
         exit_status::CHECK => MachineError::Hook { what: "check".to_owned(), reason },
         status => MachineError::Command { status, signal: output.signal, stderr: reason },
     }
+}
+
+fn failed_start(answer: &ScriptAnswer, hidden: &Hidden) -> MachineError {
+    let fact = |name| answer.all(name).next().map(str::to_owned);
+    let before = match (fact("back"), fact("lost")) {
+        (Some(revision), _) => EarlierRelease::Runs(revision),
+        (None, Some(revision)) => EarlierRelease::Failed(revision),
+        (None, None) => EarlierRelease::None,
+    };
+    let printed = hex::decode(fact("printed").unwrap_or_default()).unwrap_or_default();
+    let printed = hidden.remove_from(&String::from_utf8_lossy(&printed));
+    MachineError::FailedStart { problem: fact("problem").unwrap_or_default(), before, printed: last_part(&printed) }
 }
 
 /// The facts that a script reported, as pairs of name and value.

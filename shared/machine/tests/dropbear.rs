@@ -76,6 +76,7 @@ async fn the_longest_operation_is_not_too_long_for_dropbear() {
         keep_releases: 1,
         proven: None,
         format: None,
+        stop_seconds: 10,
         secrets: SecretEnv::default(),
     };
     let machine = server.machine();

@@ -26,6 +26,10 @@ pub struct App {
     /// Shell command that runs the application in the foreground, from the folder of the unpacked archive, or of the program.
     #[schemars(length(min = 1, max = 4096))]
     pub command: String,
+    /// Seconds that the application has to end after a TERM signal. After that it is killed.
+    #[serde(default = "stop_seconds")]
+    #[schemars(range(min = 1, max = 300))]
+    pub stop_seconds: i32,
     /// Environment variables of the command. Names that begin with `BERTH_` are reserved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
@@ -53,6 +57,12 @@ impl App {
         digest::short(&(self.essence(), port))
     }
 
+    /// Seconds that the application has to end.
+    #[must_use]
+    pub fn stop_limit(&self) -> u32 {
+        u32::try_from(self.stop_seconds).unwrap_or(1)
+    }
+
     /// The variables whose values come from Secrets, by their names.
     pub fn secret_variables(&self) -> impl Iterator<Item = (&str, &SecretKeyRef)> {
         self.env
@@ -72,6 +82,7 @@ impl App {
             sha256: &self.artifact.sha256,
             format: self.artifact.format,
             command: &self.command,
+            stop_seconds: (self.stop_seconds != stop_seconds()).then_some(self.stop_seconds),
             env: self.plain_variables().collect(),
             env_from: self.secret_variables().collect(),
         }
@@ -89,10 +100,17 @@ struct AppEssence<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     format: Option<ArtifactFormat>,
     command: &'a str,
+    /// The machine has to know it, although a change restarts nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_seconds: Option<i32>,
     env: BTreeMap<&'a str, &'a str>,
     /// Which keys of which Secrets, never their content: whoever sees the digest could try out passwords.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     env_from: BTreeMap<&'a str, &'a SecretKeyRef>,
+}
+
+fn stop_seconds() -> i32 {
+    10
 }
 
 fn keep_releases() -> i32 {

@@ -12,7 +12,7 @@ use super::{
     state::{FakeState, output},
 };
 use crate::{
-    apt, dnf,
+    app, apt, dnf,
     error::{MachineError, Result, SshPhase},
     machine::{Machine, Output},
     operation::exit_status,
@@ -36,6 +36,8 @@ pub enum MachineFault {
     WrongDigest(String),
     /// The package manager does not know the version that is to be installed next.
     NoSuchVersion(String),
+    /// The application that is deployed next prints this and ends. The one before runs again.
+    DoesNotStart(String),
     /// The operation fails with this message and changes nothing.
     Fail(String),
 }
@@ -126,7 +128,7 @@ impl FakeInner {
                 if fault == MachineFault::LoseAnswer {
                     self.state.run(script, &parameters);
                 }
-                failure(fault, &parameters, limit)
+                failure(&self.state, fault, &parameters, limit)
             }
         }
     }
@@ -135,6 +137,7 @@ impl FakeInner {
     fn fault(&mut self, script: &str, parameters: &FakeParameters) -> Option<MachineFault> {
         let fits = match self.next.front() {
             Some(MachineFault::WrongDigest(_)) => parameters.has("SHA256"),
+            Some(MachineFault::DoesNotStart(_)) => script == app::DEPLOY.as_str(),
             Some(MachineFault::NoSuchVersion(_)) => [apt::INSTALL.as_str(), dnf::INSTALL.as_str()].contains(&script),
             _ => true,
         };
@@ -143,7 +146,7 @@ impl FakeInner {
 }
 
 /// What an operation returns that meets this fault.
-fn failure(fault: MachineFault, parameters: &FakeParameters, limit: Duration) -> Result<Output> {
+fn failure(state: &FakeState, fault: MachineFault, parameters: &FakeParameters, limit: Duration) -> Result<Output> {
     let address = ADDRESS.to_owned();
     match fault {
         MachineFault::Unreachable => {
@@ -162,6 +165,15 @@ fn failure(fault: MachineFault, parameters: &FakeParameters, limit: Duration) ->
             let package = wanted.rsplit_once(' ').map_or(wanted, |(package, _)| package);
             Ok(output(exit_status::NO_VERSION, &format!("fact package {package}\n"), &reason))
         }
+        MachineFault::DoesNotStart(printed) => {
+            let before = state.apps.get(parameters.get("NAME")).and_then(|app| app.revision.as_deref());
+            let before = before.map_or_else(String::new, |revision| format!("fact back {revision}\n"));
+            let facts = format!(
+                "fact problem its command does not keep running\nfact printed {}\n{before}",
+                hex::encode(printed)
+            );
+            Ok(output(exit_status::START, &facts, ""))
+        }
         MachineFault::Fail(message) => Ok(output(1, "", &message)),
     }
 }
@@ -172,7 +184,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        app::{self, AppRelease, SecretEnv},
+        app::{AppRelease, SecretEnv},
         archive::{self, ArchivePackage},
         change::MachineChange,
     };
@@ -212,6 +224,7 @@ mod tests {
             keep_releases: 1,
             proven: None,
             format: None,
+            stop_seconds: 10,
             secrets: SecretEnv::default(),
         };
         let (change, status) = app::deploy_app(&machine, "opt/berth", &app, LIMIT).await.unwrap();

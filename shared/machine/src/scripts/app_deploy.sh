@@ -2,6 +2,7 @@ mkdir -p "$home/releases" "$service"
 # The physical path: the supervisor identifies its processes by it.
 service=$(cd "$service" && pwd -P)
 remove_leftovers "$home/releases"
+remove_leftovers "$service"
 release=$home/releases/$REVISION
 
 # $home/proven lists the releases that ran well here, as revision and SHA-256, the latest last. A release whose files were replaced
@@ -21,71 +22,50 @@ if [ -n "$PROVEN" ] && [ "$(readlink "$home/current" 2>/dev/null || :)" = "relea
 }$proven" 644
 fi
 
-changed=no
-restart() { # before each change of what is started: until the restart, nobody may take it for what runs
-    rm -f "$service/started"
-    changed=yes
-}
-[ -s "$service/started" ] && [ "$(started_parts)" = "$(parts)" ] || restart
-
 # A program and an archive may be the same file, but not the same release.
 marker="revision=$REVISION
 sha256=$SHA256"
 [ "$FORMAT" != Binary ] || marker="$marker
 format=Binary"
+
+# First everything is made ready beside what runs, so that an artifact or a declaration that cannot be used touches no service.
+content=$release
 if [ "$(cat "$release/.berth-release" 2>/dev/null || :)" != "$marker" ]; then
     fetch "$home/releases"
-    restart
     printf '%s\n' "$marker" >"$tmp/content/.berth-release"
-    if [ -d "$release" ]; then
-        # The same revision with another artifact. The old files are moved aside: they may be in use until the restart.
-        mv -T "$release" "$tmp/replaced"
-    fi
-    mv -T "$tmp/content" "$release"
+    # The same revision with another artifact has its turn when the service is stopped.
+    content=$tmp/content
 fi
+next=$(mktemp -d "$service/.tmp.XXXXXX")
+cleanup='rm -rf "${tmp:-}" "$next"'
+write_start "$next"
 
-# The address under which others reach this machine: the one in the environment, else the one that this session came in on.
-address=${BERTH_MACHINE_ADDRESS:-}
-if [ -z "$address" ] && [ -n "${SSH_CONNECTION:-}" ]; then
-    address=${SSH_CONNECTION% *}
-    address=${address##* }
+changed=yes
+if is_deployed && [ "$content" = "$release" ] && [ "$(readlink "$home/current")" = "releases/$REVISION" ] &&
+    [ "$(start_parts "$next")" = "$(start_parts "$service")" ]; then
+    changed=no
 fi
-# Secret variables are in a file that only the user who runs the application may read. An application without them starts as
-# it always did, so that an upgrade of Berth restarts nothing.
-secrets=
-if [ -n "$SECRETS" ]; then
-    secrets="
-. '$service/secrets'"
-    if [ "$(cat "$service/secrets" 2>/dev/null || :)" != "$SECRETS" ]; then
-        restart
-        write_if_changed "$service/secrets" "$SECRETS" 600
-    fi
-elif [ -e "$service/secrets" ]; then
-    restart
-    rm -f "$service/secrets"
-fi
-run="#!/bin/sh
-# Written by Berth; changes are overwritten.
-PATH=\${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}
-BERTH_MACHINE_ADDRESS='$address'
-BERTH_APP_REVISION='$REVISION'
-export PATH BERTH_MACHINE_ADDRESS BERTH_APP_REVISION
-$ENVIRONMENT$secrets
-cd -P '$home/current' || exit 1
-exec $COMMAND"
-if [ "$(cat "$service/run" 2>/dev/null || :)" != "$run" ]; then
-    restart
-    write_if_changed "$service/run" "$run" 700
-fi
-
-if [ "$(readlink "$home/current" 2>/dev/null || :)" != "releases/$REVISION" ]; then
-    restart
+if [ "$changed" = yes ]; then
+    keep_way_back
+    # Before the first change of what is started: until the start, nobody may take it for what runs.
+    rm -f "$service/started"
+    stop_service
+    install_release
+    install_files "$next" $START_FILES
     switch_link "releases/$REVISION" "$home/current"
 fi
-start_service "$changed"
-[ "$started" = no ] || changed=yes
+install_files "$next" $STOP_FILES
+service_pid
+if [ "$changed" = yes ] || [ -z "$pid" ]; then
+    changed=yes
+    start_service
+    keeps_running || failed_start "its command does not keep running" "$(last_output)"
+else
+    write_service
+fi
 write_if_changed "$service/started" "digest=$DIGEST
 $(parts)" 600
+forget_way_back
 
 # Keeps earlier releases for a rollback: those that ran well, the latest first, then others. The last one that ran well stays always.
 earlier() {

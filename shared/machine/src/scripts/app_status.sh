@@ -2,9 +2,13 @@
 parts() {
     printf 'link=%s\n' "$(readlink "$home/current" 2>/dev/null || :)"
     cat "$home/current/.berth-release" 2>/dev/null || :
-    printf 'run=%s\n' "$(digest "$service/run" 2>/dev/null || :)"
-    if [ -e "$service/secrets" ]; then printf 'secrets=%s\n' "$(digest "$service/secrets")"; fi
+    start_parts "$service"
 }
+start_parts() { # FOLDER: how the service is started
+    printf 'run=%s\n' "$(digest "$1/run" 2>/dev/null || :)"
+    if [ -e "$1/secrets" ]; then printf 'secrets=%s\n' "$(digest "$1/secrets")"; fi
+}
+is_deployed() { [ -s "$service/started" ] && [ "$(started_parts)" = "$(parts)" ]; }
 # The file $service/started holds the digest of the application that was started last, and the parts that it was started with. A
 # deployment removes it before its first change and writes it after the start. So as long as it agrees with the parts, what runs
 # is what was deployed.
@@ -16,7 +20,7 @@ report_app() {
         fact revision "$revision"
         fact sha256 "$(sed -n 's/^sha256=//p' "$home/current/.berth-release")"
     fi
-    if [ -s "$service/started" ] && [ "$(started_parts)" = "$(parts)" ]; then
+    if is_deployed; then
         fact digest "$(sed -n 's/^digest=//p' "$service/started")"
     fi
     pid=

@@ -1,5 +1,6 @@
 # A supervisor for machines without systemd. A service is the folder $service with:
 #   run        the program to run (written by the caller)
+#   stop-seconds  how long it may take to end (written by the caller; 10 without it)
 #   members    prints the process ids of the service
 #   supervise  runs `run`, and again one second after each time it ends
 #   start      starts the supervisor unless it runs; the machine calls it at boot
@@ -41,6 +42,7 @@ while :; do
     sh ./run &
     child=$!
     echo "$child" >pid.new && mv pid.new pid
+    : >begun
     wait "$child"
     echo "berth: the service ended with status $?; it restarts in one second"
     rm -f pid
@@ -58,10 +60,10 @@ cd "$dir" || exit 1
 if command -v flock >/dev/null 2>&1; then exec 8>>start.lock && flock -w 30 8 || exit 75; fi
 if pid=$(cat supervise.pid 2>/dev/null) && ./members | grep -qx "$pid"; then exit 0; fi
 ./stop || exit 1 # processes that a killed supervisor left running
-rm -f pid supervise.pid
+rm -f pid supervise.pid begun
 BERTH_SERVICE=$dir setsid sh "$dir/supervise" </dev/null >>log 2>&1 8>&- 9>&- &
 tries=0
-until [ -s pid ]; do
+until [ -e begun ]; do # not pid, which is gone at once when the program ends at once
     tries=$((tries + 1))
     if [ "$tries" -gt 100 ]; then echo "the supervisor of $dir did not start within 10 s; see $dir/log" >&2; exit 1; fi
     sleep 0.1
@@ -69,14 +71,18 @@ done' 755
     write_if_changed "$service/stop" '#!/bin/sh
 dir=$(cd "$(dirname "$0")" && pwd -P)
 cd "$dir" || exit 1
-# Every 0.1 s: TERM first, KILL from 10 s on, and an error after 20 s.
+# Every 0.1 s: TERM first, KILL when the time to end is over, then once a second, and an error 10 s later.
+limit=$(($(cat stop-seconds 2>/dev/null || echo 10) * 10))
 tries=0
 while pids=$(./members) && [ -n "$pids" ]; do
-    case $tries in
-    0) kill -TERM $pids 2>/dev/null ;;
-    100 | 1[1-9]0) kill -KILL $pids 2>/dev/null ;;
-    200) echo "these processes of $dir do not end:" $pids >&2; exit 1 ;;
-    esac
+    if [ "$tries" = 0 ]; then
+        kill -TERM $pids 2>/dev/null
+    elif [ "$tries" -ge $((limit + 100)) ]; then
+        echo "these processes of $dir do not end:" $pids >&2
+        exit 1
+    elif [ "$tries" -ge "$limit" ] && [ $(((tries - limit) % 10)) = 0 ]; then
+        kill -KILL $pids 2>/dev/null
+    fi
     tries=$((tries + 1))
     sleep 0.1
 done
@@ -92,8 +98,8 @@ uses_systemd() {
     *) [ -d /run/systemd/system ] && [ "$(id -u)" = 0 ] ;;
     esac
 }
-start_service() { # RESTART(yes|no): starts the service; sets $started to yes if it was not running or was restarted
-    started=no
+# Brings what manages the service up to date. Neither starts nor stops anything.
+write_service() {
     if uses_systemd; then
         write_if_changed "/etc/systemd/system/$unit" "[Unit]
 Description=$NAME, deployed by Berth
@@ -105,26 +111,49 @@ StartLimitIntervalSec=0
 ExecStart=/bin/sh $service/run
 Restart=always
 RestartSec=1
+TimeoutStopSec=$(cat "$service/stop-seconds" 2>/dev/null || echo 10)
 
 [Install]
 WantedBy=multi-user.target" 644
         [ "$written" = no ] || systemctl daemon-reload >&2
         systemctl --quiet is-enabled "$unit" 2>/dev/null || systemctl --quiet enable "$unit" >&2
-        if [ "$1" = yes ] || [ "$written" = yes ]; then
-            systemctl restart "$unit" >&2
-            started=yes
-        elif ! systemctl --quiet is-active "$unit"; then
-            systemctl start "$unit" >&2
-            started=yes
-        fi
     else
         write_supervisor
-        if [ "$1" = yes ]; then "$service/stop" >&2; fi
-        service_pid
-        if [ -z "$pid" ]; then
-            started=yes
-            "$service/start" >&2
-        fi
+    fi
+}
+stop_service() { # stops the service, which may not run or not exist
+    if uses_systemd; then
+        [ ! -e "/etc/systemd/system/$unit" ] || systemctl stop "$unit" >&2
+    else
+        write_supervisor
+        "$service/stop" >&2
+    fi
+}
+start_service() { # starts the service, which does not run
+    write_service
+    begun_at=$(date +%s)
+    log_from=$(wc -c 2>/dev/null <"$service/log" || echo 0)
+    if uses_systemd; then systemctl start "$unit" >&2; else "$service/start" >&2; fi
+}
+# Whether the service that was just started keeps running: its program must not end for two seconds. What ends later is for a
+# health check to find.
+keeps_running() {
+    service_pid
+    first=$pid
+    ticks=20
+    while [ -n "$pid" ] && [ "$pid" = "$first" ] && [ "$ticks" -gt 0 ]; do
+        sleep 0.1
+        ticks=$((ticks - 1))
+        if uses_systemd; then service_pid; else pid=$(cat "$service/pid" 2>/dev/null || :); fi
+    done
+    [ -n "$pid" ] && [ "$pid" = "$first" ]
+}
+last_output() { # prints the last lines that the service has printed since it was started
+    if uses_systemd; then
+        journalctl --sync 2>/dev/null || :
+        journalctl --quiet --no-pager --output cat --unit "$unit" --since "@$begun_at" --lines 10 2>/dev/null || :
+    else
+        tail -c "+$((log_from + 1))" "$service/log" 2>/dev/null || :
     fi
 }
 service_pid() { # sets $pid; empty if the program does not run
