@@ -49,6 +49,8 @@ async fn deploy(machine: &SshMachine, artifacts: &Artifacts, revision: &str) {
         keep_releases: 3,
         proven: None,
         format: None,
+        user: None,
+        hooks: berth_core::api::Hooks::default(),
         stop_seconds: 10,
         secrets: SecretEnv::default(),
     };

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::proven::proven_revision;
 
-/// Limit of one attempt: fetching a large artifact takes minutes, but a machine that hangs must not occupy the Server's lock
+/// Limit of one attempt, besides the time that the application's own commands have: fetching a large artifact takes minutes, but a machine that hangs must not occupy the Server's lock
 /// for ever.
 const DEPLOY_LIMIT: Duration = Duration::from_mins(10);
 
@@ -54,7 +54,7 @@ async fn deploy_on(
     };
     let wanted = to_release(server, declared, secrets);
     let place = format!("application {} {}", wanted.name, wanted.revision);
-    match app::deploy_app(machine, root, &wanted, DEPLOY_LIMIT).await {
+    match app::deploy_app(machine, root, &wanted, limit(&wanted)).await {
         Ok((change, found)) => match mismatch(&wanted, &found) {
             Some(problem) => TaskResult::retry(problem).at(place),
             None => deployed(server, &wanted, change, now, &place),
@@ -62,6 +62,10 @@ async fn deploy_on(
         Err(error) if error.is_permanent() => TaskResult::failed(error.to_string()).at(place),
         Err(error) => TaskResult::retry(error.to_string()).at(place),
     }
+}
+
+fn limit(wanted: &AppRelease) -> Duration {
+    DEPLOY_LIMIT + Duration::from_secs(wanted.hooks.total_seconds() + u64::from(wanted.stop_seconds))
 }
 
 /// How what was read back from the machine differs from what was deployed.
@@ -103,6 +107,8 @@ fn to_release(server: &Server, declared: &App, secrets: SecretEnv) -> AppRelease
         url: declared.artifact.url.clone(),
         sha256: declared.artifact.sha256.clone(),
         format: declared.artifact.format,
+        user: declared.user.clone(),
+        hooks: declared.hooks.clone().unwrap_or_default(),
         stop_seconds: declared.stop_limit(),
         env,
         secrets,

@@ -4,16 +4,14 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
+use std::{fs, process::Command};
 
 use berth_core::api::ArtifactFormat;
 use berth_machine::{
-    Machine, MachineError, Output,
+    MachineError,
     app::{self, AppRelease},
 };
-use bytes::Bytes;
-use futures::future::BoxFuture;
-use support::{LIMIT, LocalLab, ROOT, application, get, until};
+use support::{LIMIT, LocalLab, ROOT, WithPath, application, get, programs_without, until};
 
 const RUN: &str = "#!/bin/sh\nexec berth-httpd --address \"$BERTH_MACHINE_ADDRESS\" --port \"$PORT\" --root ./www\n";
 
@@ -26,35 +24,6 @@ fn packed(text: &str, pack: &str) -> Vec<u8> {
     let packed = Command::new("sh").args(["-euc", &script]).current_dir(folder.path()).output().unwrap();
     assert!(packed.status.success(), "{}", String::from_utf8_lossy(&packed.stderr));
     packed.stdout
-}
-
-/// A machine whose scripts find no other programs than those in this folder.
-struct WithPath<M>(M, String);
-
-impl<M: Machine> Machine for WithPath<M> {
-    fn exec<'a>(
-        &'a self,
-        script: &'a str,
-        parameters: Option<Bytes>,
-        timeout: Duration,
-    ) -> BoxFuture<'a, berth_machine::Result<Output>> {
-        let path = format!("PATH='{}'\n", self.1);
-        let parameters = [path.as_bytes(), &parameters.unwrap_or_default()].concat();
-        self.0.exec(script, Some(parameters.into()), timeout)
-    }
-}
-
-/// A folder with all programs of this machine but these.
-fn programs_without(missing: &[&str]) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for entry in ["/usr/bin", "/bin", "/usr/sbin"].iter().flat_map(|bin| fs::read_dir(bin).unwrap().flatten()) {
-        let name = entry.file_name();
-        if !missing.iter().any(|missing| Path::new(missing) == Path::new(&name)) {
-            // The folders may be the same.
-            let _ = symlink(entry.path(), folder.path().join(name));
-        }
-    }
-    folder
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
+    os::unix::fs::symlink,
     path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicU16, Ordering},
@@ -17,9 +18,12 @@ use std::{
 };
 
 use berth_machine::{
+    Machine, Output,
     app::{AppRelease, SecretEnv},
     ssh::{ClientKey, PoolConfig, SshMachine, SshPool, SshTarget},
 };
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use local_machine::{MachineDir, MachineInfo, MachineSpec};
 use sha2::Digest as _;
 
@@ -162,7 +166,38 @@ pub fn application(revision: &str, artifact: Vec<u8>) -> AppRelease {
         keep_releases: 1,
         proven: None,
         format: None,
+        user: None,
+        hooks: berth_core::api::Hooks::default(),
         stop_seconds: 10,
         secrets: SecretEnv::default(),
     }
+}
+
+/// A machine whose scripts find no other programs than those in this folder.
+pub struct WithPath<M>(pub M, pub String);
+
+impl<M: Machine> Machine for WithPath<M> {
+    fn exec<'a>(
+        &'a self,
+        script: &'a str,
+        parameters: Option<Bytes>,
+        timeout: Duration,
+    ) -> BoxFuture<'a, berth_machine::Result<Output>> {
+        let path = format!("PATH='{}'\n", self.1);
+        let parameters = [path.as_bytes(), &parameters.unwrap_or_default()].concat();
+        self.0.exec(script, Some(parameters.into()), timeout)
+    }
+}
+
+/// A folder with all programs of this machine but these.
+pub fn programs_without(missing: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in ["/usr/bin", "/bin", "/usr/sbin"].iter().flat_map(|bin| std::fs::read_dir(bin).unwrap().flatten()) {
+        let name = entry.file_name();
+        if !missing.iter().any(|missing| Path::new(missing) == Path::new(&name)) {
+            // The folders may be the same.
+            let _ = symlink(entry.path(), folder.path().join(name));
+        }
+    }
+    folder
 }

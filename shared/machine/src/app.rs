@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use berth_core::api::ArtifactFormat;
+use berth_core::api::{ArtifactFormat, Hook, Hooks};
 
 use crate::{
     change::MachineChange,
@@ -32,7 +32,9 @@ pub(crate) static DEPLOY: LazyLock<String> = LazyLock::new(|| {
         FETCH,
         SERVICE,
         STATUS,
+        include_str!("scripts/app_checks.sh"),
         include_str!("scripts/app_start.sh"),
+        include_str!("scripts/app_hooks.sh"),
         include_str!("scripts/app_back.sh"),
         include_str!("scripts/app_deploy.sh"),
     ])
@@ -65,6 +67,10 @@ pub struct AppRelease {
     pub command: Vec<String>,
     /// The TCP port that it listens on, passed to it as `PORT`.
     pub port: u16,
+    /// The user who runs it, and its hooks; without it, the user of the login.
+    pub user: Option<String>,
+    /// Commands around its start and end.
+    pub hooks: Hooks,
     /// How many seconds it may take to end before it is killed.
     pub stop_seconds: u32,
     /// How many earlier releases stay on the machine: first those that ran well there. The last one that did always stays.
@@ -123,6 +129,7 @@ impl AppRelease {
         validate::sha256("app sha256", &self.sha256)?;
         validate::file_name("app digest", &self.digest)?;
         self.proven.iter().try_for_each(|revision| validate::file_name("app proven", revision))?;
+        self.user.iter().try_for_each(|user| validate::user("app user", user))?;
         if self.command.first().is_none_or(String::is_empty) {
             return Err(MachineError::invalid("app command", "must name the program to start"));
         }
@@ -131,6 +138,20 @@ impl AppRelease {
 
     fn environment(&self) -> String {
         format!("export PORT={}\n{}", self.port, exports(&self.env))
+    }
+
+    /// The file in the release that the command starts; empty if that cannot be told.
+    fn program(&self) -> &str {
+        let first = match &self.command[..] {
+            [shell, flag, command] if shell == "/bin/sh" && flag == "-c" => {
+                let mut words = command.split_ascii_whitespace();
+                words.find(|word| *word != "exec").unwrap_or_default()
+            }
+            [first, ..] => first.as_str(),
+            [] => "",
+        };
+        let name = first.strip_prefix("./").unwrap_or_default();
+        if validate::path("app command", name).is_ok() { name } else { "" }
     }
 
     fn command_line(&self) -> String {
@@ -159,7 +180,11 @@ pub async fn deploy_app(
     timeout: Duration,
 ) -> Result<(MachineChange, AppStatus)> {
     app.validate()?;
-    let answer = MachineOperation::changing(&DEPLOY, root)?
+    let operation = MachineOperation::changing(&DEPLOY, root)?;
+    let operation = set_hook(operation, ["PRE_STOP", "PRE_STOP_SECONDS"], app.hooks.pre_stop.as_ref())?;
+    let operation = set_hook(operation, ["PRE_START", "PRE_START_SECONDS"], app.hooks.pre_start.as_ref())?;
+    let operation = set_hook(operation, ["POST_START", "POST_START_SECONDS"], app.hooks.post_start.as_ref())?;
+    let answer = operation
         .set("NAME", &app.name)?
         .set("REVISION", &app.revision)?
         .set("DIGEST", &app.digest)?
@@ -169,6 +194,8 @@ pub async fn deploy_app(
         .set("ENVIRONMENT", &app.environment())?
         .set("SECRETS", exports(&app.secrets.0).trim_end())?
         .set("COMMAND", &app.command_line())?
+        .set("PROGRAM", app.program())?
+        .set("USER_NAME", app.user.as_deref().unwrap_or_default())?
         .set("STOP_SECONDS", &app.stop_seconds.to_string())?
         .set("KEEP", &app.keep_releases.to_string())?
         .set("PROVEN", app.proven.as_deref().unwrap_or_default())?
@@ -177,6 +204,12 @@ pub async fn deploy_app(
         .run(machine, &app.url, timeout)
         .await?;
     Ok((MachineChange::read(&answer)?, AppStatus::read(&answer)?))
+}
+
+fn set_hook(operation: MachineOperation, names: [&'static str; 2], hook: Option<&Hook>) -> Result<MachineOperation> {
+    let command = hook.map_or_else(String::new, |hook| format!("/bin/sh -c {}", quote(&hook.command)));
+    let seconds = hook.map_or(0, |hook| hook.timeout_seconds.max(1));
+    operation.set(names[0], &command)?.set(names[1], &seconds.to_string())
 }
 
 /// Reads what is deployed and whether it runs. Changes nothing.

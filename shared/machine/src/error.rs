@@ -142,6 +142,17 @@ pub enum MachineError {
         /// The last lines of its output.
         printed: String,
     },
+    /// A hook of the running application failed before anything was changed.
+    #[error("{problem}; the application was not stopped and runs on; the hook printed last: {}", or_nothing(.printed))]
+    FailedHook {
+        /// What went wrong.
+        problem: String,
+        /// The last lines of its output.
+        printed: String,
+    },
+    /// The machine cannot run the application.
+    #[error("{0}")]
+    CannotRun(String),
     /// The package manager does not know the declared version of a package, although it has just refreshed its index.
     #[error("{package} does not exist: {reason}")]
     NoSuchVersion {
@@ -233,6 +244,7 @@ impl MachineError {
                 | Self::DigestMismatch { .. }
                 | Self::NoSuchVersion { .. }
                 | Self::Unsuitable(_)
+                | Self::CannotRun(_)
                 | Self::Invalid { .. }
         )
     }

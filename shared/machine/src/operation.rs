@@ -36,6 +36,7 @@ pub(crate) mod exit_status {
     pub(crate) const UNSUITABLE: u32 = 88;
     pub(crate) const CHECK: u32 = 89;
     pub(crate) const START: u32 = 90;
+    pub(crate) const CANNOT_RUN: u32 = 91;
 }
 
 /// One operation: a constant script and its parameters.
@@ -127,7 +128,11 @@ fn failure(mut output: Output, subject: &str, hidden: &Hidden) -> MachineError {
         exit_status::DOWNLOAD => MachineError::Download { url, reason },
         exit_status::DIGEST => MachineError::DigestMismatch { url, expected: fact("expected"), actual: fact("actual") },
         exit_status::UNPACK => MachineError::Unpack { url, reason },
+        exit_status::HOOK if answer.all("problem").next().is_some() => {
+            MachineError::FailedHook { problem: fact("problem"), printed: printed(&answer, hidden) }
+        }
         exit_status::HOOK => MachineError::Hook { what: fact("hook"), reason },
+        exit_status::CANNOT_RUN => MachineError::CannotRun(reason),
         exit_status::NO_VERSION => MachineError::NoSuchVersion { package: fact("package"), reason },
         exit_status::MANAGER => MachineError::PackageManager { name: url, reason },
         exit_status::UNSUITABLE => MachineError::Unsuitable(reason),
@@ -144,9 +149,13 @@ fn failed_start(answer: &ScriptAnswer, hidden: &Hidden) -> MachineError {
         (None, Some(revision)) => EarlierRelease::Failed(revision),
         (None, None) => EarlierRelease::None,
     };
-    let printed = hex::decode(fact("printed").unwrap_or_default()).unwrap_or_default();
-    let printed = hidden.remove_from(&String::from_utf8_lossy(&printed));
-    MachineError::FailedStart { problem: fact("problem").unwrap_or_default(), before, printed: last_part(&printed) }
+    MachineError::FailedStart { problem: fact("problem").unwrap_or_default(), before, printed: printed(answer, hidden) }
+}
+
+/// The last lines that something on the machine has printed, which may be any bytes.
+fn printed(answer: &ScriptAnswer, hidden: &Hidden) -> String {
+    let printed = answer.all("printed").next().and_then(|hex| hex::decode(hex).ok()).unwrap_or_default();
+    last_part(&hidden.remove_from(&String::from_utf8_lossy(&printed)))
 }
 
 /// The facts that a script reported, as pairs of name and value.

@@ -60,6 +60,20 @@ pub(crate) fn path(field: &str, value: &str) -> Result<()> {
     ))
 }
 
+/// The name of a user on the machine.
+pub(crate) fn user(field: &str, value: &str) -> Result<()> {
+    let starts_well = value.chars().next().is_some_and(|c| c.is_ascii_lowercase() || c == '_');
+    let fits =
+        value.len() <= 32 && value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c));
+    if starts_well && fits {
+        return Ok(());
+    }
+    Err(MachineError::invalid(
+        field,
+        format!("{value:?} must be 1 to 32 small letters, digits, _ or -, and begin with a letter or _"),
+    ))
+}
+
 /// The name of an environment variable that an application may set.
 pub(crate) fn variable(field: &str, name: &str) -> Result<()> {
     let starts_well = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
@@ -93,6 +107,9 @@ mod tests {
         for bad in ["", "1A", "A-B", "A=B", "BERTH_APP_REVISION"] {
             variable("env", bad).unwrap_err();
         }
+        for bad in ["", "-x", "Web", "a b", "a'b", "1a"] {
+            user("user", bad).unwrap_err();
+        }
         sha256("sha256", &"A".repeat(64)).unwrap_err();
     }
 
@@ -104,6 +121,7 @@ mod tests {
         path("root", "opt/berth").unwrap();
         url("url", "http://127.0.0.1:80/a.tar.gz?x=1&y=%20").unwrap();
         variable("env", "JAVA_HOME").unwrap();
+        user("user", "www-data").unwrap();
         sha256("sha256", &"0f".repeat(32)).unwrap();
     }
 }

@@ -76,6 +76,8 @@ async fn the_longest_operation_is_not_too_long_for_dropbear() {
         keep_releases: 1,
         proven: None,
         format: None,
+        user: None,
+        hooks: berth_core::api::Hooks::default(),
         stop_seconds: 10,
         secrets: SecretEnv::default(),
     };

@@ -6,7 +6,10 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::artifact::{Artifact, ArtifactFormat};
+use super::{
+    artifact::{Artifact, ArtifactFormat},
+    hooks::Hooks,
+};
 use crate::digest;
 
 /// An application: its code and how it runs.
@@ -26,6 +29,13 @@ pub struct App {
     /// Shell command that runs the application in the foreground, from the folder of the unpacked archive, or of the program.
     #[schemars(length(min = 1, max = 4096))]
     pub command: String,
+    /// User on the machine who runs the application and its hooks; without it, the user that Berth logs in as. The user must exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z_][a-z0-9_-]*$"))]
+    pub user: Option<String>,
+    /// Commands around the start and the end of the application.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Hooks>,
     /// Seconds that the application has to end after a TERM signal. After that it is killed.
     #[serde(default = "stop_seconds")]
     #[schemars(range(min = 1, max = 300))]
@@ -82,6 +92,8 @@ impl App {
             sha256: &self.artifact.sha256,
             format: self.artifact.format,
             command: &self.command,
+            user: self.user.as_deref(),
+            hooks: self.hooks.as_ref(),
             stop_seconds: (self.stop_seconds != stop_seconds()).then_some(self.stop_seconds),
             env: self.plain_variables().collect(),
             env_from: self.secret_variables().collect(),
@@ -100,6 +112,10 @@ struct AppEssence<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     format: Option<ArtifactFormat>,
     command: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hooks: Option<&'a Hooks>,
     /// The machine has to know it, although a change restarts nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     stop_seconds: Option<i32>,

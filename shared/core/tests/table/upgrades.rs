@@ -3,6 +3,8 @@
 //! Digests outlive the version of Berth that made them. If one of these tests fails after a change of the API, then that change
 //! would deploy every application again, or undo decisions of people: leave a new field out of the digest while it has its default.
 
+use std::collections::BTreeSet;
+
 use berth_core::{
     api::{Force, GatePoint, ServerSpec, State, TaskKind},
     lifecycle::plan,
@@ -41,6 +43,37 @@ fn the_digest_of_an_application_says_which_secrets_it_uses_and_nothing_of_other_
     for other in [json!({"name": "db", "key": "user"}), json!({"name": "db", "key": "password", "optional": true})] {
         assert_ne!(one, with(other));
     }
+}
+
+/// Berth must deploy again when it changes, and not when a later version merely knows the field.
+#[test]
+fn everything_about_how_an_application_runs_is_part_of_its_digest_once_it_is_declared() {
+    let digest = |change: serde_json::Value| {
+        let mut app = serde_json::to_value(declaration().app.unwrap()).unwrap();
+        json_patch::merge(&mut app, &change);
+        let mut spec = declaration();
+        spec.app = Some(serde_json::from_value(app).unwrap());
+        spec.app_digest().unwrap()
+    };
+    for same in [
+        json!({}),
+        json!({"stopSeconds": 10}),
+        json!({"keepReleases": 7}),
+        json!({"artifact": {"url": "https://elsewhere/x"}}),
+    ] {
+        assert_eq!(digest(same.clone()), "1f389af820", "{same}");
+    }
+    let changes = [
+        json!({"artifact": {"format": "Binary"}}),
+        json!({"user": "web"}),
+        json!({"stopSeconds": 30}),
+        json!({"hooks": {"preStop": {"command": "./drain"}}}),
+        json!({"hooks": {"preStop": {"command": "./drain", "timeoutSeconds": 5}}}),
+        json!({"hooks": {"preStart": {"command": "./drain"}}}),
+    ];
+    let digests: BTreeSet<String> = changes.iter().cloned().map(digest).collect();
+    assert_eq!(digests.len(), changes.len());
+    assert!(!digests.contains("1f389af820"));
 }
 
 #[test]

@@ -224,6 +224,8 @@ mod tests {
             keep_releases: 1,
             proven: None,
             format: None,
+            user: None,
+            hooks: berth_core::api::Hooks::default(),
             stop_seconds: 10,
             secrets: SecretEnv::default(),
         };

@@ -31,8 +31,7 @@ is_good_release() { [ "$(cat "$1/.berth-release" 2>/dev/null || :)" = "$(good_re
 
 # Ends the deployment: the application did not start. Starts the one before again, if it is known.
 failed_start() { # PROBLEM OUTPUT
-    fact problem "$1"
-    fact printed "$(printf '%s\n' "$2" | tail -n 10 | tail -c 8192 | od -An -v -tx1 | tr -d ' \n')"
+    say_problem "$1" "$2"
     go_back
     die 90 "$1"
 }

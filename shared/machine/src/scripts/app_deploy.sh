@@ -36,6 +36,8 @@ if [ "$(cat "$release/.berth-release" 2>/dev/null || :)" != "$marker" ]; then
     # The same revision with another artifact has its turn when the service is stopped.
     content=$tmp/content
 fi
+check_user
+check_program "$content"
 next=$(mktemp -d "$service/.tmp.XXXXXX")
 cleanup='rm -rf "${tmp:-}" "$next"'
 write_start "$next"
@@ -46,6 +48,7 @@ if is_deployed && [ "$content" = "$release" ] && [ "$(readlink "$home/current")"
     changed=no
 fi
 if [ "$changed" = yes ]; then
+    pre_stop
     keep_way_back
     # Before the first change of what is started: until the start, nobody may take it for what runs.
     rm -f "$service/started"
@@ -58,8 +61,10 @@ install_files "$next" $STOP_FILES
 service_pid
 if [ "$changed" = yes ] || [ -z "$pid" ]; then
     changed=yes
+    run_hook preStart "$next/pre-start" || failed_start "$hook_problem" "$hook_output"
     start_service
     keeps_running || failed_start "its command does not keep running" "$(last_output)"
+    run_hook postStart "$next/post-start" || failed_start "$hook_problem" "$hook_output"
 else
     write_service
 fi

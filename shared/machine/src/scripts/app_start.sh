@@ -14,15 +14,21 @@ launcher() { # COMMAND, quoted for a shell
     secrets=
     [ -z "$SECRETS" ] || secrets="
 . '$service/secrets'"
+    identity=
+    [ -z "$USER_NAME" ] || identity="
+USER='$USER_NAME'
+LOGNAME='$USER_NAME'
+HOME=~$USER_NAME
+export USER LOGNAME HOME"
     printf '%s\n' "#!/bin/sh
 # Written by Berth; changes are overwritten.
 PATH=\${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}
 BERTH_MACHINE_ADDRESS='$address'
 BERTH_APP_REVISION='$REVISION'
-export PATH BERTH_MACHINE_ADDRESS BERTH_APP_REVISION
+export PATH BERTH_MACHINE_ADDRESS BERTH_APP_REVISION$identity
 $ENVIRONMENT$secrets
 cd -P '$home/current' || exit 1
-exec $1"
+exec $(as_user "$1")"
 }
 # Writes all files that say how the application is started.
 write_start() { # FOLDER
@@ -30,12 +36,15 @@ write_start() { # FOLDER
     # Secret variables are in a file that only the user who runs the application may read.
     [ -z "$SECRETS" ] || write_if_changed "$1/secrets" "$SECRETS" 600
     write_if_changed "$1/run" "$(launcher "$COMMAND")" 700
+    write_hook "$1/pre-stop" "$PRE_STOP" "$PRE_STOP_SECONDS"
+    write_hook "$1/pre-start" "$PRE_START" "$PRE_START_SECONDS"
+    write_hook "$1/post-start" "$POST_START" "$POST_START_SECONDS"
     # The supervisor's own time is in no file.
     [ "$STOP_SECONDS" = 10 ] || write_if_changed "$1/stop-seconds" "$STOP_SECONDS" 644
 }
 # What the application is started with, and what only its end depends on.
 START_FILES='run secrets'
-STOP_FILES='stop-seconds'
+STOP_FILES='stop-seconds pre-stop'
 # Puts these files into the place of those that are there.
 install_files() { # FOLDER NAME...
     from=$1
