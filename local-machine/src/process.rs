@@ -23,10 +23,12 @@ const KILL_POLL: Duration = Duration::from_millis(10);
 /// Pause between two scans while processes are being stopped. Short, because a caller waits for the machine to hang.
 const STOP_POLL: Duration = Duration::from_millis(5);
 
-/// Whether the process belongs to this user and carries the machine's id.
+/// Whether the process carries the machine's id, and belongs to this user: to root belong all, because an application may run as
+/// another user.
 fn carries(pid: u32, id: &str) -> bool {
     let entry = format!("{ID_VARIABLE}={id}");
-    let ours = fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == getuid().as_raw());
+    let ours =
+        fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| getuid().is_root() || meta.uid() == getuid().as_raw());
     // The environment of a zombie is empty, so a zombie counts as gone.
     ours && fs::read(format!("/proc/{pid}/environ"))
         .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|found| found == entry.as_bytes()))
