@@ -111,7 +111,8 @@ impl CachedDeployments {
         let servers = self.servers.state();
         let is_owned = |server: &&Server| set.as_ref().is_some_and(|set| set.owns(server));
         let servers: Vec<&Server> = servers.iter().map(AsRef::as_ref).filter(is_owned).collect();
-        self.deployments.reconcile(deployment, set.as_deref(), &servers).await
+        // Boxed, because it holds several versions of the VMDeployment.
+        Box::pin(self.deployments.reconcile(deployment, set.as_deref(), &servers)).await
     }
 }
 
