@@ -1,4 +1,4 @@
-//! Guarantee 4: a task is begun only by its executor, and its result is counted once.
+//! Guarantee 4: a task is begun only by its executor, or handed over to it, and its result is counted once.
 
 use serde_json::Value;
 
@@ -20,17 +20,24 @@ pub(super) fn miscounted(scene: &Scene<'_>) -> Option<String> {
     let known = before["status"]["tasks"].as_array().map(Vec::as_slice).unwrap_or_default();
     tasks.iter().find_map(|task| {
         let earlier = known.iter().find(|earlier| earlier["id"] == task["id"]);
-        wrong(scene, earlier, task)
+        wrong(scene, earlier, task, &after["status"]["lock"])
     })
 }
 
-fn wrong(scene: &Scene<'_>, earlier: Option<&Value>, task: &Value) -> Option<String> {
+/// Whether this is the task of the lock, and a copy of the task's executor holds it.
+fn is_handed_over(task: &Value, lock: &Value) -> bool {
+    let holder = text(lock, "/holder").split('/').next();
+    lock["taskID"] == task["id"] && holder == Some(text(task, "/executor"))
+}
+
+fn wrong(scene: &Scene<'_>, earlier: Option<&Value>, task: &Value, lock: &Value) -> Option<String> {
     let (kind, phase) = (text(task, "/kind"), text(task, "/phase"));
     let named = || format!("{kind} (task {}) of {}", task["id"], scene.place);
     let attempts = |task: &Value| task["attempts"].as_i64().unwrap_or_default();
     let (was, tried) = earlier.map_or(("Pending", 0), |earlier| (text(earlier, "/phase"), attempts(earlier)));
     let executor = scene.author.rsplit(':').next().unwrap_or_default();
-    if by_berth(scene) && attempts(task) > tried && kind != "Gate" && text(task, "/executor") != executor {
+    let is_its_own = kind == "Gate" || text(task, "/executor") == executor || is_handed_over(task, lock);
+    if by_berth(scene) && attempts(task) > tried && !is_its_own {
         return Some(format!("{executor} began {}, which is for {}", named(), text(task, "/executor")));
     }
     if attempts(task) > tried + 1 {
