@@ -40,7 +40,7 @@ async fn a_gate_before_traffic_waits_for_a_person() {
     let world = World::start().await;
     world.deploy(1, |v| v["spec"]["template"]["spec"]["gates"] = json!([{"before": "ReleaseTraffic"}])).await;
     let task = gate(&world).await;
-    assert_eq!(world.endpoints().await["web-0"], (false, false, false), "no traffic before the Approval");
+    assert!(!world.endpoints().await.contains_key("web-0"), "no traffic before the Approval");
 
     let alice = world.berth.control_plane().user_client("alice", &["system:masters"]).await.unwrap();
     let refusal = decide(&alice, task, "Refuse").await;
@@ -54,7 +54,7 @@ async fn a_gate_before_traffic_waits_for_a_person() {
     let stalled = conditions::get(&status.conditions, STALLED).unwrap();
     assert_eq!(stalled.reason, "GateRefused");
     assert!(stalled.message.contains("alice") && stalled.message.contains("reviewed"), "{}", stalled.message);
-    assert_eq!(world.endpoints().await["web-0"], (false, false, false));
+    assert!(!world.endpoints().await.contains_key("web-0"));
 
     // A retry opens the gate again, and this time it is approved.
     world.patch_server("web-0", json!({"spec": {"retry": {"id": "again"}}})).await;
