@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::proven::proven_revision;
 
-/// Limit of one attempt, besides the time that the application's own commands have: fetching a large artifact takes minutes, but a machine that hangs must not occupy the Server's lock
+/// Limit of one attempt, besides the time that the application's own commands have: fetching a large artifact takes minutes, but
+/// a machine that hangs must not occupy the Server's lock
 /// for ever.
 const DEPLOY_LIMIT: Duration = Duration::from_mins(10);
 

@@ -164,13 +164,18 @@ impl Lock {
         self.renewed_at.0.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
     }
 
+    /// The time after a renewal within which the holder renews it again, or stops.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.duration_seconds).unwrap_or(0))
+    }
+
     /// How long ago the lock was handed over, by this clock. None when its holder cannot be sure that it still has it, and has to
     /// claim it: it was renewed, half of its time is over, or it lies in the future. Clocks may differ by [`CLOCK_MARGIN_SECONDS`].
     #[must_use]
     pub fn age_when_new(&self, now: Timestamp) -> Option<Duration> {
         let age = Duration::try_from(now.duration_since(self.renewed_at.0)).ok()?;
-        let half = Duration::from_secs(u64::try_from(self.duration_seconds).unwrap_or(0)) / 2;
-        (self.renewed_at == self.acquired_at && age < half).then_some(age)
+        (self.renewed_at == self.acquired_at && age < self.duration() / 2).then_some(age)
     }
 
     /// Whether the lock has expired, so that another holder may take it.

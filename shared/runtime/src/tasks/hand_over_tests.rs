@@ -3,50 +3,21 @@
 use std::time::Duration;
 
 use berth_core::{
-    api::{Executor, Lock, MachineFact, MachinePhase, Task, TaskKind, TaskPhase},
-    protocol::{Fact, TaskResult},
+    api::{Executor, Task, TaskKind, TaskPhase},
+    protocol::TaskResult,
 };
 use berth_testing::FakeApi;
 use tokio::time::sleep;
 
-use crate::{Context, ServerCache, TaskRun, TaskRunner, TurnOrder, testing::context};
-
-fn created() -> TaskResult {
-    let machine = MachineFact {
-        phase: MachinePhase::Running,
-        provider: Some("p".into()),
-        place: Some("here".into()),
-        id: Some("m-1".into()),
-        address: Some("127.1.0.1".into()),
-        ssh: None,
-        boot_id: None,
-        created_at: None,
-    };
-    TaskResult::succeeded("created").with(Fact::Machine(machine))
-}
-
-fn task(api: &FakeApi, kind: TaskKind) -> Task {
-    api.server().tasks().iter().rfind(|task| task.kind == kind).unwrap().clone()
-}
-
-fn lock(api: &FakeApi) -> Option<Lock> {
-    api.server().lock().cloned()
-}
-
-async fn runner(api: &FakeApi, instance: &str) -> (Context, TaskRunner) {
-    let ctx = context(api, instance);
-    let servers = ServerCache::start(&ctx);
-    servers.ready().await;
-    let runner = TaskRunner::new(&ctx, &servers);
-    (ctx, runner)
-}
+use super::tests::{created, first, lock, runner, task};
+use crate::{TaskRun, TurnOrder};
 
 /// A Server whose InstallPackages has been handed over to `holder`.
 async fn handed_over(holder: &str) -> (FakeApi, Task) {
     let api = FakeApi::new();
     let (ctx, runner) = runner(&api, "before").await;
     ctx.turns.decided_by(Names(holder.to_owned()));
-    runner.run(&api.server(), &task(&api, TaskKind::CreateMachine), |_, _| async { created() }).await.unwrap();
+    runner.run(&api.server(), &first(&api), |_, _| async { created() }).await.unwrap();
     let next = task(&api, TaskKind::InstallPackages);
     (api, next)
 }

@@ -78,7 +78,7 @@ impl HeldLocks {
         }
         // The API's times are whole seconds: the lock is younger than this by up to a second.
         let since = Instant::now().checked_sub(lock.age_when_new(now)?)?;
-        Some(HeldLock { task_id: task.id, since, duration: duration(lock) })
+        Some(HeldLock { task_id: task.id, since, duration: lock.duration() })
     }
 
     /// Remembers that work begins under the Server's lock.
@@ -86,7 +86,7 @@ impl HeldLocks {
         let Some(lock) = server.lock() else { return };
         let (mut begun, now) = (self.begun.lock(), Instant::now());
         begun.retain(|_, lock| lock.old_at > now);
-        let (acquired_at, old_at) = (lock.acquired_at.clone(), now + duration(lock));
+        let (acquired_at, old_at) = (lock.acquired_at.clone(), now + lock.duration());
         begun.insert(server.uid().to_owned(), BegunLock { task_id: lock.task_id, acquired_at, old_at });
     }
 
@@ -94,8 +94,4 @@ impl HeldLocks {
         let begun = self.begun.lock();
         begun.get(server.uid()).is_some_and(|b| b.task_id == lock.task_id && b.acquired_at == lock.acquired_at)
     }
-}
-
-fn duration(lock: &Lock) -> Duration {
-    Duration::from_secs(u64::try_from(lock.duration_seconds).unwrap_or(0))
 }

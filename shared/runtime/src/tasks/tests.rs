@@ -30,15 +30,15 @@ fn machine() -> MachineFact {
     }
 }
 
-fn created() -> TaskResult {
+pub(super) fn created() -> TaskResult {
     TaskResult::succeeded("created").with(Fact::Machine(machine()))
 }
 
-fn task(api: &FakeApi, kind: TaskKind) -> Task {
+pub(super) fn task(api: &FakeApi, kind: TaskKind) -> Task {
     api.server().status.unwrap().tasks.into_iter().rfind(|t| t.kind == kind).unwrap()
 }
 
-fn first(api: &FakeApi) -> Task {
+pub(super) fn first(api: &FakeApi) -> Task {
     task(api, TaskKind::CreateMachine)
 }
 
@@ -47,11 +47,11 @@ fn cancelled(api: &FakeApi) -> usize {
     ended_tasks(&api.server().status.unwrap(), TaskKind::CreateMachine, TaskPhase::Cancelled)
 }
 
-fn lock(api: &FakeApi) -> Option<Lock> {
+pub(super) fn lock(api: &FakeApi) -> Option<Lock> {
     api.server().status.unwrap().lock
 }
 
-async fn runner(api: &FakeApi, instance: &str) -> (Context, TaskRunner) {
+pub(super) async fn runner(api: &FakeApi, instance: &str) -> (Context, TaskRunner) {
     let ctx = context(api, instance);
     let servers = ServerCache::start(&ctx);
     servers.ready().await;
