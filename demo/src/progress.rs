@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn task(id: i64, kind: &str, step: i32, phase: &str, message: &str) -> Value {
-        json!({"id": id, "kind": kind, "step": step, "executor": "replicaset-controller", "phase": phase, "message": message})
+        json!({"id": id, "kind": kind, "step": step, "phase": phase, "message": message})
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub(crate) fn fail(server: &mut Server) {
     let task = planned.iter().find(|task| task.kind == TaskKind::DeployApp).unwrap();
     let status = server.status.as_mut().unwrap();
     status.state = Some(State::Deploying);
-    let failed = json!({"id": 1, "kind": "DeployApp", "step": 1, "executor": "deployment-controller", "phase": "Failed",
+    let failed = json!({"id": 1, "kind": "DeployApp", "step": 1, "phase": "Failed",
         "digest": task.digest, "message": "no space left"});
     status.tasks = vec![serde_json::from_value(failed).unwrap()];
     let (conditions, now) = (&mut status.conditions, now());

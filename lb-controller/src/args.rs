@@ -13,7 +13,8 @@ pub struct Args {
     /// The arguments that every controller takes.
     #[command(flatten)]
     pub common: CommonArgs,
-    /// Milliseconds during which changes of one Service's endpoints are collected, to write them together
+    /// Milliseconds during which changes of one Service's endpoints are collected, to write them together. Between two writes
+    /// for one Service are at least ten times as many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(0..=5000), value_name = "MS")]
     pub batch_window_ms: u16,
     /// Share of a Service's Servers that stays in traffic although probes say that they are sick or silent. The annotation

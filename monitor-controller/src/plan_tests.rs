@@ -112,7 +112,6 @@ fn health_is_not_proven_before_a_check_health_task_opens() {
         id: 2,
         kind: TaskKind::DeployApp,
         step: 0,
-        executor: Executor::DeploymentController,
         ..tasks[0].clone()
     };
     tasks.push(deploy);

@@ -11,7 +11,7 @@ fn server(epoch: i64, phase: &str, tasks: &Value) -> Server {
 }
 
 fn check_health_task(id: i64) -> Value {
-    json!([{"id": id, "kind": "CheckHealth", "step": 1, "executor": "monitor-controller", "phase": "Pending"}])
+    json!([{"id": id, "kind": "CheckHealth", "step": 1, "phase": "Pending"}])
 }
 
 /// The probes of a running Server without tasks.

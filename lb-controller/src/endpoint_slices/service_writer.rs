@@ -2,7 +2,8 @@
 //!
 //! A caller adds its change to the pending ones and waits for the write lock. The caller that gets the lock waits a moment for
 //! more changes, writes all that are pending, and answers every caller. Meanwhile new changes become pending. So a slice has at
-//! most one write of this process in flight, and a thousand Servers that change at once cost few writes.
+//! most one write of this process in flight, and a thousand Servers that change at once cost few writes. A change that follows
+//! another one closely waits a little longer, so that a thousand Servers that change one after another cost few writes, too.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +16,7 @@ use berth_runtime::Clock;
 use futures::future::try_join_all;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     floor::PanicFloor,
@@ -27,6 +28,9 @@ use super::{
 };
 use crate::{balancer::BalancerError, kept::Kept, plan};
 
+/// Batch windows between the beginnings of two writes: the first change is written at once, and while a fleet comes or goes, few
+/// writes show many changes.
+const WINDOWS_BETWEEN_WRITES: u32 = 10;
 /// Rounds of writes after which changes are given up until the next reconcile: a tree of slices needs at most one round for each
 /// of its 33 levels, and a conflict costs one more.
 const MAX_ROUNDS: usize = 40;
@@ -59,7 +63,8 @@ pub(crate) struct ServiceWriter {
     service: ServiceKey,
     context: Arc<WriterContext>,
     pending: Mutex<Vec<(DesiredEndpoint, ResultSender)>>,
-    write_lock: tokio::sync::Mutex<()>,
+    /// Whoever holds it writes; when the last write began.
+    write_lock: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl ServiceWriter {
@@ -72,11 +77,14 @@ impl ServiceWriter {
     pub(crate) async fn submit(&self, desired: DesiredEndpoint) -> Result<(), BalancerError> {
         let (sender, mut result) = oneshot::channel();
         self.pending.lock().push((desired, sender));
-        let _write_lock = self.write_lock.lock().await;
+        let mut last_write = self.write_lock.lock().await;
         if let Ok(result) = result.try_recv() {
             return result;
         }
-        tokio::time::sleep(self.context.batch_window).await;
+        let window = self.context.batch_window;
+        let next_write = last_write.map(|begun| begun + window * WINDOWS_BETWEEN_WRITES);
+        tokio::time::sleep_until((Instant::now() + window).max(next_write.unwrap_or_else(Instant::now))).await;
+        *last_write = Some(Instant::now());
         let batch = std::mem::take(&mut *self.pending.lock());
         self.write_batch(batch).await;
         // Without a result, the change was in the batch of a caller that was cancelled while it wrote.

@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn only_ready_servers_whose_machines_nothing_changes_are_checked() {
-        let task = |phase: &str, kind: &str| json!([{"id": 1, "kind": kind, "step": 1, "executor": "replicaset-controller", "phase": phase}]);
+        let task = |phase: &str, kind: &str| json!([{"id": 1, "kind": kind, "step": 1, "phase": phase}]);
         let lock = json!({"holder": "h", "taskID": 1, "acquiredAt": "2026-01-01T00:00:00Z",
                           "renewedAt": "2026-01-01T00:00:00Z", "durationSeconds": 30});
         let unreachable =

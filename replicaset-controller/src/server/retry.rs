@@ -59,7 +59,7 @@ mod tests {
             "metadata": {"name": "web-0", "uid": "u", "generation": 1},
             "spec": {"machine": {"className": "small"}},
             "status": {"state": "Initializing", "observedGeneration": 1, "firstTaskID": 1, "lastTaskID": 1, "tasks": [{
-                "id": 1, "kind": "CreateMachine", "step": 1, "executor": "replicaset-controller", "phase": "Failed",
+                "id": 1, "kind": "CreateMachine", "step": 1, "phase": "Failed",
                 "attempts": 1, "startedAt": "2026-01-01T12:00:00Z", "finishedAt": "2026-01-01T12:00:30Z",
             }]},
         });
@@ -109,7 +109,7 @@ mod tests {
         let gate = server(|v| {
             v["spec"]["gates"] = json!([{"before": "CreateMachine"}]);
             let task = &mut v["status"]["tasks"][0];
-            (task["kind"], task["gate"], task["executor"]) = ("Gate".into(), "CreateMachine".into(), "person".into());
+            (task["kind"], task["gate"]) = ("Gate".into(), "CreateMachine".into());
             let plain: Server = serde_json::from_value(v.clone()).unwrap();
             let planned = berth_core::lifecycle::plan(&plain, berth_core::api::State::Initializing);
             v["status"]["tasks"][0]["digest"] = planned[0].digest.clone().into();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use berth_core::api::{Executor, Server, Task, TaskKind, TaskPhase};
+use berth_core::api::{Server, Task, TaskKind, TaskPhase};
 use berth_runtime::{ApiError, TaskRun, requeue_after};
 use kube::runtime::controller::Action;
 use tokio_util::sync::CancellationToken;
@@ -79,7 +79,6 @@ fn first_task() -> Task {
         kind: TaskKind::CreateMachine,
         gate: None,
         step: 1,
-        executor: Executor::ReplicasetController,
         phase: TaskPhase::Pending,
         digest: String::new(),
         attempts: 0,

@@ -26,7 +26,7 @@ async fn approve(lab: &Lab, approval: Approval) -> Result<Approval, kube::Error>
 /// The Server with this gate before it.
 fn at_gate(server: &Server, gate: &str) -> Server {
     let mut server = server.clone();
-    let task = json!({"id": 1, "kind": "Gate", "gate": gate, "step": 1, "executor": "person", "phase": "Pending"});
+    let task = json!({"id": 1, "kind": "Gate", "gate": gate, "step": 1, "phase": "Pending"});
     let status = json!({"state": "Initializing", "firstTaskID": 1, "lastTaskID": 1, "tasks": [task]});
     server.status = Some(serde_json::from_value(status).unwrap());
     server

@@ -193,7 +193,8 @@ async fn work_after_the_lock_has_ended_is_seen() {
 async fn a_result_that_is_counted_again_is_seen() {
     let lab = Lab::new();
     lab.serving("web-0", json!({})).await;
-    let task = |phase| json!([{"id": 1, "kind": "CheckHealth", "step": 1, "executor": "monitor-controller", "digest": "d", "phase": phase, "attempts": 0}]);
+    let task =
+        |phase| json!([{"id": 1, "kind": "CheckHealth", "step": 1, "digest": "d", "phase": phase, "attempts": 0}]);
     lab.set_status("web-0", json!({"tasks": task("Succeeded")})).await;
     lab.assert_nothing();
     lab.set_status("web-0", json!({"tasks": task("Failed")})).await;

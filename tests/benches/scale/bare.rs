@@ -180,18 +180,18 @@ impl<'a> Bare<'a> {
         let task = open.min_by_key(|task| task.id)?;
         let is_claim = task.kind.needs_lock() && task.phase == TaskPhase::Pending;
         let action = if is_claim { "claim of" } else { "report on" };
-        Some((task.executor, self.write(server, task), format!("{action} {}", task.kind)))
+        Some((task.executor(), self.write(server, task), format!("{action} {}", task.kind)))
     }
 
     /// Claims a task, or reports on it and claims the next task of the same executor.
     fn write(&self, server: &Server, task: &Task) -> StatusWrite {
         let write = StatusWrite::new(server);
         if task.kind.needs_lock() && task.phase == TaskPhase::Pending {
-            return write.claim(claim(task.executor, task.id));
+            return write.claim(claim(task.executor(), task.id));
         }
         let report = Report {
             task_id: task.id,
-            holder: holder(task.executor),
+            holder: holder(task.executor()),
             outcome: Outcome::Succeeded,
             message: "done as Berth would have done it".to_owned(),
             retry_after_seconds: None,
@@ -201,7 +201,7 @@ impl<'a> Bare<'a> {
         let tasks = server.status.as_ref().into_iter().flat_map(ServerStatus::current_tasks);
         let next = tasks.into_iter().find(|t| t.kind == TaskKind::InstallPackages && t.phase == TaskPhase::Pending);
         match next.filter(|_| task.kind == TaskKind::CreateMachine) {
-            Some(next) => write.claim(claim(next.executor, next.id)),
+            Some(next) => write.claim(claim(next.executor(), next.id)),
             None => write,
         }
     }

@@ -215,7 +215,7 @@ impl TaskPhase {
 pub struct Task {
     /// Id of the task. Ids are unique within a Server and rise.
     pub id: i64,
-    /// What the task does.
+    /// What the task does, and with that who carries it out: see `docs/protocol.md`.
     pub kind: TaskKind,
     /// For a gate: the task that it holds up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -223,8 +223,6 @@ pub struct Task {
     /// Number of the step. Tasks of one step may run at the same time; the next step opens when all of them are
     /// finished.
     pub step: i32,
-    /// Who carries out the task.
-    pub executor: Executor,
     /// Phase of the task: `Pending`, `Running`, `Succeeded`, `Failed` (nothing goes on until a person acts) or
     /// `Cancelled`.
     pub phase: TaskPhase,
@@ -247,6 +245,14 @@ pub struct Task {
     /// Human-readable message of the last report, or why the task was cancelled.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+impl Task {
+    /// Who carries out the task.
+    #[must_use]
+    pub fn executor(&self) -> Executor {
+        self.kind.executor()
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

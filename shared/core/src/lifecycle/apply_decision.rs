@@ -165,7 +165,6 @@ fn new_task(id: i64, planned: &Planned) -> Task {
         kind: planned.kind,
         gate: planned.gate,
         step: planned.step,
-        executor: planned.kind.executor(),
         phase: TaskPhase::Pending,
         digest: planned.digest.clone(),
         attempts: 0,

@@ -47,7 +47,7 @@ pub(super) fn hand_over(server: &mut Server, successors: &[String], now: Timesta
             && server.is_open(task)
     };
     let Some(next) = server.known_status().current_tasks().filter(may_begin).min_by_key(|task| task.id) else { return };
-    let is_its_executor = |holder: &&String| guard::check_holder(holder, next.executor, "").is_ok();
+    let is_its_executor = |holder: &&String| guard::check_holder(holder, next.executor(), "").is_ok();
     let Some(holder) = successors.iter().find(is_its_executor) else { return };
     let claim = Claim { task_id: next.id, holder: holder.clone(), duration_seconds: HAND_OVER_SECONDS };
     take(server, &claim, now);
@@ -87,8 +87,8 @@ fn check(server: &Server, claim: &Claim, executor: Executor, now: Timestamp) -> 
     let Some(task) = server.task(id) else {
         return refuse(RefusalReason::UnknownTask, format!("there is no task {id}"));
     };
-    if task.executor != executor {
-        let message = format!("task {id} ({}) belongs to {}, not to {executor}", task.kind, task.executor);
+    if task.executor() != executor {
+        let message = format!("task {id} ({}) belongs to {}, not to {executor}", task.kind, task.executor());
         return refuse(RefusalReason::WrongExecutor, message);
     }
     if !task.kind.needs_lock() {

@@ -52,7 +52,7 @@ impl Server {
         let next = tasks().find(|task| task.kind == kind && task.phase == TaskPhase::Pending)?;
         let is_blocked = tasks().any(|t| t.step < next.step && t.id != finished && !t.phase.is_finished());
         let may_begin = next.earliest_begin().is_none_or(|at| at <= now);
-        (kind.needs_lock() && next.executor == executor && !is_blocked && may_begin).then_some(next)
+        (kind.needs_lock() && next.executor() == executor && !is_blocked && may_begin).then_some(next)
     }
 }
 

@@ -97,10 +97,10 @@ mod tests {
     fn lines_say_what_happened_when_and_why() {
         let mut status = ServerStatus::default();
         status.record_transition(&transition(None, State::Initializing));
-        let task = json!({"id": 7, "kind": "DeployApp", "step": 1, "executor": "deployment-controller", "phase": "Failed",
+        let task = json!({"id": 7, "kind": "DeployApp", "step": 1, "phase": "Failed",
             "attempts": 3, "startedAt": "2026-01-01T10:00:01Z", "finishedAt": "2026-01-01T10:00:09Z", "message": "no disk"});
         status.record_task(&serde_json::from_value(task).unwrap());
-        let gate = json!({"id": 8, "kind": "Gate", "gate": "DeployApp", "step": 1, "executor": "person", "phase": "Cancelled"});
+        let gate = json!({"id": 8, "kind": "Gate", "gate": "DeployApp", "step": 1, "phase": "Cancelled"});
         status.record_task(&serde_json::from_value(gate).unwrap());
         status.record_transition(&transition(Some(State::Initializing), State::Deploying));
         assert_eq!(

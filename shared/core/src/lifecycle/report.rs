@@ -47,7 +47,7 @@ fn check(server: &Server, report: &Report, executor: Executor, now: Timestamp) -
         return refuse(RefusalReason::UnknownTask, format!("there is no task {id}"));
     };
     // A person decides on a gate with an Approval, and replicaset-controller reports the decision.
-    let reporter = if task.kind == TaskKind::Gate { Executor::ReplicasetController } else { task.executor };
+    let reporter = if task.kind == TaskKind::Gate { Executor::ReplicasetController } else { task.executor() };
     if reporter != executor {
         return refuse(
             RefusalReason::WrongExecutor,

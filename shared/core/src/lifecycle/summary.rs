@@ -15,25 +15,18 @@ pub(super) fn summarise(server: &mut Server, now: Timestamp) {
     let generation = server.metadata.generation;
     let status = server.status.get_or_insert_default();
     let state = state(status);
+    // No condition says its own generation: `status.observedGeneration` is of the same write.
     // Absent while it is false, as tools read it: most Servers never have it, and six fields less make each write cheaper.
     match &stalled {
         Some((reason, message)) => {
             let stalled = conditions::STALLED;
-            conditions::set(&mut status.conditions, stalled, true, reason, message, generation, now);
+            conditions::set(&mut status.conditions, stalled, true, reason, message, None, now);
         }
         None => status.conditions.retain(|condition| condition.type_ != conditions::STALLED),
     }
     let waiting = waiting_for.as_deref().unwrap_or_default();
     let reason = state.to_string();
-    conditions::set(
-        &mut status.conditions,
-        conditions::READY,
-        state == State::Ready,
-        &reason,
-        waiting,
-        generation,
-        now,
-    );
+    conditions::set(&mut status.conditions, conditions::READY, state == State::Ready, &reason, waiting, None, now);
     status.waiting_for = waiting_for;
     status.observed_generation = generation;
 }
@@ -77,8 +70,8 @@ fn describe(server: &Server, task: &Task) -> String {
             let other_way = other_way(server, task).unwrap_or_default();
             format!("approval of task {} (before {point}) by a person{other_way}", task.id)
         }
-        None if says_why_it_waits(task) => format!("{} by {}: {}", task.kind, task.executor, task.message),
-        None => format!("{} by {}", task.kind, task.executor),
+        None if says_why_it_waits(task) => format!("{} by {}: {}", task.kind, task.executor(), task.message),
+        None => format!("{} by {}", task.kind, task.executor()),
     }
 }
 

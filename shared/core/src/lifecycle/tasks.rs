@@ -36,7 +36,7 @@ impl Server {
     /// The open tasks of this executor, including those whose `notBefore` has not come yet.
     pub fn open_tasks(&self, executor: Executor) -> impl Iterator<Item = &Task> {
         let tasks = self.known_status().current_tasks();
-        tasks.filter(move |task| task.executor == executor && self.is_open(task))
+        tasks.filter(move |task| task.executor() == executor && self.is_open(task))
     }
 }
 

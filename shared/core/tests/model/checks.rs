@@ -54,7 +54,7 @@ fn is_as_declared(model: &Berth, world: &World) -> bool {
         return false;
     }
     let nobody_does = |executor| !model.processes.contains(&executor);
-    if status.current_tasks().any(|task| server.is_open(task) && nobody_does(task.executor)) {
+    if status.current_tasks().any(|task| server.is_open(task) && nobody_does(task.executor())) {
         return true;
     }
     let waits_for_a_person = !server.blocking_failures().is_empty()

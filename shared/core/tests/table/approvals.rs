@@ -17,9 +17,9 @@ fn server() -> Server {
         "metadata": {"name": "web-0", "namespace": "n", "uid": "u", "creationTimestamp": "2026-01-02T00:00:00Z"},
         "spec": {"machine": {"className": "local"}, "gates": [{"before": "ReleaseTraffic"}]},
         "status": {"state": "Ready", "firstTaskID": 7, "lastTaskID": 8, "tasks": [
-            {"id": 6, "kind": "Gate", "gate": "CreateMachine", "step": 1, "executor": "person", "phase": "Succeeded"},
-            {"id": 7, "kind": "Gate", "gate": "ReleaseTraffic", "step": 1, "executor": "person", "phase": "Pending"},
-            {"id": 8, "kind": "ReleaseTraffic", "step": 2, "executor": "lb-controller", "phase": "Pending"},
+            {"id": 6, "kind": "Gate", "gate": "CreateMachine", "step": 1, "phase": "Succeeded"},
+            {"id": 7, "kind": "Gate", "gate": "ReleaseTraffic", "step": 1, "phase": "Pending"},
+            {"id": 8, "kind": "ReleaseTraffic", "step": 2, "phase": "Pending"},
         ]},
     }))
     .unwrap()

@@ -48,7 +48,7 @@ fn only_replicaset_controller_reports_on_gates() {
     }
     let yes = report(fixture.task(Gate), "person/ann", Outcome::Succeeded);
     assert_eq!(reason(fixture.write_as(&person("ann"), |write| write.report(yes))), R::WrongExecutor);
-    assert_eq!(fixture.task(Gate).executor, Executor::Person);
+    assert_eq!(fixture.task(Gate).executor(), Executor::Person);
     assert_eq!(reason(fixture.claim(CreateMachine, "a")), R::NotOpen);
 }
 

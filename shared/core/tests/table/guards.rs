@@ -99,7 +99,7 @@ fn the_table_of_fields_covers_the_whole_status() {
     }
     every["claim"] = json!({"taskID": 1, "holder": "lb-controller/x", "durationSeconds": 1});
     every["report"] = json!({"taskID": 1, "holder": "lb-controller/x", "outcome": "Running"});
-    every["tasks"] = json!([{"id": 1, "kind": "Gate", "step": 1, "executor": "person", "phase": "Pending"}]);
+    every["tasks"] = json!([{"id": 1, "kind": "Gate", "step": 1, "phase": "Pending"}]);
     every["history"] = json!(["a line"]);
     every["transitions"] = json!([{"to": "Ready", "at": "2020-01-01T00:00:00Z", "reason": "r", "author": "a"}]);
     every["conditions"] = json!([{"type": "Ready", "status": "True", "reason": "R", "message": "",

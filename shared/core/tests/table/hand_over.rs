@@ -15,7 +15,7 @@ const SUCCESSORS: [&str; 2] = ["deployment-controller/d", "replicaset-controller
 /// A report of success by the task's executor, which names who may go on.
 fn succeed(fixture: &mut Fixture, kind: TaskKind, successors: &[&str]) {
     let task = fixture.task(kind).clone();
-    let executor = if kind == TaskKind::Gate { Executor::ReplicasetController } else { task.executor };
+    let executor = if kind == TaskKind::Gate { Executor::ReplicasetController } else { task.executor() };
     let holder = holder(executor, "a");
     let successors = successors.iter().map(ToString::to_string).collect();
     let report = Report { successors, ..report(&task, &holder, Outcome::Succeeded) };

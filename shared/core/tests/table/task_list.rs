@@ -26,7 +26,7 @@ fn new_tasks_are_pending_and_numbered_from_one() {
         (vec![1, 2, 3], Some(3), Some(1))
     );
     for task in &fixture.status().tasks {
-        assert_eq!((task.phase, task.attempts, task.executor), (TaskPhase::Pending, 0, task.kind.executor()));
+        assert_eq!((task.phase, task.attempts), (TaskPhase::Pending, 0));
         assert!(task.not_before.is_none() && task.started_at.is_none() && task.finished_at.is_none());
         assert!(!task.digest.is_empty() && task.message.is_empty());
     }

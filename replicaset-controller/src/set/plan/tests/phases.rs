@@ -346,8 +346,7 @@ fn the_status_says_which_approval_is_awaited_and_how_to_give_it() {
     let mut set = set("1", "c", json!({}));
     let mut servers = fleet(&set, &["Initializing"; 4]);
     let gate = |server: &mut Server, gate: &str| {
-        let tasks =
-            json!([{"id": 1, "kind": "Gate", "gate": gate, "step": 1, "executor": "person", "phase": "Pending"}]);
+        let tasks = json!([{"id": 1, "kind": "Gate", "gate": gate, "step": 1, "phase": "Pending"}]);
         let status = server.status.as_mut().unwrap();
         (status.tasks, status.first_task_id) = (serde_json::from_value(tasks).unwrap(), Some(1));
     };
