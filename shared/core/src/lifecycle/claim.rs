@@ -69,10 +69,13 @@ fn renew(server: &mut Server, claim: &Claim, now: Timestamp) {
     }
 }
 
-/// Releases the lock, if the claim's holder has it. A task that was not finished waits for its next attempt.
+/// Releases the lock, if the claim's holder has it for this task. A task that was not finished waits for its next attempt.
+///
+/// A holder that did not hear that its report was written releases the lock of that task, and may have got the lock for the next
+/// one with it. Then it works under that lock already, or is about to.
 fn release(server: &mut Server, claim: &Claim) {
     let Some(status) = server.status.as_mut() else { return };
-    if let Some(lock) = status.lock.take_if(|lock| lock.holder == claim.holder)
+    if let Some(lock) = status.lock.take_if(|lock| lock.holder == claim.holder && lock.task_id == claim.task_id)
         && let Some(task) =
             status.tasks.iter_mut().find(|task| task.id == lock.task_id && task.phase == TaskPhase::Running)
     {

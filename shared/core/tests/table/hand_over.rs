@@ -1,7 +1,7 @@
 //! The hand-over of the lock with a report of success.
 
 use berth_core::{
-    api::{Executor, GatePoint, Outcome, Report, TaskKind, TaskPhase},
+    api::{Claim, Executor, GatePoint, Outcome, Report, TaskKind, TaskPhase},
     lifecycle::RefusalReason,
 };
 use berth_testing::{Fixture, holder, refusal, report};
@@ -79,6 +79,23 @@ fn traffic_that_is_held_hands_the_lock_over_only_when_nothing_else_is_open_befor
     succeed(&mut retired, TaskKind::RemoveBackend, &SUCCESSORS);
     succeed(&mut retired, TaskKind::UnbindMonitoring, &SUCCESSORS);
     assert_eq!(retired.server.lock().unwrap().holder, "replicaset-controller/r");
+}
+
+/// A report whose answer was lost is sent again, refused, and followed by a release. The lock is that of the next task by then.
+#[test]
+fn the_release_of_one_task_leaves_the_lock_that_was_handed_over_for_the_next() {
+    let mut fixture = Fixture::new().running().decided();
+    fixture.claim(InstallPackages, "a").unwrap();
+    let reported = fixture.task(InstallPackages).id;
+    succeed(&mut fixture, InstallPackages, &["deployment-controller/a"]);
+    let release = |task_id| Claim { task_id, holder: holder(Executor::DeploymentController, "a"), duration_seconds: 0 };
+    let late = release(reported);
+    fixture.write(Executor::DeploymentController, |write| write.claim(late)).unwrap();
+    let task = fixture.task(DeployApp).clone();
+    assert_eq!(fixture.server.lock().map(|lock| lock.task_id), Some(task.id));
+    assert_eq!(task.phase, TaskPhase::Running);
+    fixture.write(Executor::DeploymentController, |write| write.claim(release(task.id))).unwrap();
+    assert_eq!((fixture.server.lock(), fixture.phase(DeployApp)), (None, TaskPhase::Pending));
 }
 
 /// The claim of CreateMachine brings the place where the machine is going to be.

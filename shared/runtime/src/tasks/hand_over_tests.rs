@@ -6,7 +6,7 @@ use berth_core::{
     api::{Executor, Task, TaskKind, TaskPhase},
     protocol::TaskResult,
 };
-use berth_testing::FakeApi;
+use berth_testing::{ApiFault, FakeApi};
 use tokio::time::sleep;
 
 use super::tests::{created, first, lock, runner, task};
@@ -65,6 +65,25 @@ async fn work_is_begun_only_once_under_a_lock_that_was_handed_over() {
     let result = runner.run(&api.server(), &next, |_, _| async { TaskResult::succeeded("installed") }).await;
     result.unwrap();
     assert!(api.state().patches.len() > written + 1, "a claim, and what the work came to");
+}
+
+/// What a watch shows before the release would let the work begin without the lock.
+#[tokio::test(start_paused = true)]
+async fn a_report_whose_answer_was_lost_releases_no_lock_that_it_has_handed_over() {
+    let api = FakeApi::new();
+    let (ctx, runner) = runner(&api, "a").await;
+    ctx.turns.decided_by(Names("replicaset-controller/a".to_owned()));
+    api.state().faults.extend([ApiFault::None, ApiFault::WrittenWithoutAnswer]);
+    let observer = api.clone();
+    let run = runner.run(&api.server(), &first(&api), |_, _| async { created() }).await.unwrap();
+    assert!(matches!(run, TaskRun::Stopped { .. }), "it cannot know that the first report was written: {run:?}");
+    let next = task(&api, TaskKind::InstallPackages);
+    let work = |_, _| async move {
+        assert_eq!(lock(&observer).map(|lock| lock.task_id), Some(next.id), "the work is covered by the lock");
+        TaskResult::succeeded("installed")
+    };
+    let run = runner.run(&api.server(), &task(&api, TaskKind::InstallPackages), work).await.unwrap();
+    assert!(matches!(run, TaskRun::Reported(_)), "{run:?}");
 }
 
 #[tokio::test(start_paused = true)]
