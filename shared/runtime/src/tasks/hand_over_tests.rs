@@ -1,16 +1,17 @@
 //! Tasks whose lock was handed over with the report on the task before.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use berth_core::{
     api::{Executor, Task, TaskKind, TaskPhase},
     protocol::TaskResult,
 };
 use berth_testing::{ApiFault, FakeApi};
-use tokio::time::sleep;
+use k8s_openapi::jiff::SignedDuration;
+use tokio::{sync::oneshot, time::sleep};
 
 use super::tests::{created, first, lock, runner, task};
-use crate::{TaskRun, TurnOrder};
+use crate::{Context, ManualClock, ServerCache, TaskRun, TaskRunner, TurnOrder};
 
 /// A Server whose InstallPackages has been handed over to `holder`.
 async fn handed_over(holder: &str) -> (FakeApi, Task) {
@@ -65,6 +66,37 @@ async fn work_is_begun_only_once_under_a_lock_that_was_handed_over() {
     let result = runner.run(&api.server(), &next, |_, _| async { TaskResult::succeeded("installed") }).await;
     result.unwrap();
     assert!(api.state().patches.len() > written + 1, "a claim, and what the work came to");
+}
+
+/// A cache that is behind by several tasks shows a lock that this process has released itself. A clock that is behind the
+/// webhook's sees it as new only long after that.
+#[tokio::test(start_paused = true)]
+async fn a_task_is_not_begun_again_under_a_lock_that_other_tasks_have_followed() {
+    for behind in [0, 40] {
+        let api = FakeApi::new();
+        let clock = ManualClock::new(api.now() - SignedDuration::from_secs(behind));
+        let (ctx, _) = runner(&api, "a").await;
+        ctx.turns.decided_by(Names("replicaset-controller/a".to_owned()));
+        let ctx = Context { clock: Arc::new(clock.clone()), ..ctx };
+        let servers = ServerCache::start(&ctx);
+        servers.ready().await;
+        let runner = TaskRunner::new(&ctx, &servers);
+        let (sender, mut claimed) = oneshot::channel();
+        let work = |server, _| async move {
+            sender.send(server).unwrap();
+            created()
+        };
+        runner.run(&api.server(), &first(&api), work).await.unwrap();
+        let next = task(&api, TaskKind::InstallPackages);
+        let work = |_, _| async { TaskResult::succeeded("installed") };
+        runner.run(&api.server(), &next, work).await.unwrap();
+        clock.advance(behind + 1);
+        let behind = claimed.try_recv().unwrap();
+        let begun = behind.status.as_ref().unwrap().tasks[0].clone();
+        assert_eq!(begun.phase, TaskPhase::Running);
+        let run = runner.run(&behind, &begun, |_, _| async { panic!("without the lock") }).await.unwrap();
+        assert!(matches!(run, TaskRun::NotYet { .. }), "{run:?}");
+    }
 }
 
 /// What a watch shows before the release would let the work begin without the lock.

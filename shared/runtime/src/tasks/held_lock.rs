@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use berth_core::api::{Lock, Server, Task, TaskPhase};
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -40,17 +40,9 @@ impl HeldLock {
 pub(super) struct HeldLocks {
     /// Those that were claimed with the report on the task before, and that no work relies on yet.
     claimed: Mutex<HashMap<String, HeldLock>>,
-    /// Those that work was begun under, for as long as they may look like new ones.
-    begun: Mutex<HashMap<String, BegunLock>>,
-}
-
-/// A lock that work was begun under.
-#[derive(Debug)]
-struct BegunLock {
-    task_id: i64,
-    acquired_at: Time,
-    /// When it is no longer new.
-    old_at: Instant,
+    /// The last one for each task that work was begun under, by the Server's UID and the task's ID, for as long as it may look like
+    /// a new one: a cache that is behind shows it long after it was released, and even after other tasks.
+    begun: Mutex<HashMap<(String, i64), Lock>>,
 }
 
 impl HeldLocks {
@@ -73,7 +65,7 @@ impl HeldLocks {
     /// by this process's clock. Then only a claim shows that it is still this process's.
     pub(super) fn accept(&self, server: &Server, task: &Task, holder: &str, now: Timestamp) -> Option<HeldLock> {
         let lock = server.lock().filter(|lock| lock.holder == holder && lock.task_id == task.id)?;
-        if task.phase != TaskPhase::Running || self.has_begun(server, lock) {
+        if task.phase != TaskPhase::Running || self.has_begun_under(server, lock) {
             return None;
         }
         // The API's times are whole seconds: the lock is younger than this by up to a second.
@@ -81,17 +73,17 @@ impl HeldLocks {
         Some(HeldLock { task_id: task.id, since, duration: lock.duration() })
     }
 
-    /// Remembers that work begins under the Server's lock.
-    pub(super) fn begin(&self, server: &Server) {
+    /// Remembers that work begins under the Server's lock. `now` is by the clock that [`Self::accept`] reads.
+    pub(super) fn begin(&self, server: &Server, now: Timestamp) {
         let Some(lock) = server.lock() else { return };
-        let (mut begun, now) = (self.begun.lock(), Instant::now());
-        begun.retain(|_, lock| lock.old_at > now);
-        let (acquired_at, old_at) = (lock.acquired_at.clone(), now + lock.duration());
-        begun.insert(server.uid().to_owned(), BegunLock { task_id: lock.task_id, acquired_at, old_at });
+        let mut begun = self.begun.lock();
+        // A clock that is behind the webhook's sees a lock as new only when it has got there.
+        begun.retain(|_, lock| !lock.is_expired(now));
+        begun.insert((server.uid().to_owned(), lock.task_id), lock.clone());
     }
 
-    fn has_begun(&self, server: &Server, lock: &Lock) -> bool {
+    fn has_begun_under(&self, server: &Server, lock: &Lock) -> bool {
         let begun = self.begun.lock();
-        begun.get(server.uid()).is_some_and(|b| b.task_id == lock.task_id && b.acquired_at == lock.acquired_at)
+        begun.get(&(server.uid().to_owned(), lock.task_id)).is_some_and(|last| last.acquired_at.0 >= lock.acquired_at.0)
     }
 }

@@ -94,7 +94,7 @@ impl TaskRunner {
             }
             Err(error) => return Err(error),
         };
-        self.locks.begin(&server);
+        self.locks.begin(&server, self.ctx.clock.now());
         // The claim has counted the attempt.
         let task = server.task(task.id).unwrap_or(task).clone();
         let (sender, lock) = watch::channel(held);
