@@ -89,12 +89,13 @@ impl<'a> DeploymentApi<'a> {
         self.sets.swap_status(read, &status).await
     }
 
-    /// Declares the application on this very Server. Does nothing if the Server is gone.
-    pub(crate) async fn declare_app(&self, server: &Server, app: &App) -> Result<(), ApiError> {
+    /// Declares the application on this very Server. Says whether it did: not if the Server is gone, or if its declaration has
+    /// changed since it was read.
+    pub(crate) async fn declare_app(&self, server: &Server, app: &App) -> Result<bool, ApiError> {
         let patch = Patch::Json::<()>(app_patch(server, app).build());
         let result = self.sets.servers().patch(server.name(), &self.ctx.patch_params(), &patch).await;
         let action = format!("declare the application of Server {}", server.name());
-        written(result.map_err(ApiError::doing(action))).map(drop)
+        written(result.map_err(ApiError::doing(action)))
     }
 
     /// Writes the status, if nothing about the VMDeployment has changed since it was read. Says whether it was written.
@@ -111,7 +112,10 @@ impl<'a> DeploymentApi<'a> {
 
 /// Replaces the whole field: if it were merged, environment variables that left the application would stay on the Server.
 fn app_patch(server: &Server, app: &App) -> GuardedPatch {
-    GuardedPatch::of(&server.metadata).add(&["spec", "app"], &app.without_defaults())
+    // A request may arrive after its sender has given up, and another copy has declared a newer application.
+    GuardedPatch::of(&server.metadata)
+        .test(&["metadata", "generation"], &server.metadata.generation)
+        .add(&["spec", "app"], &app.without_defaults())
 }
 
 #[cfg(test)]
@@ -137,5 +141,15 @@ mod tests {
         let mut other = serde_json::to_value(server("web-0", "v1", "Ready", 5)).unwrap();
         other["metadata"]["uid"] = "another".into();
         json_patch::patch(&mut other, &patch).unwrap_err();
+    }
+
+    #[test]
+    fn a_patch_that_arrives_late_does_not_undo_a_newer_application() {
+        let read = server("web-0", "v1", "Ready", 5);
+        let late = app_patch(&read, &newest_app(&deployment("v2", |_| {}))).build();
+        let mut newer = server("web-0", "v3", "Ready", 5);
+        newer.metadata.generation = read.metadata.generation.map(|generation| generation + 1);
+        assert!(newer.metadata.generation.is_some());
+        json_patch::patch(&mut serde_json::to_value(&newer).unwrap(), &late).unwrap_err();
     }
 }

@@ -64,11 +64,13 @@ impl Deployments {
             return Ok(Action::requeue(wait));
         }
         // Another application than before is wanted: that is written before anything is done about it.
+        let mut is_declared = true;
         if observed.foreign_set().is_none() && turned.is_none() {
             Self::sync_replica_set(api, observed).await?;
-            self.roll_out(api, observed).await?;
+            is_declared = self.roll_out(api, observed).await?;
         }
-        self.update_status(api, read, observed).await
+        let action = self.update_status(api, read, observed).await?;
+        Ok(if is_declared { action } else { Action::requeue(STATUS_INTERVAL) })
     }
 
     /// How long what there is to do about the VMDeployment is left to the copy whose turn it is.
@@ -105,27 +107,28 @@ impl Deployments {
 
     /// Makes the next move of the roll-out. The cache shows whether there is one. What it is must be decided on the set as
     /// the API server has it now and on its Servers as read after that, and be entered into the ledger before it is done:
-    /// see [`SetApi`](berth_runtime::SetApi).
-    async fn roll_out(&self, api: &DeploymentApi<'_>, observed: &ObservedDeployment<'_>) -> Result<(), ApiError> {
+    /// see [`SetApi`](berth_runtime::SetApi). Says whether each Server that was to be updated is: one whose declaration has changed
+    /// since it was read is not.
+    async fn roll_out(&self, api: &DeploymentApi<'_>, observed: &ObservedDeployment<'_>) -> Result<bool, ApiError> {
         let ObservedDeployment { deployment, servers, missing_secret, .. } = *observed;
         if !has_next(observed) {
-            return Ok(());
+            return Ok(true);
         }
         // Another copy may have aborted the roll-out since.
-        let Some(read) = &api.again(deployment).await? else { return Ok(()) };
+        let Some(read) = &api.again(deployment).await? else { return Ok(true) };
         if undo::pending(read).is_some() {
-            return Ok(());
+            return Ok(true);
         }
         let deployment = undo::wanted(read);
         let deployment = deployment.as_ref();
-        let Some(set) = api.own_set(deployment).await? else { return Ok(()) };
+        let Some(set) = api.own_set(deployment).await? else { return Ok(true) };
         let listed = api.sets.list_servers(&set, servers).await?;
         let servers: Vec<&Server> = listed.iter().map(ListedServer::server).collect();
         let updates = rollout::next_updates(deployment, &set, &servers, missing_secret, self.ctx.clock.now());
         if api.commit_ledger(&set, &updates.ledger).await? {
-            declare_app(api, &updates).await?;
+            return declare_app(api, &updates).await;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Writes the status if it differs, and requeues the VMDeployment for the time at which its status changes by itself. `read`: the
@@ -216,10 +219,14 @@ async fn keep_history(
     Ok(true)
 }
 
-async fn declare_app(api: &DeploymentApi<'_>, updates: &AppUpdates<'_>) -> Result<(), ApiError> {
+/// Says whether the application was declared on all of these Servers.
+async fn declare_app(api: &DeploymentApi<'_>, updates: &AppUpdates<'_>) -> Result<bool, ApiError> {
+    let mut all = true;
     for batch in updates.servers.chunks(CONCURRENT_PATCHES) {
         let results = join_all(batch.iter().map(|server| api.declare_app(server, &updates.app))).await;
-        results.into_iter().collect::<Result<(), _>>()?;
+        for is_declared in results {
+            all &= is_declared?;
+        }
     }
-    Ok(())
+    Ok(all)
 }
