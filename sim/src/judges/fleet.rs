@@ -85,6 +85,9 @@ fn outdated(world: &World, fleet: &Fleet, server: &Server) -> Option<String> {
     if !fleet.shape.is_plain_set && runs.as_deref() != Some(wanted.revision.as_str()) {
         return Some(format!("{name} runs {runs:?} instead of {}", wanted.revision));
     }
+    if machine.apps.values().any(|app| app.digest.is_none()) {
+        return Some(format!("{name} runs code that somebody has changed by hand"));
+    }
     let package = machine.managed.values().find_map(|package| package.version.clone());
     if package.as_deref() != Some(wanted.package.as_str()) {
         return Some(format!("{name} has package {package:?} instead of {}", wanted.package));
