@@ -91,6 +91,8 @@ impl World {
         let court = Court::new(findings.clone(), simulation.clone(), machines.clone(), clock);
         let witness = court.clone();
         api.set_witness(move |plural, change, author| witness.see(plural, change, author));
+        let witness = court.clone();
+        api.set_claim_witness(move |namespace, name, holder| witness.see_claim(namespace, name, holder));
         let (faults, troubles) = (ActiveFaults::new(faults), Troubles::default());
         let stage = ScriptStage {
             api: api.clone(),

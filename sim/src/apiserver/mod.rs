@@ -242,6 +242,12 @@ impl ApiServer {
         self.0.store.lock().set_witness(Box::new(witness));
     }
 
+    /// Lets this see each accepted claim of a Server's lock: the Server's namespace and name, and the holder.
+    pub(crate) fn set_claim_witness(&self, mut witness: impl FnMut(&str, &str, &str) + Send + 'static) {
+        let witness = move |place: &(String, String), holder: &str| witness(&place.0, &place.1, holder);
+        self.0.store.lock().set_claim_witness(Box::new(witness));
+    }
+
     /// How many writes were answered with success. What has to be renewed is left out: Leases, and the mark by which
     /// replicaset-controller notices a restored etcd.
     pub(crate) fn writes(&self) -> u64 {

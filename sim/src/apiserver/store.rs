@@ -72,6 +72,9 @@ pub(crate) struct Change {
 /// Sees each change as it happens, with the user who made it.
 pub(crate) type Witness = Box<dyn FnMut(&Change, &str) + Send>;
 
+/// Sees each accepted claim of a lock, with its holder. A renewal may leave the object as it is.
+pub(crate) type ClaimWitness = Box<dyn FnMut(&Place, &str) + Send>;
+
 /// The stored objects.
 pub(crate) struct Store {
     revision: u64,
@@ -82,6 +85,7 @@ pub(crate) struct Store {
     /// Who makes the next changes; empty for the API server itself.
     author: String,
     witness: Option<Witness>,
+    claim_witness: Option<ClaimWitness>,
 }
 
 /// The objects of one kind.
@@ -106,6 +110,7 @@ impl Store {
             dependents: Dependents::default(),
             author: String::new(),
             witness: None,
+            claim_witness: None,
         }
     }
 
@@ -129,6 +134,18 @@ impl Store {
     /// Lets this see each change from now on.
     pub(crate) fn set_witness(&mut self, witness: Witness) {
         self.witness = Some(witness);
+    }
+
+    /// Lets this see each accepted claim from now on.
+    pub(crate) fn set_claim_witness(&mut self, witness: ClaimWitness) {
+        self.claim_witness = Some(witness);
+    }
+
+    /// The lock of this Server was claimed, and the API server says so.
+    pub(crate) fn claimed(&mut self, key: &Key, holder: &str) {
+        if let Some(witness) = &mut self.claim_witness {
+            witness(&key.place, holder);
+        }
     }
 
     /// Which objects depend on others.

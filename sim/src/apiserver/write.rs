@@ -143,6 +143,7 @@ impl ApiServer {
         sent: Value,
     ) -> Result<Option<Response<Body>>, Failure> {
         let resource = self.resource(target);
+        let claimant = claimant(&sent);
         let mut new = merged(resource, target.subresource, old, sent);
         complete(resource, &mut new);
         let mut new = self.admit(call, target, name, "UPDATE", Some(old), new).await?;
@@ -161,6 +162,9 @@ impl ApiServer {
             return Ok(Some(answer(200, call.view, resource, target.subresource, &last)));
         }
         let stored = store.put(&key, new);
+        if let Some(holder) = claimant {
+            store.claimed(&key, &holder);
+        }
         Ok(Some(answer(200, call.view, resource, target.subresource, &stored)))
     }
 
@@ -237,6 +241,13 @@ impl ApiServer {
 
 fn is_apply(call: &Call) -> bool {
     call.content_type.starts_with("application/apply-patch")
+}
+
+/// Who claims a Server's lock with this write. The webhook removes the claim.
+fn claimant(sent: &Value) -> Option<String> {
+    let claim = &sent["status"]["claim"];
+    claim["durationSeconds"].as_i64().filter(|seconds| *seconds > 0)?;
+    claim["holder"].as_str().map(str::to_owned)
 }
 
 fn parse(body: &[u8]) -> Result<Value, Failure> {

@@ -74,6 +74,11 @@ impl Court {
         memory.view.apply(plural, place, change.after.clone(), author, self.clock.elapsed());
     }
 
+    /// A copy of a program claims the lock of a Server, and was told that it has it.
+    pub(crate) fn see_claim(&self, namespace: &str, name: &str, holder: &str) {
+        self.memory.lock().view.note_claim(Place::new(namespace, name), holder, self.clock.elapsed());
+    }
+
     /// A script has changed a machine.
     pub(crate) fn see_work(&self, deed: &Deed<'_>) {
         let memory = &*self.memory.lock();

@@ -40,6 +40,8 @@ impl Lab {
         let api = ApiServer::new(clock, None).unwrap();
         let witness = court.clone();
         api.set_witness(move |plural, change, author| witness.see(plural, change, author));
+        let witness = court.clone();
+        api.set_claim_witness(move |namespace, name, holder| witness.see_claim(namespace, name, holder));
         Self { api, court, findings, simulation, machines }
     }
 
@@ -185,6 +187,24 @@ async fn work_after_the_lock_has_ended_is_seen() {
     let uid = lab.serving("web-0", json!({})).await;
     lab.set_status("web-0", json!({"lock": lock(HOLDER)})).await;
     tokio::time::sleep(Duration::from_secs(40)).await;
+    lab.work(&uid);
+    assert!(lab.found(Judge::Lock).contains("after its lock had ended"), "{:?}", lab.findings.first());
+}
+
+/// A copy of the webhook whose clock is behind leaves what another has written. The holder relies on its renewal all the same.
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_leaves_the_lock_as_it_is_counts() {
+    let lab = Lab::new();
+    let uid = lab.serving("web-0", json!({})).await;
+    let claim = |holder: &str| json!({"taskID": 1, "holder": holder, "durationSeconds": 30});
+    lab.set_status("web-0", json!({"lock": lock(HOLDER), "claim": claim(HOLDER)})).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    lab.set_status("web-0", json!({"claim": claim(HOLDER)})).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    lab.work(&uid);
+    lab.assert_nothing();
+    lab.set_status("web-0", json!({"claim": claim("replicaset-controller/two")})).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
     lab.work(&uid);
     assert!(lab.found(Judge::Lock).contains("after its lock had ended"), "{:?}", lab.findings.first());
 }

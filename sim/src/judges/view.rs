@@ -52,7 +52,7 @@ pub(crate) struct View {
     removed: BTreeSet<Place>,
     /// Since when sets are paused.
     paused: BTreeMap<Place, Duration>,
-    /// When the locks of Servers were written last. What they say of it depends on the clock of a copy of the webhook.
+    /// When the locks of Servers were written or renewed last. What they say of it depends on the clock of a copy of the webhook.
     renewed: BTreeMap<Place, Duration>,
 }
 
@@ -127,7 +127,15 @@ impl View {
         self.changed.get(plural)?.get(place).copied()
     }
 
-    /// When the Server's lock was written last.
+    /// The holder of the Server's lock has renewed it. That may leave the lock as it is: when another copy of the webhook, whose
+    /// clock is ahead, has written it before.
+    pub(super) fn note_claim(&mut self, server: Place, holder: &str, now: Duration) {
+        if self.get("servers", &server).is_some_and(|stored| text(stored, "/status/lock/holder") == holder) {
+            self.renewed.insert(server, now);
+        }
+    }
+
+    /// When the Server's lock was written or renewed last.
     pub(crate) fn renewed_at(&self, server: &Place) -> Option<Duration> {
         self.renewed.get(server).copied()
     }
