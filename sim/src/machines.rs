@@ -98,7 +98,9 @@ impl JudgedMachine {
         if self.ways.way.has_ended() {
             pending::<()>().await;
         }
-        if let Err(error) = self.connect().await {
+        let connected = self.connect().await;
+        self.ways.stage.court.note_login(&self.uid, self.ways.way.holder(), connected.is_ok());
+        if let Err(error) = connected {
             self.ways.stage.api.note(&format!("{}: {}: {error}", self.ways.way.holder(), self.server));
             return Err(error);
         }

@@ -27,8 +27,8 @@ use super::{
 const PARALLEL: usize = 8;
 /// How long a provider may take to answer: it is asked for one machine.
 const PROVIDER_LIMIT: Duration = Duration::from_secs(15);
-/// How long a knock may take: longer than its own limit, which it keeps unless something hangs.
-const KNOCK_LIMIT: Duration = Duration::from_secs(20);
+/// How long two knocks may take: longer than their own limits, which they keep unless something hangs.
+const KNOCK_LIMIT: Duration = Duration::from_secs(30);
 /// Until it is asked again about a Server that is held.
 const HELD: Backoff = Backoff::new(Duration::from_secs(30), Duration::from_mins(5));
 

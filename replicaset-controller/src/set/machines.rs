@@ -9,6 +9,7 @@ use berth_machine::{
     ping::{BootInfo, ping},
 };
 use futures::{FutureExt as _, future::BoxFuture};
+use tokio::time::sleep;
 
 use super::zone::ZONE_LABEL;
 
@@ -18,6 +19,11 @@ const UNUSABLE: Duration = Duration::from_mins(1);
 const UNAVAILABLE: Duration = Duration::from_secs(8);
 /// How long a knock may take, connecting included: the script does next to nothing.
 const PING_LIMIT: Duration = Duration::from_secs(10);
+/// How often it is knocked until a machine counts as silent. An SSH server that starts anew, or has as many logins as it allows,
+/// refuses one connection and takes the next.
+const KNOCKS: usize = 2;
+/// How long to wait before the next knock.
+const BETWEEN_KNOCKS: Duration = Duration::from_secs(2);
 
 /// Why no machines can be created for a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,8 +67,8 @@ pub trait MachineSource: Send + Sync {
     fn check<'a>(&'a self, set: &'a VMReplicaSet) -> BoxFuture<'a, Result<(), NoMachines>>;
     /// What became of the Server's machine, or why the provider does not say.
     fn find<'a>(&'a self, server: &'a Server) -> BoxFuture<'a, Result<MachineAtProvider, String>>;
-    /// Knocks at the machine by SSH, over a new connection. Says whether the machine answers: one with the pinned host key does
-    /// if it can be talked to at all, even if it cannot do what it is asked to.
+    /// Knocks at the machine by SSH, over a new connection, and once more if it does not answer. Says whether the machine answers:
+    /// one with the pinned host key does if it can be talked to at all, even if it cannot do what it is asked to.
     fn knock<'a>(&'a self, server: &'a Server) -> BoxFuture<'a, bool>;
     /// The zone of the machines of this class, if the class says so.
     fn zone(&self, class: &str) -> Option<String>;
@@ -120,10 +126,18 @@ impl MachineSource for ClassMachines {
 
 /// See [`MachineSource::knock`].
 async fn knock(connector: &dyn Connector, server: &Server) -> bool {
-    // A connection from before the machine was lost would say nothing about now.
-    connector.forget(server);
-    let Ok(connection) = connector.connect(server) else { return false };
-    is_answer(&ping(&*connection.machine, PING_LIMIT).await)
+    for knock in 0..KNOCKS {
+        if knock > 0 {
+            sleep(BETWEEN_KNOCKS).await;
+        }
+        // A connection from before the machine was lost would say nothing about now.
+        connector.forget(server);
+        let Ok(connection) = connector.connect(server) else { return false };
+        if is_answer(&ping(&*connection.machine, PING_LIMIT).await) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Whether the Server's own machine has answered in whatever way.
@@ -132,6 +146,8 @@ fn is_answer(result: &Result<BootInfo, MachineError>) -> bool {
         Ok(_) => true,
         // Whatever answers there is not this machine.
         Err(MachineError::HostKeyMismatch { .. }) => false,
+        // Over a new connection a command runs only after the login: the machine has shown the pinned host key before it broke.
+        Err(MachineError::ConnectionLost { .. }) => true,
         Err(error) => !error.is_unreachable(),
     }
 }
@@ -149,13 +165,13 @@ mod tests {
         let late = |phase| MachineError::Timeout { address: address(), phase, after: PING_LIMIT };
         for (error, answers) in [
             (MachineError::Unreachable { address: address(), reason: reason() }, false),
-            (MachineError::ConnectionLost { address: address(), reason: reason() }, false),
             (late(SshPhase::Handshake), false),
             (late(SshPhase::Authentication), false),
             (late(SshPhase::Session), false),
             (MachineError::HostKeyMismatch { address: address(), expected: "a".into(), actual: "b".into() }, false),
             // It has shown the pinned host key.
             (late(SshPhase::Command), true),
+            (MachineError::ConnectionLost { address: address(), reason: reason() }, true),
             (MachineError::AuthRefused { address: address(), user: "berth".into() }, true),
             (MachineError::Command { status: 1, signal: None, stderr: "read-only file system".into() }, true),
         ] {

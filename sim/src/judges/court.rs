@@ -103,6 +103,11 @@ impl Court {
         self.memory.lock().failover.doubt(uid, self.clock.elapsed());
     }
 
+    /// A copy of a program has logged in on this machine, or did not get that far.
+    pub(crate) fn note_login(&self, uid: &str, holder: &str, answers: bool) {
+        self.memory.lock().failover.connected(uid, holder, answers, self.clock.elapsed());
+    }
+
     /// A machine is gone, and nobody has asked for that.
     pub(crate) fn note_loss(&self, uid: &str) {
         self.memory.lock().gates.forget_machine(uid);

@@ -18,10 +18,16 @@ const RUNS_FOR: Duration = Duration::from_secs(30);
 /// How often it is looked at what runs.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// A machine that refuses so many connections of one copy, one after the other, does not answer it. One alone is a fault that
+/// failover has to survive.
+const REFUSALS: usize = 2;
+
 /// Since when machines run, by the UIDs of their Servers.
 #[derive(Default)]
 pub(super) struct Failover {
     running: BTreeMap<String, Duration>,
+    /// How often in a row a machine did not answer a copy of replicaset-controller, by the Server's UID and the copy.
+    refusals: BTreeMap<(String, String), usize>,
     looked: Duration,
 }
 
@@ -43,6 +49,18 @@ impl Failover {
     pub(super) fn doubt(&mut self, uid: &str, now: Duration) {
         if let Some(since) = self.running.get_mut(uid) {
             *since = now;
+        }
+    }
+
+    /// A copy has connected to the machine, or has tried to.
+    pub(super) fn connected(&mut self, uid: &str, holder: &str, answers: bool, now: Duration) {
+        if !holder.starts_with("replicaset-controller/") {
+            return;
+        }
+        let refusals = self.refusals.entry((uid.to_owned(), holder.to_owned())).or_default();
+        *refusals = if answers { 0 } else { *refusals + 1 };
+        if *refusals >= REFUSALS {
+            self.doubt(uid, now);
         }
     }
 

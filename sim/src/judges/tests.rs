@@ -321,6 +321,16 @@ async fn failover_of_a_machine_that_runs_is_seen() {
     lab.patch(CONTROLLER, "web-0", json!({"spec": {"reboot": {"id": "in good faith"}}})).await;
     lab.assert_nothing();
     tokio::time::sleep(Duration::from_mins(1)).await;
+    // It has not answered two knocks of one copy.
+    for holder in [HOLDER, "replicaset-controller/two", HOLDER] {
+        lab.court.note_login(&uid, holder, false);
+    }
+    lab.patch(CONTROLLER, "web-0", json!({"spec": {"reboot": {"id": "as far as is known"}}})).await;
+    lab.assert_nothing();
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    // The first knock was answered.
+    lab.court.note_login(&uid, HOLDER, true);
+    lab.court.note_login(&uid, HOLDER, false);
     lab.patch(CONTROLLER, "web-0", json!({"spec": {"reboot": {"id": "two"}}})).await;
     assert!(lab.found(Judge::Failover).contains("failover reboots default/web-0"), "{:?}", lab.findings.first());
 }
