@@ -2,7 +2,8 @@
 //!
 //! Counted is what clients notice. A Server that they are sent to, whose machine and application run, and whose declaration one of
 //! Berth's programs changes, or whose removal it requests, is disturbed until it is as declared again, or gone. Judged is the
-//! moment at which clients are no longer sent to it. What faults and people do is left out.
+//! moment at which clients are no longer sent to it. What faults and people do is left out, also where Berth changes a Server that a
+//! person has changed just before: clients lose it anyhow.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,6 +28,8 @@ pub(super) struct Budget {
     declared: BTreeMap<Place, Vec<Declared>>,
     /// The Servers that Berth disturbs.
     disturbed: BTreeMap<Place, Disturbance>,
+    /// The UIDs of the Servers whose declaration a person has changed, until they are as declared again.
+    edited: BTreeMap<Place, String>,
 }
 
 struct Declared {
@@ -83,6 +86,12 @@ impl Budget {
 
     /// Forgets the disturbance of this Server if it is over.
     fn let_go(&mut self, scene: &Scene<'_>, place: &Place) {
+        if let Some(uid) = self.edited.get(place) {
+            let server = scene.view.get("servers", place).filter(|server| text(server, "/metadata/uid") == uid);
+            if server.is_none_or(|server| scene.view.reaches(place) && is_as_declared(scene, server)) {
+                self.edited.remove(place);
+            }
+        }
         let Some(disturbance) = self.disturbed.get_mut(place) else { return };
         let server = scene.view.get("servers", place);
         let server = server.filter(|server| text(server, "/metadata/uid") == disturbance.uid);
@@ -105,11 +114,16 @@ impl Budget {
     /// A program begins to change or to remove a Server that serves.
     fn begin(&mut self, scene: &Scene<'_>) {
         let (Some(before), Some(after)) = (scene.before, scene.after) else { return };
-        if !by_berth(scene) || !is_disturbed_by(before, after) || !serves_well(scene, scene.place, before) {
+        if !is_disturbed_by(before, after) || !serves_well(scene, scene.place, before) {
             return;
         }
-        if let Some((set, _)) = scene.view.set_of(scene.place, before) {
-            let uid = text(before, "/metadata/uid").to_owned();
+        let uid = text(before, "/metadata/uid").to_owned();
+        if !by_berth(scene) {
+            self.edited.insert(scene.place.clone(), uid);
+            return;
+        }
+        let is_edited = self.edited.contains_key(scene.place);
+        if let Some((set, _)) = scene.view.set_of(scene.place, before).filter(|_| !is_edited) {
             self.disturbed.insert(scene.place.clone(), Disturbance { set, uid, was_away: false });
         }
     }

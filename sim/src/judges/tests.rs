@@ -297,6 +297,8 @@ async fn a_budget_that_is_exceeded_is_seen() {
     let newer = json!({"spec": {"app": app("v2")}});
     lab.patch(CONTROLLER, "web-0", newer.clone()).await;
     lab.patch("ann", "web-1", newer.clone()).await;
+    // Clients lose it anyhow.
+    lab.patch(CONTROLLER, "web-1", json!({"spec": {"app": app("v3")}})).await;
     lab.patch(CONTROLLER, "web-2", newer).await;
     lab.hold("web-0").await;
     lab.hold("web-1").await;
