@@ -108,7 +108,8 @@ impl PanicFloor {
         members
     }
 
-    fn server(&self, endpoint: &Endpoint, uid: &str) -> Option<Arc<Server>> {
+    /// The Server of an endpoint, as the cache has it.
+    pub(crate) fn server(&self, endpoint: &Endpoint, uid: &str) -> Option<Arc<Server>> {
         let target = endpoint.target_ref.as_ref()?;
         let server = self.servers.get(target.namespace.as_deref(), target.name.as_deref()?)?;
         (server.uid() == uid).then_some(server)

@@ -9,6 +9,7 @@ mod floor;
 mod keys;
 mod load_balancer;
 mod next_writes;
+mod owed;
 mod service_lookup;
 mod service_writer;
 mod slice_api;

@@ -14,7 +14,7 @@ use std::{
 use berth_core::api::Server;
 use berth_runtime::Clock;
 use futures::future::try_join_all;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -22,6 +22,7 @@ use super::{
     floor::PanicFloor,
     keys::ServiceKey,
     next_writes::{DesiredEndpoint, NextWrites, next_writes},
+    owed::owed,
     service_lookup::ServiceLookup,
     slice_api::{SliceApi, WriteResult},
     slice_cache::SliceCache,
@@ -141,6 +142,8 @@ impl ServiceWriter {
         for _ in 0..MAX_ROUNDS {
             let mut slices = context.cache.slices_of(&self.service);
             slices.append(&mut unlabelled);
+            let find = |endpoint: &Endpoint, uid: &str| context.floor.server(endpoint, uid);
+            desired.append(&mut owed(&self.service, &slices, &desired, find, context.clock.now()));
             let (services, api) = (&context.services, &context.api);
             let kept = context.floor.withheld(&self.service, &slices, &desired, (services, api)).await;
             let wanted = desired.iter().filter(|desired| !kept.contains_key(&desired.server.uid));
