@@ -309,6 +309,7 @@ impl ApiServer {
             Ok(target) => self.dispatch(&call, &target).await,
             Err(failure) => Err(failure),
         };
+        let why = outcome.as_ref().err().map(|failure| format!(": {}", failure.message)).unwrap_or_default();
         let response = outcome.unwrap_or_else(Failure::into_response);
         self.0.requests.fetch_add(1, Ordering::Relaxed);
         let path = head.uri.path();
@@ -319,7 +320,7 @@ impl ApiServer {
             self.0.writes.fetch_add(1, Ordering::Relaxed);
         }
         let (sent, code) = (String::from_utf8_lossy(&call.body), response.status().as_u16());
-        self.log_line(format_args!("{user}: {} {} {sent} -> {code}", head.method, head.uri));
+        self.log_line(format_args!("{user}: {} {} {sent} -> {code}{why}", head.method, head.uri));
         Ok(response)
     }
 
