@@ -60,14 +60,21 @@ pub(super) fn update(before: &ServerStatus, status: &mut ServerStatus, proof: Pr
     } else if installed_or_deployed(before, status) {
         distrust_health(status);
     }
+    // What was observed about a machine that is gone may be written late. Nobody would correct it, and the next machine would count
+    // as unreachable from the claim on that is to create it.
+    if identity(before).is_none() {
+        status.reachability = None;
+    }
 }
 
 fn another_machine(before: &ServerStatus, status: &ServerStatus) -> bool {
-    let identity = |s: &ServerStatus| {
-        let machine = s.machine.as_ref().filter(|machine| machine.phase != MachinePhase::Gone)?;
-        Some((machine.provider.clone(), machine.place.clone(), machine.id.clone()?))
-    };
     identity(before) != identity(status)
+}
+
+/// Which machine there is; none while there is none, or none that is known.
+fn identity(status: &ServerStatus) -> Option<(Option<String>, Option<String>, String)> {
+    let machine = status.machine.as_ref().filter(|machine| machine.phase != MachinePhase::Gone)?;
+    Some((machine.provider.clone(), machine.place.clone(), machine.id.clone()?))
 }
 
 fn rebooted(before: &ServerStatus, status: &ServerStatus) -> bool {

@@ -1,7 +1,8 @@
 //! What people and failover may request for an unreachable machine: a reboot, and retention for diagnosis.
 
 use berth_core::api::{
-    Executor, Force, GatePoint, Outcome, ReachabilityFact, Request, Retention, State, TaskKind, TaskPhase,
+    Claim, Executor, Force, GatePoint, MachineFact, MachinePhase, Outcome, ReachabilityFact, Request, Retention, State,
+    TaskKind, TaskPhase,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -38,6 +39,26 @@ fn request_reboot(fixture: &mut Fixture, id: &str) {
 
 fn observed(fixture: &Fixture) -> Option<&str> {
     fixture.status().observed_reboot.as_deref()
+}
+
+/// The observation is written late, when the machine has been destroyed. The claim that creates the next one says where that is.
+#[test]
+fn what_was_observed_about_a_machine_that_is_gone_keeps_no_other_from_being_created() {
+    let mut server = Fixture::new().running().decided();
+    let gone = MachineFact { phase: MachinePhase::Gone, ..server.status().machine.clone().unwrap() };
+    server.write(Executor::ReplicasetController, |write| write.machine(Some(gone.clone()))).unwrap();
+    make_unreachable(&mut server);
+    assert_eq!(server.status().reachability, None);
+    // As an older release has stored it.
+    server.server.status.as_mut().unwrap().reachability = Some(unreachable(60, server.now));
+    let claim = Claim {
+        task_id: server.task(TaskKind::CreateMachine).id,
+        holder: "replicaset-controller/a".into(),
+        duration_seconds: 30,
+    };
+    let begun = MachineFact { phase: MachinePhase::Creating, id: None, address: None, ..gone };
+    server.write(Executor::ReplicasetController, |write| write.machine(Some(begun)).claim(claim)).unwrap();
+    assert_eq!((server.state(), server.phase(TaskKind::CreateMachine)), (State::Initializing, TaskPhase::Running));
 }
 
 #[test]
