@@ -99,8 +99,8 @@ impl Context {
         Ok(written)
     }
 
-    /// Writes a Server's status only while this process holds its lock.
+    /// Writes a Server's status only while this process holds the lock that this version of the Server shows.
     pub(crate) async fn write_status_as_holder(&self, server: &Server, write: StatusWrite) -> Result<Server, ApiError> {
-        self.write_status(server, write.as_holder(&self.holder)).await
+        self.write_status(server, write.as_holder(&self.holder, server.lock())).await
     }
 }

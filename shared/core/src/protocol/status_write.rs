@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{Fact, GuardedPatch, guarded_patch::to_value};
 use crate::api::{
-    AppFact, Claim, EnvironmentFact, HealthFact, MachineFact, MonitoringFact, ReachabilityFact, Report, Server,
+    AppFact, Claim, EnvironmentFact, HealthFact, Lock, MachineFact, MonitoringFact, ReachabilityFact, Report, Server,
     ServerStatus, TrafficFact,
 };
 
@@ -150,10 +150,15 @@ impl StatusWrite {
         self
     }
 
-    /// Also tests that this process still holds the lock.
+    /// Also tests that this process still holds the lock, and that it is this very lock, if it is known: a write may arrive when its sender
+    /// has given up, released the lock and begun another attempt.
     #[must_use]
-    pub fn as_holder(mut self, holder: &str) -> Self {
+    pub fn as_holder(mut self, holder: &str, lock: Option<&Lock>) -> Self {
         self.tests = self.tests.test(&["status", "lock", "holder"], holder);
+        if let Some(lock) = lock.filter(|lock| lock.holder == holder) {
+            self.tests = self.tests.test(&["status", "lock", "taskID"], &lock.task_id);
+            self.tests = self.tests.test(&["status", "lock", "acquiredAt"], &lock.acquired_at);
+        }
         self
     }
 

@@ -4,6 +4,8 @@
 mod hand_over_tests;
 mod held_lock;
 mod keeper;
+#[cfg(test)]
+mod late_write_tests;
 mod run;
 mod runner;
 #[cfg(test)]

@@ -1,0 +1,34 @@
+//! Writes that arrive when their sender has given up.
+
+use std::{sync::Arc, time::Duration};
+
+use berth_core::{
+    api::{Server, TaskPhase},
+    protocol::TaskResult,
+};
+use berth_testing::FakeApi;
+use kube::{Api, api::Patch};
+use tokio::time::sleep;
+
+use super::tests::{created, first, lock, runner};
+use crate::TaskRun;
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_arrives_late_does_not_end_the_next_attempt() {
+    let api = FakeApi::new();
+    let (ctx, runner) = runner(&api, "a").await;
+    let failing = |_, _| async { TaskResult::retry("no room") };
+    runner.run(&api.server(), &first(&api), failing).await.unwrap();
+    let (_, late) = api.state().patches.last().cloned().unwrap();
+    sleep(Duration::from_secs(5)).await;
+    let (observer, servers) = (api.clone(), Api::<Server>::namespaced(ctx.client.clone(), "default"));
+    let work = |server: Arc<Server>, _| async move {
+        let late = Patch::Json::<()>(serde_json::from_value(late).unwrap());
+        servers.patch_status(server.name(), &ctx.patch_params(), &late).await.unwrap_err();
+        assert_eq!(lock(&observer).map(|lock| lock.holder).as_deref(), Some("replicaset-controller/a"));
+        created()
+    };
+    let run = runner.run(&api.server(), &first(&api), work).await.unwrap();
+    assert!(matches!(run, TaskRun::Reported(_)), "{run:?}");
+    assert_eq!((first(&api).phase, first(&api).attempts), (TaskPhase::Succeeded, 2));
+}
