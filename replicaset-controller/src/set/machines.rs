@@ -143,11 +143,10 @@ async fn knock(connector: &dyn Connector, server: &Server) -> bool {
 /// Whether the Server's own machine has answered in whatever way.
 fn is_answer(result: &Result<BootInfo, MachineError>) -> bool {
     match result {
-        Ok(_) => true,
+        // Over a new connection a command runs only after the login: the machine has shown the pinned host key before it broke.
+        Ok(_) | Err(MachineError::ConnectionLost { .. }) => true,
         // Whatever answers there is not this machine.
         Err(MachineError::HostKeyMismatch { .. }) => false,
-        // Over a new connection a command runs only after the login: the machine has shown the pinned host key before it broke.
-        Err(MachineError::ConnectionLost { .. }) => true,
         Err(error) => !error.is_unreachable(),
     }
 }
