@@ -232,6 +232,9 @@ async fn a_class_is_marked_before_its_first_machine_and_stays_until_its_last_ser
     assert!(said.contains("1 do (default/of-first)") && said.contains("className"), "{said}");
     // Its machines can still be destroyed: of this one no place is known.
     lab.may_begin(&server, TaskKind::DestroyMachine).await;
+    // What InstallPackages was begun with is not enough for that, though it may hand the lock over to it.
+    let of_packages = acquire(&lab.classes, &server, TaskKind::InstallPackages).await.unwrap();
+    assert!(of_packages.suffice_for(TaskKind::InstallPackages) && !of_packages.suffice_for(TaskKind::DestroyMachine));
 
     // A cache that does not show the Server yet does not let the class go.
     let (empty, blind) = (lab.class_api().get("first").await.unwrap(), lab.ctx.clone());

@@ -36,8 +36,9 @@ impl ServerReconciler {
             {
                 break Action::requeue(wait);
             }
-            // A task that was claimed with the last report begins at once, in the slot of the task before it.
-            let resources = match kept.take().filter(|_| task.phase == TaskPhase::Running) {
+            // A task that was claimed or handed over with the last report begins at once, in the slot of the task before it.
+            let is_next = |kept: &TaskResources| task.phase == TaskPhase::Running && kept.suffice_for(task.kind);
+            let resources = match kept.take().filter(is_next) {
                 Some(resources) => resources,
                 // Boxed here and below, because thousands of Servers may be in this function while they wait for a slot.
                 None => match Box::pin(tasks::acquire(&self.classes, &server, task.kind)).await {

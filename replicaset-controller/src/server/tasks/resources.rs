@@ -44,6 +44,13 @@ pub async fn acquire(classes: &Classes, server: &Server, kind: TaskKind) -> Resu
 }
 
 impl TaskResources {
+    /// Whether they are enough for a task of this kind. Those of InstallPackages have no provider, and the task that follows it may be
+    /// DestroyMachine: when the Server was retired meanwhile.
+    #[must_use]
+    pub fn suffice_for(&self, kind: TaskKind) -> bool {
+        kind == TaskKind::InstallPackages || !matches!(self.provider, Ok(None))
+    }
+
     /// What has to be known as soon as a task of this kind may have an effect: where the machine is that CreateMachine creates.
     #[must_use]
     pub fn facts_of_claim(&self, server: &Server, kind: TaskKind) -> Vec<Fact> {
