@@ -16,7 +16,7 @@ use kube::runtime::{
     reflector::{ObjectRef, Store},
 };
 
-use crate::{args::Args, reconcile::Deployments, tasks::DeployTasks};
+use crate::{args::Args, content::ContentKey, reconcile::Deployments, tasks::DeployTasks};
 
 /// Tasks that run at the same time, for each unit of `--concurrency`: a task mostly waits for its machine and costs little.
 const TASKS_PER_RECONCILE: u16 = 4;
@@ -27,13 +27,15 @@ const RECONCILE_INTERVAL: Duration = Duration::from_millis(200);
 /// Runs until shutdown.
 pub async fn run(args: Args, process: Process) -> Result<()> {
     let connector = connector(&args)?;
+    // All copies have the same key, and nobody else has it.
+    let key = ContentKey::derived_from(&std::fs::read(&args.ssh_key).context("--ssh-key")?);
     let ctx = process.context(Executor::DeploymentController, &args.common).await?;
-    run_with(&ctx, &process, connector).await;
+    run_with(&ctx, &process, connector, key).await;
     Ok(())
 }
 
-/// Runs on this API server, with this way to machines, until shutdown.
-pub async fn run_with(ctx: &Context, process: &Process, connector: Arc<dyn Connector>) {
+/// Runs on this API server, with this way to machines and this key for digests of content, until shutdown.
+pub async fn run_with(ctx: &Context, process: &Process, connector: Arc<dyn Connector>, key: ContentKey) {
     let _copies = Copies::start(ctx, &process.tasks);
     let servers: Cache<Server> = Cache::start_with(ctx, CacheOptions::servers_with_state());
     let sets: Cache<VMReplicaSet> = Cache::start(ctx);
@@ -45,7 +47,7 @@ pub async fn run_with(ctx: &Context, process: &Process, connector: Arc<dyn Conne
     }
     tokio::join!(
         run_tasks(ctx, &servers, DeployTasks::new(ctx, connector, &servers)),
-        run_deployments(ctx, &servers, &sets, &deployments),
+        run_deployments(ctx, &servers, &sets, &deployments, key),
     );
 }
 
@@ -79,9 +81,10 @@ async fn run_deployments(
     servers: &Cache<Server>,
     sets: &Cache<VMReplicaSet>,
     deployments: &Cache<VMDeployment>,
+    key: ContentKey,
 ) {
     let cached = CachedDeployments {
-        deployments: Deployments::new(ctx.clone()),
+        deployments: Deployments::new(ctx.clone(), key),
         servers: servers.store(),
         sets: sets.clone(),
         throttle: Throttle::new(RECONCILE_INTERVAL),

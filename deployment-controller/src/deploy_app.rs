@@ -8,35 +8,36 @@ use berth_core::{
 };
 use berth_machine::{
     Connector, Machine, MachineChange,
-    app::{self, AppRelease, AppStatus, SecretEnv},
+    app::{self, AppRelease, AppStatus},
     unless_cancelled,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use crate::proven::proven_revision;
+use crate::{proven::proven_revision, references::AppValues};
 
 /// Limit of one attempt, besides the time that the application's own commands have: fetching a large artifact takes minutes, but
 /// a machine that hangs must not occupy the Server's lock
 /// for ever.
 const DEPLOY_LIMIT: Duration = Duration::from_mins(10);
 
-/// Deploys the Server's application on its machine, with the values of its secret variables. If one is missing, nothing is done.
+/// Deploys the Server's application on its machine, with what it needs from ConfigMaps and Secrets. If something of it is missing,
+/// nothing is done.
 pub(crate) async fn deploy(
     connector: &dyn Connector,
     server: &Server,
-    secrets: Result<SecretEnv, String>,
+    values: Result<AppValues, String>,
     now: Timestamp,
     cancel: &CancellationToken,
 ) -> TaskResult {
-    let secrets = match secrets {
-        Ok(secrets) => secrets,
+    let values = match values {
+        Ok(values) => values,
         Err(missing) => return TaskResult::waiting(missing),
     };
     match connector.connect(server) {
         Ok(connection) => {
             let (machine, root) = (connection.machine.as_ref(), connection.root.as_str());
-            unless_cancelled(machine, root, cancel.cancelled(), deploy_on(machine, root, server, secrets, now)).await
+            unless_cancelled(machine, root, cancel.cancelled(), deploy_on(machine, root, server, values, now)).await
         }
         Err(error) => TaskResult::retry(error.to_string()),
     }
@@ -47,13 +48,13 @@ async fn deploy_on(
     machine: &dyn Machine,
     root: &str,
     server: &Server,
-    secrets: SecretEnv,
+    values: AppValues,
     now: Timestamp,
 ) -> TaskResult {
     let Some(declared) = &server.spec.app else {
         return TaskResult::failed("the Server declares no application");
     };
-    let wanted = to_release(server, declared, secrets);
+    let wanted = to_release(server, declared, values);
     let place = format!("application {} {}", wanted.name, wanted.revision);
     match app::deploy_app(machine, root, &wanted, limit(&wanted)).await {
         Ok((change, found)) => match mismatch(&wanted, &found) {
@@ -99,20 +100,23 @@ fn is_same(fact: &AppFact, wanted: &AppRelease) -> bool {
 }
 
 /// The declared application as a release that a machine can get.
-fn to_release(server: &Server, declared: &App, secrets: SecretEnv) -> AppRelease {
-    let env = declared.plain_variables().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+fn to_release(server: &Server, declared: &App, values: AppValues) -> AppRelease {
+    let plain = declared.plain_variables().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let env = plain.chain(values.env).collect();
     AppRelease {
         name: declared.name.clone(),
         revision: declared.effective_revision(),
         digest: server.spec.app_digest().unwrap_or_default(),
         url: declared.artifact.url.clone(),
         sha256: declared.artifact.sha256.clone(),
+        authorization: values.authorization,
         format: declared.artifact.format,
         user: declared.user.clone(),
         hooks: declared.hooks.clone().unwrap_or_default(),
         stop_seconds: declared.stop_limit(),
         env,
-        secrets,
+        secrets: values.secrets,
+        files: values.files,
         // The declared command is a shell command.
         command: ["/bin/sh", "-c", &declared.command].map(str::to_owned).to_vec(),
         port: server.spec.app_port(),
@@ -129,6 +133,7 @@ fn earlier_releases(declared: &App) -> u32 {
 #[cfg(test)]
 mod tests {
     use berth_core::api::Outcome;
+    use berth_machine::app::SecretEnv;
     use berth_testing::{FakeMachine, MachineFault};
     use k8s_openapi::jiff::SignedDuration;
 
@@ -146,16 +151,16 @@ mod tests {
     async fn the_application_is_deployed_once_and_its_time_is_kept() {
         let machine = FakeMachine::new();
         let mut declared = server("web-0", "v1", "Deploying", 1);
-        let first = deploy_on(&machine, ROOT, &declared, SecretEnv::default(), now()).await;
+        let first = deploy_on(&machine, ROOT, &declared, AppValues::default(), now()).await;
         assert_eq!((first.outcome, first.message.as_str()), (Outcome::Succeeded, "application web v1 deployed"));
         let fact = app_fact(&first);
         assert_eq!((fact.revision.as_str(), fact.verified, fact.deployed_at.clone()), ("v1", true, Some(Time(now()))));
         declared.status.as_mut().unwrap().app = Some(AppFact { verified: false, ..fact.clone() });
         let later = now() + SignedDuration::from_secs(60);
-        let second = deploy_on(&machine, ROOT, &declared, SecretEnv::default(), later).await;
+        let second = deploy_on(&machine, ROOT, &declared, AppValues::default(), later).await;
         assert_eq!((app_fact(&second), second.message.as_str()), (fact, "application web v1 is deployed already"));
         declared.spec.app.as_mut().unwrap().revision = Some("v2".into());
-        let third = app_fact(&deploy_on(&machine, ROOT, &declared, SecretEnv::default(), later).await);
+        let third = app_fact(&deploy_on(&machine, ROOT, &declared, AppValues::default(), later).await);
         assert_eq!((third.revision.as_str(), third.deployed_at), ("v2", Some(Time(later))));
     }
 
@@ -165,7 +170,8 @@ mod tests {
         let deploy = async |revision: &str| {
             let declared = server("web-0", revision, "Deploying", 1);
             let secrets = SecretEnv([("TOKEN".to_owned(), "hush".to_owned())].into());
-            deploy_on(&machine, ROOT, &declared, secrets, now()).await
+            let values = AppValues { secrets, ..AppValues::default() };
+            deploy_on(&machine, ROOT, &declared, values, now()).await
         };
         machine.fail_next(MachineFault::DoesNotStart("no such file: hush\n".into()));
         let first = deploy("v1").await;
@@ -183,12 +189,12 @@ mod tests {
         let machine = FakeMachine::new();
         let declared = server("web-0", "v1", "Deploying", 1);
         machine.fail_next(MachineFault::WrongDigest("c".repeat(64)));
-        let wrong_digest = deploy_on(&machine, ROOT, &declared, SecretEnv::default(), now()).await;
+        let wrong_digest = deploy_on(&machine, ROOT, &declared, AppValues::default(), now()).await;
         assert_eq!((wrong_digest.outcome, wrong_digest.facts), (Outcome::Failed, vec![]));
         let message = wrong_digest.message;
         assert!(message.starts_with("application web v1: ") && message.contains(&"c".repeat(64)), "{message}");
         machine.fail_next(MachineFault::Hang);
-        assert_eq!(deploy_on(&machine, ROOT, &declared, SecretEnv::default(), now()).await.outcome, Outcome::Retry);
-        assert_eq!(deploy_on(&machine, ROOT, &declared, SecretEnv::default(), now()).await.outcome, Outcome::Succeeded);
+        assert_eq!(deploy_on(&machine, ROOT, &declared, AppValues::default(), now()).await.outcome, Outcome::Retry);
+        assert_eq!(deploy_on(&machine, ROOT, &declared, AppValues::default(), now()).await.outcome, Outcome::Succeeded);
     }
 }

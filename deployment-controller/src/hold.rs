@@ -11,6 +11,9 @@ pub(crate) const TOO_MANY_FAILED: &str = "TooManyFailed";
 /// there: each would be taken out of traffic only to wait.
 const MISSING_SECRET: &str = "MissingSecret";
 
+/// The same for a ConfigMap.
+const MISSING_CONFIG_MAP: &str = "MissingConfigMap";
+
 /// Names in a message: enough to begin with, few enough to read.
 const NAMES: usize = 5;
 
@@ -23,8 +26,8 @@ pub(crate) struct Hold {
     pub(crate) message: String,
 }
 
-/// Why nothing is rolled out; none when nothing holds the roll-out. `missing_secret`: what is missing of the Secrets that the
-/// application needs.
+/// Why nothing is rolled out; none when nothing holds the roll-out. `missing_secret`: what is missing of the ConfigMaps and
+/// Secrets that the application needs.
 pub(crate) fn hold(deployment: &VMDeployment, count: &RolloutCount<'_>, missing_secret: Option<&str>) -> Option<Hold> {
     let rollout = &deployment.spec.rollout;
     if rollout.steps.iter().any(|step| step.weight.is_some() || step.analysis.is_some()) {
@@ -40,7 +43,15 @@ pub(crate) fn hold(deployment: &VMDeployment, count: &RolloutCount<'_>, missing_
         .map(|message| Hold { stalled: Some(TOO_MANY_FAILED), message })
         .or_else(|| (deployment.spec.paused && !is_undone).then(|| paused("spec.paused")))
         .or_else(|| rollout.paused.then(|| paused("spec.rollout.paused")))
-        .or_else(|| missing_secret.map(|missing| Hold { stalled: Some(MISSING_SECRET), message: missing.to_owned() }))
+        .or_else(|| {
+            let missing = missing_secret?;
+            Some(Hold { stalled: Some(missing_reason(missing)), message: missing.to_owned() })
+        })
+}
+
+/// Reason of the condition `Stalled` while this is missing of the ConfigMaps and Secrets.
+pub(crate) fn missing_reason(missing: &str) -> &'static str {
+    if missing.contains(" of ConfigMap ") { MISSING_CONFIG_MAP } else { MISSING_SECRET }
 }
 
 /// Which Servers have failed with the newest application, if more have than may.

@@ -1,10 +1,13 @@
 //! Reconciles VMDeployments and carries out DeployApp tasks.
 //!
 //! [`run`] starts two controllers on the same cache of Servers. [`Deployments`] maintains the VMReplicaSet of each
-//! VMDeployment, rolls its application out and writes its status; `tasks` deploys the application on machines.
+//! VMDeployment, rolls its application out and writes its status; `tasks` deploys the application on machines. `content` tells what the application's
+//! ConfigMaps and Secrets contain, as a digest.
 
 mod args;
 mod assessment;
+mod content;
+mod content_look;
 mod controller;
 mod count;
 mod deploy_app;
@@ -15,11 +18,11 @@ mod observed;
 mod progress;
 mod proven;
 mod reconcile;
+mod references;
 mod replica_set;
 mod rollout;
 #[cfg(test)]
 mod rollout_properties;
-mod secrets;
 mod stable;
 mod stall;
 mod status;
@@ -31,5 +34,6 @@ mod undo;
 mod wait;
 
 pub use args::Args;
+pub use content::ContentKey;
 pub use controller::{run, run_with};
 pub use reconcile::Deployments;

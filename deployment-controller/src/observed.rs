@@ -6,14 +6,13 @@ use k8s_openapi::jiff::Timestamp;
 /// A VMDeployment with its set and its Servers, as the cache shows them at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ObservedDeployment<'a> {
-    /// The VMDeployment.
+    /// The VMDeployment, with the content that its application has now.
     pub(crate) deployment: &'a VMDeployment,
     /// The VMReplicaSet of the VMDeployment's name, even if something else controls it.
     pub(crate) set: Option<&'a VMReplicaSet>,
     /// The Servers that the set controls. A Server is missing until it has a state.
     pub(crate) servers: &'a [&'a Server],
-    /// What is missing of the Secrets that the application needs; none if it was not looked for, because no Server is left to be
-    /// updated.
+    /// What is missing of the ConfigMaps and Secrets that the application needs; none while no Server is left to be updated.
     pub(crate) missing_secret: Option<&'a str>,
     /// When this was observed.
     pub(crate) now: Timestamp,

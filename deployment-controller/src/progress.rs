@@ -1,7 +1,7 @@
 //! The progress of a roll-out, and its deadline.
 
 use berth_core::{
-    api::{RolloutProgress, VMDeployment},
+    api::{App, RolloutProgress, VMDeployment},
     digest,
 };
 use k8s_openapi::{
@@ -9,7 +9,7 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
-use crate::count::RolloutCount;
+use crate::{count::RolloutCount, steps};
 
 /// How far the roll-out has come. Progress is what it achieves: more Servers than ever before run the newest application in
 /// good health. A Server that comes and goes is no progress.
@@ -22,7 +22,7 @@ pub(crate) fn next(
     now: Timestamp,
 ) -> RolloutProgress {
     let digest = digest::short(&count.newest);
-    let known = known(deployment, digest);
+    let known = known(deployment, &count.newest, digest);
     let (most, healthy) = (known.healthy_replicas, to_i32(count.healthy));
     let since = known.progressed_at.clone().filter(|_| healthy <= most);
     let progressed_at = if is_held || count.is_settled() { None } else { since.or(Some(Time(now))) };
@@ -31,13 +31,15 @@ pub(crate) fn next(
     RolloutProgress { healthy_replicas, progressed_at, ..known }
 }
 
-/// What is known about the roll-out of this application. A request that was carried out before it is not carried out again.
-fn known(deployment: &VMDeployment, digest: String) -> RolloutProgress {
+/// What is known about the roll-out of this application. A request that was carried out before it is not carried out again, and what a
+/// person has gone back to stays, although its ConfigMaps and Secrets have changed.
+fn known(deployment: &VMDeployment, newest: &App, digest: String) -> RolloutProgress {
     let known = deployment.status.as_ref().and_then(|status| status.rollout.clone()).unwrap_or_default();
-    if known.digest == digest {
-        return known;
+    if steps::is_about(&known, newest) {
+        return RolloutProgress { digest, ..known };
     }
-    RolloutProgress { digest, observed_request: known.observed_request, ..RolloutProgress::default() }
+    let RolloutProgress { observed_request, undone, .. } = known;
+    RolloutProgress { digest, observed_request, undone, ..RolloutProgress::default() }
 }
 
 /// When the roll-out is late; none while it is held, and when it has ended. Servers need `minReadySeconds` to become available,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use berth_core::api::{Server, VMDeployment, VMDeploymentStatus, VMReplicaSet};
+use berth_core::api::{App, Server, VMDeployment, VMDeploymentStatus, VMReplicaSet};
 use berth_runtime::{ApiError, Context, ListedServer, Throttle, requeue_after};
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
@@ -10,13 +10,15 @@ use kube::runtime::controller::Action;
 
 use crate::{
     assessment::Assessment,
-    count::RolloutCount,
+    content::{ContentKey, Contents, SeenContent, another_stable_app},
+    content_look::ContentLook,
     deployment_api::DeploymentApi,
-    history::{self, Wanted},
+    history::{self, Changes, Revision, Wanted},
     observed::ObservedDeployment,
-    replica_set, rollout,
+    replica_set::{self, newest_app},
+    rollout,
     rollout::AppUpdates,
-    secrets, stable, status, undo,
+    stable, status, undo,
 };
 
 /// The status of a VMDeployment is written at most this often: while many Servers change, one write shows many changes.
@@ -28,14 +30,16 @@ const CONCURRENT_PATCHES: usize = 16;
 /// Reconciles VMDeployments.
 pub struct Deployments {
     ctx: Context,
+    content: ContentLook,
     status_writes: Throttle,
 }
 
 impl Deployments {
-    /// Works with this context.
+    /// Works with this context. Digests of content are made with this key.
     #[must_use]
-    pub fn new(ctx: Context) -> Self {
-        Self { ctx, status_writes: Throttle::new(STATUS_INTERVAL) }
+    pub fn new(ctx: Context, key: ContentKey) -> Self {
+        let content = ContentLook::new(ctx.client.clone(), key);
+        Self { ctx, content, status_writes: Throttle::new(STATUS_INTERVAL) }
     }
 
     /// Reconciles a VMDeployment; `set` is the VMReplicaSet of its name, and `servers` are the Servers that the set controls,
@@ -55,11 +59,13 @@ impl Deployments {
         let now = self.ctx.clock.now();
         let api = &DeploymentApi::new(&self.ctx, deployment.namespace());
         let read = deployment;
-        let turned = turn(api, read, now).await?;
+        // Which application is wanted is decided before its ConfigMaps and Secrets are looked at.
+        let turned = self.turn(api, read, set, servers, now).await?;
         let wanted = undo::wanted(turned.as_ref().unwrap_or(read));
-        let deployment = wanted.as_ref();
-        let missing = self.missing_secret(deployment, servers, now).await?;
-        let observed = &ObservedDeployment { deployment, set, servers, missing_secret: missing.as_deref(), now };
+        let contents = self.look(&wanted, set, servers).await?;
+        let deployment = &*contents.of(&wanted);
+        let missing = contents.missing(deployment, servers, now);
+        let observed = &ObservedDeployment { deployment, set, servers, missing_secret: missing, now };
         if let Some(wait) = self.leave_to_another(read, observed) {
             return Ok(Action::requeue(wait));
         }
@@ -67,10 +73,42 @@ impl Deployments {
         let mut is_declared = true;
         if observed.foreign_set().is_none() && turned.is_none() {
             Self::sync_replica_set(api, observed).await?;
-            is_declared = self.roll_out(api, observed).await?;
+            is_declared = self.roll_out(api, observed, &contents).await?;
         }
-        let action = self.update_status(api, read, observed).await?;
+        let action = self.update_status(api, read, observed, contents.next_look()).await?;
         Ok(if is_declared { action } else { Action::requeue(STATUS_INTERVAL) })
+    }
+
+    /// What there is at present of all that the wanted application and the stable one refer to.
+    async fn look(
+        &self,
+        wanted: &VMDeployment,
+        set: Option<&VMReplicaSet>,
+        servers: &[&Server],
+    ) -> Result<Contents, ApiError> {
+        let seen = self.content.look(wanted, &wanted.spec.app).await?;
+        let seen_of_stable = match another_stable_app(wanted) {
+            Some(stable) => self.content.look(wanted, stable).await?,
+            None => SeenContent::default(),
+        };
+        Ok(Contents::new(wanted, set, servers, seen, seen_of_stable))
+    }
+
+    /// The VMDeployment as a new request turns it, if there is one that decides which application is wanted.
+    async fn turn(
+        &self,
+        api: &DeploymentApi<'_>,
+        read: &VMDeployment,
+        set: Option<&VMReplicaSet>,
+        servers: &[&Server],
+        now: Timestamp,
+    ) -> Result<Option<VMDeployment>, ApiError> {
+        let Some(request) = undo::pending(read) else { return Ok(None) };
+        let content = self.look(&undo::wanted(read), set, servers).await?.newest();
+        let history = api.history(read).await?;
+        let rollout = Some(undo::carry_out(read, content, request, &history, now));
+        let status = VMDeploymentStatus { rollout, ..read.status.clone().unwrap_or_default() };
+        Ok(Some(VMDeployment { status: Some(status), ..read.clone() }))
     }
 
     /// How long what there is to do about the VMDeployment is left to the copy whose turn it is.
@@ -79,22 +117,8 @@ impl Deployments {
             return None;
         }
         let has_to_act = observed.foreign_set().is_none() && (differs(observed).is_some() || has_next(observed))
-            || read.status.as_ref() != Some(&status::compute(observed).0);
+            || read.status.as_ref() != Some(&new_status(read, observed).0);
         if has_to_act { self.ctx.turns.wait(read) } else { None }
-    }
-
-    /// What is missing of the Secrets that the newest application needs. Looked for only while Servers are left to be updated.
-    async fn missing_secret(
-        &self,
-        deployment: &VMDeployment,
-        servers: &[&Server],
-        now: Timestamp,
-    ) -> Result<Option<String>, ApiError> {
-        let app = &deployment.spec.app;
-        if app.secret_variables().next().is_none() || RolloutCount::of(deployment, servers, now).left == 0 {
-            return Ok(None);
-        }
-        Ok(secrets::resolve(&self.ctx.client, deployment.namespace(), app).await?.err())
     }
 
     /// Creates the set, or brings it up to date.
@@ -109,18 +133,26 @@ impl Deployments {
     /// the API server has it now and on its Servers as read after that, and be entered into the ledger before it is done:
     /// see [`SetApi`](berth_runtime::SetApi). Says whether each Server that was to be updated is: one whose declaration has changed
     /// since it was read is not.
-    async fn roll_out(&self, api: &DeploymentApi<'_>, observed: &ObservedDeployment<'_>) -> Result<bool, ApiError> {
-        let ObservedDeployment { deployment, servers, missing_secret, .. } = *observed;
+    async fn roll_out(
+        &self,
+        api: &DeploymentApi<'_>,
+        observed: &ObservedDeployment<'_>,
+        contents: &Contents,
+    ) -> Result<bool, ApiError> {
+        let ObservedDeployment { deployment: known, servers, missing_secret, .. } = *observed;
         if !has_next(observed) {
             return Ok(true);
         }
         // Another copy may have aborted the roll-out since.
-        let Some(read) = &api.again(deployment).await? else { return Ok(true) };
+        let Some(read) = &api.again(known).await? else { return Ok(true) };
         if undo::pending(read).is_some() {
             return Ok(true);
         }
-        let deployment = undo::wanted(read);
-        let deployment = deployment.as_ref();
+        let deployment = &*contents.of(&undo::wanted(read));
+        if !contents.are_of(known, deployment) {
+            // What was looked at is not this. Its change makes it reconcile.
+            return Ok(true);
+        }
         let Some(set) = api.own_set(deployment).await? else { return Ok(true) };
         let listed = api.sets.list_servers(&set, servers).await?;
         let servers: Vec<&Server> = listed.iter().map(ListedServer::server).collect();
@@ -131,15 +163,16 @@ impl Deployments {
         Ok(true)
     }
 
-    /// Writes the status if it differs, and requeues the VMDeployment for the time at which its status changes by itself. `read`: the
-    /// VMDeployment as it was read.
+    /// Writes the status if it differs, and requeues the VMDeployment for the time at which its status changes by itself, and at the
+    /// latest after `look`. `read`: the VMDeployment as it was read.
     async fn update_status(
         &self,
         api: &DeploymentApi<'_>,
         read: &VMDeployment,
         observed: &ObservedDeployment<'_>,
+        look: Option<Duration>,
     ) -> Result<Action, ApiError> {
-        let (mut status, requeue_at) = status::compute(observed);
+        let (mut status, requeue_at) = new_status(read, observed);
         if read.status.as_ref() != Some(&status) || history::may_have_changed(read.status.as_ref(), &status) {
             // Should another application be declared before it is written, it would never be known that this one was stable.
             // The next step, or the way back, begins only once it is written.
@@ -155,9 +188,21 @@ impl Deployments {
             }
         }
         let change = requeue_at.map(|at| requeue_after(at, observed.now));
-        let look = observed.missing_secret.map(|_| secrets::WAIT);
         Ok(change.into_iter().chain(look).min().map_or_else(Action::await_change, Action::requeue))
     }
+}
+
+/// The status as it has to be written, and when it changes by itself. What was stable stays as it was, whatever content it would get now.
+pub(crate) fn new_status(
+    read: &VMDeployment,
+    observed: &ObservedDeployment<'_>,
+) -> (VMDeploymentStatus, Option<Timestamp>) {
+    let (mut status, requeue_at) = status::compute(observed);
+    let present = observed.deployment.status.as_ref().and_then(|status| status.stable_app.as_ref());
+    if status.stable_app.as_ref() == present {
+        status.stable_app = read.status.as_ref().and_then(|known| known.stable_app.clone());
+    }
+    (status, requeue_at)
 }
 
 /// The set as it should be, if it is not.
@@ -172,19 +217,6 @@ fn differs(observed: &ObservedDeployment<'_>) -> Option<VMReplicaSet> {
 fn has_next(observed: &ObservedDeployment<'_>) -> bool {
     let ObservedDeployment { deployment, set, servers, missing_secret, now } = *observed;
     set.is_some_and(|set| !rollout::next_updates(deployment, set, servers, missing_secret, now).is_empty(set))
-}
-
-/// The VMDeployment as a new request turns it, if there is one that decides which application is wanted.
-async fn turn(
-    api: &DeploymentApi<'_>,
-    deployment: &VMDeployment,
-    now: Timestamp,
-) -> Result<Option<VMDeployment>, ApiError> {
-    let Some(request) = undo::pending(deployment) else { return Ok(None) };
-    let history = api.history(deployment).await?;
-    let rollout = Some(undo::carry_out(deployment, request, &history, now));
-    let status = VMDeploymentStatus { rollout, ..deployment.status.clone().unwrap_or_default() };
-    Ok(Some(VMDeployment { status: Some(status), ..deployment.clone() }))
 }
 
 /// Brings the history up to date, if this status says anything new about it, and enters the newest number. Says whether it is: not if
@@ -202,21 +234,33 @@ async fn keep_history(
     if !api.again(read).await?.is_some_and(|now| is_same(&now)) {
         return Ok(false);
     }
-    let (newest, declared) = (replica_set::newest_app(observed.deployment), replica_set::newest_app(read));
-    let of_servers = observed.servers.iter().filter_map(|server| server.spec.app.as_ref());
-    let in_use: Vec<_> = of_servers.chain([&declared]).collect();
-    let wanted = Wanted {
-        newest: &newest,
-        stable: status.stable_app.as_ref(),
-        in_use: &in_use,
-        limit: usize::try_from(read.spec.revision_history_limit).unwrap_or(0),
-    };
-    let changes = history::changes(read, &api.history(read).await?, wanted);
+    let changes = history_changes(read, observed, status, &api.history(read).await?);
     api.change_history(read, &changes).await?;
     if let Some(progress) = &mut status.rollout {
         progress.revision_number = Some(changes.newest);
     }
     Ok(true)
+}
+
+/// What has to change in this history. It holds applications as they were declared, without their content.
+pub(crate) fn history_changes(
+    read: &VMDeployment,
+    observed: &ObservedDeployment<'_>,
+    status: &VMDeploymentStatus,
+    known: &[Revision],
+) -> Changes {
+    let (newest, declared) = (newest_app(observed.deployment).without_content(), newest_app(read).without_content());
+    let stable = status.stable_app.as_ref().map(App::without_content);
+    let of_servers = observed.servers.iter().filter_map(|server| server.spec.app.as_ref());
+    let of_servers: Vec<App> = of_servers.map(App::without_content).collect();
+    let in_use: Vec<&App> = of_servers.iter().chain([&declared]).collect();
+    let wanted = Wanted {
+        newest: &newest,
+        stable: stable.as_ref(),
+        in_use: &in_use,
+        limit: usize::try_from(read.spec.revision_history_limit).unwrap_or(0),
+    };
+    history::changes(read, known, wanted)
 }
 
 /// Says whether the application was declared on all of these Servers.

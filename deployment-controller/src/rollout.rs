@@ -35,7 +35,7 @@ impl AppUpdates<'_> {
 
 /// The next move of the roll-out: Servers that are Ready with the newest application leave the ledger, and as many outdated
 /// ones as the budget and the current step allow are entered. An aborted roll-out goes back: the Servers that have the newest
-/// application get the stable one, also while the roll-out is held.
+/// application get the stable one, also while the roll-out is held, but not while something of its ConfigMaps and Secrets is missing.
 pub(crate) fn next_updates<'a>(
     deployment: &VMDeployment,
     set: &VMReplicaSet,
@@ -52,7 +52,8 @@ pub(crate) fn next_updates<'a>(
     let stable = deployment.status.as_ref().and_then(|status| status.stable_app.clone());
     if let Some(app) = stable.filter(|_| steps::aborted(deployment, &count.newest).is_some()) {
         fleet.budget.partition = 0;
-        let servers = fleet.roll(Axis::App, &order, Pace::Unlimited, |server| !is_outdated(server, &count.newest));
+        let pace = if missing_secret.is_some() { Pace::Hold } else { Pace::Unlimited };
+        let servers = fleet.roll(Axis::App, &order, pace, |server| !is_outdated(server, &count.newest));
         return AppUpdates { ledger: fleet.ledger, app, servers };
     }
     let app = count.newest;

@@ -110,7 +110,7 @@ impl World {
     fn reconcile(&mut self) {
         let request = undo::pending(&self.deployment).cloned();
         if let Some(request) = &request {
-            let turned = undo::carry_out(&self.deployment, request, &self.history, self.now);
+            let turned = undo::carry_out(&self.deployment, None, request, &self.history, self.now);
             self.deployment.status.get_or_insert_default().rollout = Some(turned);
         }
         let wanted = undo::wanted(&self.deployment).into_owned();

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use berth_core::api::App;
 
-use crate::{assessment::Assessment, observed::ObservedDeployment};
+use crate::{assessment::Assessment, content::UNKNOWN, observed::ObservedDeployment};
 
 /// The application that was rolled out last: the newest one once it has proven itself, else the one that the status holds.
 /// None before the first one has.
 pub(crate) fn recorded(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>) -> Option<App> {
-    if assessment.is_achieved() {
-        return Some(assessment.count.newest.clone());
+    let newest = &assessment.count.newest;
+    // Which content it has is known only when all of it has been seen.
+    if assessment.is_achieved() && newest.content_digest.as_deref() != Some(UNKNOWN) {
+        return Some(newest.clone());
     }
     let known = observed.deployment.status.as_ref()?;
     known.stable_app.clone().or_else(|| {
@@ -31,6 +33,8 @@ pub(crate) fn initial_app(observed: &ObservedDeployment<'_>, assessment: &Assess
     }
     let given = || observed.own_set()?.spec.template.spec.app.clone();
     let stable = recorded(observed, assessment).or_else(given).unwrap_or_else(|| count.newest.clone());
+    // What its ConfigMaps and Secrets contained before, no Server can get any more.
+    let stable = if stable.is_declared_as(&count.newest) { count.newest.clone() } else { stable };
     if assessment.is_achieved() && count.old.len() < count.budget.partition {
         most_common(count.old.iter().filter_map(|server| server.spec.app.as_ref())).cloned().unwrap_or(stable)
     } else {

@@ -4,6 +4,7 @@ use berth_core::conditions::{self, STALLED};
 
 use crate::{
     assessment::{Assessment, PROGRESS_DEADLINE_EXCEEDED},
+    hold::missing_reason,
     observed::ObservedDeployment,
 };
 
@@ -32,16 +33,20 @@ pub(crate) fn find(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_
         return Some(DeploymentStall { reason: "NotOwned", message });
     }
     if let Some(abort) = &assessment.progress.aborted {
-        // While it goes back, nobody has to do anything.
-        return (assessment.count.updated() == 0).then(|| {
-            let revision = assessment.count.newest.effective_revision();
-            let message = format!(
-                "the roll-out of revision {revision} was aborted ({}): declare another revision, or set spec.rollout.request to \
-                 {{action: Retry, id: <a new value>}}",
-                abort.message
-            );
-            DeploymentStall { reason: ABORTED, message }
-        });
+        if assessment.count.updated() > 0 {
+            // While it goes back, nobody has to do anything, except where it cannot.
+            return observed.missing_secret.map(|missing| DeploymentStall {
+                reason: missing_reason(missing),
+                message: format!("the stable revision cannot come back: {missing}"),
+            });
+        }
+        let revision = assessment.count.newest.effective_revision();
+        let message = format!(
+            "the roll-out of revision {revision} was aborted ({}): declare another revision, or set spec.rollout.request to \
+             {{action: Retry, id: <a new value>}}",
+            abort.message
+        );
+        return Some(DeploymentStall { reason: ABORTED, message });
     }
     if let Some(undone) = assessment.progress.undone.as_ref().filter(|_| assessment.is_achieved()) {
         let message = format!(

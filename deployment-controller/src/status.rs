@@ -11,6 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     assessment::Assessment,
+    content::UNKNOWN,
     hold::TOO_MANY_FAILED,
     observed::ObservedDeployment,
     stable,
@@ -88,6 +89,7 @@ fn counts(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>) -> VMD
         revision: Some(newest.effective_revision()),
         stable_revision: stable.as_ref().map(App::effective_revision).or(known.stable_revision),
         stable_app: stable,
+        content_digest: deployment.spec.app.content_digest.clone().filter(|content| content != UNKNOWN),
         revisions: revisions(observed),
         rollout: Some(assessment.progress.clone()),
         selector: Some(deployment.selector_text()),

@@ -30,7 +30,13 @@ pub(crate) struct Failure {
 
 /// What the status says about the roll-out of this application; none if it is about another one.
 pub(crate) fn recorded<'a>(deployment: &'a VMDeployment, newest: &App) -> Option<&'a RolloutProgress> {
-    deployment.status.as_ref()?.rollout.as_ref().filter(|progress| progress.digest == digest::short(newest))
+    deployment.status.as_ref()?.rollout.as_ref().filter(|progress| is_about(progress, newest))
+}
+
+/// Whether this is the progress of this application. Another content of its ConfigMaps and Secrets is another application; where none
+/// has been recorded, a person has just gone back to it, or an older version of Berth has rolled it out.
+pub(crate) fn is_about(progress: &RolloutProgress, app: &App) -> bool {
+    progress.digest == digest::short(app) || progress.digest == digest::short(&app.without_content())
 }
 
 /// The abort of the roll-out of this application, if it was aborted.
@@ -159,7 +165,11 @@ fn carry_out(
         RolloutAction::PromoteFull => progress.steps_done = all_steps(rollout),
         RolloutAction::Abort if is_aborted => return Err("the roll-out was aborted before".to_owned()),
         RolloutAction::Abort if can_go_back => abort(progress, REQUESTED, requested_by(request), now),
-        RolloutAction::Abort => return Err("there is no other stable revision to go back to".to_owned()),
+        RolloutAction::Abort => {
+            let none = "there is no other stable revision to go back to; what ConfigMaps and Secrets contained before, only a \
+                        person can put back into them";
+            return Err(none.to_owned());
+        }
         RolloutAction::Retry if is_aborted => {
             (progress.aborted, progress.steps_done, progress.step_since) = (None, 0, None);
             (progress.healthy_replicas, progress.progressed_at) = (0, Some(Time(now)));
@@ -186,7 +196,11 @@ fn all_steps(rollout: &Rollout) -> i32 {
 fn needs_no_steps(deployment: &VMDeployment, count: &RolloutCount<'_>) -> bool {
     match deployment.status.as_ref().and_then(|status| status.stable_app.as_ref()) {
         Some(stable) => *stable == count.newest,
-        None => count.old.is_empty(),
+        // Servers that were created before its ConfigMaps and Secrets were there have it, too.
+        None => {
+            let is_same = |app: &App| app.is_declared_as(&count.newest);
+            count.old.iter().all(|server| server.spec.app.as_ref().is_some_and(is_same))
+        }
     }
 }
 
@@ -209,7 +223,8 @@ fn rolls_back(deployment: &VMDeployment, count: &RolloutCount<'_>, progress: &Ro
 
 fn has_another_stable_app(deployment: &VMDeployment, count: &RolloutCount<'_>) -> bool {
     let stable = deployment.status.as_ref().and_then(|status| status.stable_app.as_ref());
-    stable.is_some_and(|stable| *stable != count.newest)
+    // With another content alone there is nothing to go back to: what ConfigMaps contained before is gone.
+    stable.is_some_and(|stable| !stable.is_declared_as(&count.newest))
 }
 
 /// Whether the next step may begin: enough Servers have the newest application and are well, or the pause is over. As many of

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use berth_core::api::{Executor, Server, TaskPhase};
-use berth_machine::{Connector, app::SecretEnv};
+use berth_machine::Connector;
 use berth_runtime::{ApiError, Context, ServerCache, TaskRun, TaskRunner};
 use kube::runtime::controller::Action;
 use tokio_util::sync::CancellationToken;
 
-use crate::{deploy_app::deploy, secrets};
+use crate::{
+    content::LOOK_INTERVAL,
+    deploy_app::deploy,
+    references::{self, AppValues},
+};
 
 /// Carries out the tasks of deployment-controller.
 pub(crate) struct DeployTasks {
@@ -32,19 +36,19 @@ impl DeployTasks {
         if let Some(wait) = self.ctx.turns.wait(server) {
             return Ok(Action::requeue(wait));
         }
-        let secrets = match &server.spec.app {
-            Some(app) => secrets::resolve(&self.ctx.client, server.namespace(), app).await?,
-            None => Ok(SecretEnv::default()),
+        let values = match &server.spec.app {
+            Some(app) => references::resolve(&self.ctx.client, server.namespace(), app).await?,
+            None => Ok(AppValues::default()),
         };
-        if let Err(missing) = &secrets
+        if let Err(missing) = &values
             && task.phase == TaskPhase::Pending
             && task.message == *missing
         {
             // The task says so already: nothing is claimed or written until something has changed.
-            return Ok(Action::requeue(secrets::WAIT));
+            return Ok(Action::requeue(LOOK_INTERVAL));
         }
         let work = |server: Arc<Server>, cancel: CancellationToken| async move {
-            deploy(self.connector.as_ref(), &server, secrets, self.ctx.clock.now(), &cancel).await
+            deploy(self.connector.as_ref(), &server, values, self.ctx.clock.now(), &cancel).await
         };
         let run = self.runner.run(server, task, work).await?;
         if let TaskRun::Reported(written) = &run {

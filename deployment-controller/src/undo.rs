@@ -2,6 +2,8 @@
 //!
 //! That a version was undone is a fact in `status.rollout.undone`, as an abort is. `spec` stays as it is, so that no GitOps tool has
 //! anything to undo.
+//!
+//! Versions are compared as they are declared, whatever their ConfigMaps and Secrets contain: what those contained before is gone.
 
 use std::borrow::Cow;
 
@@ -29,7 +31,12 @@ pub(crate) fn pending(deployment: &VMDeployment) -> Option<&RolloutRequest> {
 /// What was deployed in place of the declared application, unless another one has been declared since.
 fn in_force(deployment: &VMDeployment) -> Option<&Undone> {
     let undone = deployment.status.as_ref()?.rollout.as_ref()?.undone.as_ref()?;
-    (undone.digest == digest::short(&newest_app(deployment))).then_some(undone)
+    (undone.digest == digest::short(&declared(deployment))).then_some(undone)
+}
+
+/// The declared application.
+fn declared(deployment: &VMDeployment) -> App {
+    newest_app(deployment).without_content()
 }
 
 /// The VMDeployment as it is wanted: with the application that a person has gone back to in place of the declared one. That one goes
@@ -51,17 +58,20 @@ pub(crate) fn wanted(deployment: &VMDeployment) -> Cow<'_, VMDeployment> {
     Cow::Owned(wanted)
 }
 
-/// Carries the request out: how the roll-out stands after it. `history`: the versions that there are.
+/// Carries the request out: how the roll-out stands after it. `content`: what the ConfigMaps and Secrets of the application contain that
+/// is wanted before; `history`: the versions that there are.
 pub(crate) fn carry_out(
     deployment: &VMDeployment,
+    content: Option<String>,
     request: &RolloutRequest,
     history: &[Revision],
     now: Timestamp,
 ) -> RolloutProgress {
     let known = deployment.status.as_ref().and_then(|status| status.rollout.clone()).unwrap_or_default();
-    let declared = newest_app(deployment);
+    let (declared, wanted) = (declared(deployment), wanted_with(deployment, content));
+    let newest = newest_app(&wanted);
     let target = match request.action {
-        RolloutAction::Undo => target(deployment, request.to_revision, history),
+        RolloutAction::Undo => target(&declared, &present(&wanted, &newest), request.to_revision, history),
         _ => Ok(declared.clone()),
     };
     let observed_request = Some(request.id.clone());
@@ -70,6 +80,7 @@ pub(crate) fn carry_out(
         Err(refused) => return RolloutProgress { observed_request, refused: Some(refused), ..known },
     };
     let digest = digest::short(&app);
+    let is_again = newest.is_declared_as(&app) && steps::is_about(&known, &newest);
     let undone = (app != declared).then(|| Undone {
         revision: declared.effective_revision(),
         digest: digest::short(&declared),
@@ -77,7 +88,7 @@ pub(crate) fn carry_out(
         message: steps::requested_by(request),
         at: Time(now),
     });
-    let retries = if digest == known.digest { known.retries.saturating_add(1) } else { 0 };
+    let retries = if is_again { known.retries.saturating_add(1) } else { 0 };
     RolloutProgress {
         digest,
         progressed_at: Some(Time(now)),
@@ -89,10 +100,9 @@ pub(crate) fn carry_out(
 }
 
 /// The application to go back to, or why there is none.
-fn target(deployment: &VMDeployment, number: Option<i64>, history: &[Revision]) -> Result<App, String> {
-    let (declared, present) = (newest_app(deployment), present(deployment));
+fn target(declared: &App, present: &App, number: Option<i64>, history: &[Revision]) -> Result<App, String> {
     let Some(number) = number else {
-        let is_earlier = |app: &App| *app != present && *app != declared;
+        let is_earlier = |app: &App| app != present && app != declared;
         let stable =
             history.iter().filter(|revision| revision.was_stable && revision.app.as_ref().is_some_and(is_earlier));
         let last = stable.max_by_key(|revision| revision.number).and_then(|revision| revision.app.clone());
@@ -103,19 +113,23 @@ fn target(deployment: &VMDeployment, number: Option<i64>, history: &[Revision]) 
     let found = history.iter().find(|revision| revision.number == number);
     let found = found.ok_or_else(|| format!("there is no revision {number} any more; {}", there_are(history)))?;
     match &found.app {
-        Some(app) if *app == present => Err(format!("revision {} is the present one", found.label())),
+        Some(app) if app == present => Err(format!("revision {} is the present one", found.label())),
         Some(app) => Ok(app.clone()),
         None => Err(format!("revision {} cannot be read by this version of Berth", found.label())),
     }
 }
 
-/// The application that Servers get at present.
-fn present(deployment: &VMDeployment) -> App {
-    let wanted = wanted(deployment);
-    let newest = newest_app(&wanted);
+fn wanted_with(deployment: &VMDeployment, content: Option<String>) -> VMDeployment {
+    let mut wanted = wanted(deployment).into_owned();
+    wanted.spec.app.content_digest = content;
+    wanted
+}
+
+/// The application that Servers get at present. `newest`: the wanted one.
+fn present(wanted: &VMDeployment, newest: &App) -> App {
     let stable = wanted.status.as_ref().and_then(|status| status.stable_app.as_ref());
-    let is_aborted = steps::aborted(&wanted, &newest).is_some();
-    stable.filter(|_| is_aborted).cloned().unwrap_or(newest)
+    let is_aborted = steps::aborted(wanted, newest).is_some();
+    stable.filter(|_| is_aborted).unwrap_or(newest).without_content()
 }
 
 fn there_are(history: &[Revision]) -> String {

@@ -57,7 +57,7 @@ impl Story {
         for _ in 0..20 {
             let request = pending(&self.deployment).cloned();
             if let Some(request) = &request {
-                let rollout = carry_out(&self.deployment, request, &self.history, now());
+                let rollout = carry_out(&self.deployment, None, request, &self.history, now());
                 self.deployment.status.get_or_insert_default().rollout = Some(rollout);
             }
             let wanted = wanted(&self.deployment).into_owned();
@@ -258,7 +258,7 @@ fn an_undo_in_the_middle_of_a_roll_out_turns_it_back_within_the_budget() {
     story.deployment.spec.rollout.request =
         serde_json::from_value(json!({"action": "Undo", "id": "x", "by": "ann"})).unwrap();
     let request = pending(&story.deployment).unwrap();
-    let turned = carry_out(&story.deployment, request, &story.history, now());
+    let turned = carry_out(&story.deployment, None, request, &story.history, now());
     story.deployment.status.as_mut().unwrap().rollout = Some(turned);
     assert_eq!(story.code(), "v2 v2 v1 v1", "a new Server begins with what is gone back to");
     assert_eq!(story.waiting_for(), "2 Servers to get revision v1 back");

@@ -2,7 +2,7 @@
 //! would do.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use berth_control_plane::{ControlPlane, ControlPlaneOptions};
 use berth_core::{
@@ -10,8 +10,8 @@ use berth_core::{
     identity::Identities,
 };
 use berth_runtime::{Context, ContextParts, Process, SystemClock};
-use deployment_controller::Deployments;
-use k8s_openapi::api::apps::v1::ControllerRevision;
+use deployment_controller::{ContentKey, Deployments};
+use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::ConfigMap};
 use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{ListParams, Patch, PatchParams, PostParams},
@@ -75,7 +75,7 @@ impl Cluster {
     /// A copy of the controller, with the rights that are shipped.
     async fn controller(&self, instance: &str) -> Deployments {
         let account = self.control_plane.service_account_client("berth-system", "deployment-controller");
-        Deployments::new(Context::new(
+        let context = Context::new(
             &Process::default(),
             ContextParts {
                 client: account.await.unwrap(),
@@ -86,7 +86,8 @@ impl Cluster {
                 clock: Arc::new(SystemClock),
                 lock_duration: Duration::from_secs(30),
             },
-        ))
+        );
+        Deployments::new(context, ContentKey::derived_from(b"test"))
     }
 
     async fn snapshot(&self) -> Snapshot {
@@ -132,10 +133,17 @@ impl Cluster {
         shown.collect()
     }
 
-    async fn create_deployment(&self) {
-        let spec = json!({"replicas": 3, "app": app("v1", &["OLD", "KEPT"]), "updateStrategy": {"maxUnavailable": 1}});
+    async fn create_deployment(&self, app: Value) {
+        let spec = json!({"replicas": 3, "app": app, "updateStrategy": {"maxUnavailable": 1}});
         let deployment = berth_testing::deployment(json!({"spec": spec}));
         self.deployments.create(&PostParams::default(), &deployment).await.unwrap();
+    }
+
+    /// Writes this text into the ConfigMap that the application has a file from.
+    async fn write_config(&self, text: &str) {
+        let api: Api<ConfigMap> = Api::default_namespaced(self.control_plane.admin_client());
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "conf"}, "data": {"a": text}});
+        api.patch("conf", &PatchParams::apply("test"), &Patch::Apply(map)).await.unwrap();
     }
 
     /// As replicaset-controller does it: a Server of the set's template.
@@ -175,11 +183,95 @@ fn app(revision: &str, env: &[&str]) -> Value {
     json!({"name": "web", "revision": revision, "artifact": artifact, "command": "./run", "env": env})
 }
 
+/// Each digest of content that Servers declare, and how many declare it.
+fn contents(snapshot: &Snapshot) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for app in snapshot.servers.iter().filter_map(|server| server.spec.app.as_ref()) {
+        *counts.entry(app.content_digest.clone().unwrap_or_default()).or_default() += 1;
+    }
+    counts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_copies_roll_the_changed_content_of_a_config_map_out_within_the_budget() {
+    let cluster = Cluster::start().await;
+    let (one, other) = (cluster.controller("a").await, cluster.controller("b").await);
+    let mut declared = app("v1", &[]);
+    declared["files"] = json!([{"path": "conf/a", "configMapKeyRef": {"name": "conf", "key": "a"}}]);
+    cluster.create_deployment(declared.clone()).await;
+    let missing =
+        "a person: file conf/a (spec.app.files) needs key a of ConfigMap default/conf: there is no such ConfigMap";
+    let is_told = |snapshot: &Snapshot, what: &str| {
+        let status = snapshot.deployment.status.as_ref();
+        status.and_then(|status| status.waiting_for.as_ref()).is_some_and(|text| text.starts_with(what))
+    };
+    let snapshot = cluster.reconcile_until(&one, |snapshot| snapshot.set.is_some()).await;
+    for name in ["web-0", "web-1", "web-2"] {
+        cluster.create_server(snapshot.set.as_ref().unwrap(), name).await;
+    }
+    cluster.write_config("first").await;
+    let mut known = Box::pin(follow(&cluster, &one, &other, &BTreeMap::new())).await;
+    for text in ["second", "third"] {
+        cluster.write_config(text).await;
+        let after = Box::pin(follow(&cluster, &one, &other, &known)).await;
+        assert_eq!(known.keys().filter(|digest| after.contains_key(*digest)).count(), 0, "{text}");
+        known = after;
+    }
+    assert_eq!(cluster.history().await, ["1 v1 stable"], "it has what was declared");
+
+    declared["files"][0]["configMapKeyRef"]["name"] = "gone".into();
+    declared["revision"] = "v2".into();
+    let change = Patch::Merge(json!({"spec": {"app": declared}}));
+    cluster.deployments.patch("web", &PatchParams::default(), &change).await.unwrap();
+    let missing = missing.replace("default/conf", "default/gone");
+    let snapshot = cluster.reconcile_until(&one, |snapshot| is_told(snapshot, &missing)).await;
+    assert_eq!((contents(&snapshot), snapshot.template_revision()), (known, Some("v1")), "nothing is touched");
+    cluster.control_plane.stop().await.unwrap();
+}
+
+/// Lets both copies reconcile, one of them on what was true before, until all Servers are stable with another content than this.
+/// Returns it.
+async fn follow(
+    cluster: &Cluster,
+    one: &Deployments,
+    other: &Deployments,
+    before: &BTreeMap<String, usize>,
+) -> BTreeMap<String, usize> {
+    let deadline = Instant::now() + LIMIT;
+    let (mut stale, mut most) = (cluster.snapshot().await, 0);
+    loop {
+        let newer = cluster.snapshot().await;
+        tokio::join!(reconcile(one, &newer), reconcile(other, &stale));
+        stale = newer;
+        let snapshot = cluster.snapshot().await;
+        let found = contents(&snapshot);
+        let new: usize = found.iter().filter(|(digest, _)| !before.contains_key(*digest)).map(|(_, count)| count).sum();
+        if !before.is_empty() {
+            assert!((most..=most + 1).contains(&new), "one at a time, and none goes back: {most}, {found:?}");
+        }
+        most = new;
+        let is_stable = |snapshot: &Snapshot| {
+            let app = snapshot.deployment.status.as_ref().and_then(|status| status.stable_app.clone());
+            app.is_some_and(|app| found.get(&app.content_digest.unwrap_or_default()) == Some(&3))
+        };
+        if new == 3 && is_stable(&snapshot) && snapshot.nothing_is_disturbed() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{:?}", snapshot.deployment.status);
+        for server in &snapshot.servers {
+            let is_ready = server.status.as_ref().and_then(|status| status.observed_generation);
+            if is_ready != server.metadata.generation {
+                cluster.make_ready(server).await;
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_application_is_rolled_out_within_the_budget() {
     let cluster = Cluster::start().await;
     let (one, other) = (cluster.controller("a").await, cluster.controller("b").await);
-    cluster.create_deployment().await;
+    cluster.create_deployment(app("v1", &["OLD", "KEPT"])).await;
     let snapshot = cluster.reconcile_until(&one, |snapshot| snapshot.set.is_some()).await;
     assert_eq!(snapshot.template_revision(), Some("v1"));
     for name in ["web-0", "web-1", "web-2"] {

@@ -6,6 +6,7 @@ use berth_core::identity::Identities;
 use berth_iaas::{Drivers, simulated::PROVIDER};
 use berth_runtime::{Context, ContextParts, Process, with_timeouts};
 use clap::Parser as _;
+use deployment_controller::ContentKey;
 use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
 use replicaset_controller::server::tasks::TaskContext;
@@ -95,7 +96,8 @@ impl World {
             }
             Program::DeploymentController => {
                 let process = process.clone();
-                tokio::spawn(async move { deployment_controller::run_with(&ctx, &process, connector).await });
+                let key = ContentKey::derived_from(b"simulated");
+                tokio::spawn(async move { deployment_controller::run_with(&ctx, &process, connector, key).await });
             }
             Program::MonitorController => {
                 let args = monitor_controller::Args::try_parse_from([program.executor().name()])?;

@@ -98,7 +98,9 @@ async fn the_api_on_a_real_apiserver() {
 
 async fn bad_servers(client: &Client) {
     let reference = |key: &str| json!({"secretKeyRef": {"name": "db", "key": key}});
-    let cases: [(&[&str], Value); 11] = [
+    let file = |file: Value| server(|s| s["spec"]["app"]["files"] = json!([file]));
+    let map = json!({"name": "m", "key": "a"});
+    let cases: [(&[&str], Value); 15] = [
         (
             &["spec.app.env[0]", "a variable has either value or valueFrom, not both"],
             server(|s| s["spec"]["app"]["env"] = json!([{"name": "A", "value": "1", "valueFrom": reference("k")}])),
@@ -107,6 +109,19 @@ async fn bad_servers(client: &Client) {
             &["spec.app.env[0].valueFrom.secretKeyRef.key", "should match"],
             server(|s| s["spec"]["app"]["env"] = json!([{"name": "A", "valueFrom": reference("../k")}])),
         ),
+        (
+            &["spec.app.env[0].valueFrom", "exactly one of configMapKeyRef and secretKeyRef"],
+            server(|s| s["spec"]["app"]["env"] = json!([{"name": "A", "valueFrom": {}}])),
+        ),
+        (
+            &["spec.app.files[0]", "exactly one of configMapKeyRef and secretKeyRef"],
+            file(json!({"path": "a", "configMapKeyRef": map, "secretKeyRef": map})),
+        ),
+        (
+            &["spec.app.files[0]", "no part of a path is . or .."],
+            file(json!({"path": "a/../b", "configMapKeyRef": map})),
+        ),
+        (&["spec.app.files[0].path", "should match"], file(json!({"path": "/etc/passwd", "configMapKeyRef": map}))),
         (
             &["spec.packages[0]", "exactly one of apt, dnf, archive or script"],
             server(|s| s["spec"]["packages"] = json!([{"name": "x", "version": "1", "snap": {}}])),

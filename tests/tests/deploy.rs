@@ -121,6 +121,7 @@ fn allowed(part: Part) -> BTreeMap<&'static str, String> {
             ("berth.dev/vmreplicasets", format!("{READ} create update patch")),
             ("berth.dev/vmreplicasets/status", "patch".into()),
             ("apps/controllerrevisions", "list create patch delete".into()),
+            ("/configmaps", "get".into()),
         ]),
         Part::LbController => rights.extend([
             ("discovery.k8s.io/endpointslices", format!("{READ} create update patch delete")),
@@ -151,6 +152,7 @@ async fn each_program_has_the_rights_it_needs_and_no_others() {
         // Rights in Berth's namespace only.
         let webhook = part == Part::Webhook;
         let replicaset = part == Part::ReplicasetController;
+        let deployment = part == Part::DeploymentController;
         let has_lease = !webhook;
         for (verb, what, namespace, name, expected) in [
             ("create", "/secrets", BERTH_NAMESPACE, "", webhook),
@@ -164,7 +166,7 @@ async fn each_program_has_the_rights_it_needs_and_no_others() {
             ("get", "/namespaces", "", "default", false),
             ("create", "/configmaps", BERTH_NAMESPACE, "", replicaset),
             ("update", "/configmaps", BERTH_NAMESPACE, "replicaset-controller-orphans", replicaset),
-            ("get", "/configmaps", BERTH_NAMESPACE, "other", false),
+            ("get", "/configmaps", BERTH_NAMESPACE, "other", deployment),
             ("list", "coordination.k8s.io/leases", BERTH_NAMESPACE, "", has_lease),
             ("watch", "coordination.k8s.io/leases", BERTH_NAMESPACE, "", has_lease),
             ("create", "coordination.k8s.io/leases", BERTH_NAMESPACE, "", has_lease),

@@ -14,6 +14,7 @@ use std::{
 use berth_core::api::{ArtifactFormat, Hook, Hooks};
 
 use crate::{
+    app_file::set_files,
     change::MachineChange,
     error::{MachineError, Result},
     limits::download_seconds,
@@ -21,6 +22,10 @@ use crate::{
     operation::{MachineOperation, ScriptAnswer},
     shell::quote,
     validate,
+};
+pub use crate::{
+    app_file::{AppFile, MAX_FILE_BYTES},
+    authorization::Authorization,
 };
 
 const FETCH: &str = include_str!("scripts/fetch.sh");
@@ -33,6 +38,7 @@ pub(crate) static DEPLOY: LazyLock<String> = LazyLock::new(|| {
         SERVICE,
         STATUS,
         include_str!("scripts/app_checks.sh"),
+        include_str!("scripts/app_files.sh"),
         include_str!("scripts/app_start.sh"),
         include_str!("scripts/app_hooks.sh"),
         include_str!("scripts/app_back.sh"),
@@ -59,10 +65,14 @@ pub struct AppRelease {
     pub sha256: String,
     /// What the artifact is; without it, an archive whose format its content says.
     pub format: Option<ArtifactFormat>,
+    /// The credentials for the artifact, if it needs any.
+    pub authorization: Option<Authorization>,
     /// The application's own environment. `PORT` is set from `port`, and Berth sets names that begin with `BERTH_`.
     pub env: BTreeMap<String, String>,
     /// Variables that only the application may see. They are in a file of their own, which only its user may read.
     pub secrets: SecretEnv,
+    /// Files with content from elsewhere.
+    pub files: Vec<AppFile>,
     /// Program (relative to the release, such as `./run`, or found by `PATH`) and its arguments.
     pub command: Vec<String>,
     /// The TCP port that it listens on, passed to it as `PORT`.
@@ -136,6 +146,15 @@ impl AppRelease {
         self.env.keys().chain(self.secrets.0.keys()).try_for_each(|name| validate::variable("app env", name))
     }
 
+    /// What no message may contain.
+    fn secret_texts(&self) -> impl Iterator<Item = &str> {
+        let files = self.files.iter().filter(|file| file.secret);
+        let texts = files.filter_map(|file| std::str::from_utf8(&file.content).ok());
+        texts
+            .chain(self.secrets.0.values().map(String::as_str))
+            .chain(self.authorization.iter().map(Authorization::secret))
+    }
+
     fn environment(&self) -> String {
         format!("export PORT={}\n{}", self.port, exports(&self.env))
     }
@@ -184,12 +203,13 @@ pub async fn deploy_app(
     let operation = set_hook(operation, ["PRE_STOP", "PRE_STOP_SECONDS"], app.hooks.pre_stop.as_ref())?;
     let operation = set_hook(operation, ["PRE_START", "PRE_START_SECONDS"], app.hooks.pre_start.as_ref())?;
     let operation = set_hook(operation, ["POST_START", "POST_START_SECONDS"], app.hooks.post_start.as_ref())?;
-    let answer = operation
+    let answer = set_files(operation, &app.files)?
         .set("NAME", &app.name)?
         .set("REVISION", &app.revision)?
         .set("DIGEST", &app.digest)?
         .set("URL", &app.url)?
         .set("SHA256", &app.sha256)?
+        .set("AUTHORIZATION", app.authorization.as_ref().map_or("", Authorization::value))?
         .set("FORMAT", app.format.map_or("", ArtifactFormat::name))?
         .set("ENVIRONMENT", &app.environment())?
         .set("SECRETS", exports(&app.secrets.0).trim_end())?
@@ -200,7 +220,7 @@ pub async fn deploy_app(
         .set("KEEP", &app.keep_releases.to_string())?
         .set("PROVEN", app.proven.as_deref().unwrap_or_default())?
         .set("FETCH_SECONDS", &download_seconds(timeout))?
-        .hide(app.secrets.0.values().map(String::as_str))
+        .hide(app.secret_texts())
         .run(machine, &app.url, timeout)
         .await?;
     Ok((MachineChange::read(&answer)?, AppStatus::read(&answer)?))

@@ -9,8 +9,10 @@
 //! reads what is there, acts only on a difference and reports what is true afterwards. The report is parsed strictly.
 
 pub mod app;
+mod app_file;
 pub mod apt;
 pub mod archive;
+mod authorization;
 mod change;
 mod connect;
 pub mod dnf;

@@ -141,6 +141,7 @@ async fn an_application_gets_the_value_of_a_secret_and_nobody_else_sees_it() {
     app["artifact"] = json!({"url": artifact.url, "sha256": artifact.sha256});
     let variable = |key: &str| json!([{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "db", "key": key}}}]);
     app["env"] = variable("token");
+    app["files"] = json!([{"path": "conf/key", "secretKeyRef": {"name": "db", "key": "token"}}]);
 
     // A new Server waits for it.
     world.deploy(1, |v| v["spec"]["app"] = app).await;
@@ -170,6 +171,14 @@ async fn an_application_gets_the_value_of_a_secret_and_nobody_else_sees_it() {
     secrets.patch("db", &PatchParams::default(), &patch).await.unwrap();
     let after = world.ready_when(1, |s| revision(s) == Some("v2")).await.remove(0);
     world.assert_answers(&after, "changed").await;
+
+    // A value that changes goes out by itself.
+    let patch = Patch::Merge(json!({"stringData": {"other": "rotated"}}));
+    secrets.patch("db", &PatchParams::default(), &patch).await.unwrap();
+    let content = |server: &Server| server.spec.app.as_ref().and_then(|app| app.content_digest.clone());
+    let before = content(&after);
+    let after = world.ready_when(1, |server| content(server) != before).await.remove(0);
+    world.assert_answers(&after, "rotated").await;
     let events: Api<Event> = Api::namespaced(client, "default");
     let shown = [
         serde_json::to_string(&world.list().await).unwrap(),

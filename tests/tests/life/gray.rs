@@ -2,6 +2,11 @@
 
 use berth_core::api::{Server, VMDeployment, VMDeploymentStatus};
 use berth_tests::{Archive, eventually};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use serde_json::{Value, json};
 
 use crate::world::{LONG, World};
@@ -93,4 +98,68 @@ async fn v3_is_undone(world: &World) {
     for server in world.ready(3).await {
         assert!(runs(&server, "v1"));
     }
+}
+
+/// An application that serves a text of the ConfigMap `conf`.
+fn with_text(app: &Value, key: &str) -> Value {
+    let mut app = app.clone();
+    app["files"] = json!([{"path": "www/index.html", "configMapKeyRef": {"name": "conf", "key": key}}]);
+    app
+}
+
+async fn write_text(world: &World, data: Value) {
+    let api: Api<ConfigMap> = Api::namespaced(world.berth.client(), "default");
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "conf"}, "data": data});
+    api.patch("conf", &PatchParams::apply("test"), &Patch::Apply(map)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_config_map_goes_out_in_steps_and_an_undo_gets_what_it_has_now() {
+    let world = World::start().await;
+    write_text(&world, json!({"text": "one"})).await;
+    let app = with_text(&world.app("v1"), "text");
+    world
+        .deploy(2, |v| {
+            v["spec"]["app"] = app;
+            v["spec"]["rollout"] = json!({"steps": [{"servers": 1}, {"pause": {}}]});
+        })
+        .await;
+    for server in world.ready(2).await {
+        world.assert_answers(&server, "one").await;
+    }
+    status(&world, "v1 is stable", |status| status.stable_revision.as_deref() == Some("v1")).await;
+
+    write_text(&world, json!({"text": "two"})).await;
+    let paused = status(&world, "the content waits for a person", waits_for("step 2 of 2 is a pause")).await;
+    let has_new =
+        |server: &Server| server.spec.app.as_ref().is_some_and(|app| app.content_digest == paused.content_digest);
+    let (new, old): (Vec<_>, Vec<_>) = world.ready_when(2, |_| true).await.into_iter().partition(has_new);
+    assert_eq!((new.len(), old.len()), (1, 1));
+    world.assert_answers(&new[0], "two").await;
+    world.assert_answers(&old[0], "one").await;
+    let request = json!({"action": "Promote", "id": "1"});
+    world.patch(json!({"spec": {"rollout": {"request": request}}})).await;
+    for server in world.ready_when(2, has_new).await {
+        world.assert_answers(&server, "two").await;
+    }
+
+    // A key that is missing is named, and nothing is touched; then the next version goes out.
+    status(&world, "the content is stable", |status| status.waiting_for.is_none()).await;
+    world.patch(json!({"spec": {"rollout": {"steps": null}, "app": with_text(&world.app("v2"), "more")}})).await;
+    let missing = "needs key more of ConfigMap default/conf: the ConfigMap has no such key";
+    status(&world, missing, waits_for(missing)).await;
+    for server in world.ready_when(2, |server| runs(server, "v1")).await {
+        world.assert_answers(&server, "two").await;
+    }
+    write_text(&world, json!({"text": "three", "more": "more"})).await;
+    for server in world.ready_when(2, |server| runs(server, "v2")).await {
+        world.assert_answers(&server, "more").await;
+    }
+
+    status(&world, "v2 is stable", |status| status.stable_revision.as_deref() == Some("v2")).await;
+    world.patch(json!({"spec": {"rollout": {"request": {"action": "Undo", "id": "2"}}}})).await;
+    for server in world.ready_when(2, |server| runs(server, "v1")).await {
+        world.assert_answers(&server, "three").await;
+    }
+    world.end().await;
 }

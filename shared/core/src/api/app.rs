@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use kube::KubeSchema;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    app_file::AppFile,
     artifact::{Artifact, ArtifactFormat},
     hooks::Hooks,
+    key_ref::{ConfigMapKeyRef, SecretKeyRef},
 };
 use crate::digest;
 
@@ -19,8 +20,9 @@ pub struct App {
     /// Name of the application's service on the machine.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// Name of this version of the application. Defaults to a digest of the archive's digest, the command and the
-    /// environment. A change of those is deployed even under the same revision.
+    /// Name of this version of the application. Defaults to a digest of what is declared about how it runs, such as the artifact's
+    /// digest, the command and the environment. A change of those, or of what its ConfigMaps and Secrets contain, is deployed even
+    /// under the same revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-zA-Z0-9]([-a-zA-Z0-9_.]*[a-zA-Z0-9])?$"))]
     pub revision: Option<String>,
@@ -47,6 +49,17 @@ pub struct App {
             .message("app.env: names that begin with BERTH_ are reserved: Berth sets such variables itself"),
         merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub env: Vec<EnvVar>,
+    /// Files in the folder of the application whose content comes from ConfigMaps and Secrets, at most 1 MiB together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["path".into()]))]
+    pub files: Vec<AppFile>,
+    /// Digest of what the application's ConfigMaps and Secrets contain. deployment-controller writes it into Servers, so that another
+    /// content is deployed like another application; what a VMDeployment declares is ignored. Nobody without Berth's own key can
+    /// find out a content by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[a-z0-9]+$"))]
+    pub content_digest: Option<String>,
     /// How many releases are kept on the machine, including the current one: first the latest with which the Server was
     /// Ready. Others are deleted after a deployment, but never the last one with which it was Ready.
     #[serde(default = "keep_releases")]
@@ -55,10 +68,23 @@ pub struct App {
 }
 
 impl App {
-    /// The declared revision, or a digest of what the application is where none is declared.
+    /// The declared revision, or a digest of what is declared where no revision is: whatever the content is.
     #[must_use]
     pub fn effective_revision(&self) -> String {
-        self.revision.clone().unwrap_or_else(|| digest::short(&self.essence()))
+        let declared = || digest::short(&AppEssence { content_digest: None, ..self.essence() });
+        self.revision.clone().unwrap_or_else(declared)
+    }
+
+    /// The application as it is declared, without what its ConfigMaps and Secrets contain.
+    #[must_use]
+    pub fn without_content(&self) -> Self {
+        Self { content_digest: None, ..self.clone() }
+    }
+
+    /// Whether both are the same application, whatever their ConfigMaps and Secrets contain.
+    #[must_use]
+    pub fn is_declared_as(&self, other: &Self) -> bool {
+        *self == Self { content_digest: self.content_digest.clone(), ..other.clone() }
     }
 
     /// Digest of what makes the application differ while it runs, with this port.
@@ -75,9 +101,28 @@ impl App {
 
     /// The variables whose values come from Secrets, by their names.
     pub fn secret_variables(&self) -> impl Iterator<Item = (&str, &SecretKeyRef)> {
-        self.env
-            .iter()
-            .filter_map(|variable| Some((variable.name.as_str(), &variable.value_from.as_ref()?.secret_key_ref)))
+        self.sources().filter_map(|(name, source)| Some((name, source.secret_key_ref.as_ref()?)))
+    }
+
+    /// The variables whose values come from ConfigMaps, by their names.
+    pub fn config_map_variables(&self) -> impl Iterator<Item = (&str, &ConfigMapKeyRef)> {
+        self.sources().filter_map(|(name, source)| Some((name, source.config_map_key_ref.as_ref()?)))
+    }
+
+    fn sources(&self) -> impl Iterator<Item = (&str, &EnvVarSource)> {
+        self.env.iter().filter_map(|variable| Some((variable.name.as_str(), variable.value_from.as_ref()?)))
+    }
+
+    /// Whether its environment or its files come from ConfigMaps or Secrets.
+    #[must_use]
+    pub fn has_content(&self) -> bool {
+        self.sources().next().is_some() || !self.files.is_empty()
+    }
+
+    /// Whether it needs ConfigMaps or Secrets.
+    #[must_use]
+    pub fn has_references(&self) -> bool {
+        self.has_content() || self.artifact.secret_ref.is_some()
     }
 
     /// The other variables, with their values.
@@ -97,6 +142,9 @@ impl App {
             stop_seconds: (self.stop_seconds != stop_seconds()).then_some(self.stop_seconds),
             env: self.plain_variables().collect(),
             env_from: self.secret_variables().collect(),
+            env_from_maps: self.config_map_variables().collect(),
+            files: self.files.iter().map(|file| (file.path.as_str(), file)).collect(),
+            content_digest: self.content_digest.as_deref(),
         }
     }
 }
@@ -123,6 +171,12 @@ struct AppEssence<'a> {
     /// Which keys of which Secrets, never their content: whoever sees the digest could try out passwords.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     env_from: BTreeMap<&'a str, &'a SecretKeyRef>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    env_from_maps: BTreeMap<&'a str, &'a ConfigMapKeyRef>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    files: BTreeMap<&'a str, &'a AppFile>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_digest: Option<&'a str>,
 }
 
 fn stop_seconds() -> i32 {
@@ -151,25 +205,16 @@ pub struct EnvVar {
     pub value_from: Option<EnvVarSource>,
 }
 
-/// Where the value of an environment variable comes from.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+/// Where the value of an environment variable comes from. Exactly one field is set.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.configMapKeyRef) != has(self.secretKeyRef)")
+    .message("env: valueFrom is exactly one of configMapKeyRef and secretKeyRef"))]
 pub struct EnvVarSource {
+    /// A key of a ConfigMap in the namespace of the Server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<ConfigMapKeyRef>,
     /// A key of a Secret in the namespace of the Server.
-    pub secret_key_ref: SecretKeyRef,
-}
-
-/// A key of a Secret.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SecretKeyRef {
-    /// Name of the Secret. deployment-controller needs the right to `get` it.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
-    pub name: String,
-    /// The key in its data.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
-    pub key: String,
-    /// Leaves the variable out while the Secret or the key does not exist. Otherwise the deployment waits for it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub optional: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<SecretKeyRef>,
 }

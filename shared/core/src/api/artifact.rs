@@ -17,6 +17,19 @@ pub struct Artifact {
     /// unpack a `.tar.zst`, and unzip or python3 to unpack a `.zip`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<ArtifactFormat>,
+    /// Secret with the credentials for the URL, in the namespace of the Server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<ArtifactSecret>,
+}
+
+/// A Secret with the key `token`, which is sent as a bearer token, or with the keys `username` and `password` (the type
+/// `kubernetes.io/basic-auth`). They are sent to the server of the URL only. Over `http://` everybody on the way can read them.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ArtifactSecret {
+    /// Name of the Secret. deployment-controller needs the right to `get` it.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
 }
 
 /// What an artifact is.

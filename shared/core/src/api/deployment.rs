@@ -118,6 +118,11 @@ pub struct VMDeploymentStatus {
     /// The application of `stableRevision`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable_app: Option<App>,
+    /// Digest of what the ConfigMaps and Secrets of `revision` contain: see `spec.app.contentDigest`. While some of them are missing, the
+    /// one that they had last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub content_digest: Option<String>,
     /// How many Servers have each revision of the application. Of more than 32 revisions, the most common ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]

@@ -3,12 +3,14 @@
 #![expect(unreachable_pub, reason = "KubeSchema derives a twin of each type inside its module")]
 
 mod app;
+mod app_file;
 mod approval;
 mod artifact;
 mod deployment;
 mod gate;
 mod health;
 mod hooks;
+mod key_ref;
 mod ledger;
 mod machine;
 mod machine_class;
@@ -22,15 +24,17 @@ mod template;
 mod traffic;
 mod transition;
 
-pub use app::{App, EnvVar, EnvVarSource, SecretKeyRef};
+pub use app::{App, EnvVar, EnvVarSource};
+pub use app_file::AppFile;
 pub use approval::{
     Approval, ApprovalDecision, ApprovalSpec, ApprovalStatus, ApprovalTarget, ApprovedServer, Approver, TargetKind,
 };
-pub use artifact::{Artifact, ArtifactFormat};
+pub use artifact::{Artifact, ArtifactFormat, ArtifactSecret};
 pub use deployment::{RevisionCount, VMDeployment, VMDeploymentSpec, VMDeploymentStatus};
 pub use gate::{Gate, GatePoint};
 pub use health::{HealthCheck, HttpGet, Reachability, TcpSocket};
 pub use hooks::{Hook, Hooks};
+pub use key_ref::{ConfigMapKeyRef, SecretKeyRef};
 pub use ledger::{Axis, LedgerEntry, PendingServer};
 pub use machine::Machine;
 pub use machine_class::{Credentials, MachineAccess, MachineClass, MachineClassSpec, OrphanPolicy};

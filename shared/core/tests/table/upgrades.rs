@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use berth_core::{
-    api::{Force, GatePoint, ServerSpec, State, TaskKind},
+    api::{App, Force, GatePoint, ServerSpec, State, TaskKind},
     lifecycle::plan,
 };
 use serde_json::json;
@@ -59,7 +59,7 @@ fn everything_about_how_an_application_runs_is_part_of_its_digest_once_it_is_dec
         json!({}),
         json!({"stopSeconds": 10}),
         json!({"keepReleases": 7}),
-        json!({"artifact": {"url": "https://elsewhere/x"}}),
+        json!({"artifact": {"url": "https://elsewhere/x", "secretRef": {"name": "art"}}}),
     ] {
         assert_eq!(digest(same.clone()), "1f389af820", "{same}");
     }
@@ -70,10 +70,25 @@ fn everything_about_how_an_application_runs_is_part_of_its_digest_once_it_is_dec
         json!({"hooks": {"preStop": {"command": "./drain"}}}),
         json!({"hooks": {"preStop": {"command": "./drain", "timeoutSeconds": 5}}}),
         json!({"hooks": {"preStart": {"command": "./drain"}}}),
+        json!({"files": [{"path": "a", "configMapKeyRef": {"name": "m", "key": "a"}}]}),
+        json!({"files": [{"path": "a", "secretKeyRef": {"name": "m", "key": "a"}}]}),
+        json!({"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "a"}}}]}),
+        json!({"contentDigest": "0a"}),
     ];
     let digests: BTreeSet<String> = changes.iter().cloned().map(digest).collect();
     assert_eq!(digests.len(), changes.len());
     assert!(!digests.contains("1f389af820"));
+}
+
+#[test]
+fn the_name_of_a_revision_is_that_of_what_is_declared_whatever_its_content_is() {
+    let mut app = declaration().app.unwrap();
+    app.revision = None;
+    let with_content = App { content_digest: Some("0a".into()), ..app.clone() };
+    assert_eq!(with_content.effective_revision(), app.effective_revision());
+    assert_ne!(with_content.digest(80), app.digest(80));
+    assert!(with_content.is_declared_as(&app) && with_content != app && with_content.without_content() == app);
+    assert!(!App { user: Some("web".into()), ..with_content }.is_declared_as(&app));
 }
 
 #[test]

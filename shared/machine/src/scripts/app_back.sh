@@ -46,6 +46,7 @@ go_back() {
     fi
     stop_service
     install_files "$service/good" $START_FILES $STOP_FILES
+    place_files "$home/$link"
     switch_link "$link" "$home/current"
     if start_service && keeps_running; then fact back "$revision"; else fact lost "$revision"; fi
     mv "$service/good/started" "$service/started"

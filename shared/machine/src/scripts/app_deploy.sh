@@ -41,6 +41,7 @@ check_program "$content"
 next=$(mktemp -d "$service/.tmp.XXXXXX")
 cleanup='rm -rf "${tmp:-}" "$next"'
 write_start "$next"
+check_files "$content" "$next"
 
 changed=yes
 if is_deployed && [ "$content" = "$release" ] && [ "$(readlink "$home/current")" = "releases/$REVISION" ] &&
@@ -55,6 +56,7 @@ if [ "$changed" = yes ]; then
     stop_service
     install_release
     install_files "$next" $START_FILES
+    place_files "$release"
     switch_link "releases/$REVISION" "$home/current"
 fi
 install_files "$next" $STOP_FILES

@@ -36,6 +36,7 @@ write_start() { # FOLDER
     # Secret variables are in a file that only the user who runs the application may read.
     [ -z "$SECRETS" ] || write_if_changed "$1/secrets" "$SECRETS" 600
     write_if_changed "$1/run" "$(launcher "$COMMAND")" 700
+    write_files "$1"
     write_hook "$1/pre-stop" "$PRE_STOP" "$PRE_STOP_SECONDS"
     write_hook "$1/pre-start" "$PRE_START" "$PRE_START_SECONDS"
     write_hook "$1/post-start" "$POST_START" "$POST_START_SECONDS"
@@ -43,7 +44,7 @@ write_start() { # FOLDER
     [ "$STOP_SECONDS" = 10 ] || write_if_changed "$1/stop-seconds" "$STOP_SECONDS" 644
 }
 # What the application is started with, and what only its end depends on.
-START_FILES='run secrets'
+START_FILES='run secrets files'
 STOP_FILES='stop-seconds pre-stop'
 # Puts these files into the place of those that are there.
 install_files() { # FOLDER NAME...

@@ -7,6 +7,9 @@ parts() {
 start_parts() { # FOLDER: how the service is started
     printf 'run=%s\n' "$(digest "$1/run" 2>/dev/null || :)"
     if [ -e "$1/secrets" ]; then printf 'secrets=%s\n' "$(digest "$1/secrets")"; fi
+    if [ -d "$1/files" ]; then (cd "$1/files" && find . -type f | LC_ALL=C sort | while read -r file; do
+        printf 'file=%s %s\n' "$file" "$(digest "$file")"
+    done); fi
 }
 is_deployed() { [ -s "$service/started" ] && [ "$(started_parts)" = "$(parts)" ]; }
 # The file $service/started holds the digest of the application that was started last, and the parts that it was started with. A

@@ -1,6 +1,8 @@
 # Download, verification and unpacking, for archives and applications.
 download() { # URL FILE
-    if have curl; then
+    if [ -n "${AUTHORIZATION:-}" ]; then
+        download_authorized "$1" "$2"
+    elif have curl; then
         curl --fail --silent --show-error --location --proto '=http,https' --connect-timeout 10 \
             --max-time "$FETCH_SECONDS" --output "$2" --url "$1" >&2
     elif have wget; then
@@ -17,6 +19,27 @@ with urllib.request.urlopen(sys.argv[1], timeout=30) as answer, open(sys.argv[2]
 PY
     else
         die 81 "curl, wget or python3, to download artifacts"
+    fi
+}
+# Credentials are on no command line, which other users of the machine could read, and follow no redirection to another server.
+download_authorized() { # URL FILE
+    if have curl; then
+        printf 'header = "Authorization: %s"\n' "$AUTHORIZATION" | curl --config - --fail --silent --show-error \
+            --location --proto '=http,https' --connect-timeout 10 --max-time "$FETCH_SECONDS" --output "$2" --url "$1" >&2
+    elif have python3; then
+        BERTH_AUTHORIZATION=$AUTHORIZATION python3 - "$1" "$2" "$FETCH_SECONDS" >&2 <<'PY'
+import os, shutil, signal, sys, urllib.request
+signal.alarm(int(sys.argv[3]))
+request = urllib.request.Request(sys.argv[1])
+request.add_unredirected_header("Authorization", os.environ["BERTH_AUTHORIZATION"])
+with urllib.request.urlopen(request, timeout=30) as answer, open(sys.argv[2], "wb") as file:
+    shutil.copyfileobj(answer, file)
+    length = answer.headers.get("Content-Length")
+    if length is not None and file.tell() != int(length):
+        sys.exit("the answer was cut off after %d of %s bytes" % (file.tell(), length))
+PY
+    else
+        die 81 "curl or python3, to download artifacts with credentials"
     fi
 }
 digest() { # FILE: prints its SHA-256
