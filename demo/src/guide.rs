@@ -13,7 +13,7 @@ pub(crate) fn text(berth: &Berth, kubeconfig: &Path, servers: &[Server]) -> anyh
     let kubectl = &berth.control_plane().assets().kubectl;
     let machine = program("berth-local-machine")?;
     let machine = machine.display();
-    let patch = repository().join("examples/web-v2.patch.yaml");
+    let patch = repository().join("examples/web-v3.patch.yaml");
     let patch = patch.display();
     let (last, uid) = servers.last().map(|s| (s.name_any(), s.uid().to_owned())).unwrap_or_default();
     let dir = berth.machines().of(&uid);
@@ -31,8 +31,13 @@ Try, in another terminal:
   # five servers, then two
   kubectl scale vmdeployment web --replicas=5
   kubectl scale vmdeployment web --replicas=2
-  # new code: one server after the other, on the same machines
-  kubectl patch vmdeployment web --type=merge --patch-file={patch}
+  # back to version 1, whatever is declared; Retry brings version 2 back
+  kubectl get controllerrevisions -L berth.dev/revision
+  kubectl patch vmd web --type=merge -p '{{\"spec\":{{\"rollout\":{{\"request\":{{\"action\":\"Undo\",\"id\":\"1\"}}}}}}}}'
+  kubectl patch vmd web --type=merge -p '{{\"spec\":{{\"rollout\":{{\"request\":{{\"action\":\"Retry\",\"id\":\"2\"}}}}}}}}'
+  # the bad version once more; see what it waits for, and why
+  kubectl patch vmd web --type=merge --patch-file={patch}
+  kubectl describe vmd web
   # kill a machine: its traffic is held, it is rebooted and verified anew
   {machine} kill --dir {dir}
   # retire one: drained, destroyed, gone; another takes its place

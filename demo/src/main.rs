@@ -2,33 +2,27 @@
 
 mod examples;
 mod guide;
+mod pages;
 mod progress;
+mod rollouts;
+mod screen;
 
 use std::{
-    pin::pin,
+    path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use berth_control_plane::acquire;
-use berth_core::api::{Server, VMDeployment};
 use berth_tests::{Artifacts, Berth, Options, repository};
 use clap::Parser;
-use futures::TryStreamExt;
-use kube::{
-    Api, ResourceExt,
-    runtime::{WatchStreamExt, watcher},
-};
-use progress::{Board, Servers};
+use screen::Screen;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// How often a terminal is redrawn without events, so that the seconds advance.
-const REDRAW: Duration = Duration::from_millis(250);
-
 /// Shows a whole Berth on this machine: a real Kubernetes control plane, the webhook, the four controllers, and three
-/// small web servers on machines that are processes. Needs no root privileges; everything runs on loopback addresses and is
+/// small web servers on machines that are processes. Then new code goes out in steps, and a bad version is rolled back. Needs no root privileges; everything runs on loopback addresses and is
 /// removed when this program ends, however it ends.
 #[derive(Parser)]
 #[command(name = "berth-demo", version)]
@@ -36,6 +30,9 @@ struct Args {
     /// Exit with status 0 as soon as all servers are Ready and have answered.
     #[arg(long)]
     exit_when_ready: bool,
+    /// Exit with status 0 as soon as the roll-outs have been shown.
+    #[arg(long)]
+    exit_when_shown: bool,
     /// Time limit for all servers to become Ready, in seconds since they were declared.
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
     timeout: u64,
@@ -100,58 +97,25 @@ async fn demonstrate(args: &Args) -> Result<()> {
     outcome.and(stopped)
 }
 
-/// Shows the Servers until all are Ready, requests a page of each, and then shows changes.
-async fn follow(args: &Args, berth: &Berth, begin: Instant, kubeconfig: &std::path::Path) -> Result<()> {
-    let api = berth.servers("default");
-    let deployments: Api<VMDeployment> = Api::default_namespaced(berth.client());
-    let replicas = usize::try_from(deployments.get("web").await?.spec.replicas)?;
-    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
-    let (mut servers, mut board) = (Servers::default(), Board::new());
-    let mut redraw = tokio::time::interval(REDRAW);
+/// Shows the Servers until all are Ready, requests a page of each, shows two roll-outs, and then shows changes.
+async fn follow(args: &Args, berth: &Berth, begin: Instant, kubeconfig: &Path) -> Result<()> {
+    let mut screen = Screen::new(berth, begin);
+    let replicas = screen.replicas().await?;
     // Not since the start of the program, because on a fresh machine the control plane was built first.
-    let deadline = Instant::now() + Duration::from_secs(args.timeout);
-    while !servers.all_serve(replicas) {
-        tokio::select! {
-            event = events.try_next() => servers.observe(event?.context("the watch of Servers ended")?),
-            _ = redraw.tick() => {}
-        }
-        board.show(&servers);
-        if Instant::now() > deadline {
-            bail!("not all servers were Ready within {} s", args.timeout);
-        }
-    }
-    println!("[{:5.1} s] all {replicas} servers are Ready and take traffic", begin.elapsed().as_secs_f32());
-    let list: Vec<Server> = servers.iter().cloned().collect();
-    request_pages(&list).await?;
+    let limit = Duration::from_secs(args.timeout);
+    screen.until("all servers Ready", limit, |servers, _| servers.all_serve(replicas)).await?;
+    screen.stage(&format!("all {replicas} servers are Ready and take traffic"));
+    pages::request(&screen.list()).await?;
     if args.exit_when_ready {
         return Ok(());
     }
-    println!("\n{}", guide::text(berth, kubeconfig, &list)?);
-    board.only_changes(&servers);
+    rollouts::show(&mut screen, berth, kubeconfig, replicas).await?;
+    if args.exit_when_shown {
+        return Ok(());
+    }
+    println!("\n{}", guide::text(berth, kubeconfig, &screen.list())?);
     // Ctrl-C ends this.
-    loop {
-        servers.observe(events.try_next().await?.context("the watch of Servers ended")?);
-        board.show(&servers);
-    }
-}
-
-/// Requests the pages `/` and `/whoami` of every server, and prints the responses.
-async fn request_pages(servers: &[Server]) -> Result<()> {
-    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
-    for server in servers {
-        let machine = server.status.as_ref().and_then(|status| status.machine.as_ref());
-        let address = machine.and_then(|machine| machine.address.as_deref());
-        let address = address.with_context(|| format!("{} has no address", server.name_any()))?;
-        let mut answers = Vec::new();
-        for path in ["", "whoami"] {
-            let url = format!("http://{address}:8080/{path}");
-            let answer = http.get(&url).send().await.and_then(reqwest::Response::error_for_status);
-            answers.push(answer.with_context(|| format!("ask {url}"))?.text().await?);
-        }
-        let page = answers[0].lines().find(|line| line.starts_with("<h1>")).unwrap_or_default();
-        println!("  GET http://{address}:8080/  {page}  [{}]", answers[1].trim());
-    }
-    Ok(())
+    screen.show_changes().await
 }
 
 /// The ends of all logs, for finding out why the demonstration failed.

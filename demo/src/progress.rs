@@ -10,6 +10,9 @@ use berth_core::api::{Server, State, TaskPhase, TrafficPhase};
 use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt, runtime::watcher::Event};
 
+/// So many characters of what a roll-out waits for are shown in a file: what comes after them explains what to do.
+const SHOWN: usize = 150;
+
 /// The Servers by name, as the watch shows them.
 #[derive(Debug, Default)]
 pub(crate) struct Servers {
@@ -93,11 +96,30 @@ pub(crate) struct Board {
     terminal: bool,
     drawn: usize,
     shown: BTreeMap<String, (String, String)>,
+    /// What the roll-out waits for.
+    rollout: Option<String>,
 }
 
 impl Board {
     pub(crate) fn new() -> Self {
-        Self { terminal: stdout().is_terminal(), drawn: 0, shown: BTreeMap::new() }
+        Self { terminal: stdout().is_terminal(), drawn: 0, shown: BTreeMap::new(), rollout: None }
+    }
+
+    /// From now on this is shown of the roll-out, below the Servers.
+    pub(crate) fn set_rollout(&mut self, waiting_for: Option<String>) {
+        if self.terminal {
+            self.rollout = waiting_for;
+        } else if let Some(text) = waiting_for.filter(|text| self.rollout.as_ref() != Some(text)) {
+            let short: String = text.chars().take(SHOWN).collect();
+            let more = if short.len() < text.len() { " ..." } else { "" };
+            let _ = writeln!(stdout(), "  web        {short}{more}");
+            self.rollout = Some(text);
+        }
+    }
+
+    /// Leaves what is drawn as it is. What is shown next begins below it, and other text may come between.
+    pub(crate) fn leave(&mut self) {
+        self.drawn = 0;
     }
 
     /// Shows the present state.
@@ -121,12 +143,19 @@ impl Board {
         }
         self.drawn = 0;
         for server in servers.iter() {
-            // A line that wraps would make the count of lines wrong.
-            let short: String = line(server, now).chars().take(78).collect();
-            let _ = writeln!(text, "{short}");
-            self.drawn += 1;
+            self.draw(&mut text, &line(server, now));
+        }
+        if let Some(waiting_for) = self.rollout.clone() {
+            self.draw(&mut text, &format!("  web        {waiting_for}"));
         }
         text
+    }
+
+    fn draw(&mut self, text: &mut String, line: &str) {
+        // A line that wraps would make the count of lines wrong.
+        let short: String = line.chars().take(78).collect();
+        let _ = writeln!(text, "{short}");
+        self.drawn += 1;
     }
 
     fn changes(&mut self, servers: &Servers) -> String {
@@ -197,11 +226,16 @@ mod tests {
     fn a_terminal_is_redrawn_and_a_file_gets_only_changes() {
         let mut servers = Servers::default();
         servers.observe(Event::Apply(server(&json!({"state": "Ready"}))));
-        let mut board = Board { terminal: true, drawn: 0, shown: BTreeMap::new() };
+        let mut board = Board { terminal: true, drawn: 0, shown: BTreeMap::new(), rollout: None };
         let now: Timestamp = "2026-01-01T00:00:07Z".parse().unwrap();
         let first = board.block(&servers, now);
         assert!(first.contains("web-0") && first.contains("   7 s") && !first.contains('\x1b'), "{first:?}");
-        assert!(board.block(&servers, now).starts_with("\x1b[1A\x1b[J"));
+        board.set_rollout(Some("step 1 of 3".into()));
+        let second = board.block(&servers, now);
+        assert!(second.starts_with("\x1b[1A\x1b[J") && second.ends_with("  web        step 1 of 3\n"), "{second:?}");
+        assert!(board.block(&servers, now).starts_with("\x1b[2A\x1b[J"));
+        board.leave();
+        assert!(!board.block(&servers, now).contains('\x1b'));
         assert_eq!(board.changes(&servers).lines().count(), 1);
         assert_eq!(board.changes(&servers), "");
         servers.observe(Event::Init);

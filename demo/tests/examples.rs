@@ -69,7 +69,7 @@ impl Drop for Killed {
 }
 
 #[tokio::test]
-async fn the_web_server_shows_its_page_with_the_theme_and_then_the_new_version() {
+async fn the_web_server_shows_its_page_with_the_theme_then_the_new_version_and_then_one_that_is_not_healthy() {
     // reqwest needs a crypto provider also without TLS.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let folder = tempfile::tempdir().unwrap();
@@ -98,7 +98,7 @@ async fn the_web_server_shows_its_page_with_the_theme_and_then_the_new_version()
         install(&machine, &artifacts, package).await;
     }
 
-    for revision in ["v1", "v2"] {
+    for revision in ["v1", "v2", "v3"] {
         deploy(&machine, &artifacts, revision).await;
         let get = async |path: &str| {
             let answer = reqwest::get(format!("http://{}:8080/{path}", info.address)).await;
@@ -114,7 +114,12 @@ async fn the_web_server_shows_its_page_with_the_theme_and_then_the_new_version()
         .unwrap();
         let page = get("").await.unwrap();
         assert!(page.contains(&format!("Hello from version {}", &revision[1..])), "{page}");
-        assert_eq!(get("healthz").await.unwrap(), "ok\n");
+        let health = get("healthz").await;
+        if revision == "v3" {
+            assert!(health.as_ref().is_err_and(|error| error.contains("404")), "{health:?}");
+        } else {
+            assert_eq!(health.unwrap(), "ok\n");
+        }
         assert!(get("theme/style.css").await.unwrap().contains("background"), "the theme is a package");
     }
 }

@@ -293,7 +293,7 @@ fn title(object: &serde_json::Value) -> String {
 }
 
 #[tokio::test]
-async fn the_examples_are_accepted_and_the_patch_changes_only_the_application() {
+async fn the_examples_are_accepted_and_the_patches_change_only_the_application() {
     let berth = installed().await;
     let example = |name: &str| repository().join("examples").join(name).to_str().unwrap().to_owned();
     let applied = kubectl(&berth, &["apply", "-f", &example("web.yaml")]);
@@ -303,13 +303,15 @@ async fn the_examples_are_accepted_and_the_patch_changes_only_the_application() 
         serde_json::from_str(&succeeded(&kubectl(&berth, &["get", "vmdeployment", "web", "-o", "json"]))).unwrap()
     };
     let before = get();
-    let patch = format!("--patch-file={}", example("web-v2.patch.yaml"));
-    succeeded(&kubectl(&berth, &["patch", "vmdeployment", "web", "--type=merge", &patch]));
-    let after = get();
-    assert_eq!(after["spec"]["app"]["revision"], "v2");
-    assert_ne!(after["spec"]["app"]["artifact"], before["spec"]["app"]["artifact"]);
-    assert_eq!(after["spec"]["app"]["command"], before["spec"]["app"]["command"]);
-    assert_eq!(after["spec"]["template"], before["spec"]["template"]);
-    assert!(Path::new(&example("artifacts/web-v2")).is_dir());
+    for revision in ["v2", "v3"] {
+        let patch = format!("--patch-file={}", example(&format!("web-{revision}.patch.yaml")));
+        succeeded(&kubectl(&berth, &["patch", "vmdeployment", "web", "--type=merge", &patch]));
+        let after = get();
+        assert_eq!(after["spec"]["app"]["revision"], revision);
+        assert_ne!(after["spec"]["app"]["artifact"], before["spec"]["app"]["artifact"]);
+        assert_eq!(after["spec"]["app"]["command"], before["spec"]["app"]["command"]);
+        assert_eq!(after["spec"]["template"], before["spec"]["template"]);
+        assert!(Path::new(&example(&format!("artifacts/web-{revision}"))).is_dir());
+    }
     berth.stop().await.unwrap();
 }
