@@ -9,7 +9,7 @@ use std::{
 };
 
 use berth_control_plane::{ControlPlane, ControlPlaneOptions};
-use berth_core::api::{Approval, MachineClass, Server, VMDeployment, VMReplicaSet};
+use berth_core::api::{Approval, MachineClass, MonitoringClass, Server, VMDeployment, VMReplicaSet};
 use berth_testing::manifest;
 use futures::TryStreamExt;
 use kube::{
@@ -81,12 +81,13 @@ fn assert_says(refusal: &str, words: &[&str]) {
 async fn the_api_on_a_real_apiserver() {
     let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();
     let report = control_plane.install(&crds(), None).await.unwrap();
-    assert_eq!(report.applied.len(), 5, "{:?}", report.applied);
+    assert_eq!(report.applied.len(), 6, "{:?}", report.applied);
     assert!(report.warnings.is_empty(), "the API server warns: {:?}", report.warnings);
     let client = control_plane.admin_client();
 
     bad_servers(&client).await;
     bad_sets(&client).await;
+    bad_analyses(&client).await;
     immutable_fields(&client).await;
     scale_and_selectable_fields(&client).await;
     servers_with_a_state(&client).await;
@@ -196,6 +197,71 @@ async fn bad_sets(client: &Client) {
         &refusal::<VMDeployment>(client, steps).await,
         &["spec.rollout.steps[0]", "exactly one of servers, pause, weight or analysis"],
     );
+}
+
+async fn bad_analyses(client: &Client) {
+    let slo = json!({"name": "slo", "source": "main", "query": "up", "condition": "< 0.01"});
+    let proportion = json!({"bad": "b", "total": "t", "maxIncrease": "0.005"});
+    let checked = |check: &Value| json!({"checks": [check], "steps": [{"analysis": {"checks": ["slo"]}}]});
+    let with = |field: &str, value: Value| {
+        let mut check = slo.clone();
+        check[field] = value;
+        checked(&check)
+    };
+    let analysis = |analysis: Value| json!({"checks": [slo.clone()], "steps": [{"analysis": analysis}]});
+    let part = |field: &str, value: &str| {
+        let mut proportion = proportion.clone();
+        proportion[field] = json!(value);
+        checked(&json!({"name": "slo", "source": "main", "proportion": proportion}))
+    };
+    let cases: [(Value, &[&str]); 12] = [
+        (
+            analysis(json!({"checks": ["errors"]})),
+            &["rollout", "an analysis names a check that rollout.checks does not have"],
+        ),
+        (json!({"steps": [{"analysis": {"checks": ["slo"]}}]}), &["a check that rollout.checks does not have"]),
+        (analysis(json!({})), &["analysis.checks: name at least one check"]),
+        (
+            analysis(json!({"checks": ["slo"], "count": 10, "maxSeconds": 599})),
+            &["steps[0].analysis", "longer than maxSeconds"],
+        ),
+        (with("proportion", proportion.clone()), &["rollout.checks[0]", "either proportion, or query and condition"]),
+        (checked(&json!({"name": "slo", "source": "main"})), &["either proportion, or query and condition"]),
+        (
+            checked(&json!({"name": "slo", "source": "main", "query": "up"})),
+            &["query and condition of a check belong together"],
+        ),
+        (with("condition", json!("below 1")), &["rollout.checks[0].condition", "should match"]),
+        (part("maxIncrease", "0.5%"), &["proportion.maxIncrease", "should match"]),
+        (part("alpha", "0.0"), &["proportion.alpha", "should match"]),
+        (part("alpha", "1"), &["proportion.alpha", "should match"]),
+        (json!({"checks": [slo.clone(), slo.clone()]}), &["rollout.checks[1]", "Duplicate value"]),
+    ];
+    for (rollout, words) in cases {
+        let object = set("VMDeployment", |s| s["spec"]["rollout"] = rollout);
+        assert_says(&refusal::<VMDeployment>(client, object).await, words);
+    }
+    let good = json!({"checks": [slo, {"name": "errors", "source": "main", "proportion": proportion}],
+        "steps": [{"analysis": {"checks": ["slo", "errors"], "count": 60}}]});
+    let stored: VMDeployment = create(client, set("VMDeployment", |s| s["spec"]["rollout"] = good)).await;
+    let rollout = stored.spec.rollout;
+    assert_eq!(rollout.checks[1].proportion.as_ref().unwrap().alpha, "0.01");
+    Api::<VMDeployment>::namespaced(client.clone(), "default").delete("web", &DeleteParams::default()).await.unwrap();
+
+    let classes: Api<MonitoringClass> = Api::all(client.clone());
+    for (address, is_good) in [
+        ("http://prometheus.monitoring:9090", true),
+        ("https://metrics.example/prometheus", true),
+        ("prometheus:9090", false),
+        ("http://user:secret@prometheus:9090", false),
+        ("http://prometheus:9090?x=y", false),
+        ("file:///etc/passwd", false),
+    ] {
+        let class: MonitoringClass =
+            serde_json::from_value(manifest("MonitoringClass", "main", json!({"address": address}))).unwrap();
+        let created = classes.create(&PostParams { dry_run: true, ..PostParams::default() }, &class).await;
+        assert_eq!(created.is_ok(), is_good, "{address}: {created:?}");
+    }
 }
 
 async fn create<K>(client: &Client, value: Value) -> K

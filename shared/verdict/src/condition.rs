@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::Verdict;
+use berth_core::api::CheckVerdict;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operator {
@@ -35,9 +35,9 @@ impl Condition {
     /// Whether the number is as it has to be. A value that is no number says nothing.
     #[must_use]
     #[expect(clippy::float_cmp, reason = "`==` and `!=` are for whole numbers, such as how many targets are up")]
-    pub fn judge(&self, value: f64) -> Verdict {
+    pub fn judge(&self, value: f64) -> CheckVerdict {
         if value.is_nan() {
-            return Verdict::Inconclusive;
+            return CheckVerdict::Inconclusive;
         }
         let holds = match self.operator {
             Operator::Less => value < self.bound,
@@ -47,7 +47,7 @@ impl Condition {
             Operator::Equal => value == self.bound,
             Operator::NotEqual => value != self.bound,
         };
-        if holds { Verdict::Pass } else { Verdict::Fail }
+        if holds { CheckVerdict::Pass } else { CheckVerdict::Fail }
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn each_operator_holds_where_it_says() {
-        use Verdict::{Fail, Pass};
+        use CheckVerdict::{Fail, Pass};
         for (text, below, at, above) in [
             ("< 1.5", Pass, Fail, Fail),
             ("<= 1.5", Pass, Pass, Fail),
@@ -89,7 +89,7 @@ mod tests {
             assert_eq!([1.0, 1.5, 2.0].map(|value| condition.judge(value)), [below, at, above], "{text}");
             assert_eq!(condition.to_string().parse(), Ok(condition));
         }
-        assert_eq!("< 1".parse::<Condition>().unwrap().judge(f64::NAN), Verdict::Inconclusive);
+        assert_eq!("< 1".parse::<Condition>().unwrap().judge(f64::NAN), CheckVerdict::Inconclusive);
         assert_eq!("< -1e-3".parse::<Condition>().unwrap().judge(-0.002), Pass);
     }
 

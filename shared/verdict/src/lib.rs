@@ -1,7 +1,7 @@
 //! What measurements say about a new version of an application: pure statistics, no I/O, no clock.
 //!
-//! Every check has one of three verdicts. [`Verdict::Fail`] and [`Verdict::Pass`] are said only where the measurements show it with
-//! the certainty that was asked for; otherwise it is [`Verdict::Inconclusive`], and one has to look again.
+//! Every check has one of three verdicts. `Fail` and `Pass` are said only where the measurements show it with
+//! the certainty that was asked for; otherwise it is `Inconclusive`, and one has to look again.
 //! [`increase`] compares two proportions by their counts, [`Condition`] judges one number.
 
 mod condition;
@@ -10,17 +10,6 @@ mod proportion;
 
 pub use condition::Condition;
 pub use proportion::{Counts, Increase, increase};
-
-/// What a check says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// What was measured is within what is tolerated.
-    Pass,
-    /// What was measured is beyond what is tolerated.
-    Fail,
-    /// Too little was measured to say either.
-    Inconclusive,
-}
 
 /// The probability of an error at each of so many looks, so that over all of them together it is at most `alpha`.
 ///

@@ -1,6 +1,8 @@
 //! Two proportions compared: by how much more often something bad happens with the new version than with the old one.
 
-use crate::{Verdict, limits};
+use berth_core::api::CheckVerdict;
+
+use crate::limits;
 
 /// How often something happened, and how often it was bad.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -41,13 +43,13 @@ pub struct Increase {
 impl Increase {
     /// Fail if even the lower limit is more than what is tolerated, Pass only if even the higher one is not.
     #[must_use]
-    pub fn judge(self, tolerated: f64) -> Verdict {
+    pub fn judge(self, tolerated: f64) -> CheckVerdict {
         if self.low > tolerated {
-            Verdict::Fail
+            CheckVerdict::Fail
         } else if self.high <= tolerated {
-            Verdict::Pass
+            CheckVerdict::Pass
         } else {
-            Verdict::Inconclusive
+            CheckVerdict::Inconclusive
         }
     }
 }
@@ -78,17 +80,17 @@ mod tests {
     fn a_verdict_is_said_only_where_the_counts_show_it() {
         let baseline = counts(1000.0, 100_000.0);
         for (canary, expected) in [
-            (counts(0.0, 0.0), Verdict::Inconclusive),
-            (counts(0.0, 100.0), Verdict::Inconclusive),
-            (counts(3.0, 100.0), Verdict::Inconclusive),
-            (counts(100.0, 10_000.0), Verdict::Pass),
-            (counts(200.0, 10_000.0), Verdict::Fail),
-            (counts(20.0, 20.0), Verdict::Fail),
+            (counts(0.0, 0.0), CheckVerdict::Inconclusive),
+            (counts(0.0, 100.0), CheckVerdict::Inconclusive),
+            (counts(3.0, 100.0), CheckVerdict::Inconclusive),
+            (counts(100.0, 10_000.0), CheckVerdict::Pass),
+            (counts(200.0, 10_000.0), CheckVerdict::Fail),
+            (counts(20.0, 20.0), CheckVerdict::Fail),
         ] {
             let found = increase(canary, baseline, 0.01);
             assert_eq!(found.judge(0.005), expected, "{canary:?}: {found:?}");
         }
-        assert_eq!(increase(counts(9.0, 9.0), counts(0.0, 0.0), 0.01).judge(0.005), Verdict::Inconclusive);
+        assert_eq!(increase(counts(9.0, 9.0), counts(0.0, 0.0), 0.01).judge(0.005), CheckVerdict::Inconclusive);
     }
 
     #[test]

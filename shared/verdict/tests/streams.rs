@@ -4,7 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail a test by panicking")]
 
-use berth_verdict::{Counts, Verdict, alpha_of_one_look, increase};
+use berth_core::api::CheckVerdict;
+use berth_verdict::{Counts, alpha_of_one_look, increase};
 
 const STREAMS: u32 = 1000;
 const LOOKS: u32 = 10;
@@ -40,7 +41,7 @@ fn stream(seed: u64, per_look: u64, rate: f64) -> Vec<Interval> {
 }
 
 /// Berth: what was counted since the step began, at each look.
-fn berth(stream: &[Interval]) -> Verdict {
+fn berth(stream: &[Interval]) -> CheckVerdict {
     let (mut canary, mut baseline) = (Counts::default(), Counts::default());
     let add = |sum: &mut Counts, counts: &Counts| {
         sum.bad += counts.bad;
@@ -50,23 +51,23 @@ fn berth(stream: &[Interval]) -> Verdict {
         add(&mut canary, new);
         add(&mut baseline, old);
         let verdict = increase(canary, baseline, alpha_of_one_look(ALPHA, LOOKS)).judge(TOLERATED);
-        if verdict != Verdict::Inconclusive {
+        if verdict != CheckVerdict::Inconclusive {
             return verdict;
         }
     }
-    Verdict::Inconclusive
+    CheckVerdict::Inconclusive
 }
 
 /// A plain threshold in the middle of what is tolerated and a doubled rate: every look judges its interval.
-fn threshold(stream: &[Interval]) -> Verdict {
+fn threshold(stream: &[Interval]) -> CheckVerdict {
     let limit = RATE + TOLERATED;
     let fails = stream.iter().any(|(new, _)| new.rate().unwrap() > limit);
-    if fails { Verdict::Fail } else { Verdict::Pass }
+    if fails { CheckVerdict::Fail } else { CheckVerdict::Pass }
 }
 
 /// Kayenta: the rates of all intervals so far, by the test of Mann and Whitney at confidence 0.98 (normal approximation with
 /// correction for continuity), at each look from the fifth on.
-fn kayenta(stream: &[Interval]) -> Verdict {
+fn kayenta(stream: &[Interval]) -> CheckVerdict {
     const Z: f64 = 2.326;
     let fails = (5..=stream.len()).any(|looks| {
         let rates = |of: fn(&Interval) -> Counts| stream[..looks].iter().map(move |at| of(at).rate().unwrap());
@@ -88,7 +89,7 @@ fn kayenta(stream: &[Interval]) -> Verdict {
         let n = f64::from(u32::try_from(looks).unwrap());
         (u - n * n / 2.0 - 0.5) / (n * n * (2.0 * n + 1.0) / 12.0).sqrt() > Z
     });
-    if fails { Verdict::Fail } else { Verdict::Pass }
+    if fails { CheckVerdict::Fail } else { CheckVerdict::Pass }
 }
 
 struct Row {
@@ -103,9 +104,9 @@ fn row(per_look: u64, rate: f64) -> Row {
         let stream = stream(seed, per_look, rate);
         let verdicts = [berth(&stream), threshold(&stream), kayenta(&stream)];
         for (count, verdict) in fails.iter_mut().zip(verdicts) {
-            *count += f64::from(u8::from(verdict == Verdict::Fail)) / f64::from(STREAMS);
+            *count += f64::from(u8::from(verdict == CheckVerdict::Fail)) / f64::from(STREAMS);
         }
-        passes += f64::from(u8::from(verdicts[0] == Verdict::Pass)) / f64::from(STREAMS);
+        passes += f64::from(u8::from(verdicts[0] == CheckVerdict::Pass)) / f64::from(STREAMS);
     }
     Row { fails, passes }
 }

@@ -76,9 +76,10 @@ use crate::{
 const SERVERS: &str = include_str!("../../../deploy/crds/servers.yaml");
 
 /// Berth's CRDs, as they are shipped. That of Servers gets one more field, for upgrades.
-const CRDS: [&str; 5] = [
+const CRDS: [&str; 6] = [
     include_str!("../../../deploy/crds/approvals.yaml"),
     include_str!("../../../deploy/crds/machineclasses.yaml"),
+    include_str!("../../../deploy/crds/monitoringclasses.yaml"),
     SERVERS,
     include_str!("../../../deploy/crds/vmdeployments.yaml"),
     include_str!("../../../deploy/crds/vmreplicasets.yaml"),

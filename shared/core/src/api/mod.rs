@@ -2,6 +2,7 @@
 #![expect(clippy::duplicated_attributes, reason = "each printer column names its own type")]
 #![expect(unreachable_pub, reason = "KubeSchema derives a twin of each type inside its module")]
 
+mod analysis;
 mod app;
 mod app_file;
 mod approval;
@@ -14,6 +15,7 @@ mod key_ref;
 mod ledger;
 mod machine;
 mod machine_class;
+mod monitoring_class;
 mod package;
 mod replicaset;
 mod rollout;
@@ -24,6 +26,7 @@ mod template;
 mod traffic;
 mod transition;
 
+pub use analysis::{AnalysisProgress, AnalysisStep, Check, CheckProgress, CheckVerdict, NoData, Proportion};
 pub use app::{App, EnvVar, EnvVarSource};
 pub use app_file::AppFile;
 pub use approval::{
@@ -38,14 +41,15 @@ pub use key_ref::{ConfigMapKeyRef, SecretKeyRef};
 pub use ledger::{Axis, LedgerEntry, PendingServer};
 pub use machine::Machine;
 pub use machine_class::{Credentials, MachineAccess, MachineClass, MachineClassSpec, OrphanPolicy};
+pub use monitoring_class::{MonitoringClass, MonitoringClassSpec, Tenant};
 pub use package::{Apt, Archive, Dnf, Package, PackageSource, Script};
 pub use replicaset::{
     Failover, FailoverAction, RebootPolicy, Retain, ScaleDown, ScaleDownPolicy, UpdateStrategy, UpdateType,
     VMReplicaSet, VMReplicaSetSpec, VMReplicaSetStatus,
 };
 pub use rollout::{
-    Abort, AnalysisStep, OnFailure, PauseStep, Rollout, RolloutAction, RolloutOrder, RolloutProgress, RolloutRequest,
-    RolloutStep, Undone,
+    Abort, OnFailure, PauseStep, Rollout, RolloutAction, RolloutOrder, RolloutProgress, RolloutRequest, RolloutStep,
+    Undone,
 };
 pub use server::{Force, Request, Retention, Server, ServerSpec};
 pub use server_status::{

@@ -5,11 +5,13 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{App, replicaset::percent_rule};
+use super::{AnalysisProgress, AnalysisStep, App, Check, replicaset::percent_rule};
 
 /// How a new version of the application is rolled out.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.steps) || self.steps.all(step, !has(step.analysis) || !has(step.analysis.checks) || step.analysis.checks.all(name, has(self.checks) && self.checks.exists(check, check.name == name)))")
+    .message("rollout.steps: an analysis names a check that rollout.checks does not have"))]
 pub struct Rollout {
     /// Which Servers are updated first: `OldestFirst`, or `Priority`, which updates Servers with a higher value in the
     /// annotation `berth.dev/rollout-priority` first. Servers that are not Ready always come before the others.
@@ -45,9 +47,13 @@ pub struct Rollout {
     #[serde(default = "ten_minutes")]
     #[schemars(range(min = 1, max = 604_800))]
     pub progress_deadline_seconds: i32,
-    /// Steps of a gradual roll-out, one after the other; then every Server is updated. Steps with `weight` and `analysis`
-    /// are not supported yet: while there are any, nothing is rolled out and the VMDeployment is `Stalled` with reason
-    /// `NotSupported`.
+    /// Questions about the new version that Prometheus answers, for the steps with `analysis`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub checks: Vec<Check>,
+    /// Steps of a gradual roll-out, one after the other; then every Server is updated. Steps with `weight` are not supported
+    /// yet: while there are any, nothing is rolled out and the VMDeployment is `Stalled` with reason `NotSupported`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new("self.filter(step, has(step.weight)).map(step, step.weight).isSorted()")
@@ -68,6 +74,7 @@ impl Default for Rollout {
             on_failure: OnFailure::default(),
             irreversible_after: None,
             progress_deadline_seconds: ten_minutes(),
+            checks: Vec::new(),
             steps: Vec::new(),
             request: None,
         }
@@ -117,7 +124,7 @@ pub struct RolloutStep {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub weight: Option<i32>,
-    /// Goes on only while a Prometheus query stays within its threshold.
+    /// Goes on when checks have passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<AnalysisStep>,
 }
@@ -130,21 +137,6 @@ pub struct PauseStep {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 2_592_000))]
     pub seconds: Option<i32>,
-}
-
-/// A Prometheus query that decides whether a roll-out goes on.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AnalysisStep {
-    /// The query, in PromQL.
-    #[schemars(length(min = 1, max = 2048))]
-    pub promql: String,
-    /// Decimal number that the result of the query must not exceed.
-    #[schemars(length(min = 1, max = 32), regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
-    pub threshold: String,
-    /// For how many seconds the result must stay within the threshold.
-    #[schemars(range(min = 0, max = 86400))]
-    pub for_seconds: i32,
 }
 
 /// What a person wants to happen to a roll-out.
@@ -217,6 +209,9 @@ pub struct RolloutProgress {
     /// When the current step began. Absent when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_since: Option<Time>,
+    /// How far the analysis of the current step has come. Absent when the step is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<AnalysisProgress>,
     /// The request that was carried out last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_request: Option<String>,

@@ -91,15 +91,21 @@ fn set() -> Value {
 
 fn deployment() -> Value {
     let steps = json!([{"servers": 1}, {"servers": "25%"}, {"pause": {}}, {"weight": 10},
-        {"analysis": {"promql": "up", "threshold": "0.5", "forSeconds": 60}}]);
-    let rollout =
-        json!({"order": "Priority", "partition": 1, "maxFailed": "5%", "progressDeadlineSeconds": 60, "steps": steps});
+        {"analysis": {"checks": ["slo", "errors"], "intervalSeconds": 30, "count": 3, "maxFailures": 1, "maxInconclusive": 2,
+            "noData": "Fail", "maxSeconds": 600}}]);
+    let checks = json!([{"name": "slo", "source": "main", "query": "up", "condition": "< 1"},
+        {"name": "errors", "source": "main", "proportion": {"bad": "b", "total": "t", "maxIncrease": "0.1", "alpha": "0.05"}}]);
+    let analysis = json!({"step": 5, "attempt": 1, "digest": "d", "since": "2027-01-15T08:00:00Z", "looks": 6,
+        "lookedAt": "2027-01-15T08:00:00Z", "checks": [{"name": "slo", "passes": 1, "failures": 2, "inconclusive": 3,
+        "verdict": "Pass", "message": "1"}]});
+    let rollout = json!({"checks": checks, "order": "Priority", "partition": 1, "maxFailed": "5%", "progressDeadlineSeconds": 60, "steps": steps});
     let spec = json!({"replicas": 3, "selector": {"matchLabels": {"app": "web"}}, "template": template(), "app": app(),
         "rollout": rollout, "updateStrategy": update_strategy(), "minReadySeconds": 5, "paused": true,
         "scaleDown": {"policy": "Random", "servers": ["web-1"]}, "failover": failover()});
     let status = json!({"observedGeneration": 3, "replicas": 3, "readyReplicas": 2, "availableReplicas": 1,
         "updatedReplicas": 1, "revision": "r2", "stableRevision": "r1", "stableApp": app(), "selector": "app=web",
-        "rollout": {"digest": "d", "healthyReplicas": 1, "progressedAt": "2027-01-15T08:00:00Z"},
+        "rollout": {"digest": "d", "healthyReplicas": 1, "progressedAt": "2027-01-15T08:00:00Z",
+            "analysis": analysis},
         "waitingFor": "a person: no", "conditions": conditions()});
     object("VMDeployment", &spec, &status)
 }
