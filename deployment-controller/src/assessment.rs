@@ -4,8 +4,9 @@ use berth_core::api::{RolloutProgress, VMDeployment};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
+    analysis::{self, ANALYSIS_FAILED},
     count::RolloutCount,
-    hold::{Hold, TOO_MANY_FAILED, hold, too_many_failed},
+    hold::{Hold, TOO_MANY_FAILED, analysis_failed, hold, too_many_failed},
     observed::ObservedDeployment,
     progress, rollout,
     steps::{self, Failure},
@@ -34,19 +35,24 @@ pub(crate) struct Assessment<'a> {
 impl<'a> Assessment<'a> {
     /// Assesses the roll-out.
     pub(crate) fn of(observed: &ObservedDeployment<'a>) -> Self {
-        let ObservedDeployment { deployment, servers, missing_secret, now, .. } = *observed;
+        let ObservedDeployment { deployment, servers, missing_secret, look, now, .. } = *observed;
+        let rollout = &deployment.spec.rollout;
         let count = RolloutCount::of(deployment, servers, now);
         let hold = hold(deployment, &count, missing_secret);
         let is_spared = rollout::spared(deployment, servers, now).is_some();
-        let in_pause =
-            steps::recorded(deployment, &count.newest).and_then(|known| steps::pause(&deployment.spec.rollout, known));
-        let is_held = hold.is_some() || is_spared || in_pause.is_some();
+        let waits = |known| steps::pause(rollout, known).is_some() || analysis::step(rollout, known).is_some();
+        let in_pause = steps::recorded(deployment, &count.newest).is_some_and(waits);
+        let is_held = hold.is_some() || is_spared || in_pause;
         let progress = progress::next(deployment, &count, is_held, now);
         let is_late = progress::deadline(deployment, &progress).is_some_and(|at| at <= now);
-        let failure = failure(deployment, &count, is_late);
+        let progress = analysis::count(progress, rollout, look);
+        let failure = failure(deployment, &count, &progress, is_late);
         let progress = steps::advance(progress, deployment, &count, failure, hold.is_some(), now);
+        // A look, or a person who promotes the roll-out, changes whether the analysis holds it.
+        let hold =
+            hold.filter(|hold| hold.stalled != Some(ANALYSIS_FAILED)).or_else(|| analysis_failed(rollout, &progress));
         let deadline = progress::deadline(deployment, &progress);
-        let has_no_step_left = steps::current(&deployment.spec.rollout, &progress).is_none();
+        let has_no_step_left = steps::current(rollout, &progress).is_none();
         let is_late = deadline.is_some_and(|at| at <= now);
         Self { count, hold, progress, deadline, is_late, has_no_step_left }
     }
@@ -61,12 +67,21 @@ impl<'a> Assessment<'a> {
 }
 
 /// Why the roll-out has failed; none if it has not.
-fn failure(deployment: &VMDeployment, count: &RolloutCount<'_>, is_late: bool) -> Option<Failure> {
+fn failure(
+    deployment: &VMDeployment,
+    count: &RolloutCount<'_>,
+    progress: &RolloutProgress,
+    is_late: bool,
+) -> Option<Failure> {
     let seconds = deployment.spec.rollout.progress_deadline_seconds;
     let late = || Failure {
         reason: PROGRESS_DEADLINE_EXCEEDED,
         message: format!("no progress for {seconds} s (spec.rollout.progressDeadlineSeconds)"),
     };
     let failed = too_many_failed(deployment, count).map(|message| Failure { reason: TOO_MANY_FAILED, message });
-    failed.or_else(|| is_late.then(late))
+    let analysed = || {
+        let message = analysis::failure(&deployment.spec.rollout, progress)?;
+        Some(Failure { reason: ANALYSIS_FAILED, message })
+    };
+    failed.or_else(analysed).or_else(|| is_late.then(late))
 }

@@ -169,6 +169,7 @@ impl Story {
             set: set.as_ref(),
             servers: &servers,
             missing_secret: missing,
+            look: None,
             now: now(),
         };
         if undo::pending(&read).is_none() {

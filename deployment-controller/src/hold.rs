@@ -1,8 +1,15 @@
 //! What holds a roll-out: a person's pause, steps, or too many failures.
 
-use berth_core::{api::VMDeployment, budget::Budget};
+use berth_core::{
+    api::{Rollout, RolloutProgress, VMDeployment},
+    budget::Budget,
+};
 
-use crate::count::RolloutCount;
+use crate::{
+    analysis::{self, ANALYSIS_FAILED},
+    count::RolloutCount,
+    steps,
+};
 
 /// Reason of the condition `Stalled`: more Servers have failed with the newest application than `rollout.maxFailed` allows.
 pub(crate) const TOO_MANY_FAILED: &str = "TooManyFailed";
@@ -30,9 +37,9 @@ pub(crate) struct Hold {
 /// Secrets that the application needs.
 pub(crate) fn hold(deployment: &VMDeployment, count: &RolloutCount<'_>, missing_secret: Option<&str>) -> Option<Hold> {
     let rollout = &deployment.spec.rollout;
-    if rollout.steps.iter().any(|step| step.weight.is_some() || step.analysis.is_some()) {
-        let message = "steps with weight or analysis (spec.rollout.steps) are not supported by this version: nothing is rolled \
-                       out until they are removed";
+    if rollout.steps.iter().any(|step| step.weight.is_some()) {
+        let message = "steps with weight (spec.rollout.steps) are not supported by this version: nothing is rolled out until \
+                       they are removed";
         return Some(Hold { stalled: Some("NotSupported"), message: message.to_owned() });
     }
     // A person who goes back does so although the roll-out is paused.
@@ -47,11 +54,22 @@ pub(crate) fn hold(deployment: &VMDeployment, count: &RolloutCount<'_>, missing_
             let missing = missing_secret?;
             Some(Hold { stalled: Some(missing_reason(missing)), message: missing.to_owned() })
         })
+        .or_else(|| analysis_failed(rollout, steps::recorded(deployment, &count.newest)?))
 }
 
 /// Reason of the condition `Stalled` while this is missing of the ConfigMaps and Secrets.
 pub(crate) fn missing_reason(missing: &str) -> &'static str {
     if missing.contains(" of ConfigMap ") { MISSING_CONFIG_MAP } else { MISSING_SECRET }
+}
+
+/// That the analysis of the current step has failed, if it has.
+pub(crate) fn analysis_failed(rollout: &Rollout, progress: &RolloutProgress) -> Option<Hold> {
+    let failure = analysis::failure(rollout, progress)?;
+    let message = format!(
+        "{failure}; no other Server is touched until another revision is declared, or a person requests Abort or Promote \
+         (spec.rollout.request)"
+    );
+    Some(Hold { stalled: Some(ANALYSIS_FAILED), message })
 }
 
 /// Which Servers have failed with the newest application, if more have than may.
@@ -101,8 +119,14 @@ mod tests {
         let servers: Vec<&Server> = servers.iter().collect();
         let set: VMReplicaSet = replica_set::desired(deployment, newest_app(deployment));
         let next = rollout::next_updates(deployment, &set, &servers, None, now()).servers.len();
-        let observed =
-            ObservedDeployment { deployment, set: Some(&set), servers: &servers, missing_secret: None, now: now() };
+        let observed = ObservedDeployment {
+            deployment,
+            set: Some(&set),
+            servers: &servers,
+            missing_secret: None,
+            look: None,
+            now: now(),
+        };
         let (status, _) = status::compute(&observed);
         let reason = |kind| conditions::get(&status.conditions, kind).unwrap().reason.clone();
         (next, reason(STALLED), reason(PROGRESSING), status.waiting_for.unwrap_or_default())
@@ -155,6 +179,7 @@ mod tests {
             set: Some(&set),
             servers: &servers,
             missing_secret: missing,
+            look: None,
             now: now(),
         };
         let (status, at) = status::compute(&observed);

@@ -4,6 +4,7 @@
 //! VMDeployment, rolls its application out and writes its status; `tasks` deploys the application on machines. `content` tells what the application's
 //! ConfigMaps and Secrets contain, as a digest.
 
+mod analysis;
 mod args;
 mod assessment;
 mod content;
@@ -14,6 +15,7 @@ mod deploy_app;
 mod deployment_api;
 mod history;
 mod hold;
+mod look;
 mod observed;
 mod progress;
 mod proven;

@@ -3,6 +3,8 @@
 use berth_core::api::{Server, VMDeployment, VMReplicaSet};
 use k8s_openapi::jiff::Timestamp;
 
+use crate::analysis::Look;
+
 /// A VMDeployment with its set and its Servers, as the cache shows them at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ObservedDeployment<'a> {
@@ -14,6 +16,8 @@ pub(crate) struct ObservedDeployment<'a> {
     pub(crate) servers: &'a [&'a Server],
     /// What is missing of the ConfigMaps and Secrets that the application needs; none while no Server is left to be updated.
     pub(crate) missing_secret: Option<&'a str>,
+    /// What the checks of an analysis have shown now; none if they were not looked at.
+    pub(crate) look: Option<&'a Look>,
     /// When this was observed.
     pub(crate) now: Timestamp,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use berth_core::api::{App, Server, VMDeployment, VMDeploymentStatus, VMReplicaSet};
+use berth_core::api::{AnalysisProgress, AnalysisStep, App, Server, VMDeployment, VMDeploymentStatus, VMReplicaSet};
 use berth_runtime::{ApiError, Context, ListedServer, Throttle, requeue_after};
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
@@ -14,6 +14,7 @@ use crate::{
     content_look::ContentLook,
     deployment_api::DeploymentApi,
     history::{self, Changes, Revision, Wanted},
+    look,
     observed::ObservedDeployment,
     replica_set::{self, newest_app},
     rollout,
@@ -65,10 +66,15 @@ impl Deployments {
         let contents = self.look(&wanted, set, servers).await?;
         let deployment = &*contents.of(&wanted);
         let missing = contents.missing(deployment, servers, now);
-        let observed = &ObservedDeployment { deployment, set, servers, missing_secret: missing, now };
-        if let Some(wait) = self.leave_to_another(read, observed) {
+        let observed = ObservedDeployment { deployment, set, servers, missing_secret: missing, look: None, now };
+        if let Some(wait) = self.leave_to_another(read, &observed) {
             return Ok(Action::requeue(wait));
         }
+        let look = match due_look(&observed).filter(|_| turned.is_none()) {
+            Some(due) => Some(look::make(&self.ctx, deployment, servers, due).await?),
+            None => None,
+        };
+        let observed = &ObservedDeployment { look: look.as_ref(), ..observed };
         // Another application than before is wanted: that is written before anything is done about it.
         let mut is_declared = true;
         if observed.foreign_set().is_none() && turned.is_none() {
@@ -116,7 +122,8 @@ impl Deployments {
         if self.ctx.turns.is_mine(read) {
             return None;
         }
-        let has_to_act = observed.foreign_set().is_none() && (differs(observed).is_some() || has_next(observed))
+        let has_to_act = observed.foreign_set().is_none()
+            && (differs(observed).is_some() || has_next(observed) || due_look(observed).is_some())
             || read.status.as_ref() != Some(&new_status(read, observed).0);
         if has_to_act { self.ctx.turns.wait(read) } else { None }
     }
@@ -215,8 +222,14 @@ fn differs(observed: &ObservedDeployment<'_>) -> Option<VMReplicaSet> {
 
 /// Whether the roll-out has a next move, by the caches.
 fn has_next(observed: &ObservedDeployment<'_>) -> bool {
-    let ObservedDeployment { deployment, set, servers, missing_secret, now } = *observed;
+    let ObservedDeployment { deployment, set, servers, missing_secret, now, .. } = *observed;
     set.is_some_and(|set| !rollout::next_updates(deployment, set, servers, missing_secret, now).is_empty(set))
+}
+
+/// The analysis of which the next look is due.
+fn due_look<'a>(observed: &ObservedDeployment<'a>) -> Option<(&'a AnalysisStep, &'a AnalysisProgress)> {
+    let ObservedDeployment { deployment, servers, missing_secret, now, .. } = *observed;
+    look::due(deployment, servers, missing_secret, now).filter(|_| observed.own_set().is_some())
 }
 
 /// Brings the history up to date, if this status says anything new about it, and enters the newest number. Says whether it is: not if

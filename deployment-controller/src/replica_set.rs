@@ -3,6 +3,8 @@
 use berth_core::api::{App, ServerSpec, ServerTemplate, VMDeployment, VMReplicaSet, VMReplicaSetSpec};
 use kube::{Resource as _, api::ObjectMeta};
 
+use crate::analysis;
+
 /// The application as the VMDeployment declares it now. Its revision is always filled in, so that the declarations of two
 /// Servers with the same revision are equal.
 pub(crate) fn newest_app(deployment: &VMDeployment) -> App {
@@ -36,7 +38,8 @@ fn desired_spec(deployment: &VMDeployment, app: App) -> VMReplicaSetSpec {
         },
         update_strategy: spec.update_strategy.clone(),
         min_ready_seconds: spec.min_ready_seconds,
-        paused: spec.paused,
+        // While one version of the code is compared with another, the environment stays as it is.
+        paused: spec.paused || analysis::is_under_way(deployment, &newest_app(deployment)),
         scale_down: spec.scale_down.clone(),
         failover: spec.failover.clone(),
     }

@@ -122,6 +122,7 @@ impl World {
             set: Some(&self.set),
             servers: &servers,
             missing_secret: None,
+            look: None,
             now: self.now,
         };
         let assessment = Assessment::of(&observed);

@@ -76,6 +76,7 @@ mod tests {
             set: Some(&set),
             servers: &servers,
             missing_secret: None,
+            look: None,
             now: now(),
         };
         initial_app(&observed, &Assessment::of(&observed)).effective_revision()
@@ -123,6 +124,7 @@ mod tests {
             set: Some(&set),
             servers: &[&server],
             missing_secret: None,
+            look: None,
             now: now(),
         };
         let (status, _) = status::compute(&observed);

@@ -10,6 +10,7 @@ use berth_core::{
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
+    analysis::{self, ANALYSIS_FAILED},
     assessment::Assessment,
     content::UNKNOWN,
     hold::TOO_MANY_FAILED,
@@ -45,7 +46,9 @@ pub(crate) fn compute(observed: &ObservedDeployment<'_>) -> (VMDeploymentStatus,
     conditions::set_standing(&mut status.conditions, standing, deployment.metadata.generation, observed.now);
     set_conditions(observed, &assessment, &mut status, is_done, stall.as_ref());
     let pause = steps::pause(&deployment.spec.rollout, &assessment.progress).and_then(PauseEnd::at);
-    (status, next_change(observed, assessment.deadline.into_iter().chain(pause)))
+    let is_held = assessment.hold.is_some();
+    let look = analysis::next_look(&deployment.spec.rollout, &assessment.progress).filter(|_| !is_held);
+    (status, next_change(observed, assessment.deadline.into_iter().chain(pause).chain(look)))
 }
 
 /// What is waited for. A request of which nothing came is answered first.
@@ -143,7 +146,7 @@ fn set_conditions(
     };
     let message = format!("{available} of {} Servers are available", deployment.spec.replicas);
     set(AVAILABLE, enough, if enough { "EnoughAvailable" } else { "TooFewAvailable" }, &message);
-    let has_failed = stall.filter(|stall| stall.reason == TOO_MANY_FAILED);
+    let has_failed = stall.filter(|stall| [TOO_MANY_FAILED, ANALYSIS_FAILED].contains(&stall.reason));
     let aborted = assessment.progress.aborted.as_ref();
     match has_failed {
         _ if aborted.is_some() => {
@@ -163,7 +166,8 @@ fn set_conditions(
     }
 }
 
-/// When the next Ready Server becomes available, or one of these times comes: the roll-out's deadline, the end of a pause.
+/// When the next Ready Server becomes available, or one of these times comes: the roll-out's deadline, the end of a pause, the next
+/// look of an analysis.
 fn next_change(observed: &ObservedDeployment<'_>, times: impl Iterator<Item = Timestamp>) -> Option<Timestamp> {
     let seconds = observed.deployment.spec.min_ready_seconds;
     let ready = observed.active().filter(|server| server.is_ready());

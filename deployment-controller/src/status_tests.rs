@@ -17,7 +17,14 @@ fn compute_with(
     servers: &[Server],
 ) -> (VMDeploymentStatus, Option<Timestamp>) {
     let servers: Vec<&Server> = servers.iter().collect();
-    compute(&ObservedDeployment { deployment, set: Some(set), servers: &servers, missing_secret: None, now: now() })
+    compute(&ObservedDeployment {
+        deployment,
+        set: Some(set),
+        servers: &servers,
+        missing_secret: None,
+        look: None,
+        now: now(),
+    })
 }
 
 fn compute_for(deployment: &VMDeployment, servers: &[Server]) -> (VMDeploymentStatus, Option<Timestamp>) {
@@ -96,10 +103,7 @@ fn steps_that_are_not_supported_stall_the_deployment() {
     let (status, _) = compute_for(&deployment("v2", |spec| spec["rollout"] = steps), &three_ready("v1", 20));
     assert_eq!(reason(&status, STALLED), "NotSupported");
     assert!(
-        status
-            .waiting_for
-            .unwrap()
-            .starts_with("a person: steps with weight or analysis (spec.rollout.steps) are not supported")
+        status.waiting_for.unwrap().starts_with("a person: steps with weight (spec.rollout.steps) are not supported")
     );
 }
 
@@ -161,6 +165,7 @@ fn a_server_that_flaps_does_not_put_off_the_deadline_and_more_healthy_servers_do
             set: Some(&set),
             servers: &servers,
             missing_secret: None,
+            look: None,
             now,
         });
         reasons.push((second, reason(&status, STALLED).to_owned()));

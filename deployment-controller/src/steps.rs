@@ -14,7 +14,7 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
-use crate::count::RolloutCount;
+use crate::{analysis, count::RolloutCount};
 
 /// Reason of an abort that a person has requested.
 const REQUESTED: &str = "Requested";
@@ -144,6 +144,7 @@ pub(crate) fn advance(
     let has_step = current(rollout, &progress).is_some();
     progress.step_since = progress.step_since.filter(|_| has_step).or_else(|| has_step.then_some(Time(now)));
     progress.current_step = has_step.then(|| progress.steps_done.saturating_add(1));
+    analysis::begin(&mut progress, rollout, now);
     progress
 }
 
@@ -227,8 +228,8 @@ fn has_another_stable_app(deployment: &VMDeployment, count: &RolloutCount<'_>) -
     stable.is_some_and(|stable| !stable.is_declared_as(&count.newest))
 }
 
-/// Whether the next step may begin: enough Servers have the newest application and are well, or the pause is over. As many of
-/// them may be unavailable as the budget allows: one broken machine does not hold up a roll-out.
+/// Whether the next step may begin: enough Servers have the newest application and are well, the pause is over, or the checks have
+/// passed. As many of the Servers may be unavailable as the budget allows: one broken machine does not hold up a roll-out.
 fn is_done(
     step: &RolloutStep,
     progress: &RolloutProgress,
@@ -239,6 +240,9 @@ fn is_done(
     if let Some(wanted) = target(step, count) {
         let well = wanted.saturating_sub(count.budget.max_unavailable).max(1).min(wanted);
         return count.updated() >= wanted && count.under_way == 0 && count.proven >= well;
+    }
+    if step.analysis.is_some() {
+        return analysis::has_passed(rollout, progress);
     }
     pause(rollout, progress).and_then(PauseEnd::at).is_some_and(|end| end <= now)
 }
@@ -255,6 +259,9 @@ pub(crate) fn waiting_for(
     if let Some(wanted) = target(step, count) {
         let (well, revision) = (count.proven, count.newest.effective_revision());
         return Some(format!("{place}: {well} of {wanted} Servers are well with revision {revision}"));
+    }
+    if step.analysis.is_some() {
+        return analysis::waiting_for(rollout, progress);
     }
     Some(match pause(rollout, progress)? {
         PauseEnd::At(end) => format!("{place}: a pause until {end}"),

@@ -87,6 +87,7 @@ impl Story {
             set: Some(set),
             servers,
             missing_secret: None,
+            look: None,
             now: self.now,
         }
     }

@@ -104,6 +104,7 @@ impl Story {
             set: Some(&set),
             servers: &servers,
             missing_secret: None,
+            look: None,
             now: now(),
         })
     }

@@ -6,6 +6,7 @@ use berth_core::{
 };
 
 use crate::{
+    analysis,
     assessment::Assessment,
     observed::ObservedDeployment,
     replica_set, rollout, stable,
@@ -69,7 +70,10 @@ fn of_roll_out(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>, s
 
 fn of_step(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>) -> Option<Wait> {
     let message = steps::waiting_for(observed.deployment, &assessment.count, &assessment.progress)?;
-    let reason = match steps::pause(&observed.deployment.spec.rollout, &assessment.progress) {
+    let rollout = &observed.deployment.spec.rollout;
+    let reason = match steps::pause(rollout, &assessment.progress) {
+        _ if analysis::undecided(rollout, &assessment.progress).is_some() => "AnalysisInconclusive",
+        _ if analysis::step(rollout, &assessment.progress).is_some() => "Analysing",
         Some(PauseEnd::Promoted) => "WaitingForPromotion",
         Some(PauseEnd::At(_)) => "Pausing",
         None => "RollingOut",

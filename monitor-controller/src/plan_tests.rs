@@ -108,12 +108,7 @@ fn proven_health_is_one_write_with_fact_and_report() {
 fn health_is_not_proven_before_a_check_health_task_opens() {
     let mut deploying = server("Deploying", &[("CheckHealth", "Pending")], &json!({}));
     let tasks = &mut deploying.status.as_mut().unwrap().tasks;
-    let deploy = Task {
-        id: 2,
-        kind: TaskKind::DeployApp,
-        step: 0,
-        ..tasks[0].clone()
-    };
+    let deploy = Task { id: 2, kind: TaskKind::DeployApp, step: 0, ..tasks[0].clone() };
     tasks.push(deploy);
     assert!(plan(&deploying, &healthy(), at_second(2)).is_empty());
 }

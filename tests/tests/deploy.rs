@@ -61,7 +61,7 @@ impl Rights {
 }
 
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
-const RESOURCES: [&str; 27] = [
+const RESOURCES: [&str; 28] = [
     "berth.dev/servers",
     "berth.dev/servers/status",
     "berth.dev/vmreplicasets",
@@ -73,6 +73,7 @@ const RESOURCES: [&str; 27] = [
     "berth.dev/vmdeployments/status",
     "berth.dev/vmdeployments/finalizers",
     "berth.dev/machineclasses",
+    "berth.dev/monitoringclasses",
     "berth.dev/approvals",
     "berth.dev/approvals/status",
     "apps/controllerrevisions",
@@ -121,6 +122,7 @@ fn allowed(part: Part) -> BTreeMap<&'static str, String> {
             ("berth.dev/vmreplicasets", format!("{READ} create update patch")),
             ("berth.dev/vmreplicasets/status", "patch".into()),
             ("apps/controllerrevisions", "list create patch delete".into()),
+            ("berth.dev/monitoringclasses", "get".into()),
             ("/configmaps", "get".into()),
         ]),
         Part::LbController => rights.extend([

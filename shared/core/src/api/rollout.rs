@@ -209,7 +209,7 @@ pub struct RolloutProgress {
     /// When the current step began. Absent when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_since: Option<Time>,
-    /// How far the analysis of the current step has come. Absent when the step is none.
+    /// How far the analysis of the current step has come. When the step is none, what the last analysis has shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<AnalysisProgress>,
     /// The request that was carried out last.

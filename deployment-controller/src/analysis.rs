@@ -1,0 +1,218 @@
+//! The analysis of a step: when Prometheus is looked at next, what comes of a look, and what the roll-out waits for. Pure.
+//!
+//! What was seen stands in `status.rollout.analysis` before anything follows from it. A look counts only for the very record that it
+//! was made for, so nothing of another version, another attempt or another declaration of the step ever counts, and of two copies that
+//! look at the same time only one is counted.
+
+use berth_core::{
+    api::{
+        AnalysisProgress, AnalysisStep, App, Check, CheckProgress, CheckVerdict, Rollout, RolloutProgress, VMDeployment,
+    },
+    digest,
+};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
+
+/// Reason: a check has failed at more looks than `maxFailures` allows.
+pub(crate) const ANALYSIS_FAILED: &str = "AnalysisFailed";
+
+/// What one look at the checks of a step has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// Digest of the application that it is about.
+    pub(crate) app: String,
+    /// The record that it was made for.
+    pub(crate) of: AnalysisProgress,
+    /// When it was made.
+    pub(crate) at: Timestamp,
+    /// What each check of the step says.
+    pub(crate) results: Vec<CheckResult>,
+}
+
+/// What one check says at one look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CheckResult {
+    /// Name of the check.
+    pub(crate) name: String,
+    /// What it says.
+    pub(crate) verdict: CheckVerdict,
+    /// The values that it says this on, or why there are none.
+    pub(crate) message: String,
+}
+
+/// The analysis that has its turn; none if the current step is another one.
+pub(crate) fn step<'a>(rollout: &'a Rollout, progress: &RolloutProgress) -> Option<&'a AnalysisStep> {
+    rollout.steps.get(usize::try_from(progress.steps_done).ok()?)?.analysis.as_ref()
+}
+
+/// The check of this name.
+pub(crate) fn check<'a>(rollout: &'a Rollout, name: &str) -> Option<&'a Check> {
+    rollout.checks.iter().find(|check| check.name == name)
+}
+
+/// How many looks there are at most.
+pub(crate) fn most_looks(step: &AnalysisStep) -> u32 {
+    u32::try_from(step.max_seconds / step.interval_seconds.max(1)).unwrap_or(0).max(1)
+}
+
+/// Records that the analysis of the current step begins, unless that stands there already.
+pub(crate) fn begin(progress: &mut RolloutProgress, rollout: &Rollout, now: Timestamp) {
+    let Some(step) = step(rollout, progress) else { return };
+    if recorded(rollout, progress).is_some() {
+        return;
+    }
+    progress.analysis = Some(AnalysisProgress {
+        step: progress.steps_done.saturating_add(1),
+        attempt: progress.retries,
+        digest: declared(rollout, step),
+        since: Time(now),
+        looks: 0,
+        looked_at: None,
+        checks: Vec::new(),
+    });
+}
+
+/// Digest of the step and its checks as they are declared.
+fn declared(rollout: &Rollout, step: &AnalysisStep) -> String {
+    let checks: Vec<_> = step.checks.iter().map(|name| check(rollout, name)).collect();
+    digest::short(&(step, checks))
+}
+
+/// The current step with its record, if it is an analysis and the record is about it.
+pub(crate) fn recorded<'a>(
+    rollout: &'a Rollout,
+    progress: &'a RolloutProgress,
+) -> Option<(&'a AnalysisStep, &'a AnalysisProgress)> {
+    let (step, known) = (step(rollout, progress)?, progress.analysis.as_ref()?);
+    let is_it = known.step == progress.steps_done.saturating_add(1)
+        && known.attempt == progress.retries
+        && known.digest == declared(rollout, step)
+        && progress.aborted.is_none();
+    is_it.then_some((step, known))
+}
+
+/// Whether the roll-out of this application is in an analysis.
+pub(crate) fn is_under_way(deployment: &VMDeployment, newest: &App) -> bool {
+    let progress = deployment.status.as_ref().and_then(|status| status.rollout.as_ref());
+    let progress = progress.filter(|progress| progress.digest == digest::short(newest));
+    progress.is_some_and(|progress| recorded(&deployment.spec.rollout, progress).is_some())
+}
+
+/// Counts the look, if it was made for this record.
+pub(crate) fn count(mut progress: RolloutProgress, rollout: &Rollout, look: Option<&Look>) -> RolloutProgress {
+    let is_about = |look: &&Look| {
+        look.app == progress.digest && recorded(rollout, &progress).is_some_and(|(_, known)| *known == look.of)
+    };
+    if let Some(look) = look.filter(is_about) {
+        progress.analysis = Some(counted(&look.of, look));
+    }
+    progress
+}
+
+fn counted(known: &AnalysisProgress, look: &Look) -> AnalysisProgress {
+    let one = |result: &CheckResult| {
+        let before = known.checks.iter().find(|check| check.name == result.name);
+        let of = |n: fn(&CheckProgress) -> i32, verdict| before.map_or(0, n) + i32::from(result.verdict == verdict);
+        CheckProgress {
+            name: result.name.clone(),
+            passes: of(|check| check.passes, CheckVerdict::Pass),
+            failures: of(|check| check.failures, CheckVerdict::Fail),
+            inconclusive: of(|check| check.inconclusive, CheckVerdict::Inconclusive),
+            verdict: result.verdict,
+            message: result.message.clone(),
+        }
+    };
+    AnalysisProgress {
+        looks: known.looks.saturating_add(1),
+        looked_at: Some(Time(look.at)),
+        checks: look.results.iter().map(one).collect(),
+        ..known.clone()
+    }
+}
+
+/// Why the analysis has failed; none if it has not.
+pub(crate) fn failure(rollout: &Rollout, progress: &RolloutProgress) -> Option<String> {
+    let (step, known) = recorded(rollout, progress)?;
+    let failed = known.checks.iter().find(|check| check.failures > step.max_failures)?;
+    let (place, looks) = (place(rollout, known), known.looks);
+    Some(format!(
+        "{place}: check {} has failed at {} of {looks} looks, at most {} may: {}",
+        failed.name, failed.failures, step.max_failures, failed.message
+    ))
+}
+
+/// Whether all checks have passed often enough.
+pub(crate) fn has_passed(rollout: &Rollout, progress: &RolloutProgress) -> bool {
+    let Some((step, known)) = recorded(rollout, progress) else { return false };
+    let passed = |name: &String| known.checks.iter().any(|check| check.name == *name && check.passes >= step.count);
+    !step.checks.is_empty() && step.checks.iter().all(passed) && failure(rollout, progress).is_none()
+}
+
+/// Why a person has to decide; none as long as looking again may lead to a verdict.
+pub(crate) fn undecided(rollout: &Rollout, progress: &RolloutProgress) -> Option<String> {
+    let (step, known) = recorded(rollout, progress)?;
+    if has_passed(rollout, progress) || failure(rollout, progress).is_some() {
+        return None;
+    }
+    let too_many = |most: i32| known.checks.iter().find(|check| check.inconclusive > most);
+    let inconclusive = step.max_inconclusive.and_then(too_many);
+    let is_over = u32::try_from(known.looks).unwrap_or(0) >= most_looks(step);
+    let unsettled = || known.checks.iter().find(|check| check.passes < step.count);
+    let check = inconclusive.or_else(|| unsettled().filter(|_| is_over))?;
+    Some(format!(
+        "{} has come to no verdict after {} looks: check {} passed at {} (of {} needed) and was inconclusive at {}; at last: {}. \
+         To go on, set spec.rollout.request to {{action: Promote, id: <a new value>}}; to go back, {{action: Abort, ...}}",
+        place(rollout, known),
+        known.looks,
+        check.name,
+        check.passes,
+        step.count,
+        check.inconclusive,
+        check.message
+    ))
+}
+
+/// When Prometheus is looked at next; none if it is not.
+pub(crate) fn next_look(rollout: &Rollout, progress: &RolloutProgress) -> Option<Timestamp> {
+    let (step, known) = recorded(rollout, progress)?;
+    let is_open = !step.checks.is_empty()
+        && failure(rollout, progress).is_none()
+        && undecided(rollout, progress).is_none()
+        && !has_passed(rollout, progress);
+    let last = known.looked_at.as_ref().unwrap_or(&known.since).0;
+    let next = last.checked_add(SignedDuration::from_secs(i64::from(step.interval_seconds))).ok();
+    next.filter(|_| is_open)
+}
+
+/// What the analysis waits for; none if the current step is none. What begins with `a person:` goes on only with one.
+pub(crate) fn waiting_for(rollout: &Rollout, progress: &RolloutProgress) -> Option<String> {
+    let step = step(rollout, progress)?;
+    if step.checks.is_empty() {
+        return Some("a person: the analysis of the current step names no check (spec.rollout.steps)".to_owned());
+    }
+    if let Some(undecided) = undecided(rollout, progress) {
+        return Some(format!("a person: {undecided}"));
+    }
+    let (step, known) = recorded(rollout, progress)?;
+    let place = place(rollout, known);
+    if known.looks == 0 {
+        return Some(format!("{place}: the first look at {}", step.checks.join(", ")));
+    }
+    let open = step.checks.iter().filter_map(|name| known.checks.iter().find(|check| check.name == *name));
+    let open =
+        open.filter(|check| check.passes < step.count).max_by_key(|check| check.inconclusive + check.failures)?;
+    Some(format!(
+        "{place}: check {} has passed at {} of {} looks ({:?} at look {}: {})",
+        open.name, open.passes, step.count, open.verdict, known.looks, open.message
+    ))
+}
+
+fn place(rollout: &Rollout, known: &AnalysisProgress) -> String {
+    format!("the analysis of step {} of {}", known.step, rollout.steps.len())
+}
+
+#[cfg(test)]
+#[path = "analysis_tests.rs"]
+mod tests;

@@ -1,0 +1,118 @@
+use super::*;
+
+fn sample(server: &str, value: f64) -> Sample {
+    Sample { server: Some(server.to_owned()), namespace: None, value }
+}
+
+fn alone(value: f64) -> Sample {
+    Sample { server: None, namespace: None, value }
+}
+
+fn sides() -> Sides<'static> {
+    Sides { namespace: "shop", canary: ["web-0", "web-1"].into(), baseline: ["web-2", "web-3"].into() }
+}
+
+fn errors() -> Proportion {
+    serde_json::from_value(serde_json::json!({"bad": "b", "total": "t", "maxIncrease": "0.005", "alpha": "0.01"}))
+        .unwrap()
+}
+
+/// What is said, and whether it is data at all.
+fn said(finding: &Finding) -> (Option<CheckVerdict>, &str) {
+    match finding {
+        Finding::Said(verdict, message) => (Some(*verdict), message),
+        Finding::NoData(message) | Finding::Unknown(message) => (None, message),
+    }
+}
+
+#[test]
+fn a_number_or_that_of_each_server_with_the_new_version_meets_the_condition() {
+    use CheckVerdict::{Fail, Pass};
+    let series = |samples: &[Sample]| Answer::Series(samples.to_vec());
+    let other = Sample { namespace: Some("other".into()), ..sample("web-0", 9.0) };
+    for (answer, expected, words) in [
+        (Answer::Scalar(0.5), Some(Pass), "0.5, wanted < 1"),
+        (series(&[alone(0.5)]), Some(Pass), "0.5, wanted < 1"),
+        (series(&[alone(2.0)]), Some(Fail), "2, wanted < 1"),
+        (series(&[sample("web-0", 0.1), sample("web-1", 3.0)]), Some(Fail), "3 for Server web-1, wanted < 1"),
+        (series(&[sample("web-0", 0.1), sample("web-2", 3.0)]), Some(Pass), "0.1 for Server web-0"),
+        (series(&[sample("web-1", 0.1), other]), Some(Pass), "0.1 for Server web-1"),
+        (series(&[sample("web-2", 3.0)]), None, "no number for a Server with the new version"),
+        (series(&[]), None, "no number for a Server with the new version"),
+        (series(&[alone(f64::NAN)]), None, "no number"),
+        (series(&[alone(0.1), alone(0.2)]), None, "2 series without the label server: add `by (server)`"),
+        (series(&[sample("web-0", 0.1), alone(0.2)]), None, "1 series without the label server, beside those of web-0"),
+    ] {
+        let found = value(&answer, "< 1", &sides());
+        let (verdict, message) = said(&found);
+        assert_eq!(verdict, expected, "{answer:?}: {message}");
+        assert!(message.contains(words), "{answer:?}: {message}");
+    }
+    assert!(said(&value(&Answer::Scalar(1.0), "below 1", &sides())).1.contains("is no condition"));
+}
+
+/// The finding on these numbers of bad and all on web-0 to web-3.
+fn of(bad: &[(&str, f64)], total: &[(&str, f64)]) -> Finding {
+    let series =
+        |numbers: &[(&str, f64)]| Answer::Series(numbers.iter().map(|(name, value)| sample(name, *value)).collect());
+    proportion(&errors(), &series(bad), &series(total), &sides(), 10)
+}
+
+#[test]
+fn a_proportion_is_compared_between_the_servers_of_both_versions() {
+    let total = [("web-0", 5000.0), ("web-1", 5000.0), ("web-2", 5000.0), ("web-3", 5000.0), ("stranger", 9.0)];
+    let bad = |canary: f64| [("web-0", canary), ("web-1", canary), ("web-2", 50.0), ("web-3", 50.0), ("stranger", 9.0)];
+    for (canary, expected) in
+        [(20.0, CheckVerdict::Pass), (60.0, CheckVerdict::Inconclusive), (150.0, CheckVerdict::Fail)]
+    {
+        let found = of(&bad(canary), &total);
+        assert_eq!(said(&found).0, Some(expected), "{found:?}");
+    }
+    let found = of(&bad(150.0), &total);
+    let text = "300 of 10000 bad on 2 of 2 Servers with the new version, 100 of 10000 bad on 2 of 2 Servers with another one: between ";
+    assert!(said(&found).1.starts_with(text) && said(&found).1.ends_with(", at most 0.005 may be"), "{found:?}");
+}
+
+#[test]
+fn a_server_counts_only_with_both_numbers_and_one_alone_is_said() {
+    let total = [("web-0", 5000.0), ("web-1", 5000.0), ("web-2", 50_000.0), ("web-3", f64::NAN)];
+    let found = of(&[("web-0", 1.0), ("web-2", 500.0), ("web-3", 1.0)], &total);
+    let (verdict, message) = said(&found);
+    assert_eq!(verdict, Some(CheckVerdict::Pass));
+    assert!(
+        message.starts_with("1 of 5000 bad on 1 of 2 Servers with the new version, 500 of 50000 bad on 1 of 2"),
+        "{message}"
+    );
+    assert!(message.ends_with("one Server alone cannot tell the version from the machine"), "{message}");
+}
+
+#[test]
+fn what_was_not_measured_or_cannot_be_is_never_a_verdict() {
+    let all = [("web-0", 500.0), ("web-1", 500.0), ("web-2", 500.0), ("web-3", 500.0)];
+    let old = [("web-2", 500.0), ("web-3", 500.0)];
+    let zeros = all.map(|(name, _)| (name, 0.0));
+    for (bad, total, is_no_data, words) in [
+        (&[][..], &all[..], true, "let it return 0: add `or 0 * <the query for the total>`"),
+        (&[], &[], true, "nothing was counted on Servers with the new version (2 of them)"),
+        (&zeros, &zeros, true, "nothing was counted on Servers with the new version"),
+        (&old, &old, true, "nothing was counted on Servers with the new version"),
+        // The new version has another name for what is bad.
+        (&old, &all, true, "nothing was counted on Servers with the new version"),
+        (&all[..2], &all[..2], true, "nothing was counted on Servers with another version (2 of them)"),
+        (&[("web-0", 900.0), ("web-2", 1.0)], &all, false, "on Server web-0 900 of 500 were bad, which cannot be"),
+        (&[("web-0", -1.0), ("web-2", 1.0)], &all, false, "which cannot be"),
+    ] {
+        let found = of(bad, total);
+        assert_eq!(said(&found).0, None, "{found:?}");
+        assert_eq!(matches!(found, Finding::NoData(_)), is_no_data, "{found:?}");
+        assert!(said(&found).1.contains(words), "{found:?}");
+    }
+    let series = Answer::Series(vec![alone(1.0), sample("web-0", 1.0)]);
+    for (bad, total, words) in [
+        (&series, &series, "bad: the query returns 1 series without the label server"),
+        (&Answer::Scalar(1.0), &series, "bad: the query returns one number, and one for each Server is needed"),
+    ] {
+        let found = proportion(&errors(), bad, total, &sides(), 10);
+        assert!(matches!(&found, Finding::Unknown(message) if message.contains(words)), "{found:?}");
+    }
+}

@@ -1,0 +1,171 @@
+//! A look at the checks of an analysis: asks Prometheus, and judges what it answers.
+
+mod answer;
+mod judge;
+mod prometheus;
+
+use std::collections::BTreeMap;
+
+use berth_core::{
+    api::{AnalysisProgress, AnalysisStep, Check, CheckVerdict, NoData, Server, VMDeployment},
+    digest,
+};
+use berth_runtime::{ApiError, Context};
+use futures::future::join_all;
+use k8s_openapi::jiff::Timestamp;
+
+use self::{
+    answer::Answer,
+    judge::{Finding, Sides},
+    prometheus::Prometheus,
+};
+use crate::{
+    analysis::{self, CheckResult, Look},
+    count::RolloutCount,
+    hold::hold,
+    replica_set::newest_app,
+    steps,
+};
+
+/// Most characters of a message, as the schema of the status says.
+const MOST_CHARACTERS: usize = 1000;
+
+/// The Prometheus of each class, or why it cannot be asked.
+type Sources = BTreeMap<String, Result<Prometheus, String>>;
+
+/// The analysis of which the next look is due; none if there is none, or something holds the roll-out. Cheap where a VMDeployment has
+/// no analysis.
+pub(crate) fn due<'a>(
+    deployment: &'a VMDeployment,
+    servers: &[&Server],
+    missing_secret: Option<&str>,
+    now: Timestamp,
+) -> Option<(&'a AnalysisStep, &'a AnalysisProgress)> {
+    let rollout = &deployment.spec.rollout;
+    let progress = steps::recorded(deployment, &newest_app(deployment))?;
+    analysis::next_look(rollout, progress).filter(|at| *at <= now)?;
+    // What a person requests comes first.
+    let is_requested = rollout.request.as_ref().is_some_and(|new| progress.observed_request.as_ref() != Some(&new.id));
+    let is_held = || hold(deployment, &RolloutCount::of(deployment, servers, now), missing_secret).is_some();
+    if is_requested || is_held() { None } else { analysis::recorded(rollout, progress) }
+}
+
+/// Looks at the checks of this step. Whatever is wrong with Prometheus or a query is what the checks say; an error is returned only
+/// if the API server does not answer.
+pub(crate) async fn make(
+    ctx: &Context,
+    deployment: &VMDeployment,
+    servers: &[&Server],
+    (step, of): (&AnalysisStep, &AnalysisProgress),
+) -> Result<Look, ApiError> {
+    let (rollout, at, newest) = (&deployment.spec.rollout, ctx.clock.now(), newest_app(deployment));
+    let checks: Vec<(&String, Option<&Check>)> =
+        step.checks.iter().map(|name| (name, analysis::check(rollout, name))).collect();
+    let mut sources = Sources::new();
+    for (_, check) in &checks {
+        let Some(Check { source, .. }) = check else { continue };
+        if !sources.contains_key(source) {
+            let found = Prometheus::of_class(&ctx.client, source, deployment.namespace()).await?;
+            sources.insert(source.clone(), found);
+        }
+    }
+    let active = servers.iter().copied().filter(|server| server.is_active());
+    let (canary, baseline): (Vec<&Server>, Vec<&Server>) =
+        active.partition(|server| server.spec.app.as_ref() == Some(&newest));
+    let sides = Sides {
+        namespace: deployment.namespace(),
+        canary: canary.into_iter().map(Server::name).collect(),
+        baseline: baseline.into_iter().map(Server::name).collect(),
+    };
+    let elapsed = at.duration_since(of.since.0).as_secs().max(1);
+    let fill = |query: &str| filled(query, deployment, elapsed);
+    let results = checks.iter().map(async |(name, check)| {
+        let finding = match check {
+            Some(check) => finding(check, &sources, &sides, analysis::most_looks(step), &fill).await,
+            None => Finding::Unknown(format!("rollout.checks has no check {name}")),
+        };
+        result(name, finding, step.no_data)
+    });
+    let results = join_all(results).await;
+    Ok(Look { app: digest::short(&newest), of: of.clone(), at, results })
+}
+
+async fn finding(
+    check: &Check,
+    sources: &Sources,
+    sides: &Sides<'_>,
+    looks: u32,
+    fill: &impl Fn(&str) -> String,
+) -> Finding {
+    let prometheus = match sources.get(&check.source) {
+        Some(Ok(prometheus)) => prometheus,
+        Some(Err(problem)) => return Finding::Unknown(problem.clone()),
+        None => return Finding::Unknown(format!("there is no MonitoringClass {}", check.source)),
+    };
+    let ask = async |query: &str| prometheus.ask(&fill(query)).await;
+    match (&check.proportion, &check.query, &check.condition) {
+        (Some(declared), ..) => {
+            let answers = futures::join!(ask(&declared.bad), ask(&declared.total));
+            let (Ok(bad), Ok(total)) = &answers else { return Finding::Unknown(problem(answers)) };
+            judge::proportion(declared, bad, total, sides, looks)
+        }
+        (None, Some(query), Some(condition)) => match ask(query).await {
+            Ok(answer) => judge::value(&answer, condition, sides),
+            Err(problem) => Finding::Unknown(problem),
+        },
+        _ => Finding::Unknown("the check has neither proportion, nor query and condition".to_owned()),
+    }
+}
+
+fn problem((bad, total): (Result<Answer, String>, Result<Answer, String>)) -> String {
+    bad.err()
+        .map(|problem| format!("bad: {problem}"))
+        .or_else(|| total.err().map(|problem| format!("total: {problem}")))
+        .unwrap_or_default()
+}
+
+/// The query with the values of its placeholders. `$namespace` comes first, because `$name` is its beginning.
+fn filled(query: &str, deployment: &VMDeployment, elapsed: i64) -> String {
+    let query = query.replace("$namespace", deployment.namespace()).replace("$name", deployment.name());
+    query.replace("$elapsed", &format!("{elapsed}s"))
+}
+
+fn result(name: &str, finding: Finding, no_data: NoData) -> CheckResult {
+    let (verdict, message) = match finding {
+        Finding::Said(verdict, message) => (verdict, message),
+        Finding::NoData(message) if no_data == NoData::Fail => (CheckVerdict::Fail, format!("no data: {message}")),
+        Finding::NoData(message) => (CheckVerdict::Inconclusive, format!("no data: {message}")),
+        Finding::Unknown(message) => (CheckVerdict::Inconclusive, message),
+    };
+    CheckResult { name: name.to_owned(), verdict, message: message.chars().take(MOST_CHARACTERS).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::deployment;
+
+    #[test]
+    fn placeholders_are_filled_in() {
+        let deployment = deployment("v1", |_| {});
+        let query = r#"x{namespace="$namespace", server=~"$name-.*"}[$elapsed]"#;
+        let expected =
+            format!(r#"x{{namespace="{}", server=~"{}-.*"}}[90s]"#, deployment.namespace(), deployment.name());
+        assert_eq!(filled(query, &deployment, 90), expected);
+    }
+
+    #[test]
+    fn no_data_is_never_a_pass_and_what_cannot_be_asked_is_never_a_failure() {
+        use CheckVerdict::{Fail, Inconclusive, Pass};
+        let none = || Finding::NoData("x".into());
+        for (finding, no_data, expected) in [
+            (none(), NoData::Inconclusive, Inconclusive),
+            (none(), NoData::Fail, Fail),
+            (Finding::Unknown("down".into()), NoData::Fail, Inconclusive),
+            (Finding::Said(Pass, "1".into()), NoData::Fail, Pass),
+        ] {
+            assert_eq!(result("slo", finding, no_data).verdict, expected);
+        }
+        assert_eq!(result("slo", Finding::Unknown("ä".repeat(5000)), NoData::Fail).message.chars().count(), 1000);
+    }
+}
