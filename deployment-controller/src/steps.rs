@@ -113,6 +113,8 @@ pub(crate) fn advance(
     is_held: bool,
     now: Timestamp,
 ) -> RolloutProgress {
+    // As the API stores it: what is said of a fraction would change when it is read back.
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let rollout = &deployment.spec.rollout;
     if let Some(request) = &rollout.request
         && request.action != RolloutAction::Undo

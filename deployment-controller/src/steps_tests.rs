@@ -122,6 +122,15 @@ fn reasons(progressing: &str, stalled: &str, stable: &str) -> (String, String, S
 }
 
 #[test]
+fn the_end_of_a_pause_is_said_as_it_is_stored() {
+    let mut story = Story::new(json!({"steps": [{"pause": {"seconds": 60}}]}));
+    story.now += SignedDuration::from_nanos(123_456_789);
+    story.settle(&[]);
+    let waits = story.waiting_for();
+    assert!(waits.ends_with("Z") && !waits.contains('.'), "{waits}");
+}
+
+#[test]
 fn each_step_lets_so_many_servers_have_the_new_version_and_then_all_do() {
     let steps = json!([{"servers": 1}, {"pause": {"seconds": 60}}, {"servers": "50%"}, {"pause": {}}]);
     let mut story = Story::new(json!({"steps": steps}));

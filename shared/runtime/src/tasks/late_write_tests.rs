@@ -1,4 +1,4 @@
-//! Writes that arrive when their sender has given up.
+//! Reports that are lost or repeated, or arrive when their sender has given up.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,12 +6,32 @@ use berth_core::{
     api::{Server, TaskPhase},
     protocol::TaskResult,
 };
-use berth_testing::FakeApi;
+use berth_testing::{ApiFault, FakeApi};
 use kube::{Api, api::Patch};
 use tokio::time::sleep;
 
 use super::tests::{created, first, lock, runner};
 use crate::TaskRun;
+
+#[tokio::test(start_paused = true)]
+async fn a_report_is_retried_while_the_lock_is_valid() {
+    let api = FakeApi::new();
+    let (_ctx, runner) = runner(&api, "a").await;
+    api.state().faults.extend([ApiFault::None, ApiFault::Unavailable, ApiFault::NoAnswer]);
+    let run = runner.run(&api.server(), &first(&api), |_, _| async { created() }).await.unwrap();
+    assert!(matches!(run, TaskRun::Reported(_)), "{run:?}");
+    assert_eq!((first(&api).phase, api.state().patches.len()), (TaskPhase::Succeeded, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_whose_answer_was_lost_counts_once() {
+    let api = FakeApi::new();
+    let (_ctx, runner) = runner(&api, "a").await;
+    api.state().faults.extend([ApiFault::None, ApiFault::WrittenWithoutAnswer]);
+    let run = runner.run(&api.server(), &first(&api), |_, _| async { created() }).await.unwrap();
+    assert!(matches!(run, TaskRun::Stopped { .. }), "the lock is gone with the first report: {run:?}");
+    assert_eq!((first(&api).phase, first(&api).attempts), (TaskPhase::Succeeded, 1));
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_report_that_arrives_late_does_not_end_the_next_attempt() {

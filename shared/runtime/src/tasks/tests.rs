@@ -336,26 +336,6 @@ async fn a_lost_lock_stops_the_work_and_nothing_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_report_is_retried_while_the_lock_is_valid() {
-    let api = FakeApi::new();
-    let (_ctx, runner) = runner(&api, "a").await;
-    api.state().faults.extend([ApiFault::None, ApiFault::Unavailable, ApiFault::NoAnswer]);
-    let run = runner.run(&api.server(), &first(&api), |_, _| async { created() }).await.unwrap();
-    assert!(matches!(run, TaskRun::Reported(_)), "{run:?}");
-    assert_eq!((first(&api).phase, api.state().patches.len()), (TaskPhase::Succeeded, 4));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_report_whose_answer_was_lost_counts_once() {
-    let api = FakeApi::new();
-    let (_ctx, runner) = runner(&api, "a").await;
-    api.state().faults.extend([ApiFault::None, ApiFault::WrittenWithoutAnswer]);
-    let run = runner.run(&api.server(), &first(&api), |_, _| async { created() }).await.unwrap();
-    assert!(matches!(run, TaskRun::Stopped { .. }), "the lock is gone with the first report: {run:?}");
-    assert_eq!((first(&api).phase, first(&api).attempts), (TaskPhase::Succeeded, 1));
-}
-
-#[tokio::test(start_paused = true)]
 async fn shutdown_stops_the_work_and_releases_the_lock() {
     let api = FakeApi::new();
     let (ctx, runner) = runner(&api, "a").await;
