@@ -50,7 +50,7 @@ impl Lab {
     fn answers(&self) -> Vec<String> {
         let log = self.api.log();
         let writes = log.iter().filter(|line| !line.contains(": GET "));
-        writes.filter_map(|line| Some(line.rsplit_once("-> ")?.1.to_owned())).collect()
+        writes.filter_map(|line| Some(line.rsplit_once("-> ")?.1.split(':').next()?.to_owned())).collect()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Guarantee 4: a task is begun only by its executor, or handed over to it, and its result is counted once.
 
+use berth_core::api::TaskKind;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::{
@@ -24,10 +26,15 @@ pub(super) fn miscounted(scene: &Scene<'_>) -> Option<String> {
     })
 }
 
+/// Who carries the task out; nobody if its kind is unknown.
+fn executor_of(task: &Value) -> &'static str {
+    TaskKind::deserialize(&task["kind"]).map_or("", |kind| kind.executor().name())
+}
+
 /// Whether this is the task of the lock, and a copy of the task's executor holds it.
 fn is_handed_over(task: &Value, lock: &Value) -> bool {
     let holder = text(lock, "/holder").split('/').next();
-    lock["taskID"] == task["id"] && holder == Some(text(task, "/executor"))
+    lock["taskID"] == task["id"] && holder == Some(executor_of(task))
 }
 
 fn wrong(scene: &Scene<'_>, earlier: Option<&Value>, task: &Value, lock: &Value) -> Option<String> {
@@ -36,9 +43,9 @@ fn wrong(scene: &Scene<'_>, earlier: Option<&Value>, task: &Value, lock: &Value)
     let attempts = |task: &Value| task["attempts"].as_i64().unwrap_or_default();
     let (was, tried) = earlier.map_or(("Pending", 0), |earlier| (text(earlier, "/phase"), attempts(earlier)));
     let executor = scene.author.rsplit(':').next().unwrap_or_default();
-    let is_its_own = kind == "Gate" || text(task, "/executor") == executor || is_handed_over(task, lock);
+    let is_its_own = kind == "Gate" || executor_of(task) == executor || is_handed_over(task, lock);
     if by_berth(scene) && attempts(task) > tried && !is_its_own {
-        return Some(format!("{executor} began {}, which is for {}", named(), text(task, "/executor")));
+        return Some(format!("{executor} began {}, which is for {}", named(), executor_of(task)));
     }
     if attempts(task) > tried + 1 {
         return Some(format!("{} was begun twice in one write", named()));
