@@ -127,7 +127,7 @@ fn the_end_of_a_pause_is_said_as_it_is_stored() {
     story.now += SignedDuration::from_nanos(123_456_789);
     story.settle(&[]);
     let waits = story.waiting_for();
-    assert!(waits.ends_with("Z") && !waits.contains('.'), "{waits}");
+    assert!(waits.ends_with('Z') && !waits.contains('.'), "{waits}");
 }
 
 #[test]
