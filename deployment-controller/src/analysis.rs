@@ -15,6 +15,8 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
+use crate::rollout_record;
+
 /// Reason: a check has failed at more looks than `maxFailures` allows.
 pub(crate) const ANALYSIS_FAILED: &str = "AnalysisFailed";
 
@@ -44,7 +46,7 @@ pub(crate) struct CheckResult {
 
 /// The analysis that has its turn; none if the current step is another one.
 pub(crate) fn step<'a>(rollout: &'a Rollout, progress: &RolloutProgress) -> Option<&'a AnalysisStep> {
-    rollout.steps.get(usize::try_from(progress.steps_done).ok()?)?.analysis.as_ref()
+    rollout_record::current(rollout, progress)?.analysis.as_ref()
 }
 
 /// The check of this name.
@@ -95,8 +97,7 @@ pub(crate) fn recorded<'a>(
 
 /// Whether the roll-out of this application is in an analysis.
 pub(crate) fn is_under_way(deployment: &VMDeployment, newest: &App) -> bool {
-    let progress = deployment.status.as_ref().and_then(|status| status.rollout.as_ref());
-    let progress = progress.filter(|progress| progress.digest == digest::short(newest));
+    let progress = rollout_record::recorded(deployment, newest);
     progress.is_some_and(|progress| recorded(&deployment.spec.rollout, progress).is_some())
 }
 

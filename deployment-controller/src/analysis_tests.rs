@@ -52,7 +52,7 @@ impl Story {
         let servers: Vec<&Server> = self.servers.iter().collect();
         let set = ready_set(&self.deployment);
         let (deployment, set, servers) = (&self.deployment, Some(&set), &servers[..]);
-        status::compute(&ObservedDeployment { deployment, set, servers, missing_secret: None, look, now: self.now })
+        status::compute(&ObservedDeployment { deployment, set, servers, missing_content: None, look, now: self.now })
     }
 
     /// What the controller writes until nothing changes.

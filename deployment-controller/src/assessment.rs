@@ -35,10 +35,10 @@ pub(crate) struct Assessment<'a> {
 impl<'a> Assessment<'a> {
     /// Assesses the roll-out.
     pub(crate) fn of(observed: &ObservedDeployment<'a>) -> Self {
-        let ObservedDeployment { deployment, servers, missing_secret, look, now, .. } = *observed;
+        let ObservedDeployment { deployment, servers, missing_content, look, now, .. } = *observed;
         let rollout = &deployment.spec.rollout;
         let count = RolloutCount::of(deployment, servers, now);
-        let hold = hold(deployment, &count, missing_secret);
+        let hold = hold(deployment, &count, missing_content);
         let is_spared = rollout::spared(deployment, servers, now).is_some();
         let waits = |known| steps::pause(rollout, known).is_some() || analysis::step(rollout, known).is_some();
         let in_pause = steps::recorded(deployment, &count.newest).is_some_and(waits);

@@ -168,7 +168,7 @@ impl Story {
             deployment,
             set: set.as_ref(),
             servers: &servers,
-            missing_secret: missing,
+            missing_content: missing,
             look: None,
             now: now(),
         };

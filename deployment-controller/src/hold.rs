@@ -33,9 +33,9 @@ pub(crate) struct Hold {
     pub(crate) message: String,
 }
 
-/// Why nothing is rolled out; none when nothing holds the roll-out. `missing_secret`: what is missing of the ConfigMaps and
+/// Why nothing is rolled out; none when nothing holds the roll-out. `missing_content`: what is missing of the ConfigMaps and
 /// Secrets that the application needs.
-pub(crate) fn hold(deployment: &VMDeployment, count: &RolloutCount<'_>, missing_secret: Option<&str>) -> Option<Hold> {
+pub(crate) fn hold(deployment: &VMDeployment, count: &RolloutCount<'_>, missing_content: Option<&str>) -> Option<Hold> {
     let rollout = &deployment.spec.rollout;
     if rollout.steps.iter().any(|step| step.weight.is_some()) {
         let message = "steps with weight (spec.rollout.steps) are not supported by this version: nothing is rolled out until \
@@ -51,7 +51,7 @@ pub(crate) fn hold(deployment: &VMDeployment, count: &RolloutCount<'_>, missing_
         .or_else(|| (deployment.spec.paused && !is_undone).then(|| paused("spec.paused")))
         .or_else(|| rollout.paused.then(|| paused("spec.rollout.paused")))
         .or_else(|| {
-            let missing = missing_secret?;
+            let missing = missing_content?;
             Some(Hold { stalled: Some(missing_reason(missing)), message: missing.to_owned() })
         })
         .or_else(|| analysis_failed(rollout, steps::recorded(deployment, &count.newest)?))
@@ -123,7 +123,7 @@ mod tests {
             deployment,
             set: Some(&set),
             servers: &servers,
-            missing_secret: None,
+            missing_content: None,
             look: None,
             now: now(),
         };
@@ -178,7 +178,7 @@ mod tests {
             deployment: &deployment,
             set: Some(&set),
             servers: &servers,
-            missing_secret: missing,
+            missing_content: missing,
             look: None,
             now: now(),
         };

@@ -25,6 +25,7 @@ mod replica_set;
 mod rollout;
 #[cfg(test)]
 mod rollout_properties;
+mod rollout_record;
 mod stable;
 mod stall;
 mod status;

@@ -15,7 +15,7 @@ pub(crate) struct ObservedDeployment<'a> {
     /// The Servers that the set controls. A Server is missing until it has a state.
     pub(crate) servers: &'a [&'a Server],
     /// What is missing of the ConfigMaps and Secrets that the application needs; none while no Server is left to be updated.
-    pub(crate) missing_secret: Option<&'a str>,
+    pub(crate) missing_content: Option<&'a str>,
     /// What the checks of an analysis have shown now; none if they were not looked at.
     pub(crate) look: Option<&'a Look>,
     /// When this was observed.

@@ -63,10 +63,10 @@ impl Deployments {
         // Which application is wanted is decided before its ConfigMaps and Secrets are looked at.
         let turned = self.turn(api, read, set, servers, now).await?;
         let wanted = undo::wanted(turned.as_ref().unwrap_or(read));
-        let contents = self.look(&wanted, set, servers).await?;
+        let contents = self.contents(&wanted, set, servers).await?;
         let deployment = &*contents.of(&wanted);
         let missing = contents.missing(deployment, servers, now);
-        let observed = ObservedDeployment { deployment, set, servers, missing_secret: missing, look: None, now };
+        let observed = ObservedDeployment { deployment, set, servers, missing_content: missing, look: None, now };
         if let Some(wait) = self.leave_to_another(read, &observed) {
             return Ok(Action::requeue(wait));
         }
@@ -86,7 +86,7 @@ impl Deployments {
     }
 
     /// What there is at present of all that the wanted application and the stable one refer to.
-    async fn look(
+    async fn contents(
         &self,
         wanted: &VMDeployment,
         set: Option<&VMReplicaSet>,
@@ -110,7 +110,7 @@ impl Deployments {
         now: Timestamp,
     ) -> Result<Option<VMDeployment>, ApiError> {
         let Some(request) = undo::pending(read) else { return Ok(None) };
-        let content = self.look(&undo::wanted(read), set, servers).await?.newest();
+        let content = self.contents(&undo::wanted(read), set, servers).await?.newest();
         let history = api.history(read).await?;
         let rollout = Some(undo::carry_out(read, content, request, &history, now));
         let status = VMDeploymentStatus { rollout, ..read.status.clone().unwrap_or_default() };
@@ -146,7 +146,7 @@ impl Deployments {
         observed: &ObservedDeployment<'_>,
         contents: &Contents,
     ) -> Result<bool, ApiError> {
-        let ObservedDeployment { deployment: known, servers, missing_secret, .. } = *observed;
+        let ObservedDeployment { deployment: known, servers, missing_content, .. } = *observed;
         if !has_next(observed) {
             return Ok(true);
         }
@@ -163,7 +163,7 @@ impl Deployments {
         let Some(set) = api.own_set(deployment).await? else { return Ok(true) };
         let listed = api.sets.list_servers(&set, servers).await?;
         let servers: Vec<&Server> = listed.iter().map(ListedServer::server).collect();
-        let updates = rollout::next_updates(deployment, &set, &servers, missing_secret, self.ctx.clock.now());
+        let updates = rollout::next_updates(deployment, &set, &servers, missing_content, self.ctx.clock.now());
         if api.commit_ledger(&set, &updates.ledger).await? {
             return declare_app(api, &updates).await;
         }
@@ -171,13 +171,13 @@ impl Deployments {
     }
 
     /// Writes the status if it differs, and requeues the VMDeployment for the time at which its status changes by itself, and at the
-    /// latest after `look`. `read`: the VMDeployment as it was read.
+    /// latest after `next_look`, when the ConfigMaps and Secrets are looked at again. `read`: the VMDeployment as it was read.
     async fn update_status(
         &self,
         api: &DeploymentApi<'_>,
         read: &VMDeployment,
         observed: &ObservedDeployment<'_>,
-        look: Option<Duration>,
+        next_look: Option<Duration>,
     ) -> Result<Action, ApiError> {
         let (mut status, requeue_at) = new_status(read, observed);
         if read.status.as_ref() != Some(&status) || history::may_have_changed(read.status.as_ref(), &status) {
@@ -195,7 +195,7 @@ impl Deployments {
             }
         }
         let change = requeue_at.map(|at| requeue_after(at, observed.now));
-        Ok(change.into_iter().chain(look).min().map_or_else(Action::await_change, Action::requeue))
+        Ok(change.into_iter().chain(next_look).min().map_or_else(Action::await_change, Action::requeue))
     }
 }
 
@@ -222,14 +222,14 @@ fn differs(observed: &ObservedDeployment<'_>) -> Option<VMReplicaSet> {
 
 /// Whether the roll-out has a next move, by the caches.
 fn has_next(observed: &ObservedDeployment<'_>) -> bool {
-    let ObservedDeployment { deployment, set, servers, missing_secret, now, .. } = *observed;
-    set.is_some_and(|set| !rollout::next_updates(deployment, set, servers, missing_secret, now).is_empty(set))
+    let ObservedDeployment { deployment, set, servers, missing_content, now, .. } = *observed;
+    set.is_some_and(|set| !rollout::next_updates(deployment, set, servers, missing_content, now).is_empty(set))
 }
 
 /// The analysis of which the next look is due.
 fn due_look<'a>(observed: &ObservedDeployment<'a>) -> Option<(&'a AnalysisStep, &'a AnalysisProgress)> {
-    let ObservedDeployment { deployment, servers, missing_secret, now, .. } = *observed;
-    look::due(deployment, servers, missing_secret, now).filter(|_| observed.own_set().is_some())
+    let ObservedDeployment { deployment, servers, missing_content, now, .. } = *observed;
+    look::due(deployment, servers, missing_content, now).filter(|_| observed.own_set().is_some())
 }
 
 /// Brings the history up to date, if this status says anything new about it, and enters the newest number. Says whether it is: not if

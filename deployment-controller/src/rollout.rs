@@ -40,11 +40,11 @@ pub(crate) fn next_updates<'a>(
     deployment: &VMDeployment,
     set: &VMReplicaSet,
     servers: &[&'a Server],
-    missing_secret: Option<&str>,
+    missing_content: Option<&str>,
     now: Timestamp,
 ) -> AppUpdates<'a> {
     let count = RolloutCount::of(deployment, servers, now);
-    let pace = if hold(deployment, &count, missing_secret).is_some() { Pace::Hold } else { Pace::Unlimited };
+    let pace = if hold(deployment, &count, missing_content).is_some() { Pace::Hold } else { Pace::Unlimited };
     let allowed = steps::allowed(deployment, &count);
     let order = in_order(deployment.spec.rollout.order, servers);
     let budget = Budget::of_deployment(deployment);
@@ -52,7 +52,7 @@ pub(crate) fn next_updates<'a>(
     let stable = deployment.status.as_ref().and_then(|status| status.stable_app.clone());
     if let Some(app) = stable.filter(|_| steps::aborted(deployment, &count.newest).is_some()) {
         fleet.budget.partition = 0;
-        let pace = if missing_secret.is_some() { Pace::Hold } else { Pace::Unlimited };
+        let pace = if missing_content.is_some() { Pace::Hold } else { Pace::Unlimited };
         let servers = fleet.roll(Axis::App, &order, pace, |server| !is_outdated(server, &count.newest));
         return AppUpdates { ledger: fleet.ledger, app, servers };
     }

@@ -121,7 +121,7 @@ impl World {
             deployment: &wanted,
             set: Some(&self.set),
             servers: &servers,
-            missing_secret: None,
+            missing_content: None,
             look: None,
             now: self.now,
         };

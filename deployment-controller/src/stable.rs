@@ -75,7 +75,7 @@ mod tests {
             deployment: &newer,
             set: Some(&set),
             servers: &servers,
-            missing_secret: None,
+            missing_content: None,
             look: None,
             now: now(),
         };
@@ -123,7 +123,7 @@ mod tests {
             deployment: &newer,
             set: Some(&set),
             servers: &[&server],
-            missing_secret: None,
+            missing_content: None,
             look: None,
             now: now(),
         };

@@ -35,7 +35,7 @@ pub(crate) fn find(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_
     if let Some(abort) = &assessment.progress.aborted {
         if assessment.count.updated() > 0 {
             // While it goes back, nobody has to do anything, except where it cannot.
-            return observed.missing_secret.map(|missing| DeploymentStall {
+            return observed.missing_content.map(|missing| DeploymentStall {
                 reason: missing_reason(missing),
                 message: format!("the stable revision cannot come back: {missing}"),
             });

@@ -21,7 +21,7 @@ fn compute_with(
         deployment,
         set: Some(set),
         servers: &servers,
-        missing_secret: None,
+        missing_content: None,
         look: None,
         now: now(),
     })
@@ -164,7 +164,7 @@ fn a_server_that_flaps_does_not_put_off_the_deadline_and_more_healthy_servers_do
             deployment: &newer,
             set: Some(&set),
             servers: &servers,
-            missing_secret: None,
+            missing_content: None,
             look: None,
             now,
         });

@@ -7,14 +7,14 @@
 use berth_core::{
     api::{Abort, App, OnFailure, Rollout, RolloutAction, RolloutProgress, RolloutRequest, RolloutStep, VMDeployment},
     budget::at_least_one,
-    digest,
 };
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
 };
 
-use crate::{analysis, count::RolloutCount};
+pub(crate) use crate::rollout_record::{current, is_about, recorded};
+use crate::{analysis, count::RolloutCount, rollout_record::index};
 
 /// Reason of an abort that a person has requested.
 const REQUESTED: &str = "Requested";
@@ -26,17 +26,6 @@ pub(crate) struct Failure {
     pub(crate) reason: &'static str,
     /// What is wrong.
     pub(crate) message: String,
-}
-
-/// What the status says about the roll-out of this application; none if it is about another one.
-pub(crate) fn recorded<'a>(deployment: &'a VMDeployment, newest: &App) -> Option<&'a RolloutProgress> {
-    deployment.status.as_ref()?.rollout.as_ref().filter(|progress| is_about(progress, newest))
-}
-
-/// Whether this is the progress of this application. Another content of its ConfigMaps and Secrets is another application; where none
-/// has been recorded, a person has just gone back to it, or an older version of Berth has rolled it out.
-pub(crate) fn is_about(progress: &RolloutProgress, app: &App) -> bool {
-    progress.digest == digest::short(app) || progress.digest == digest::short(&app.without_content())
 }
 
 /// The abort of the roll-out of this application, if it was aborted.
@@ -63,15 +52,6 @@ pub(crate) fn allowed(deployment: &VMDeployment, count: &RolloutCount<'_>) -> us
 fn target(step: &RolloutStep, count: &RolloutCount<'_>) -> Option<usize> {
     let declared = step.servers.as_ref()?;
     Some(at_least_one(Some(declared), 0, count.budget.replicas).min(count.target()))
-}
-
-/// The step that the roll-out is at; none when all are done.
-pub(crate) fn current<'a>(rollout: &'a Rollout, progress: &RolloutProgress) -> Option<&'a RolloutStep> {
-    rollout.steps.get(index(progress))
-}
-
-fn index(progress: &RolloutProgress) -> usize {
-    usize::try_from(progress.steps_done).unwrap_or(0)
 }
 
 /// When a pause ends.

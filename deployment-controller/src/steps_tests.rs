@@ -86,7 +86,7 @@ impl Story {
             deployment: &self.deployment,
             set: Some(set),
             servers,
-            missing_secret: None,
+            missing_content: None,
             look: None,
             now: self.now,
         }

@@ -103,7 +103,7 @@ impl Story {
             deployment: &wanted,
             set: Some(&set),
             servers: &servers,
-            missing_secret: None,
+            missing_content: None,
             look: None,
             now: now(),
         })

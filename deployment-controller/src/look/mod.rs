@@ -38,7 +38,7 @@ type Sources = BTreeMap<String, Result<Prometheus, String>>;
 pub(crate) fn due<'a>(
     deployment: &'a VMDeployment,
     servers: &[&Server],
-    missing_secret: Option<&str>,
+    missing_content: Option<&str>,
     now: Timestamp,
 ) -> Option<(&'a AnalysisStep, &'a AnalysisProgress)> {
     let rollout = &deployment.spec.rollout;
@@ -46,7 +46,7 @@ pub(crate) fn due<'a>(
     analysis::next_look(rollout, progress).filter(|at| *at <= now)?;
     // What a person requests comes first.
     let is_requested = rollout.request.as_ref().is_some_and(|new| progress.observed_request.as_ref() != Some(&new.id));
-    let is_held = || hold(deployment, &RolloutCount::of(deployment, servers, now), missing_secret).is_some();
+    let is_held = || hold(deployment, &RolloutCount::of(deployment, servers, now), missing_content).is_some();
     if is_requested || is_held() { None } else { analysis::recorded(rollout, progress) }
 }
 

@@ -8,15 +8,7 @@ download() { # URL FILE
     elif have wget; then
         if have timeout; then timeout "$FETCH_SECONDS" wget -q -T 30 -O "$2" "$1" >&2; else wget -q -T 30 -O "$2" "$1" >&2; fi
     elif have python3; then
-        python3 - "$1" "$2" "$FETCH_SECONDS" >&2 <<'PY'
-import shutil, signal, sys, urllib.request
-signal.alarm(int(sys.argv[3]))
-with urllib.request.urlopen(sys.argv[1], timeout=30) as answer, open(sys.argv[2], "wb") as file:
-    shutil.copyfileobj(answer, file)
-    length = answer.headers.get("Content-Length")
-    if length is not None and file.tell() != int(length):
-        sys.exit("the answer was cut off after %d of %s bytes" % (file.tell(), length))
-PY
+        download_by_python "$1" "$2"
     else
         die 81 "curl, wget or python3, to download artifacts"
     fi
@@ -27,20 +19,24 @@ download_authorized() { # URL FILE
         printf 'header = "Authorization: %s"\n' "$AUTHORIZATION" | curl --config - --fail --silent --show-error \
             --location --proto '=http,https' --connect-timeout 10 --max-time "$FETCH_SECONDS" --output "$2" --url "$1" >&2
     elif have python3; then
-        BERTH_AUTHORIZATION=$AUTHORIZATION python3 - "$1" "$2" "$FETCH_SECONDS" >&2 <<'PY'
+        download_by_python "$1" "$2"
+    else
+        die 81 "curl or python3, to download artifacts with credentials"
+    fi
+}
+download_by_python() { # URL FILE
+    BERTH_AUTHORIZATION=${AUTHORIZATION:-} python3 - "$1" "$2" "$FETCH_SECONDS" >&2 <<'PY'
 import os, shutil, signal, sys, urllib.request
 signal.alarm(int(sys.argv[3]))
 request = urllib.request.Request(sys.argv[1])
-request.add_unredirected_header("Authorization", os.environ["BERTH_AUTHORIZATION"])
+if os.environ["BERTH_AUTHORIZATION"]:
+    request.add_unredirected_header("Authorization", os.environ["BERTH_AUTHORIZATION"])
 with urllib.request.urlopen(request, timeout=30) as answer, open(sys.argv[2], "wb") as file:
     shutil.copyfileobj(answer, file)
     length = answer.headers.get("Content-Length")
     if length is not None and file.tell() != int(length):
         sys.exit("the answer was cut off after %d of %s bytes" % (file.tell(), length))
 PY
-    else
-        die 81 "curl or python3, to download artifacts with credentials"
-    fi
 }
 digest() { # FILE: prints its SHA-256
     if have sha256sum; then
