@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use berth_core::api::Server;
 use berth_runtime::{Context, ReadinessFlag};
 use futures::{channel::mpsc::UnboundedSender, future::BoxFuture};
 use tokio::sync::oneshot;
@@ -10,20 +11,6 @@ use crate::{
     kept::Kept,
     member::{Member, ServerRef},
 };
-
-/// A field of `spec.traffic` that names the backends of one kind of load balancer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BackendKind {
-    /// `spec.traffic.services`
-    Services,
-    /// `spec.traffic.haproxy`
-    HaProxy,
-}
-
-impl BackendKind {
-    /// All kinds.
-    pub const ALL: &[Self] = &[Self::Services, Self::HaProxy];
-}
 
 /// Why a load balancer does not show what it should.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -34,6 +21,10 @@ pub enum BalancerError {
     /// The panic floor keeps the Server in traffic for now.
     #[error("{0}")]
     Kept(Kept),
+    /// The change has to wait for somebody: for an administrator, or for a load balancer that does not answer. It is tried again
+    /// until then, and does not count as an attempt.
+    #[error("{0}")]
+    Blocked(String),
     /// The load balancer refuses the change, and would refuse it again.
     #[error("cannot {action}: refused: {reason}")]
     Refused {
@@ -68,7 +59,8 @@ impl BalancerError {
         match self {
             Self::Superseded => 0,
             Self::Refused { .. } | Self::NamespaceEnding { .. } | Self::Unavailable { .. } => 1,
-            Self::Kept(_) => 2,
+            Self::Blocked(_) => 2,
+            Self::Kept(_) => 3,
         }
     }
 }
@@ -114,13 +106,21 @@ impl Observer {
     }
 }
 
+/// Which copies of lb-controller may act on a Server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Responsible {
+    /// Any.
+    Any,
+    /// This one alone.
+    This,
+    /// Another one alone.
+    Another,
+}
+
 /// A load balancer. Everything it does is idempotent, and safe while other copies of this program do the same.
 pub trait LoadBalancer: Send + Sync + 'static {
     /// The name for logs, errors and readiness, such as `endpointslices`.
     fn name(&self) -> &'static str;
-
-    /// The field of `spec.traffic` that this load balancer carries out.
-    fn backend_kind(&self) -> BackendKind;
 
     /// Follows the load balancer's entries until shutdown. It must call [`Observer::synced`] when it has read all of them, and
     /// [`Observer::changed`] for every Server whose entries somebody else has changed.
@@ -131,6 +131,15 @@ pub trait LoadBalancer: Send + Sync + 'static {
 
     /// Makes the load balancer show what it should, and returns when it does.
     fn apply<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<(), BalancerError>>;
+
+    /// Whether this process may change the load balancer for this Server. Where only one copy of lb-controller may at a time, the others
+    /// leave the whole Server to it.
+    fn is_responsible(&self, _server: &Server) -> Responsible {
+        Responsible::Any
+    }
+
+    /// Whether the load balancer knows that no request is under way at the Server. False if it cannot count them.
+    fn is_idle(&self, member: &Member) -> bool;
 
     /// What keeps the registration from having any effect although it was applied.
     fn problems<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Vec<Problem>, BalancerError>>;

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     args::Args,
-    balancer::{BackendKind, BalancerError, LoadBalancer, Observer, Problem},
+    balancer::{BalancerError, LoadBalancer, Observer, Problem, Responsible},
     endpoint_slices::{EndpointSlices, PanicFloor},
     kept::KeptServers,
     member::{Member, ServerRef},
@@ -49,7 +49,7 @@ impl Balancers {
         let batch_window = Duration::from_millis(u64::from(args.batch_window_ms));
         let floor = PanicFloor { default: args.panic_threshold, servers: servers.clone(), kept: Arc::clone(kept) };
         let balancers: Vec<Arc<dyn LoadBalancer>> = vec![
-            Arc::new(EndpointSlices::new(ctx, batch_window, floor)), // spec.traffic.services
+            Arc::new(EndpointSlices::new(ctx, batch_window, floor)), // backends that name a service
         ];
         Self::new(balancers)
     }
@@ -75,10 +75,16 @@ impl Balancers {
         Observations { synced, changes }
     }
 
-    /// The fields of `spec.traffic` that the load balancers carry out.
+    /// Which copies of this program may act on the Server.
     #[must_use]
-    pub fn backend_kinds(&self) -> Vec<BackendKind> {
-        self.0.iter().map(|balancer| balancer.backend_kind()).collect()
+    pub fn responsible(&self, server: &Server) -> Responsible {
+        self.0.iter().map(|balancer| balancer.is_responsible(server)).max().unwrap_or(Responsible::Any)
+    }
+
+    /// Whether all load balancers know that no request is under way at the Server.
+    #[must_use]
+    pub fn is_idle(&self, member: &Member) -> bool {
+        self.0.iter().all(|balancer| balancer.is_idle(member))
     }
 
     /// Whether all load balancers show what they should, as far as this process knows without asking.

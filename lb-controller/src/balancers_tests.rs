@@ -27,10 +27,6 @@ impl LoadBalancer for FakeBalancer {
         self.name
     }
 
-    fn backend_kind(&self) -> BackendKind {
-        BackendKind::HaProxy
-    }
-
     fn run(self: Arc<Self>, _: Context, _: Observer) -> BoxFuture<'static, ()> {
         Box::pin(async {})
     }
@@ -42,6 +38,10 @@ impl LoadBalancer for FakeBalancer {
     fn apply<'a>(&'a self, _: &'a Member) -> BoxFuture<'a, Result<(), BalancerError>> {
         self.applied.fetch_add(1, Ordering::Relaxed);
         Box::pin(async { self.result.clone() })
+    }
+
+    fn is_idle(&self, _: &Member) -> bool {
+        true
     }
 
     fn problems<'a>(&'a self, _: &'a Member) -> BoxFuture<'a, Result<Vec<Problem>, BalancerError>> {
@@ -61,7 +61,7 @@ fn registry(balancers: &[&Arc<FakeBalancer>]) -> Balancers {
 fn held() -> Member {
     let server = ServerRef { namespace: "ns".into(), name: "web-0".into(), uid: "u".into() };
     let desired =
-        Registration { phase: TrafficPhase::Held, services: vec![], haproxy: vec![], address: "10.0.0.1".into() };
+        Registration { phase: TrafficPhase::Held, services: vec![], classes: vec![], address: "10.0.0.1".into() };
     Member { server, version: 1, desired: Some(desired), must_record_version: false, held_for: None }
 }
 

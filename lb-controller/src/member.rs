@@ -1,7 +1,7 @@
 //! A Server as load balancers know it.
 
 use berth_core::{
-    api::{HaProxyBackend, Server, ServiceBackend, TrafficPhase},
+    api::{Backend, Server, Traffic, TrafficPhase},
     lifecycle::HoldCause,
 };
 
@@ -24,6 +24,37 @@ impl ServerRef {
     }
 }
 
+/// A Service that a Server belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceBackend {
+    /// Its name.
+    pub name: String,
+    /// The ports of the machine.
+    pub ports: Vec<ServicePort>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServicePort {
+    /// Its name; empty if the Service has one port without a name.
+    pub name: String,
+    /// The port of the machine.
+    pub port: i32,
+}
+
+/// A backend of a load balancer outside of the cluster that a Server belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassBackend {
+    /// The BalancerClass.
+    pub class: String,
+    /// The backend's name.
+    pub name: String,
+    /// The port of the machine.
+    pub port: u16,
+    /// The Server's share of the backend's traffic, relative to the others.
+    pub weight: u16,
+}
+
 /// How load balancers should show a Server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
@@ -31,10 +62,55 @@ pub struct Registration {
     pub phase: TrafficPhase,
     /// The Services that it belongs to.
     pub services: Vec<ServiceBackend>,
-    /// The HAProxy backends that it belongs to.
-    pub haproxy: Vec<HaProxyBackend>,
+    /// The backends of load balancers outside of the cluster that it belongs to.
+    pub classes: Vec<ClassBackend>,
     /// The address of its machine.
     pub address: String,
+}
+
+/// The weight of a Server that declares none.
+const DEFAULT_WEIGHT: i32 = 100;
+
+impl Registration {
+    /// The registration with these backends. The weights are those that are declared now, because they are no part of what was
+    /// registered.
+    #[must_use]
+    pub fn new(phase: TrafficPhase, address: String, registered: &[Backend], declared: Option<&Traffic>) -> Self {
+        let weight = |backend: &Backend| {
+            let same = declared.and_then(|traffic| {
+                traffic.backends.iter().find(|declared| declared.without_weight() == backend.without_weight())
+            });
+            same.and_then(|declared| declared.weight).unwrap_or(DEFAULT_WEIGHT)
+        };
+        let class = |backend: &Backend| {
+            Some(ClassBackend {
+                class: backend.class.clone()?,
+                name: backend.name.clone()?,
+                port: u16::try_from(backend.port).ok()?,
+                weight: u16::try_from(weight(backend)).ok()?,
+            })
+        };
+        let classes = registered.iter().filter_map(class).collect();
+        Self { phase, services: services(registered), classes, address }
+    }
+}
+
+/// The Services among the backends, each with all of its ports.
+fn services(backends: &[Backend]) -> Vec<ServiceBackend> {
+    let mut services: Vec<ServiceBackend> = Vec::new();
+    for backend in backends {
+        let Some(name) = &backend.service else { continue };
+        let port = ServicePort { name: backend.port_name.clone().unwrap_or_default(), port: backend.port };
+        match services.iter_mut().find(|service| service.name == *name) {
+            Some(service) if service.ports.contains(&port) => {}
+            Some(service) => service.ports.push(port),
+            None => services.push(ServiceBackend { name: name.clone(), ports: vec![port] }),
+        }
+    }
+    for service in &mut services {
+        service.ports.sort();
+    }
+    services
 }
 
 /// What load balancers should show of a Server, and which version of the Server that was decided on.

@@ -1,16 +1,13 @@
 //! What load balancers should show of a Server, and which report on a task is due. Pure.
 
 use berth_core::{
-    api::{Executor, Outcome, Server, ServerStatus, State, Task, TaskKind, Traffic, TrafficFact, TrafficPhase},
+    api::{self, Executor, Outcome, Server, ServerStatus, State, Task, TaskKind, Traffic, TrafficFact, TrafficPhase},
     lifecycle::HoldCause,
     protocol::{Fact, TaskResult},
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::{balancer::BackendKind, member::Registration};
-
-/// Seconds to drain when the declaration that said so is gone: the default of `spec.traffic.drainSeconds`.
-const DEFAULT_DRAIN_SECONDS: i32 = 10;
+use crate::member::Registration;
 
 /// When a report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +15,7 @@ pub enum ReportOrder {
     /// After the load balancers show what they should: the report says what is true.
     AfterTraffic,
     /// Before the load balancers change. ReleaseTraffic of a registered Server needs it: from its report on the Server counts as
-    /// serving, so that it is drained before anything is done to its machine. A refusal is reported at once, too, because nothing
-    /// is going to change.
+    /// serving, so that it is drained before anything is done to its machine.
     BeforeTraffic,
 }
 
@@ -45,15 +41,26 @@ pub struct TrafficPlan {
     pub report: Option<TrafficReport>,
     /// When to reconcile the Server again although nothing changes.
     pub requeue_at: Option<Timestamp>,
+    /// When draining may end, if no request is under way any more. Until then nobody needs to ask.
+    pub idle_from: Option<Timestamp>,
     /// What traffic is held for, if the plan takes it away and a panic floor may withhold that.
     pub held_for: Option<HoldCause>,
 }
 
-/// What to do about the traffic of a Server, with load balancers for these kinds of backends. While no task is open, load
-/// balancers should show what the fact promises; anything else that they show is a fault to repair.
+/// What is known outside of the Server.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// The time.
+    pub now: Timestamp,
+    /// Whether all load balancers of the Server say that no request is under way.
+    pub is_idle: bool,
+}
+
+/// What to do about the traffic of a Server. While no task is open, load balancers should show what the fact promises; anything else
+/// that they show is a fault to repair.
 #[must_use]
-pub fn plan(server: &Server, supported: &[BackendKind], now: Timestamp) -> TrafficPlan {
-    let plan = plan_for_task(server, supported, now);
+pub fn plan(server: &Server, seen: Seen) -> TrafficPlan {
+    let plan = plan_for_task(server, seen);
     TrafficPlan { held_for: held_for(server, plan.desired.as_ref()), ..plan }
 }
 
@@ -67,19 +74,19 @@ fn held_for(server: &Server, desired: Option<&Registration>) -> Option<HoldCause
     Some(server.hold_cause()).filter(|cause| *cause != HoldCause::Deliberate)
 }
 
-fn plan_for_task(server: &Server, supported: &[BackendKind], now: Timestamp) -> TrafficPlan {
+fn plan_for_task(server: &Server, seen: Seen) -> TrafficPlan {
     let Some(status) = &server.status else { return TrafficPlan::default() };
     let at_rest = TrafficPlan { desired: promised(server), ..TrafficPlan::default() };
     let Some(task) = server.open_tasks(Executor::LbController).min_by_key(|task| task.step) else {
         return at_rest;
     };
-    if let Some(begin) = task.earliest_begin().filter(|begin| *begin > now) {
+    if let Some(begin) = task.earliest_begin().filter(|begin| *begin > seen.now) {
         return TrafficPlan { requeue_at: Some(begin), ..at_rest };
     }
     let planned = match task.kind {
-        TaskKind::HoldTraffic => Some(hold(server, status, task, now)),
-        TaskKind::RegisterBackend => register(server, task, supported),
-        TaskKind::ReleaseTraffic => release(server, task, supported, now),
+        TaskKind::HoldTraffic => Some(hold(server, status, task, seen)),
+        TaskKind::RegisterBackend => register(server, task),
+        TaskKind::ReleaseTraffic => release(server, task, seen.now),
         TaskKind::RemoveBackend => Some(remove(task, "no load balancer knows the Server")),
         _ => None,
     };
@@ -89,27 +96,22 @@ fn plan_for_task(server: &Server, supported: &[BackendKind], now: Timestamp) -> 
 /// What load balancers should show of a Server, whether or not they can: for load balancers that read the Server again.
 #[must_use]
 pub fn desired(server: &Server, now: Timestamp) -> Option<Registration> {
-    plan(server, BackendKind::ALL, now).desired
+    plan(server, Seen { now, is_idle: false }).desired
 }
 
 /// What the fact promises.
 fn promised(server: &Server) -> Option<Registration> {
     let phase = server.promised_traffic()?;
-    registration(server.status.as_ref()?.traffic.as_ref()?, phase)
+    registration(server, server.status.as_ref()?.traffic.as_ref()?, phase)
 }
 
 /// None while the fact names no address.
-fn registration(fact: &TrafficFact, phase: TrafficPhase) -> Option<Registration> {
-    Some(Registration {
-        phase,
-        services: fact.services.clone(),
-        haproxy: fact.haproxy.clone(),
-        address: fact.address.clone()?,
-    })
+fn registration(server: &Server, fact: &TrafficFact, phase: TrafficPhase) -> Option<Registration> {
+    Some(Registration::new(phase, fact.address.clone()?, &fact.backends, server.spec.traffic.as_ref()))
 }
 
 /// Drains, then holds. A Server that retires is removed from load balancers in the same write, because it never comes back.
-fn hold(server: &Server, status: &ServerStatus, task: &Task, now: Timestamp) -> TrafficPlan {
+fn hold(server: &Server, status: &ServerStatus, task: &Task, seen: Seen) -> TrafficPlan {
     let Some(fact) = &status.traffic else {
         let result = TaskResult::succeeded("no load balancer knows the Server");
         return TrafficPlan { report: Some(after_traffic(task, result)), ..TrafficPlan::default() };
@@ -117,14 +119,16 @@ fn hold(server: &Server, status: &ServerStatus, task: &Task, now: Timestamp) -> 
     match drain(server, status, fact, task) {
         Drain::NotBegun { seconds } => {
             let result = TaskResult::new(Outcome::Running, format!("draining for {seconds} s"));
-            with_phase(task, fact, TrafficPhase::Draining, result)
+            with_phase(server, task, fact, TrafficPhase::Draining, result)
         }
-        Drain::Until(end) if end > now => {
-            let desired = registration(fact, TrafficPhase::Draining);
-            TrafficPlan { desired, requeue_at: Some(end), ..TrafficPlan::default() }
+        Drain::Until { end, idle_from } if end > seen.now && !(seen.is_idle && idle_from <= seen.now) => {
+            let desired = registration(server, fact, TrafficPhase::Draining);
+            TrafficPlan { desired, requeue_at: Some(end), idle_from: Some(idle_from), ..TrafficPlan::default() }
         }
         _ if status.state == Some(State::Offline) => remove(task, "drained, and no load balancer knows the Server"),
-        _ => with_phase(task, fact, TrafficPhase::Held, TaskResult::succeeded("the Server receives no traffic")),
+        _ => {
+            with_phase(server, task, fact, TrafficPhase::Held, TaskResult::succeeded("the Server receives no traffic"))
+        }
     }
 }
 
@@ -132,38 +136,42 @@ fn hold(server: &Server, status: &ServerStatus, task: &Task, now: Timestamp) -> 
 enum Drain {
     /// It has not begun.
     NotBegun { seconds: i32 },
-    /// It has begun, and ends at this time.
-    Until(Timestamp),
+    /// It has begun.
+    Until {
+        /// When it ends.
+        end: Timestamp,
+        /// From when on it ends if no request is under way.
+        idle_from: Timestamp,
+    },
     /// There is nothing to wait for.
     NotNeeded,
 }
 
 /// The connections of a machine that is out of reach are not waited for.
 fn drain(server: &Server, status: &ServerStatus, fact: &TrafficFact, task: &Task) -> Drain {
-    let seconds = server.spec.traffic.as_ref().map_or(DEFAULT_DRAIN_SECONDS, |traffic| traffic.drain_seconds);
+    let api::Drain { seconds, min_seconds } =
+        server.spec.traffic.as_ref().and_then(|traffic| traffic.drain).unwrap_or_default();
     if status.state == Some(State::Unknown) || fact.phase == TrafficPhase::Held || seconds <= 0 {
         return Drain::NotNeeded;
     }
     match (fact.phase, &task.started_at) {
         (TrafficPhase::Draining, Some(started)) => {
-            let end = started.0.checked_add(SignedDuration::from_secs(i64::from(seconds)));
-            end.map_or(Drain::NotNeeded, Drain::Until)
+            let after = |seconds: i32| started.0.saturating_add(SignedDuration::from_secs(i64::from(seconds)));
+            let (Ok(end), Ok(idle_from)) = (after(seconds), after(min_seconds)) else { return Drain::NotNeeded };
+            Drain::Until { end, idle_from }
         }
         _ => Drain::NotBegun { seconds },
     }
 }
 
 /// None while the machine has no address yet.
-fn register(server: &Server, task: &Task, supported: &[BackendKind]) -> Option<TrafficPlan> {
+fn register(server: &Server, task: &Task) -> Option<TrafficPlan> {
     let Some(traffic) = server.declared_traffic() else {
         return Some(remove(task, "the Server declares no load balancer"));
     };
-    if let Some(message) = unsupported(traffic, supported) {
-        return Some(refuse(server, task, message));
-    }
     let fact = declared_fact(traffic, server.address()?, TrafficPhase::Held);
     let result = TaskResult::succeeded("registered, without traffic");
-    Some(with_phase(task, &fact, TrafficPhase::Held, result))
+    Some(with_phase(server, task, &fact, TrafficPhase::Held, result))
 }
 
 /// None while the Server is not Ready: then the task is about to be cancelled.
@@ -172,7 +180,7 @@ fn register(server: &Server, task: &Task, supported: &[BackendKind]) -> Option<T
 ///
 /// The webhook accepts the report only while no lock is held. The holder may have crashed, and nothing changes when its lock
 /// expires, so the end of the lock is waited for.
-fn release(server: &Server, task: &Task, supported: &[BackendKind], now: Timestamp) -> Option<TrafficPlan> {
+fn release(server: &Server, task: &Task, now: Timestamp) -> Option<TrafficPlan> {
     if server.state() != Some(State::Ready) {
         return None;
     }
@@ -181,9 +189,6 @@ fn release(server: &Server, task: &Task, supported: &[BackendKind], now: Timesta
         return Some(TrafficPlan { desired: promised(server), requeue_at: Some(after), ..TrafficPlan::default() });
     }
     let traffic = server.declared_traffic()?;
-    if let Some(message) = unsupported(traffic, supported) {
-        return Some(refuse(server, task, message));
-    }
     let fact = declared_fact(traffic, server.address()?, TrafficPhase::Serving);
     let known = server.status.as_ref().and_then(|status| status.traffic.as_ref());
     let is_known = known.is_some_and(|known| server.is_registered_as(traffic, known));
@@ -191,44 +196,28 @@ fn release(server: &Server, task: &Task, supported: &[BackendKind], now: Timesta
         (promised(server), ReportOrder::BeforeTraffic)
     } else {
         // Registered in the same step. What a load balancer refuses is found before the Server counts as serving.
-        (registration(&fact, TrafficPhase::Held), ReportOrder::AfterTraffic)
+        (registration(server, &fact, TrafficPhase::Held), ReportOrder::AfterTraffic)
     };
     let result = TaskResult::succeeded("load balancers may send traffic").with(Fact::Traffic(Some(fact)));
     let report = TrafficReport { order, ..after_traffic(task, result) };
     Some(TrafficPlan { desired, report: Some(report), ..TrafficPlan::default() })
 }
 
-/// Why the declaration cannot be carried out with the load balancers that there are.
-fn unsupported(traffic: &Traffic, supported: &[BackendKind]) -> Option<String> {
-    let backend = traffic.haproxy.first().filter(|_| !supported.contains(&BackendKind::HaProxy))?;
-    Some(format!(
-        "spec.traffic.haproxy names the backend {:?}, but lb-controller is configured with no HAProxy: remove it, or use \
-         spec.traffic.services",
-        backend.name
-    ))
-}
-
-/// Fails at once, because another attempt would not help. Nothing about the load balancers changes.
-fn refuse(server: &Server, task: &Task, message: String) -> TrafficPlan {
-    let report =
-        TrafficReport { order: ReportOrder::BeforeTraffic, ..after_traffic(task, TaskResult::failed(message)) };
-    TrafficPlan { desired: promised(server), report: Some(report), ..TrafficPlan::default() }
-}
-
 fn declared_fact(traffic: &Traffic, address: &str, phase: TrafficPhase) -> TrafficFact {
-    TrafficFact {
-        phase,
-        services: traffic.services.clone(),
-        haproxy: traffic.haproxy.clone(),
-        address: Some(address.to_owned()),
-    }
+    TrafficFact { phase, backends: traffic.registered_backends(), address: Some(address.to_owned()) }
 }
 
 /// The Server is shown in this phase, and then that is reported as a fact.
-fn with_phase(task: &Task, fact: &TrafficFact, phase: TrafficPhase, result: TaskResult) -> TrafficPlan {
+fn with_phase(
+    server: &Server,
+    task: &Task,
+    fact: &TrafficFact,
+    phase: TrafficPhase,
+    result: TaskResult,
+) -> TrafficPlan {
     let shown = TrafficFact { phase, ..fact.clone() };
     TrafficPlan {
-        desired: registration(fact, phase),
+        desired: registration(server, fact, phase),
         report: Some(after_traffic(task, result.with(Fact::Traffic(Some(shown))))),
         ..TrafficPlan::default()
     }

@@ -8,11 +8,11 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn backend() -> Value {
-    json!([{"name": "web", "port": 8080}])
+    json!([{"service": "web", "port": 8080}])
 }
 
 fn fact(phase: &str) -> Value {
-    json!({"phase": phase, "services": backend(), "address": "10.0.0.1"})
+    json!({"phase": phase, "backends": backend(), "address": "10.0.0.1"})
 }
 
 fn task(kind: &str, phase: &str, step: i64) -> Value {
@@ -23,15 +23,15 @@ fn task(kind: &str, phase: &str, step: i64) -> Value {
 
 fn server(state: &str, traffic: &Value, tasks: &Value) -> Server {
     berth_testing::server(json!({
-        "spec": {"traffic": {"services": backend(), "drainSeconds": 30}},
+        "spec": {"traffic": {"backends": backend(), "drain": {"seconds": 30}}},
         "status": {"state": state, "traffic": traffic, "firstTaskID": 1, "tasks": tasks,
                    "machine": {"phase": "Running", "address": "10.0.0.1"}}
     }))
 }
 
-/// The plan with a load balancer for Services only.
+/// The plan with requests under way.
 fn plan_at(server: &Server, second: i64) -> TrafficPlan {
-    plan(server, &[BackendKind::Services], at(second))
+    plan(server, Seen { now: at(second), is_idle: false })
 }
 
 fn phase(plan: &TrafficPlan) -> Option<TrafficPhase> {
@@ -89,7 +89,7 @@ fn an_unreachable_machine_and_zero_drain_seconds_are_not_drained() {
     let unreachable = plan_at(&server("Unknown", &fact("Serving"), &json!([task("HoldTraffic", "Pending", 1)])), 0);
     assert_eq!((phase(&unreachable), report(&unreachable).0), (Some(Held), Outcome::Succeeded));
     let mut quick = server("Deploying", &fact("Serving"), &json!([task("HoldTraffic", "Pending", 1)]));
-    quick.spec.traffic.as_mut().unwrap().drain_seconds = 0;
+    quick.spec.traffic.as_mut().unwrap().drain = Some(api::Drain { seconds: 0, min_seconds: 0 });
     assert_eq!((phase(&plan_at(&quick, 0)), report(&plan_at(&quick, 0)).0), (Some(Held), Outcome::Succeeded));
 }
 
@@ -132,7 +132,7 @@ fn a_gate_before_retirement_keeps_traffic_as_it_is() {
 
 #[test]
 fn registration_replaces_an_earlier_one() {
-    let old = json!({"phase": "Held", "services": [{"name": "old", "port": 1}], "address": "10.0.0.9"});
+    let old = json!({"phase": "Held", "backends": [{"service": "old", "port": 1}], "address": "10.0.0.9"});
     let planned = plan_at(&server("Initializing", &old, &json!([task("RegisterBackend", "Pending", 1)])), 0);
     let desired = planned.desired.clone().unwrap();
     assert_eq!((desired.phase, desired.services[0].name.as_str(), desired.address.as_str()), (Held, "web", "10.0.0.1"));
@@ -160,7 +160,7 @@ fn a_release_is_reported_before_load_balancers_change() {
 /// What a load balancer refuses, such as a port or an address, is found before the Server counts as serving.
 #[test]
 fn a_server_that_load_balancers_do_not_know_is_registered_before_its_release_is_reported() {
-    let elsewhere = json!({"phase": "Held", "services": backend(), "address": "10.0.0.9"});
+    let elsewhere = json!({"phase": "Held", "backends": backend(), "address": "10.0.0.9"});
     for known in [Value::Null, elsewhere] {
         let planned = plan_at(&server("Ready", &known, &json!([task("ReleaseTraffic", "Pending", 1)])), 0);
         let desired = planned.desired.clone().unwrap();
@@ -201,16 +201,30 @@ fn a_retired_server_is_removed_as_soon_as_it_is_drained() {
 }
 
 #[test]
-fn an_haproxy_backend_without_an_haproxy_is_refused() {
-    let mut server = server("Initializing", &Value::Null, &json!([task("RegisterBackend", "Pending", 1)]));
-    server.spec.traffic.as_mut().unwrap().haproxy =
-        serde_json::from_value(json!([{"name": "edge", "port": 80}])).unwrap();
-    let result = plan_at(&server, 0).report.unwrap().result;
-    assert_eq!(result.outcome, Outcome::Failed);
-    let message = &result.message;
-    assert!(message.contains("spec.traffic.haproxy") && message.contains("\"edge\""), "{message}");
-    let planned = plan(&server, BackendKind::ALL, at(0));
-    assert_eq!((phase(&planned), report(&planned).0), (Some(Held), Outcome::Succeeded), "with an HAProxy");
+fn draining_ends_early_once_no_request_is_under_way() {
+    let mut server = server("Deploying", &fact("Draining"), &json!([task("HoldTraffic", "Running", 1)]));
+    server.spec.traffic.as_mut().unwrap().drain = Some(api::Drain { seconds: 30, min_seconds: 2 });
+    let at = |second, is_idle| plan(&server, Seen { now: at(second), is_idle });
+    assert_eq!(phase(&at(1, true)), Some(Draining), "too early to trust the count");
+    assert_eq!(at(1, true).idle_from, Some(self::at(2)));
+    assert_eq!(phase(&at(29, false)), Some(Draining), "requests are under way");
+    assert_eq!((phase(&at(2, true)), report(&at(2, true)).0), (Some(Held), Outcome::Succeeded));
+}
+
+#[test]
+fn weights_are_those_that_are_declared_now() {
+    let backends = json!([{"class": "edge", "name": "web", "port": 80}, {"class": "edge", "name": "api", "port": 81}]);
+    let fact = json!({"phase": "Serving", "backends": backends, "address": "10.0.0.1"});
+    let mut server = server("Ready", &fact, &json!([]));
+    let weights = |server: &Server| {
+        let desired = plan_at(server, 0).desired.unwrap();
+        desired.classes.iter().map(|backend| backend.weight).collect::<Vec<_>>()
+    };
+    assert_eq!(weights(&server), [100, 100], "what is no longer declared counts as much as the others");
+    let mut declared: Vec<api::Backend> = serde_json::from_value(backends).unwrap();
+    declared[1].weight = Some(0);
+    server.spec.traffic.as_mut().unwrap().backends = declared;
+    assert_eq!(weights(&server), [100, 0]);
 }
 
 #[test]

@@ -11,15 +11,16 @@ use berth_runtime::{
     ApiError, Context, EventType, Expectations, ReconcileError, reference, requeue_after, resource_version,
 };
 use futures::channel::mpsc::UnboundedSender;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::runtime::controller::Action;
 
 use crate::{
-    balancer::{BackendKind, BalancerError},
+    balancer::{BalancerError, Responsible},
     balancers::{BalancerFailure, Balancers},
     kept::{Kept, KeptServers},
     member::{Member, Registration, ServerRef},
     orphans::suspect,
-    plan::{ReportOrder, TrafficPlan, TrafficReport, plan},
+    plan::{ReportOrder, Seen, TrafficPlan, TrafficReport, plan},
 };
 
 /// Reports that one reconcile writes before other Servers have their turn: a task with two reports (draining, held) and the
@@ -31,6 +32,12 @@ const SUPERSEDED_REQUEUE_AFTER: Duration = Duration::from_secs(2);
 /// When to look again at a Server that a panic floor keeps in traffic. Changes of its backends bring it up at once; this is for
 /// what they do not show, such as a changed threshold or another Server that will not come back.
 const KEPT_REQUEUE_AFTER: Duration = Duration::from_secs(30);
+
+/// When to try again what waits for somebody.
+const BLOCKED_REQUEUE_AFTER: Duration = Duration::from_secs(5);
+
+/// How often load balancers are asked whether requests are under way.
+const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(1);
 
 /// Why the reconcile of a Server's traffic failed.
 #[derive(Debug, thiserror::Error)]
@@ -80,29 +87,39 @@ impl TrafficReconciler {
         if self.expectations.is_outdated(&server) {
             return Ok(Action::await_change());
         }
-        let supported = self.balancers.backend_kinds();
-        if let Some(wait) = self.leave_to_another(&server, &supported) {
-            return Ok(Action::requeue(wait));
+        match self.balancers.responsible(&server) {
+            Responsible::Another => return Ok(Action::await_change()),
+            Responsible::This => {}
+            Responsible::Any => {
+                if let Some(wait) = self.leave_to_another(&server) {
+                    return Ok(Action::requeue(wait));
+                }
+            }
         }
         let mut server = server;
         for _ in 0..MAX_REPORTS {
-            let TrafficPlan { desired, report, requeue_at, held_for } = plan(&server, &supported, self.ctx.clock.now());
+            let TrafficPlan { desired, report, requeue_at, idle_from, held_for } = self.plan(&server);
             if let Some(report) = report.as_ref().filter(|report| report.order == ReportOrder::BeforeTraffic) {
                 server = Arc::new(self.write_report(&server, report).await?);
                 continue;
             }
             let member = member(&server, desired, report.as_ref(), held_for);
             let applied = self.balancers.apply(&member).await;
-            if let Err(BalancerFailure { cause: BalancerError::Kept(kept), .. }) = applied {
-                return self.keep(&server, &member, &kept, report).await;
+            match &applied {
+                Err(BalancerFailure { cause: BalancerError::Kept(kept), .. }) => {
+                    return self.keep(&server, &member, kept, report).await;
+                }
+                Err(BalancerFailure { cause: BalancerError::Blocked(reason), .. }) => {
+                    return self.wait_for(&server, reason, report).await;
+                }
+                _ => {}
             }
             if applied.is_ok() {
                 self.kept.let_go(&member.server.uid);
             }
             match (applied, report) {
                 (Ok(()), None) => {
-                    let requeue = requeue_at.map(|at| Action::requeue(requeue_after(at, self.ctx.clock.now())));
-                    return Ok(requeue.unwrap_or_else(Action::await_change));
+                    return Ok(self.requeue(requeue_at, idle_from, &member));
                 }
                 (Ok(()), Some(report)) => {
                     if matches!(report.kind, TaskKind::RegisterBackend | TaskKind::ReleaseTraffic) {
@@ -128,12 +145,32 @@ impl TrafficReconciler {
         Ok(Action::requeue(Duration::ZERO))
     }
 
+    /// The plan, with what the load balancers say about requests under way.
+    fn plan(&self, server: &Server) -> TrafficPlan {
+        let now = self.ctx.clock.now();
+        let planned = plan(server, Seen { now, is_idle: false });
+        if planned.idle_from.is_none_or(|from| from > now) {
+            return planned;
+        }
+        let draining = member(server, planned.desired.clone(), None, None);
+        if self.balancers.is_idle(&draining) { plan(server, Seen { now, is_idle: true }) } else { planned }
+    }
+
+    /// When to look at the Server again. While it drains, load balancers that count requests are asked each second.
+    fn requeue(&self, at: Option<Timestamp>, idle_from: Option<Timestamp>, member: &Member) -> Action {
+        let now = self.ctx.clock.now();
+        let counts = member.desired.as_ref().is_some_and(|desired| desired.services.is_empty());
+        let asked = idle_from.filter(|_| counts).map(|from| from.max(now.saturating_add(ASK_AGAIN).unwrap_or(from)));
+        let next = at.into_iter().chain(asked).min();
+        next.map_or_else(Action::await_change, |next| Action::requeue(requeue_after(next, now)))
+    }
+
     /// How long what there is to do about the Server is left to the copy whose turn it is.
-    fn leave_to_another(&self, server: &Server, supported: &[BackendKind]) -> Option<Duration> {
+    fn leave_to_another(&self, server: &Server) -> Option<Duration> {
         if self.ctx.turns.is_mine(server) {
             return None;
         }
-        let TrafficPlan { desired, report, held_for, .. } = plan(server, supported, self.ctx.clock.now());
+        let TrafficPlan { desired, report, held_for, .. } = self.plan(server);
         let has_to_act = report.is_some() || !self.balancers.show(&member(server, desired, report.as_ref(), held_for));
         if has_to_act { self.ctx.turns.wait(server) } else { None }
     }
@@ -161,6 +198,22 @@ impl TrafficReconciler {
             self.write_report(server, &waiting).await?;
         }
         Ok(Action::requeue(KEPT_REQUEUE_AFTER))
+    }
+
+    /// The task waits for somebody, and says so, once.
+    async fn wait_for(
+        &self,
+        server: &Server,
+        reason: &str,
+        report: Option<TrafficReport>,
+    ) -> Result<Action, TrafficError> {
+        let is_said = |task| server.task(task).is_some_and(|task| task.message == reason);
+        if let Some(report) = report.filter(|report| !is_said(report.task)) {
+            self.publish(server, "TrafficBlocked", reason.to_owned());
+            let waiting = TrafficReport { result: TaskResult::waiting(reason), ..report };
+            self.write_report(server, &waiting).await?;
+        }
+        Ok(Action::requeue(BLOCKED_REQUEUE_AFTER))
     }
 
     async fn write_report(&self, server: &Server, report: &TrafficReport) -> Result<Server, ApiError> {

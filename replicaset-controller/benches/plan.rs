@@ -43,7 +43,7 @@ fn set(replicas: usize, version: &str) -> VMReplicaSet {
     let packages: Vec<_> = (0..10).map(package).collect();
     let spec = json!({
         "machine": {"className": "c"}, "packages": packages, "healthCheck": {"httpGet": {"port": 80}},
-        "traffic": {"services": [{"name": "web", "port": 80}]}, "monitoring": {"port": 9100},
+        "traffic": {"backends": [{"service": "web", "port": 80}]}, "monitoring": {"port": 9100},
     });
     berth_testing::replica_set(json!({"metadata": {"name": "web", "namespace": "n", "uid": "u", "generation": 1},
         "spec": {

@@ -168,7 +168,7 @@ impl Fleet<'_> {
     }
 
     fn deployment(&self) -> Value {
-        let traffic = json!({"services": [{"name": NAME, "port": 80, "portName": "http"}], "drainSeconds": 2});
+        let traffic = json!({"backends": [{"service": NAME, "port": 80, "portName": "http"}], "drain": {"seconds": 2}});
         json!({
             "apiVersion": "berth.dev/v1alpha1", "kind": "VMDeployment", "metadata": {"name": NAME},
             "spec": {

@@ -207,7 +207,7 @@ fn deployment(name: &str, replicas: usize) -> Value {
                 "metadata": {"labels": {"app": name}},
                 "spec": {"machine": {"className": "small"}, "packages": [{"name": "jq", "version": "1.7", "apt": {}}],
                          "healthCheck": {"httpGet": {"port": APP_PORT, "path": "/"}},
-                         "traffic": {"services": [{"name": name, "port": 80, "portName": "http"}], "drainSeconds": 2}}
+                         "traffic": {"backends": [{"service": name, "port": 80, "portName": "http"}], "drain": {"seconds": 2}}}
             },
             "app": {"name": "web", "revision": "first", "command": "./run",
                     "artifact": {"url": "http://a/web.tar", "sha256": "ab".repeat(32)}}

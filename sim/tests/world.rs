@@ -39,7 +39,7 @@ async fn declare(client: &Client, replicas: usize) {
                 "metadata": {"labels": {"app": "web"}},
                 "spec": {"machine": {"className": "small"},
                          "packages": [{"name": "jq", "version": "1.7", "apt": {}}],
-                         "traffic": {"services": [{"name": "web", "port": 80, "portName": "http"}], "drainSeconds": 2}}
+                         "traffic": {"backends": [{"service": "web", "port": 80, "portName": "http"}], "drain": {"seconds": 2}}}
             },
             "app": {"name": "web", "revision": "v1", "command": "./run",
                     "artifact": {"url": "http://a/web.tar", "sha256": "ab".repeat(32)}}

@@ -130,7 +130,8 @@ fn templates() -> Vec<Case> {
 
 fn others() -> Vec<Case> {
     let reserved = json!([{"name": "BERTH_APP_REVISION", "value": "x"}]);
-    let haproxy = json!({"traffic": {"haproxy": [{"name": "b", "port": 80}]}});
+    let both = json!({"traffic": {"backends": [{"service": "b", "class": "edge", "port": 80}]}});
+    let nameless = json!({"traffic": {"backends": [{"class": "edge", "port": 80}]}});
     let steps = json!({"rollout": {"steps": [{"weight": 50}, {"pause": {}}, {"weight": 20}]}});
     vec![
         Case {
@@ -142,8 +143,12 @@ fn others() -> Vec<Case> {
             words: &["app.env", "begin with BERTH_ are reserved"],
         },
         Case {
-            object: declared("VMReplicaSet", "haproxy", &haproxy),
-            words: &["traffic.haproxy", "not supported yet"],
+            object: declared("VMReplicaSet", "both", &both),
+            words: &["traffic.backends[0]", "either a service", "or the name of a backend of a class"],
+        },
+        Case {
+            object: declared("VMDeployment", "nameless", &nameless),
+            words: &["traffic.backends[0]", "the name of a backend of a class"],
         },
         Case { object: set("VMDeployment", "steps", &steps), words: &["rollout.steps", "no weight may be lower"] },
         Case {

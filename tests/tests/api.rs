@@ -50,7 +50,7 @@ fn server(change: impl FnOnce(&mut Value)) -> Value {
         "packages": [{"name": "tool", "version": "1", "archive": {"url": "http://127.0.0.1/a.tgz", "sha256": "a".repeat(64)}}],
         "app": {"name": "web", "artifact": {"url": "http://127.0.0.1/w.tgz", "sha256": "b".repeat(64)}, "command": "./run"},
         "healthCheck": {"httpGet": {"port": 8080}},
-        "traffic": {"services": [{"name": "web", "port": 8080}]},
+        "traffic": {"backends": [{"service": "web", "port": 8080}]},
     });
     let mut value = manifest("Server", "web-0", spec);
     change(&mut value);
@@ -157,8 +157,8 @@ async fn bad_servers(client: &Client) {
             server(|s| s["spec"]["force"] = json!({"state": "Fine", "reason": "x"})),
         ),
         (
-            &["spec.traffic.services[0].port", "less than or equal to 65535"],
-            server(|s| s["spec"]["traffic"]["services"][0]["port"] = json!(70000)),
+            &["spec.traffic.backends[0].port", "less than or equal to 65535"],
+            server(|s| s["spec"]["traffic"]["backends"][0]["port"] = json!(70000)),
         ),
     ];
     for (words, value) in cases {

@@ -30,7 +30,7 @@ use super::{
     slice_group::{MANAGED_BY, MANAGER},
 };
 use crate::{
-    balancer::{BackendKind, BalancerError, LoadBalancer, Observer, Problem},
+    balancer::{BalancerError, LoadBalancer, Observer, Problem},
     member::{Member, ServerRef},
 };
 
@@ -133,7 +133,7 @@ impl EndpointSlices {
                 Some(found) => problems.extend(context.floor.problem(&service, found.panic_threshold.as_deref())),
                 None => {
                     let message = format!(
-                        "spec.traffic.services: Service {:?} does not exist: create it, without a selector",
+                        "spec.traffic.backends: Service {:?} does not exist: create it, without a selector",
                         backend.name
                     );
                     problems.push(Problem { reason: "ServiceMissing", message });
@@ -147,10 +147,6 @@ impl EndpointSlices {
 impl LoadBalancer for EndpointSlices {
     fn name(&self) -> &'static str {
         "endpointslices"
-    }
-
-    fn backend_kind(&self) -> BackendKind {
-        BackendKind::Services
     }
 
     fn run(self: Arc<Self>, ctx: Context, observer: Observer) -> BoxFuture<'static, ()> {
@@ -177,6 +173,11 @@ impl LoadBalancer for EndpointSlices {
             let failures = join_all(changes).await.into_iter().filter_map(Result::err);
             failures.min_by_key(BalancerError::rank).map_or(Ok(()), Err)
         })
+    }
+
+    /// Nobody counts the connections of a Service.
+    fn is_idle(&self, member: &Member) -> bool {
+        member.desired.as_ref().is_none_or(|desired| desired.services.is_empty())
     }
 
     fn problems<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Vec<Problem>, BalancerError>> {

@@ -9,17 +9,14 @@ use std::{
     sync::Arc,
 };
 
-use berth_core::{
-    api::{ServiceBackend, TrafficPhase},
-    lifecycle::HoldCause,
-};
+use berth_core::{api::TrafficPhase, lifecycle::HoldCause};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::{
     endpoint,
     slice_group::{self, MAX_ENDPOINTS, SliceGroup},
 };
-use crate::member::ServerRef;
+use crate::member::{ServerRef, ServiceBackend};
 
 /// What a Service should show of a Server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +36,7 @@ pub(crate) struct DesiredEndpoint {
 /// The endpoint that a Server should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EndpointSpec {
-    /// The Service and its port.
+    /// The Service and its ports.
     pub(crate) backend: ServiceBackend,
     /// The address of the machine.
     pub(crate) address: String,

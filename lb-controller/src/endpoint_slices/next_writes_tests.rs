@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::member::ServicePort;
 
 /// Slices with the API server's semantics: a write succeeds only on the version that it was made from.
 #[derive(Default)]
@@ -87,7 +88,7 @@ fn desired_at(n: usize, version: u64, phase: Option<TrafficPhase>, port: i32) ->
         server: ServerRef { namespace: "ns".into(), name: format!("web-{n}"), uid: format!("uid-{n}") },
         version,
         endpoint: phase.map(|phase| EndpointSpec {
-            backend: ServiceBackend { name: "web".into(), port, port_name: None },
+            backend: ServiceBackend { name: "web".into(), ports: vec![ServicePort { name: String::new(), port }] },
             address: format!("10.0.{}.{}", n / 250, n % 250 + 1),
             phase,
         }),

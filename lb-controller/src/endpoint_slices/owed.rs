@@ -66,18 +66,18 @@ fn promise(service: &ServiceKey, found: &Endpoint, server: &Server, now: Timesta
 
 #[cfg(test)]
 mod tests {
-    use berth_core::api::ServiceBackend;
     use serde_json::json;
 
     use super::*;
+    use crate::member::{ServiceBackend, ServicePort};
 
     fn backend() -> ServiceBackend {
-        serde_json::from_value(json!({"name": "web", "port": 80, "portName": "http"})).unwrap()
+        ServiceBackend { name: "web".into(), ports: vec![ServicePort { name: "http".into(), port: 80 }] }
     }
 
     /// A Server whose traffic is in this phase, by its fact.
     fn server(name: &str, phase: &str) -> Server {
-        let traffic = json!({"phase": phase, "address": format!("10.0.0.{}", name.len()), "services": [backend()]});
+        let traffic = json!({"phase": phase, "address": format!("10.0.0.{}", name.len()), "backends": [{"service": "web", "port": 80, "portName": "http"}]});
         berth_testing::server(json!({
             "metadata": {"name": name, "resourceVersion": "7"},
             "status": {"state": "Ready", "observedGeneration": 1, "traffic": traffic},

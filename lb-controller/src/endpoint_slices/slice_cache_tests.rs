@@ -1,10 +1,13 @@
-use berth_core::api::{ServiceBackend, TrafficPhase};
+use berth_core::api::TrafficPhase;
 
 use super::*;
-use crate::endpoint_slices::slice_group::SliceGroup;
+use crate::{
+    endpoint_slices::slice_group::SliceGroup,
+    member::{ServiceBackend, ServicePort},
+};
 
 fn slice(version: u64, uids: &[&str]) -> EndpointSlice {
-    let backend = ServiceBackend { name: "web".into(), port: 80, port_name: None };
+    let backend = ServiceBackend { name: "web".into(), ports: vec![ServicePort { name: String::new(), port: 80 }] };
     let mut slice = SliceGroup::new(&backend, "10.0.0.1").empty_slice("ns", "web-1");
     slice.metadata.resource_version = Some(version.to_string());
     let server = |uid: &str| ServerRef { namespace: "ns".into(), name: uid.into(), uid: uid.into() };

@@ -11,8 +11,10 @@
 
 use std::net::IpAddr;
 
-use berth_core::{api::ServiceBackend, digest};
+use berth_core::digest;
 use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
+
+use crate::member::{ServiceBackend, ServicePort};
 
 /// Endpoints that fill a slice: as many as Kubernetes' own controller puts into one.
 pub(crate) const MAX_ENDPOINTS: usize = 100;
@@ -27,12 +29,11 @@ const CLOSED: &str = "berth.dev/closed";
 /// Levels of the tree below its root. The tree of 100,000 Servers is about 12 levels deep, so 32 are always enough.
 const MAX_DEPTH: usize = 32;
 
-/// The slices of one Service for Servers that share their port and address type.
+/// The slices of one Service for Servers that share their ports and address type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SliceGroup {
     service: String,
-    port: i32,
-    port_name: Option<String>,
+    ports: Vec<ServicePort>,
     address_type: &'static str,
     root: String,
 }
@@ -41,18 +42,14 @@ impl SliceGroup {
     /// The group of a Server with this backend and address.
     pub(crate) fn new(backend: &ServiceBackend, address: &str) -> Self {
         let address_type = address_type(address);
-        let root = format!(
-            "{}-{}",
-            backend.name,
-            digest::short(&(backend.port, backend.port_name.as_deref().unwrap_or_default(), address_type))
-        );
-        Self {
-            service: backend.name.clone(),
-            port: backend.port,
-            port_name: backend.port_name.clone(),
-            address_type,
-            root,
-        }
+        let digest = match backend.ports.as_slice() {
+            [port] => digest::short(&(port.port, &port.name, address_type)),
+            ports => {
+                digest::short(&(ports.iter().map(|port| (port.port, &port.name)).collect::<Vec<_>>(), address_type))
+            }
+        };
+        let root = format!("{}-{digest}", backend.name);
+        Self { service: backend.name.clone(), ports: backend.ports.clone(), address_type, root }
     }
 
     /// Names of the slices that the Server with this UID may live in, beginning with the root.
@@ -78,12 +75,13 @@ impl SliceGroup {
         let labels = slice.metadata.labels.get_or_insert_default();
         labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
         labels.insert(SERVICE_NAME.to_owned(), self.service.clone());
-        slice.ports = Some(vec![EndpointPort {
-            name: Some(self.port_name.clone().unwrap_or_default()),
-            port: Some(self.port),
+        let port = |port: &ServicePort| EndpointPort {
+            name: Some(port.name.clone()),
+            port: Some(port.port),
             protocol: Some("TCP".to_owned()),
             app_protocol: None,
-        }]);
+        };
+        slice.ports = Some(self.ports.iter().map(port).collect());
     }
 
     /// Whether the labels and ports of a slice are those of this group.
@@ -92,10 +90,13 @@ impl SliceGroup {
         let ports = slice.ports.as_deref().unwrap_or_default();
         label(MANAGED_BY) == Some(MANAGER)
             && label(SERVICE_NAME) == Some(&self.service)
-            && matches!(ports, [port] if port.port == Some(self.port)
-                && port.name.as_deref().unwrap_or_default() == self.port_name.as_deref().unwrap_or_default()
-                && port.protocol.as_deref().unwrap_or("TCP") == "TCP"
-                && port.app_protocol.is_none())
+            && ports.len() == self.ports.len()
+            && ports.iter().zip(&self.ports).all(|(port, wanted)| {
+                port.port == Some(wanted.port)
+                    && port.name.as_deref().unwrap_or_default() == wanted.name
+                    && port.protocol.as_deref().unwrap_or("TCP") == "TCP"
+                    && port.app_protocol.is_none()
+            })
     }
 }
 
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     fn backend(port: i32) -> ServiceBackend {
-        ServiceBackend { name: "web".into(), port, port_name: None }
+        ServiceBackend { name: "web".into(), ports: vec![ServicePort { name: String::new(), port }] }
     }
 
     #[test]
@@ -157,6 +158,12 @@ mod tests {
         assert_eq!(group, SliceGroup::new(&backend(8080), "10.0.0.2"));
         assert_ne!(group.root, SliceGroup::new(&backend(8081), "10.0.0.1").root);
         assert_ne!(group.root, SliceGroup::new(&backend(8080), "127.0.0.1").root);
+        let mut two = backend(8080);
+        two.ports.push(ServicePort { name: "admin".into(), port: 9000 });
+        assert_ne!(group.root, SliceGroup::new(&two, "10.0.0.1").root);
+        let slice = SliceGroup::new(&two, "10.0.0.1").empty_slice("ns", "s");
+        assert_eq!(slice.ports.as_ref().map(Vec::len), Some(2));
+        assert!(SliceGroup::new(&two, "10.0.0.1").is_normal(&slice) && !group.is_normal(&slice));
         assert_eq!(SliceGroup::new(&backend(1), "127.0.0.1").empty_slice("ns", "s").address_type, "FQDN");
         assert_eq!(SliceGroup::new(&backend(1), "fd00::1").empty_slice("ns", "s").address_type, "IPv6");
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use berth_control_plane::{ControlPlane, ControlPlaneOptions};
 use berth_core::{
-    api::{Executor, Server, ServiceBackend, TrafficPhase},
+    api::{Executor, Server, TrafficPhase},
     identity::Identities,
 };
 use berth_runtime::{Cache, CacheOptions, Context, ContextParts, Process, SystemClock};
@@ -26,7 +26,7 @@ use lb_controller::{
     balancers::{Balancers, Observations},
     endpoint_slices::{EndpointSlices, PanicFloor},
     kept::KeptServers,
-    member::{Member, Registration, ServerRef},
+    member::{Member, Registration, ServerRef, ServiceBackend, ServicePort},
     panic_floor::PanicThreshold,
     reconcile::TrafficReconciler,
 };
@@ -107,12 +107,12 @@ impl Lab {
         let api = Api::<Server>::namespaced(self.client.clone(), NAMESPACE);
         let server = berth_testing::server(json!({
             "metadata": {"name": format!("web-{n}")},
-            "spec": {"traffic": {"services": [{"name": "web", "port": 8080}]}}
+            "spec": {"traffic": {"backends": [{"service": "web", "port": 8080}]}}
         }));
         api.create(&PostParams::default(), &server).await.unwrap();
         let status = json!({"status": {
             "state": "Initializing", "machine": {"phase": "Running", "address": address},
-            "traffic": {"phase": "Held", "services": [{"name": "web", "port": 8080}], "address": address}}});
+            "traffic": {"phase": "Held", "backends": [{"service": "web", "port": 8080}], "address": address}}});
         api.patch_status(&format!("web-{n}"), &PatchParams::default(), &Patch::Merge(&status)).await.unwrap()
     }
 
@@ -149,8 +149,11 @@ pub(crate) fn member(server: &Server, phase: Option<TrafficPhase>) -> Member {
         version: server.resource_version().unwrap().parse().unwrap(),
         desired: phase.map(|phase| Registration {
             phase,
-            services: vec![ServiceBackend { name: "web".into(), port: 8080, port_name: None }],
-            haproxy: Vec::new(),
+            services: vec![ServiceBackend {
+                name: "web".into(),
+                ports: vec![ServicePort { name: String::new(), port: 8080 }],
+            }],
+            classes: Vec::new(),
             address,
         }),
         must_record_version: false,

@@ -197,7 +197,7 @@ async fn in_a_namespace_that_is_being_deleted_only_traffic_cannot_be_shown() {
     let server = berth_testing::server(json!({
         // The finalizer keeps the namespace.
         "metadata": {"name": "web-0", "namespace": "ending", "finalizers": ["berth.dev/retire"]},
-        "spec": {"traffic": {"services": [{"name": "web", "port": 8080}]}}
+        "spec": {"traffic": {"backends": [{"service": "web", "port": 8080}]}}
     }));
     servers.create(&PostParams::default(), &server).await.unwrap();
     namespaces.delete("ending", &DeleteParams::default()).await.unwrap();
@@ -208,7 +208,7 @@ async fn in_a_namespace_that_is_being_deleted_only_traffic_cannot_be_shown() {
     let with = async |state: &str, phase: &str| {
         let status = json!({"status": {
             "state": state, "machine": {"phase": "Running", "address": "127.0.0.9"},
-            "traffic": {"phase": phase, "services": [{"name": "web", "port": 8080}], "address": "127.0.0.9"}}});
+            "traffic": {"phase": phase, "backends": [{"service": "web", "port": 8080}], "address": "127.0.0.9"}}});
         servers.patch_status("web-0", &PatchParams::default(), &Patch::Merge(&status)).await.unwrap()
     };
     let server = with("Ready", "Serving").await;

@@ -125,7 +125,7 @@ async fn a_service_declares_its_own_threshold_and_a_wrong_one_is_reported() {
 fn silent(n: usize) -> Value {
     let task = json!({"id": 1, "kind": "HoldTraffic", "step": 1, "phase": "Pending", "executor": "lb-controller"});
     json!({"state": "Unknown", "firstTaskID": 1, "lastTaskID": 1, "tasks": [task],
-           "traffic": {"phase": "Serving", "services": [{"name": "web", "port": 8080}], "address": format!("10.0.0.{}", n + 1)}})
+           "traffic": {"phase": "Serving", "backends": [{"service": "web", "port": 8080}], "address": format!("10.0.0.{}", n + 1)}})
 }
 
 #[tokio::test(flavor = "multi_thread")]

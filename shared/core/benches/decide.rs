@@ -26,7 +26,7 @@ fn typical() -> Server {
             "app": {"name": "web", "revision": "r1", "command": "./run",
                 "artifact": {"url": "http://artifacts.example/web.tgz", "sha256": "b".repeat(64)}},
             "healthCheck": {"httpGet": {"port": 8080, "path": "/healthz"}},
-            "traffic": {"services": [{"name": "web", "port": 8080}]},
+            "traffic": {"backends": [{"service": "web", "port": 8080}]},
             "monitoring": {"port": 9100}
         },
         "status": {
@@ -34,7 +34,7 @@ fn typical() -> Server {
             "machine": {"phase": "Running", "id": "m1", "address": "10.0.0.1", "bootID": "b1"},
             "environment": {"verified": true, "packages": [installed("runtime"), installed("theme")]},
             "app": {"revision": "r1", "verified": true},
-            "traffic": {"phase": "Held", "services": [{"name": "web", "port": 8080}], "address": "10.0.0.1"},
+            "traffic": {"phase": "Held", "backends": [{"service": "web", "port": 8080}], "address": "10.0.0.1"},
             "health": {"state": "Healthy", "epoch": 4, "since": "2026-01-01T00:00:00Z"}
         }
     }));

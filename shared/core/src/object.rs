@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 
-use crate::api::{Approval, MachineClass, MonitoringClass, Server, VMDeployment, VMReplicaSet};
+use crate::api::{Approval, BalancerClass, MachineClass, MonitoringClass, Server, VMDeployment, VMReplicaSet};
 
 /// The identity of an object, borrowed. Every stored object has a name and a UID, and a namespace unless its kind is
 /// cluster-scoped. A missing value (in an object that was never stored) is the empty string.
@@ -31,7 +31,7 @@ macro_rules! identity {
     )+};
 }
 
-identity!(Approval, MachineClass, MonitoringClass, Server, VMDeployment, VMReplicaSet);
+identity!(Approval, BalancerClass, MachineClass, MonitoringClass, Server, VMDeployment, VMReplicaSet);
 
 /// The owner of kind `K` that controls the object. Only owner references decide who owns an object, never its labels.
 #[must_use]

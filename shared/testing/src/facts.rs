@@ -69,8 +69,7 @@ pub fn traffic(server: &Server, phase: TrafficPhase) -> Option<TrafficFact> {
     let declared = server.spec.traffic.as_ref()?;
     Some(TrafficFact {
         phase,
-        services: declared.services.clone(),
-        haproxy: declared.haproxy.clone(),
+        backends: declared.registered_backends(),
         address: server.status.as_ref().and_then(|status| status.machine.as_ref()?.address.clone()),
     })
 }

@@ -2,8 +2,8 @@
 
 use berth_core::{
     api::{
-        Claim, Executor, Gate, GatePoint, HaProxyBackend, HealthFact, HealthState, MonitoringFact, MonitoringPhase,
-        Outcome, Server, ServerSpec, ServerStatus, State, Task, TaskKind, TaskPhase, TrafficPhase,
+        Backend, Claim, Executor, Gate, GatePoint, HealthFact, HealthState, MonitoringFact, MonitoringPhase, Outcome,
+        Server, ServerSpec, ServerStatus, State, Task, TaskKind, TaskPhase, TrafficPhase,
     },
     identity::Author,
     protocol::StatusWrite,
@@ -32,8 +32,8 @@ pub struct Fixture {
 
 /// Declares a load balancer that registers the Server before it receives traffic.
 pub fn register_first(spec: &mut ServerSpec) {
-    let backend = HaProxyBackend { name: "edge".into(), port: 8080, weight: 100 };
-    spec.traffic.get_or_insert_default().haproxy.push(backend);
+    let backend = Backend { class: Some("edge".into()), name: Some("web".into()), port: 8080, ..Backend::default() };
+    spec.traffic.get_or_insert_default().backends.push(backend);
 }
 
 /// Building.

@@ -77,7 +77,7 @@ pub fn full_spec() -> ServerSpec {
         "app": {"name": "web", "revision": "r1", "command": "./run",
             "artifact": {"url": "http://a.example/w.tgz", "sha256": "b".repeat(64)}},
         "healthCheck": {"httpGet": {"port": 8080}},
-        "traffic": {"services": [{"name": "web", "port": 8080}]},
+        "traffic": {"backends": [{"service": "web", "port": 8080}]},
         "monitoring": {"port": 9100},
         "taskAttempts": 3
     }))

@@ -54,7 +54,7 @@ impl BadInput {
             Self::StateByHand => "status.state: only the webhook writes this field",
             Self::NoTask => "spec.taskID is required",
             Self::BlankCheque => "spec.servers or spec.maxServers is required",
-            Self::BadPort => "services[0].port",
+            Self::BadPort => "backends[0].port",
         }
     }
 }

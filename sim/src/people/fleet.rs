@@ -113,8 +113,10 @@ impl Fleet {
 
     /// The whole declaration.
     pub(super) fn declaration(&self) -> Value {
-        let (name, traffic) =
-            (self.name, json!({"services": [{"name": self.name, "port": 80, "portName": "http"}], "drainSeconds": 2}));
+        let (name, traffic) = (
+            self.name,
+            json!({"backends": [{"service": self.name, "port": 80, "portName": "http"}], "drain": {"seconds": 2}}),
+        );
         let mut spec = json!({
             "replicas": self.wanted.replicas, "selector": {"matchLabels": {"app": name}},
             "template": {"metadata": {"labels": {"app": name}},

@@ -35,7 +35,7 @@ impl People {
                 Some(json!({"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}}}))
             }
             BadInput::BadPort => {
-                Some(json!({"template": {"spec": {"traffic": {"services": [{"name": "web", "port": 0}]}}}}))
+                Some(json!({"template": {"spec": {"traffic": {"backends": [{"service": "web", "port": 0}]}}}}))
             }
             _ => None,
         };

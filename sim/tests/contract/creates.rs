@@ -24,20 +24,21 @@ pub(crate) async fn a_new_object_gets_what_only_the_api_server_writes(lab: Lab) 
 
 pub(crate) async fn unknown_fields_are_removed_and_defaults_added(lab: Lab) {
     let sent = json!({"spec": {"colour": "red", "machine": {"className": "small", "size": 3}, "packages": [], "app": null,
-                               "traffic": {"services": [{"name": "web", "port": 80, "weight": 3}]}}});
+                               "traffic": {"backends": [{"service": "web", "port": 80, "size": 3}]}}});
     let created = lab.server("web-1", &sent).await;
     let spec = &created["spec"];
     assert!(spec.get("colour").is_none() && spec["machine"].get("size").is_none(), "{spec}");
-    assert!(spec["traffic"]["services"][0].get("weight").is_none(), "{spec}");
-    assert!(spec["traffic"].get("drainSeconds").is_none(), "the CRD of Servers fills nothing in: {spec}");
+    assert!(spec["traffic"]["backends"][0].get("size").is_none(), "{spec}");
+    assert!(spec["traffic"].get("drain").is_none(), "the CRD of Servers fills nothing in: {spec}");
 
     let labels = json!({"app": "web"});
-    let template = json!({"metadata": {"labels": labels}, "spec": {"machine": {"className": "small"}, "traffic": {}}});
+    let template =
+        json!({"metadata": {"labels": labels}, "spec": {"machine": {"className": "small"}, "traffic": {"drain": {}}}});
     let declared = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "metadata": {"name": "web"},
                      "spec": {"selector": {"matchLabels": labels}, "template": template}});
     let created = lab.post(&lab.path("vmreplicasets"), &declared).await.expect(201);
     let spec = &created["spec"]["template"]["spec"];
-    assert!(spec["traffic"]["drainSeconds"].is_number(), "{spec}");
+    assert!(spec["traffic"]["drain"]["seconds"].is_number(), "{spec}");
     assert!(spec["reachability"]["unreachableAfterSeconds"].is_number(), "{spec}");
     assert!(spec["taskAttempts"].is_number(), "{spec}");
 }
@@ -70,7 +71,7 @@ pub(crate) async fn what_the_schema_refuses_is_named(lab: Lab) {
         (json!({"spec": null}), "spec"),
         (json!({"spec": {"machine": {"className": null}}}), "spec.machine"),
         (json!({"spec": {"taskAttempts": "three"}}), "spec.taskAttempts"),
-        (json!({"spec": {"traffic": {"drainSeconds": -1}}}), "spec.traffic.drainSeconds"),
+        (json!({"spec": {"traffic": {"drain": {"seconds": -1}}}}), "spec.traffic.drain.seconds"),
         (json!({"spec": {"gates": [{"before": "Lunch"}]}}), "spec.gates[0].before"),
         (
             json!({"spec": {"packages": [{"name": "jq", "version": "1", "apt": {}}, {"name": "jq", "version": "2", "apt": {}}]}}),

@@ -111,7 +111,7 @@ impl Fleet {
                     "packages": [{"name": "tool", "version": "1", "archive": {"url": "http://127.0.0.1/tool.tar", "sha256": digest}}],
                     "healthCheck": {"tcpSocket": {"port": port}, "periodSeconds": 30, "successThreshold": 1},
                     "reachability": {"periodSeconds": 30},
-                    "traffic": {"services": [{"name": "fleet", "port": 8080, "portName": "http"}], "drainSeconds": 0},
+                    "traffic": {"backends": [{"service": "fleet", "port": 8080, "portName": "http"}], "drain": {"seconds": 0}},
                     "monitoring": {"port": 8080, "path": "/metrics"}
                 }},
                 "app": {"name": "fleet", "revision": "1", "command": "run", "artifact": {"url": "http://127.0.0.1/app.tar", "sha256": digest}}

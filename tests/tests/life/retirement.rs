@@ -43,7 +43,7 @@ async fn follow(api: Api<Server>, server: Server) -> Vec<Left> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_or_offline_server_is_retired_in_order() {
     let world = World::start().await;
-    world.deploy(2, |v| v["spec"]["template"]["spec"]["traffic"]["drainSeconds"] = json!(2)).await;
+    world.deploy(2, |v| v["spec"]["template"]["spec"]["traffic"]["drain"]["seconds"] = json!(2)).await;
     let mut servers = world.ready(2).await;
     let (offline, deleted) = (servers.remove(1), servers.remove(0));
     let uids = [uid(&offline), uid(&deleted)];

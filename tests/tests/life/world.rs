@@ -76,7 +76,7 @@ impl World {
                 "packages": [tool, theme],
                 "healthCheck": {"httpGet": {"port": 8080, "path": "/healthz"}, "periodSeconds": 1, "failureThreshold": 2, "deadlineSeconds": 10},
                 "reachability": {"periodSeconds": 1, "timeoutSeconds": 1, "unreachableAfterSeconds": 2},
-                "traffic": {"services": [{"name": "web", "port": 8080, "portName": "http"}], "drainSeconds": 1},
+                "traffic": {"backends": [{"service": "web", "port": 8080, "portName": "http"}], "drain": {"seconds": 1}},
                 "monitoring": {"port": 8080, "path": "/metrics"}
             }},
             "app": self.app("v1"),

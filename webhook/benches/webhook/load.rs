@@ -107,7 +107,7 @@ fn declared() -> Value {
             "app": {"name": "web", "revision": "r1", "command": "./run", "env": env,
                 "artifact": {"url": "http://artifacts.example/web.tgz", "sha256": "b".repeat(64)}},
             "healthCheck": {"httpGet": {"port": 8080, "path": "/healthz"}},
-            "traffic": {"services": [{"name": "web", "port": 8080}]},
+            "traffic": {"backends": [{"service": "web", "port": 8080}]},
             "monitoring": {"port": 9100}
         },
         "status": {
@@ -115,7 +115,7 @@ fn declared() -> Value {
             "machine": {"phase": "Running", "id": "m1", "address": "10.0.0.1", "bootID": "b1"},
             "environment": {"verified": true, "packages": [installed("runtime"), installed("theme"), installed("fonts")]},
             "app": {"revision": "r1", "digest": "", "verified": true},
-            "traffic": {"phase": "Held", "services": [{"name": "web", "port": 8080}], "address": "10.0.0.1"}
+            "traffic": {"phase": "Held", "backends": [{"service": "web", "port": 8080}], "address": "10.0.0.1"}
         }
     })
 }

@@ -221,7 +221,7 @@ fn the_patch_replaces_the_environment_and_leaves_the_rest() {
         spec["template"]["spec"]["prunePackages"] = true.into();
         spec["template"]["spec"]["healthCheck"] = json!({"tcpSocket": {"port": 80}});
         spec["template"]["spec"]["taskAttempts"] = 9.into();
-        spec["template"]["spec"]["traffic"] = json!({"services": [{"name": "web", "port": 80}]});
+        spec["template"]["spec"]["traffic"] = json!({"backends": [{"service": "web", "port": 80}]});
     });
     let mut server = server(&old, "web-0", "Ready", 60);
     server.spec.offline = true;

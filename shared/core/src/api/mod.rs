@@ -7,6 +7,7 @@ mod app;
 mod app_file;
 mod approval;
 mod artifact;
+mod balancer_class;
 mod deployment;
 mod gate;
 mod health;
@@ -33,6 +34,10 @@ pub use approval::{
     Approval, ApprovalDecision, ApprovalSpec, ApprovalStatus, ApprovalTarget, ApprovedServer, Approver, TargetKind,
 };
 pub use artifact::{Artifact, ArtifactFormat, ArtifactSecret};
+pub use balancer_class::{
+    BalancerClass, BalancerClassSpec, BalancerClassStatus, BalancerDriver, HaProxyAccess, HaProxySocket,
+    UnreachablePolicy, WhenUnreachable,
+};
 pub use deployment::{RevisionCount, VMDeployment, VMDeploymentSpec, VMDeploymentStatus};
 pub use gate::{Gate, GatePoint};
 pub use health::{HealthCheck, HttpGet, Reachability, TcpSocket};
@@ -59,5 +64,5 @@ pub use server_status::{
 };
 pub use task::{Executor, State, Task, TaskKind, TaskPhase};
 pub use template::{ServerTemplate, TemplateMeta};
-pub use traffic::{HaProxyBackend, Monitoring, ServiceBackend, Traffic};
+pub use traffic::{Backend, Drain, Monitoring, Traffic};
 pub use transition::Transition;

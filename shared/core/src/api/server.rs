@@ -101,7 +101,7 @@ impl ServerSpec {
         let health = self.health_check.as_ref();
         let probed = health.and_then(|h| h.http_get.as_ref().map(|g| g.port).or(h.tcp_socket.as_ref().map(|t| t.port)));
         let traffic = self.traffic.as_ref();
-        let balanced = traffic.and_then(|t| t.services.first().map(|s| s.port).or(t.haproxy.first().map(|h| h.port)));
+        let balanced = traffic.and_then(|traffic| traffic.backends.first()).map(|backend| backend.port);
         probed.or(balanced).and_then(|port| u16::try_from(port).ok()).unwrap_or(0)
     }
 

@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HaProxyBackend, ServiceBackend, State, Task, Transition};
+use super::{Backend, State, Task, Transition};
 
 /// Observed state of a Server: its state, its tasks, and the facts that controllers report. The webhook writes every
 /// field that does not name another owner.
@@ -245,13 +245,10 @@ pub struct TrafficFact {
     /// Whether the Server receives traffic: `Held` (registered, but no traffic), `Serving`, or `Draining` (no new
     /// connections; open ones may finish).
     pub phase: TrafficPhase,
-    /// Services that the Server is registered with.
+    /// The backends that the Server is registered with. Weights are not part of a registration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub services: Vec<ServiceBackend>,
-    /// HAProxy backends that the Server is registered with.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub haproxy: Vec<HaProxyBackend>,
+    pub backends: Vec<Backend>,
     /// Address that the Server is registered with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,

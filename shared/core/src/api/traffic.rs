@@ -7,73 +7,101 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Load balancers that send traffic to a Server while it is Ready.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Traffic {
-    /// Services without a selector, in the namespace of the Server, whose EndpointSlices contain the Server.
+    /// Where the Server receives traffic from. A Service that is named several times has several ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub services: Vec<ServiceBackend>,
-    /// HAProxy backends. Not supported yet: none may be declared.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    #[x_kube(validation = Rule::new("self.size() == 0").message("traffic.haproxy is not supported yet and must be empty: declare traffic.services"),
-        merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub haproxy: Vec<HaProxyBackend>,
-    /// Seconds for which open connections may finish when the Server is taken out of traffic.
-    #[serde(default = "drain")]
-    #[schemars(range(min = 0, max = 3600))]
-    pub drain_seconds: i32,
+    pub backends: Vec<Backend>,
+    /// How long open connections may take when the Server is taken out of traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
 }
 
 impl Traffic {
-    /// Whether a load balancer gets to know the Server before it receives any traffic, by a task of its own. An HAProxy checks a
+    /// Whether a load balancer gets to know the Server before it receives any traffic, by a task of its own. A proxy checks a
     /// server that it does not use yet. For a Service, an endpoint without traffic is of no use: it is added with the release.
     #[must_use]
     pub fn registers_first(&self) -> bool {
-        !self.haproxy.is_empty()
+        self.backends.iter().any(|backend| backend.class.is_some())
+    }
+
+    /// What a Server that is registered as declared is registered with: the backends without their weights, which may change
+    /// at any time without the Server being drained.
+    #[must_use]
+    pub fn registered_backends(&self) -> Vec<Backend> {
+        self.backends.iter().map(Backend::without_weight).collect()
     }
 }
 
-fn drain() -> i32 {
+/// How long open connections may take. Load balancers that can count their requests end draining early.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Drain {
+    /// Most seconds for which open connections may finish.
+    #[serde(default = "drain_seconds")]
+    #[schemars(range(min = 0, max = 3600))]
+    pub seconds: i32,
+    /// Least seconds of draining, even when every load balancer says that no request is under way. It covers what is not counted:
+    /// a client that has just chosen the Server.
+    #[serde(default = "drain_min_seconds")]
+    #[schemars(range(min = 0, max = 3600))]
+    pub min_seconds: i32,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { seconds: drain_seconds(), min_seconds: drain_min_seconds() }
+    }
+}
+
+fn drain_seconds() -> i32 {
     10
 }
 
-/// A Service that sends traffic to the Server.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+fn drain_min_seconds() -> i32 {
+    1
+}
+
+/// A backend that sends traffic to the Server: a Service, or a backend of a load balancer outside of the cluster.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-pub struct ServiceBackend {
-    /// Name of the Service.
+#[x_kube(validation = Rule::new("has(self.service) ? !has(self.class) && !has(self.name) && !has(self.weight) : has(self.class) && has(self.name) && !has(self.portName)")
+    .message("a backend is either a service, with port and portName, or the name of a backend of a class, with port and weight"))]
+pub struct Backend {
+    /// Service without a selector, in the namespace of the Server, whose EndpointSlices contain the Server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
-    pub name: String,
-    /// Port on the machine.
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: i32,
+    pub service: Option<String>,
     /// Name of the Service's port, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub port_name: Option<String>,
-}
-
-/// A backend of an HAProxy that lb-controller is configured with.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HaProxyBackend {
-    /// Name of the backend in HAProxy's configuration.
+    /// BalancerClass: a load balancer outside of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub class: Option<String>,
+    /// Name of the backend in the configuration of the class's load balancer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9_.:-]+$"))]
-    pub name: String,
+    pub name: Option<String>,
     /// Port on the machine.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
-    /// Share of the backend's traffic, relative to the weights of its other servers.
-    #[serde(default = "weight")]
+    /// Share of the backend's traffic, relative to the weights of its other servers; 100 by default. A changed weight takes effect
+    /// at once and drains nothing. 0 sends no new clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 256))]
-    pub weight: i32,
+    pub weight: Option<i32>,
 }
 
-fn weight() -> i32 {
-    100
+impl Backend {
+    /// The same registration: what remains when the weight changes.
+    #[must_use]
+    pub fn without_weight(&self) -> Self {
+        Self { weight: None, ..self.clone() }
+    }
 }
 
 /// Where Prometheus scrapes the metrics of a Server.

@@ -149,7 +149,7 @@ mod tests {
             "app": {"name": "web", "command": "./run", "artifact": {"url": "http://a/b", "sha256": "a".repeat(64)},
                     "env": [{"name": "A"}]},
             "healthCheck": {"httpGet": {"port": 80}},
-            "traffic": {"services": [{"name": "web", "port": 80}]},
+            "traffic": {"backends": [{"service": "web", "port": 80}]},
             "monitoring": {"port": 9100},
             "gates": [{"before": "DeployApp"}],
         });

@@ -85,7 +85,7 @@ impl Server {
     pub(crate) fn is_registered(&self) -> bool {
         match (self.declared_traffic(), &self.known_status().traffic) {
             (None, None) => true,
-            (None, Some(fact)) => fact.services.is_empty() && fact.haproxy.is_empty(),
+            (None, Some(fact)) => fact.backends.is_empty(),
             (Some(declared), None) => !declared.registers_first(),
             (Some(declared), Some(fact)) => {
                 let is_told_later = !declared.registers_first() && fact.phase == TrafficPhase::Held;
@@ -102,15 +102,13 @@ impl Server {
     /// Whether the fact is what the declaration says, at the address of the machine.
     #[must_use]
     pub fn is_registered_as(&self, declared: &Traffic, fact: &TrafficFact) -> bool {
-        fact.services == declared.services
-            && fact.haproxy == declared.haproxy
-            && fact.address.as_deref() == self.address()
+        fact.backends == declared.registered_backends() && fact.address.as_deref() == self.address()
     }
 
     /// The traffic declaration, if it names a load balancer.
     #[must_use]
     pub fn declared_traffic(&self) -> Option<&Traffic> {
-        self.spec.traffic.as_ref().filter(|traffic| !traffic.services.is_empty() || !traffic.haproxy.is_empty())
+        self.spec.traffic.as_ref().filter(|traffic| !traffic.backends.is_empty())
     }
 
     /// Whether load balancers may still have connections to the Server.

@@ -102,7 +102,8 @@ impl Model for Berth {
         let mut fixture = if self.registers_first { Fixture::registering() } else { Fixture::new() };
         fixture.server.spec.packages[0].version = package_version(1);
         fixture.server.spec.app.as_mut().unwrap().revision = Some(code_revision(1));
-        fixture.server.spec.traffic.as_mut().unwrap().drain_seconds = 0;
+        fixture.server.spec.traffic.as_mut().unwrap().drain =
+            Some(berth_core::api::Drain { seconds: 0, min_seconds: 0 });
         fixture.server.spec.gates = self.gates.iter().map(|before| Gate { before: *before }).collect();
         if self.person_actions.contains(&PersonAction::ApproveSet) {
             fixture.server.metadata.owner_references = set_approval::owner();

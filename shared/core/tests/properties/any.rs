@@ -67,7 +67,7 @@ pub(crate) fn change() -> impl Strategy<Value = Change> {
         any::<bool>().prop_map(Change::Prune),
         option::of(revision()).prop_map(Change::App),
         any::<bool>().prop_map(Change::Health),
-        any::<(bool, bool)>().prop_map(|(services, haproxy)| Change::Traffic(services, haproxy)),
+        any::<(bool, bool)>().prop_map(|(service, class)| Change::Traffic(service, class)),
         option::of(9100..9102).prop_map(Change::Monitoring),
         vec(select(GatePoint::ALL.to_vec()), 0..3).prop_map(Change::Gates),
         (0..3u8).prop_map(Change::Reboot),
@@ -97,13 +97,12 @@ impl Change {
                 spec.app = revision.map(|r| berth_core::api::App { revision: Some(r), ..full.app.unwrap() });
             }
             Self::Health(checked) => spec.health_check = full.health_check.filter(|_| checked),
-            Self::Traffic(services, haproxy) => {
-                spec.traffic = full.traffic.filter(|_| services || haproxy);
+            Self::Traffic(service, class) => {
+                spec.traffic = full.traffic.filter(|_| service || class);
                 if let Some(traffic) = &mut spec.traffic {
-                    traffic.services.retain(|_| services);
-                    if haproxy {
-                        traffic.haproxy = serde_json::from_value(json!([{"name": "edge", "port": 80}])).unwrap();
-                    }
+                    traffic.backends.retain(|_| service);
+                    let edge = json!({"class": "edge", "name": "web", "port": 80});
+                    traffic.backends.extend(class.then(|| serde_json::from_value(edge).unwrap()));
                 }
             }
             Self::Monitoring(port) => {
@@ -173,8 +172,7 @@ pub(crate) fn fact() -> impl Strategy<Value = Fact> {
     let phase = select(vec![TrafficPhase::Held, TrafficPhase::Serving, TrafficPhase::Draining]);
     let traffic = (phase, any::<bool>()).prop_map(|(phase, known)| TrafficFact {
         phase,
-        services: full_spec().traffic.filter(|_| known).map(|traffic| traffic.services).unwrap_or_default(),
-        haproxy: Vec::new(),
+        backends: full_spec().traffic.filter(|_| known).map(|traffic| traffic.backends).unwrap_or_default(),
         address: Some("127.1.0.1".into()),
     });
     let reachability = (any::<bool>(), 0..90i64).prop_map(|(reachable, seconds)| ReachabilityFact {

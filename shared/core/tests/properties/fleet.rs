@@ -240,7 +240,7 @@ prop_compose! {
             let state = ["Ready", "Ready", "Deploying", "Unknown"][state];
             let mut server = server(&format!("s-{n}"), state, age, false, observed);
             if declared {
-                server.spec.traffic = serde_json::from_value(json!({"services": [{"name": "web", "port": 80}]})).unwrap();
+                server.spec.traffic = serde_json::from_value(json!({"backends": [{"service": "web", "port": 80}]})).unwrap();
             }
             if phase > 0 {
                 let phase = ["Serving", "Held", "Draining"][phase - 1];
@@ -376,7 +376,7 @@ proptest! {
 /// Ready for long, with a Service declared.
 fn behind_a_service(name: &str, traffic: &str) -> Server {
     let mut server = server(name, "Ready", 100, false, true);
-    server.spec.traffic = serde_json::from_value(json!({"services": [{"name": "web", "port": 80}]})).unwrap();
+    server.spec.traffic = serde_json::from_value(json!({"backends": [{"service": "web", "port": 80}]})).unwrap();
     server.status.as_mut().unwrap().traffic = serde_json::from_value(json!({"phase": traffic})).unwrap();
     server
 }

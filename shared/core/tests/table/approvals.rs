@@ -160,7 +160,7 @@ fn an_approval_of_another_set_or_gate_settles_nothing() {
 
 /// The Server with its gate refused in this second of the minute, in an earlier pass through its state if `again`.
 fn refused(mut server: Server, second: i64, again: bool) -> Server {
-    let declared = json!({"services": [{"name": "web", "port": 80}]});
+    let declared = json!({"backends": [{"service": "web", "port": 80}]});
     // Fields that have their default do not count in the digest of what a gate is about.
     let digest = berth_core::digest::short(&declared);
     server.spec.traffic = serde_json::from_value(declared).unwrap();

@@ -146,22 +146,24 @@ fn unless_registered_as_declared_the_state_is_initializing() {
     decides(&right().fact(|status| status.traffic = None), State::Initializing, reason);
     let elsewhere = right().fact(|status| status.traffic.as_mut().unwrap().address = Some("127.1.0.9".into()));
     decides(&elsewhere, State::Initializing, reason);
-    let other_port = right().spec(|spec| spec.traffic.as_mut().unwrap().services[0].port = 1);
+    let other_port = right().spec(|spec| spec.traffic.as_mut().unwrap().backends[0].port = 1);
     decides(&other_port, State::Initializing, reason);
     let proxied = right().spec(|spec| {
-        spec.traffic.as_mut().unwrap().haproxy =
-            vec![berth_core::api::HaProxyBackend { name: "edge".into(), port: 80, weight: 100 }];
+        berth_testing::register_first(spec);
     });
     decides(&proxied, State::Initializing, reason);
-    let proxied_only = proxied.spec(|spec| spec.traffic.as_mut().unwrap().services.clear());
+    let proxied_only =
+        proxied.spec(|spec| spec.traffic.as_mut().unwrap().backends.retain(|backend| backend.class.is_some()));
     decides(&proxied_only, State::Initializing, reason);
     let registered = proxied_only.registered().all_right();
     decides(&registered, State::Ready, "environment, application and health are as declared");
+    let heavier = registered.clone().spec(|spec| spec.traffic.as_mut().unwrap().backends[0].weight = Some(7));
+    decides(&heavier, State::Ready, "environment, application and health are as declared");
     let undeclared = registered.spec(|spec| spec.traffic = None);
     decides(&undeclared, State::Initializing, reason);
-    let empty = right().spec(|spec| spec.traffic.as_mut().unwrap().services.clear());
+    let empty = right().spec(|spec| spec.traffic.as_mut().unwrap().backends.clear());
     decides(&empty, State::Initializing, reason);
-    let none = empty.fact(|status| status.traffic.as_mut().unwrap().services.clear());
+    let none = empty.fact(|status| status.traffic.as_mut().unwrap().backends.clear());
     decides(&none, State::Ready, "environment, application and health are as declared");
 }
 

@@ -84,7 +84,7 @@ fn changes_of_environment_and_code_are_deliberate() {
         let deploys = if server.state() == State::Initializing { State::Initializing } else { State::Deploying };
         held_for(&changed(server.clone(), other_code), deploys, Deliberate);
         held_for(&changed(server.clone(), other_package), State::Initializing, Deliberate);
-        let moved = changed(server, |spec| spec.traffic.as_mut().unwrap().services[0].port = 81);
+        let moved = changed(server, |spec| spec.traffic.as_mut().unwrap().backends[0].port = 81);
         held_for(&moved, State::Initializing, Deliberate);
     }
     let mut stopped = Fixture::ready();

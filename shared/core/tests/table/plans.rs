@@ -53,7 +53,7 @@ fn a_server_of_a_service_is_registered_with_its_release() {
     let released = Fixture::new().running().installed().deployed().healthy().decided();
     assert_eq!((released.state(), released.steps().as_str()), (State::Ready, "ReleaseTraffic + BindMonitoring"));
     // Another Service: the Server leaves the old one, and the release brings the new one.
-    let declare = |spec: &mut ServerSpec| spec.traffic.as_mut().unwrap().services[0].name = "other".into();
+    let declare = |spec: &mut ServerSpec| spec.traffic.as_mut().unwrap().backends[0].service = Some("other".into());
     let mut moved = Fixture::ready().spec(declare).decided();
     assert_eq!((moved.state(), moved.steps().as_str()), (State::Initializing, "HoldTraffic"));
     moved.perform(TaskKind::HoldTraffic);

@@ -110,7 +110,7 @@ fn a_running_task_without_a_lock_is_replaced() {
     let mut fixture = Fixture::registering().running().decided();
     fixture.report(RegisterBackend, "a", Outcome::Running).unwrap();
     let running = fixture.task(RegisterBackend).id;
-    fixture.declare(|spec| spec.traffic.as_mut().unwrap().services[0].port = 1);
+    fixture.declare(|spec| spec.traffic.as_mut().unwrap().backends[0].port = 1);
     assert_eq!(by_id(&fixture, running).phase, TaskPhase::Cancelled);
     assert_eq!(fixture.phase(RegisterBackend), TaskPhase::Pending);
 }
@@ -229,7 +229,7 @@ fn of_the_current_states_finished_tasks_the_last_ten_are_listed_and_the_others_a
     let mut fixture = Fixture::registering().running().decided();
     for n in 0..13 {
         fixture.report(RegisterBackend, "a", Outcome::Running).unwrap();
-        fixture.declare(|spec| spec.traffic.as_mut().unwrap().services[0].port = 100 + n);
+        fixture.declare(|spec| spec.traffic.as_mut().unwrap().backends[0].port = 100 + n);
     }
     let finished = fixture.status().tasks.iter().filter(|task| task.phase.is_finished()).count();
     assert_eq!(

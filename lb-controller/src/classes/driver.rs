@@ -1,0 +1,85 @@
+//! What a kind of load balancer outside of the cluster has to be able to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use berth_core::api::TrafficPhase;
+use futures::future::BoxFuture;
+
+/// A Server in one backend of a load balancer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The address of the machine.
+    pub address: String,
+    /// Its port.
+    pub port: u16,
+    /// Its share of the traffic, relative to the others.
+    pub weight: u16,
+    /// The traffic that it receives.
+    pub phase: TrafficPhase,
+}
+
+/// Where an entry is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryKey {
+    /// The backend's name in the load balancer's configuration.
+    pub backend: String,
+    /// The entry's name, which says whose it is: see [`super::names`].
+    pub name: String,
+}
+
+/// What one process shows of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownEntry {
+    /// The entry.
+    pub entry: Entry,
+    /// Requests that are under way, those of old workers included.
+    pub requests: u64,
+}
+
+/// What one process shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// The backends that exist, of those that were asked for.
+    pub backends: BTreeSet<String>,
+    /// The entries that are Berth's.
+    pub entries: BTreeMap<EntryKey, ShownEntry>,
+}
+
+/// Why a process could not be read or changed, in its own words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DriverError {
+    /// It does not answer, or what it answers makes no sense.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It refuses the change.
+    #[error("{0}")]
+    Refused(String),
+    /// It cannot carry out the change yet, for example because connections are open.
+    #[error("{0}")]
+    NotYet(String),
+}
+
+/// A change of one entry: what it should be; none when it should not exist.
+pub type Change = (EntryKey, Option<Entry>);
+
+/// A kind of load balancer. Each of its processes is read and changed on its own.
+pub trait Driver: Send + Sync {
+    /// The names of the processes, for messages.
+    fn processes(&self) -> Vec<String>;
+
+    /// Reads what a process shows of these backends.
+    fn read<'a>(
+        &'a self,
+        process: &'a str,
+        backends: &'a BTreeSet<String>,
+    ) -> BoxFuture<'a, Result<Shown, DriverError>>;
+
+    /// Changes entries of a process, and answers for each. `shown` is what the process showed a moment ago. An entry whose address differs
+    /// never occurs: its name would be another one.
+    fn apply<'a>(
+        &'a self,
+        process: &'a str,
+        shown: &'a Shown,
+        changes: &'a [Change],
+    ) -> BoxFuture<'a, Vec<Result<(), DriverError>>>;
+}
