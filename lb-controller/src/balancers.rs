@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::{
     args::Args,
     balancer::{BalancerError, LoadBalancer, Observer, Problem, Responsible},
+    classes::{ClassBalancers, Drivers},
     endpoint_slices::{EndpointSlices, PanicFloor},
     kept::KeptServers,
     member::{Member, ServerRef},
@@ -45,11 +46,18 @@ pub struct Observations {
 impl Balancers {
     /// The load balancers of this program. Add a new one here.
     #[must_use]
-    pub fn configured(ctx: &Context, args: &Args, servers: &Cache<Server>, kept: &Arc<KeptServers>) -> Self {
+    pub fn configured(
+        ctx: &Context,
+        args: &Args,
+        servers: &Cache<Server>,
+        kept: &Arc<KeptServers>,
+        drivers: Drivers,
+    ) -> Self {
         let batch_window = Duration::from_millis(u64::from(args.batch_window_ms));
         let floor = PanicFloor { default: args.panic_threshold, servers: servers.clone(), kept: Arc::clone(kept) };
         let balancers: Vec<Arc<dyn LoadBalancer>> = vec![
             Arc::new(EndpointSlices::new(ctx, batch_window, floor)), // backends that name a service
+            Arc::new(ClassBalancers::new(ctx, servers, kept, args.panic_threshold, drivers)), // backends that name a class
         ];
         Self::new(balancers)
     }

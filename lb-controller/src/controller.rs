@@ -15,6 +15,7 @@ use kube::runtime::reflector::ObjectRef;
 use crate::{
     args::Args,
     balancers::{Balancers, Observations},
+    classes,
     kept::KeptServers,
     member::ServerRef,
     orphans::{self, suspect},
@@ -41,7 +42,7 @@ pub async fn run_with(ctx: &Context, args: &Args, process: &Process) {
     let servers = Cache::start_with(ctx, CacheOptions::servers_with_state());
     let kept = Arc::new(KeptServers::default());
     ctx.metrics.register(|registry| kept.register(registry));
-    let balancers = Balancers::configured(ctx, args, &servers, &kept);
+    let balancers = Balancers::configured(ctx, args, &servers, &kept, classes::configured(&ctx.client));
     let Observations { changes, synced } = balancers.start(ctx, process);
     let (suspects, suspected) = mpsc::unbounded();
     let reconciler = Arc::new(TrafficReconciler::new(ctx, &balancers, &kept, suspects.clone()));

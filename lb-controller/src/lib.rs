@@ -32,6 +32,7 @@
 mod args;
 pub mod balancer;
 pub mod balancers;
+pub mod classes;
 mod controller;
 pub mod endpoint_slices;
 pub mod kept;

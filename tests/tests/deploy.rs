@@ -61,7 +61,7 @@ impl Rights {
 }
 
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
-const RESOURCES: [&str; 28] = [
+const RESOURCES: [&str; 30] = [
     "berth.dev/servers",
     "berth.dev/servers/status",
     "berth.dev/vmreplicasets",
@@ -73,6 +73,8 @@ const RESOURCES: [&str; 28] = [
     "berth.dev/vmdeployments/status",
     "berth.dev/vmdeployments/finalizers",
     "berth.dev/machineclasses",
+    "berth.dev/balancerclasses",
+    "berth.dev/balancerclasses/status",
     "berth.dev/monitoringclasses",
     "berth.dev/approvals",
     "berth.dev/approvals/status",
@@ -128,6 +130,8 @@ fn allowed(part: Part) -> BTreeMap<&'static str, String> {
         Part::LbController => rights.extend([
             ("discovery.k8s.io/endpointslices", format!("{READ} create update patch delete")),
             ("/services", READ.into()),
+            ("berth.dev/balancerclasses", READ.into()),
+            ("berth.dev/balancerclasses/status", "patch".into()),
         ]),
     }
     rights
@@ -175,6 +179,8 @@ async fn each_program_has_the_rights_it_needs_and_no_others() {
             ("patch", "coordination.k8s.io/leases", BERTH_NAMESPACE, "a", has_lease),
             ("delete", "coordination.k8s.io/leases", BERTH_NAMESPACE, "a", has_lease),
             ("update", "coordination.k8s.io/leases", BERTH_NAMESPACE, "a", false),
+            ("update", "coordination.k8s.io/leases", BERTH_NAMESPACE, "lb-controller-classes", part == Part::LbController),
+            ("get", "coordination.k8s.io/leases", BERTH_NAMESPACE, "lb-controller-classes", part == Part::LbController),
             ("deletecollection", "coordination.k8s.io/leases", BERTH_NAMESPACE, "", false),
             ("patch", "admissionregistration.k8s.io/mutatingwebhookconfigurations", "", "berth", webhook),
             ("patch", "admissionregistration.k8s.io/mutatingwebhookconfigurations", "", "other", false),

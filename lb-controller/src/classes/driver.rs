@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use berth_core::api::TrafficPhase;
 use futures::future::BoxFuture;
 
+use super::names;
+use crate::member::ServerRef;
+
 /// A Server in one backend of a load balancer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -43,6 +46,18 @@ pub struct Shown {
     pub backends: BTreeSet<String>,
     /// The entries that are Berth's.
     pub entries: BTreeMap<EntryKey, ShownEntry>,
+}
+
+impl Shown {
+    /// The entries of this Server.
+    pub fn entries_of(&self, server: &ServerRef) -> impl Iterator<Item = &EntryKey> {
+        let prefix = names::prefix_of(server);
+        self.backends.iter().flat_map(move |backend| {
+            let (prefix, first) = (prefix.clone(), EntryKey { backend: backend.clone(), name: prefix.clone() });
+            let keys = self.entries.range(first..).map(|(key, _)| key);
+            keys.take_while(move |key| key.backend == *backend && key.name.starts_with(&prefix))
+        })
+    }
 }
 
 /// Why a process could not be read or changed, in its own words.

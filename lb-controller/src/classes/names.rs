@@ -13,8 +13,13 @@ const PREFIX: &str = "berth";
 /// The name of the Server's entry at this address. Every character of it is allowed in names of HAProxy.
 #[must_use]
 pub fn name_of(server: &ServerRef, address: &str, port: u16) -> String {
+    format!("{}{}", prefix_of(server), digest::short(&(address, port)))
+}
+
+/// What the names of all entries of the Server begin with.
+pub(super) fn prefix_of(server: &ServerRef) -> String {
     let ServerRef { namespace, name, uid } = server;
-    format!("{PREFIX}:{namespace}:{name}:{uid}:{}", digest::short(&(address, port)))
+    format!("{PREFIX}:{namespace}:{name}:{uid}:")
 }
 
 /// The Server whose entry has this name; none if it is no name of Berth's.

@@ -1,0 +1,26 @@
+//! Which driver a class has.
+
+use std::sync::Arc;
+
+use berth_core::api::{BalancerClass, BalancerDriver};
+use futures::future::BoxFuture;
+use kube::Client;
+
+use super::driver::Driver;
+
+/// Makes the driver of a class. The error says what is wrong with the class.
+pub type Drivers = Arc<dyn Fn(Arc<BalancerClass>) -> BoxFuture<'static, Result<Arc<dyn Driver>, String>> + Send + Sync>;
+
+/// The drivers of this program. Add a new one here.
+#[must_use]
+pub fn configured(client: &Client) -> Drivers {
+    let client = client.clone();
+    Arc::new(move |class| {
+        let client = client.clone();
+        Box::pin(async move {
+            match class.spec.driver {
+                BalancerDriver::HaProxy => Err(format!("{:?}", client.default_namespace())),
+            }
+        })
+    })
+}

@@ -1,0 +1,175 @@
+//! Follows one class: reads its processes, says which Servers need a look, and hands changes to [`batch`](super::batch).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use berth_core::api::{BalancerClass, Server};
+use berth_runtime::{Cache, Context};
+use futures::{StreamExt as _, channel::mpsc::UnboundedReceiver, future::join_all};
+use parking_lot::Mutex;
+use tokio::{
+    sync::oneshot,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    driver::Driver,
+    floor,
+    status::StatusWriter,
+    view::{View, entries_of},
+};
+use crate::{
+    balancer::{BalancerError, Observer},
+    kept::KeptServers,
+    member::{Member, ServerRef},
+    panic_floor::PanicThreshold,
+    plan,
+};
+
+/// How often all processes are read.
+const READ_EVERY: Duration = Duration::from_secs(1);
+/// How long changes are collected, to make them together.
+const BATCH_WINDOW: Duration = Duration::from_millis(20);
+
+/// A change that somebody waits for.
+pub(super) struct Submission {
+    pub(super) member: Member,
+    pub(super) result: oneshot::Sender<Result<(), BalancerError>>,
+}
+
+/// What all workers share.
+pub(super) struct Shared {
+    pub(super) ctx: Context,
+    pub(super) servers: Cache<Server>,
+    pub(super) kept: Arc<KeptServers>,
+    pub(super) default_threshold: PanicThreshold,
+    pub(super) leader: berth_runtime::Leader,
+    pub(super) observer: Observer,
+}
+
+/// Follows one class.
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) class: Arc<BalancerClass>,
+    pub(super) driver: Arc<dyn Driver>,
+    /// What the processes show: also for those who ask without waiting.
+    pub(super) view: Arc<Mutex<View>>,
+    /// By UID, the version of the Server that the last change was decided on.
+    pub(super) decided: BTreeMap<String, u64>,
+    /// The Servers that were found to need a look, and not to be right since.
+    pub(super) suspects: BTreeSet<ServerRef>,
+    pub(super) status: StatusWriter,
+}
+
+impl Worker {
+    /// Runs until it is stopped.
+    pub(super) async fn run(mut self, mut submissions: UnboundedReceiver<Submission>, stop: CancellationToken) {
+        let mut tick = interval(READ_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let first = tokio::select! {
+                () = stop.cancelled() => return,
+                first = submissions.next() => first,
+                _ = tick.tick() => {
+                    self.look().await;
+                    continue;
+                }
+            };
+            let Some(first) = first else { return };
+            sleep(BATCH_WINDOW).await;
+            let mut batch = vec![first];
+            while let Ok(next) = submissions.try_recv() {
+                batch.push(next);
+            }
+            self.settle(batch).await;
+        }
+    }
+
+    /// Reads all processes, and says which Servers need a look.
+    async fn look(&mut self) {
+        self.read().await;
+        let servers = self.servers();
+        let now = self.shared.ctx.clock.now();
+        let view = self.view.lock().clone();
+        let wrong = self.wrong(&servers, &view);
+        for server in wrong.difference(&self.suspects) {
+            self.shared.observer.changed(server.clone());
+        }
+        self.suspects = wrong;
+        let members = floor::members(self.class.name(), &servers, &view, now);
+        self.look_at_kept(&servers, &members);
+        let known = self.decided.keys().filter(|uid| servers.iter().all(|server| server.uid() != uid.as_str()));
+        for gone in known.cloned().collect::<Vec<_>>() {
+            self.decided.remove(&gone);
+        }
+        self.status.write(&self.shared.ctx, &self.class, &view).await;
+    }
+
+    /// Reads all processes at once.
+    pub(super) async fn read(&self) {
+        let backends = self.backends();
+        let processes = self.driver.processes();
+        let reads = processes.iter().map(|process| self.driver.read(process, &backends));
+        let read = join_all(reads).await;
+        let now = self.shared.ctx.clock.now();
+        let mut view = self.view.lock();
+        for (process, read) in processes.iter().zip(read) {
+            view.record(process, read.map_err(|error| error.to_string()), now);
+        }
+        view.ignore(self.class.spec.unreachable(), now);
+    }
+
+    /// The Servers that name this class, in their declaration or as a fact.
+    pub(super) fn servers(&self) -> Vec<Arc<Server>> {
+        let class = self.class.name();
+        let servers = self.shared.servers.store().state().into_iter();
+        servers.filter(|server| super::balancers::classes_of(server).any(|named| named == class)).collect()
+    }
+
+    /// The backends that Servers of this class name.
+    fn backends(&self) -> BTreeSet<String> {
+        let class = self.class.name();
+        let servers = self.servers();
+        let named = servers.iter().flat_map(|server| super::balancers::backends_of(server));
+        named.filter(|backend| backend.class.as_deref() == Some(class)).filter_map(|b| b.name.clone()).collect()
+    }
+
+    /// The Servers of which the processes do not show what they should, and the owners of entries that nobody knows.
+    fn wrong(&self, servers: &[Arc<Server>], view: &View) -> BTreeSet<ServerRef> {
+        let now = self.shared.ctx.clock.now();
+        let mut owners = view.servers();
+        let mut wrong = BTreeSet::new();
+        for server in servers {
+            let identity = ServerRef::of(server);
+            owners.remove(&identity);
+            let wanted = entries_of(self.class.name(), &identity, plan::desired(server, now).as_ref());
+            if !view.shows(&identity, &wanted) {
+                wrong.insert(identity);
+            }
+        }
+        wrong.append(&mut owners);
+        wrong
+    }
+
+    /// Looks again at Servers that a floor keeps, if more of their backend serve now, or less are needed.
+    fn look_at_kept(
+        &self,
+        servers: &[Arc<Server>],
+        members: &BTreeMap<String, BTreeMap<String, crate::panic_floor::FloorMember>>,
+    ) {
+        let namespaces: BTreeSet<&str> = servers.iter().map(|server| server.namespace()).collect();
+        for (backend, members) in members {
+            let serving = members.values().filter(|member| member.serves).count();
+            let title = floor::title(self.class.name(), backend);
+            for (server, kept) in namespaces.iter().flat_map(|namespace| self.shared.kept.of(namespace, &title)) {
+                if serving > kept.counts.serving || members.len() < kept.counts.registered {
+                    self.shared.observer.changed(server);
+                }
+            }
+        }
+    }
+}
