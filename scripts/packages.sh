@@ -7,7 +7,7 @@ set -euo pipefail
 packages() {
     local missing=() entry
     for entry in dnf:dnf dnf:dnf-plugins-core rpmbuild:rpm createrepo_c:createrepo-c sshd:openssh-server ssh-keygen:openssh-client curl:curl cc:gcc make:make git:git \
-        ip:iproute2 nft:nftables dnsmasq:dnsmasq-base busybox:busybox-static dropbear:dropbear-bin prometheus:prometheus; do
+        ip:iproute2 nft:nftables dnsmasq:dnsmasq-base busybox:busybox-static dropbear:dropbear-bin prometheus:prometheus haproxy:haproxy; do
         PATH=$PATH:/usr/sbin command -v "${entry%%:*}" >/dev/null || missing+=("${entry#*:}")
     done
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
@@ -16,7 +16,16 @@ packages() {
     local root=()
     [ "$(id -u)" = 0 ] || root=(sudo)
     "${root[@]}" apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    # Debian starts the service of a package when it is installed, unless a policy forbids it. The tests start their own.
+    local policy=/usr/sbin/policy-rc.d own=
+    if [ ! -e "$policy" ]; then
+        own=yes
+        printf '#!/bin/sh\nexit 101\n' | "${root[@]}" install -m 755 /dev/stdin "$policy"
+    fi
+    local status=0
+    DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" || status=$?
+    [ -z "$own" ] || "${root[@]}" rm -f "$policy"
+    return "$status"
 }
 
 # Incus, for the provider `incus`. For Debian 12 it comes from bookworm-backports.
