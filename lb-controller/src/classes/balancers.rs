@@ -112,8 +112,8 @@ impl ClassBalancers {
             tokio::select! {
                 biased;
                 () = ctx.shutdown.cancelled() => break,
-                changed = leads.changed() => {
-                    if changed.is_err() {
+                told = leads.changed() => {
+                    if told.is_err() {
                         break;
                     }
                     self.lead(&shared, leader.leads()).await;

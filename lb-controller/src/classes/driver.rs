@@ -35,8 +35,9 @@ pub struct EntryKey {
 pub struct ShownEntry {
     /// The entry.
     pub entry: Entry,
-    /// Requests that are under way, those of old workers included.
-    pub requests: u64,
+    /// Requests that are under way, those of old workers included; none if the process cannot tell. It is asked only about entries
+    /// that drain.
+    pub requests: Option<u64>,
 }
 
 /// What one process shows.

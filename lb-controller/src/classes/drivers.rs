@@ -19,7 +19,7 @@ pub fn configured(client: &Client) -> Drivers {
         let client = client.clone();
         Box::pin(async move {
             match class.spec.driver {
-                BalancerDriver::HaProxy => Err(format!("{:?}", client.default_namespace())),
+                BalancerDriver::HaProxy => crate::haproxy::driver(&client, &class).await,
             }
         })
     })

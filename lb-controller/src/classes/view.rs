@@ -79,7 +79,7 @@ impl View {
     /// Whether all processes answer and have no request under way at these entries.
     #[must_use]
     pub fn is_idle(&self, wanted: &BTreeMap<EntryKey, Entry>) -> bool {
-        let idle = |view: &ProcessView, key| view.shown.entries.get(key).is_none_or(|found| found.requests == 0);
+        let idle = |view: &ProcessView, key| view.shown.entries.get(key).is_none_or(|found| found.requests == Some(0));
         !self.processes.is_empty()
             && self.counted().all(|(_, view)| view.failed.is_none() && wanted.keys().all(|key| idle(view, key)))
     }

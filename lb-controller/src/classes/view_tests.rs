@@ -24,7 +24,10 @@ fn entries(name: &str, phase: TrafficPhase) -> BTreeMap<EntryKey, Entry> {
 fn shown(entries: impl IntoIterator<Item = (EntryKey, Entry)>, requests: u64) -> Shown {
     Shown {
         backends: BTreeSet::from(["web".to_owned()]),
-        entries: entries.into_iter().map(|(key, entry)| (key, ShownEntry { entry, requests })).collect(),
+        entries: entries
+            .into_iter()
+            .map(|(key, entry)| (key, ShownEntry { entry, requests: Some(requests) }))
+            .collect(),
     }
 }
 

@@ -38,8 +38,7 @@ pub struct Leader {
 }
 
 impl Leader {
-    /// Stands for the Lease of this name, in Berth's namespace, until shutdown.
-    #[must_use]
+    /// Stands for the Lease of this name, in Berth's namespace, until shutdown: the future has to be run.
     pub fn start(ctx: &Context, name: &str) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (sender, leads) = watch::channel(false);
         let until = Arc::new(Mutex::new(None));

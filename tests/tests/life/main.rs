@@ -18,5 +18,6 @@ mod retirement;
 mod scale;
 mod sets;
 mod sight;
+mod traffic;
 mod world;
 mod writes;

@@ -1,0 +1,124 @@
+//! A real HAProxy in front of the machines of a test.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use berth_control_plane::{ChildProcess, Guard, Launch};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{part::free_address, wait::eventually};
+
+/// Where Debian has it.
+const PROGRAM: &str = "/usr/sbin/haproxy";
+/// The socket of its master, in its folder.
+const SOCKET: &str = "master.sock";
+/// It starts in less than a tenth of this.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An HAProxy with a master and a worker, one frontend, and an empty backend `web`. It ends when this is dropped or this process dies.
+#[derive(Debug)]
+pub struct HaProxy {
+    process: ChildProcess,
+    guard: Guard,
+    frontend: SocketAddr,
+}
+
+impl HaProxy {
+    /// Starts it and waits until it listens.
+    ///
+    /// # Errors
+    /// When HAProxy is not installed, or does not start.
+    pub async fn start() -> Result<Self> {
+        if !Path::new(PROGRAM).exists() {
+            bail!("{PROGRAM} is missing: install it with scripts/packages.sh");
+        }
+        let guard = Guard::temporary("berth-haproxy")?;
+        let frontend = free_address()?;
+        fs::write(guard.dir().join("haproxy.cfg"), configuration(frontend))?;
+        let socket = format!("{},level,admin", guard.dir().join(SOCKET).display());
+        let launch = Launch::new("haproxy", PROGRAM)
+            .args(["-W", "-db", "-f", "haproxy.cfg", "-S", &socket])
+            .current_dir(guard.dir());
+        let process = launch.spawn(&guard)?;
+        let haproxy = Self { process, guard, frontend };
+        haproxy.listens().await?;
+        Ok(haproxy)
+    }
+
+    /// Where clients send their requests.
+    #[must_use]
+    pub fn frontend(&self) -> SocketAddr {
+        self.frontend
+    }
+
+    /// The master's socket, as an address of a BalancerClass.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("unix:{}", self.socket().display())
+    }
+
+    /// The folder of its configuration.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.guard.dir()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.guard.dir().join(SOCKET)
+    }
+
+    /// Reads its configuration anew: a new worker takes over, and the old one finishes its requests.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn reload(&self) -> Result<()> {
+        self.signal(Signal::SIGUSR2)
+    }
+
+    /// Stops the master and its workers as they are, as if the machine had frozen.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn kill(&self) -> Result<()> {
+        self.process.kill9().context("kill HAProxy")
+    }
+
+    /// Starts it again after [`Self::kill`].
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn restart(&self) -> Result<()> {
+        self.process.restart()?;
+        self.listens().await
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.process.pid()).context("a process id")?;
+        kill(Pid::from_raw(pid), signal).with_context(|| format!("send {signal} to HAProxy"))
+    }
+
+    async fn listens(&self) -> Result<()> {
+        let listens = eventually("HAProxy listens", START_TIMEOUT, async || {
+            let reached = tokio::net::TcpStream::connect(self.frontend).await;
+            if reached.is_ok() && self.socket().exists() { Ok(()) } else { Err(self.process.log_tail()) }
+        });
+        listens.await
+    }
+}
+
+fn configuration(frontend: SocketAddr) -> String {
+    format!(
+        "global\n    maxconn 2000\n    nbthread 1\n\
+         defaults\n    mode http\n    timeout connect 2s\n    timeout client 30s\n    timeout server 30s\n    retries 1\n    option redispatch 1\n\
+         frontend web\n    bind {frontend}\n    default_backend web\n\
+         backend web\n    balance roundrobin\n"
+    )
+}
