@@ -1,12 +1,14 @@
 //! The arguments of lb-controller.
 
+use std::net::SocketAddr;
+
 use berth_runtime::{Arguments, CommonArgs};
 use clap::Parser;
 
 use crate::panic_floor::PanicThreshold;
 
 /// Carries out traffic tasks on load balancers: registers Servers, releases traffic to them, drains them, and removes them. The
-/// load balancers are Services without a selector, by their EndpointSlices.
+/// load balancers are Services without a selector, by their EndpointSlices, and those of BalancerClasses.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
@@ -21,6 +23,10 @@ pub struct Args {
     /// berth.dev/panic-threshold of a Service outranks it; 0% turns it off
     #[arg(long, default_value_t = PanicThreshold::DEFAULT, value_name = "PERCENT")]
     pub panic_threshold: PanicThreshold,
+    /// Address for /haproxy/CLASS/BACKEND, the servers of a backend as lines of HAProxy's configuration, which it needs when it is
+    /// reloaded or restarted; not served if it is not given
+    #[arg(long, env = "BERTH_SERVERS_ADDRESS", value_name = "IP:PORT")]
+    pub servers_address: Option<SocketAddr>,
 }
 
 impl Arguments for Args {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use berth_core::api::{Executor, Server};
 use berth_runtime::{Cache, CacheOptions, Context, Controller, Copies, Process};
 use futures::{
@@ -11,11 +11,13 @@ use futures::{
     future,
 };
 use kube::runtime::reflector::ObjectRef;
+use tokio::net::TcpListener;
 
 use crate::{
     args::Args,
     balancers::{Balancers, Observations},
     classes,
+    haproxy::server_lists,
     kept::KeptServers,
     member::ServerRef,
     orphans::{self, suspect},
@@ -29,17 +31,27 @@ const SERVERS_PER_WRITE: u16 = 8;
 /// Runs until shutdown.
 ///
 /// # Errors
-/// When the API server's address or credentials are missing or cannot be used.
+/// When the API server's address or credentials are missing or cannot be used, or nothing can listen at `--servers-address`.
 pub async fn run(args: Args, process: Process) -> Result<()> {
     let ctx = process.context(Executor::LbController, &args.common).await?;
-    run_with(&ctx, &args, &process).await;
+    let listener = match args.servers_address {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await;
+            Some(listener.with_context(|| format!("--servers-address: cannot listen on {address}"))?)
+        }
+        None => None,
+    };
+    run_with(&ctx, &args, &process, listener).await;
     Ok(())
 }
 
-/// Runs on this API server until shutdown.
-pub async fn run_with(ctx: &Context, args: &Args, process: &Process) {
+/// Runs on this API server until shutdown, and serves the lists of servers at this socket.
+pub async fn run_with(ctx: &Context, args: &Args, process: &Process, server_lists: Option<TcpListener>) {
     let _copies = Copies::start(ctx, &process.tasks);
     let servers = Cache::start_with(ctx, CacheOptions::servers_with_state());
+    if let Some(listener) = server_lists {
+        process.tasks.spawn(server_lists::serve(ctx.clone(), listener, servers.clone()));
+    }
     let kept = Arc::new(KeptServers::default());
     ctx.metrics.register(|registry| kept.register(registry));
     let balancers = Balancers::configured(ctx, args, &servers, &kept, classes::configured(&ctx.client));

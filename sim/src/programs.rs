@@ -114,7 +114,7 @@ impl World {
             Program::LbController => {
                 let args = lb_controller::Args::try_parse_from([program.executor().name()])?;
                 let process = process.clone();
-                tokio::spawn(async move { lb_controller::run_with(&ctx, &args, &process).await });
+                tokio::spawn(async move { lb_controller::run_with(&ctx, &args, &process, None).await });
             }
         }
         Ok(ProgramCopy { process, link, way })

@@ -96,6 +96,16 @@ impl ClassBalancers {
         }
         // Whether processes answer does not make this program ready: it has other work, too.
         observer.synced();
+        let mut changes = pin!(self.classes.changes());
+        // Without a class there is nothing to lead, and nothing is written.
+        let first = tokio::select! {
+            biased;
+            () = ctx.shutdown.cancelled() => return,
+            first = changes.next() => first,
+        };
+        if first.is_none() {
+            return;
+        }
         let (leader, standing) = Leader::start(&ctx, LEASE);
         *self.leader.lock() = Some(leader.clone());
         let standing = self.tasks.spawn(standing);
@@ -107,7 +117,7 @@ impl ClassBalancers {
             leader: leader.clone(),
             observer,
         });
-        let (mut leads, mut changes) = (leader.changes(), pin!(self.classes.changes()));
+        let mut leads = leader.changes();
         loop {
             tokio::select! {
                 biased;
@@ -285,8 +295,12 @@ impl LoadBalancer for ClassBalancers {
         if classes_of(server).next().is_none() {
             return Responsible::Any;
         }
-        let leads = self.leader.lock().as_ref().is_some_and(Leader::leads);
-        if leads { Responsible::This } else { Responsible::Another }
+        match self.leader.lock().as_ref() {
+            // There is no class: any copy may say so.
+            None => Responsible::Any,
+            Some(leader) if leader.leads() => Responsible::This,
+            Some(_) => Responsible::Another,
+        }
     }
 
     fn is_idle(&self, member: &Member) -> bool {

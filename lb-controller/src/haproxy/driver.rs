@@ -1,4 +1,4 @@
-//! HAProxy as a load balancer: its servers are Berth's entries.
+//! The runtime API of HAProxy as a driver.
 //!
 //! An entry with traffic is `ready`, one that drains is in `drain`, and one without traffic is in maintenance (`maint`). Servers with
 //! other names in the same backend are left alone.
@@ -180,12 +180,10 @@ fn steps(shown: &Shown, key: &EntryKey, wanted: Option<&Entry>) -> Result<Vec<Se
     let mut steps = Vec::new();
     match found {
         None => {
-            let address: IpAddr = wanted.address.parse().map_err(|_| {
+            let server = new_server(key, wanted).ok_or_else(|| {
                 DriverError::Refused(format!("{:?} is no IP address: HAProxy needs one", wanted.address))
             })?;
-            let check = Some(CheckOptions::default());
-            let (port, weight) = (wanted.port, wanted.weight);
-            steps.push(ServerChange::Add(NewServer { id: id(), address, port, weight, check, options: Vec::new() }));
+            steps.push(ServerChange::Add(server));
         }
         Some(found) if found.weight != wanted.weight => steps.push(ServerChange::SetWeight(id(), wanted.weight)),
         Some(_) => {}
@@ -195,6 +193,14 @@ fn steps(shown: &Shown, key: &EntryKey, wanted: Option<&Entry>) -> Result<Vec<Se
         steps.push(set(wanted.phase));
     }
     Ok(steps)
+}
+
+/// The server of an entry, the same at run time and in the configuration; none if the address is no IP address.
+pub(super) fn new_server(key: &EntryKey, entry: &Entry) -> Option<NewServer> {
+    let address: IpAddr = entry.address.parse().ok()?;
+    let id = ServerId::new(key.backend.clone(), key.name.clone());
+    let (port, weight, check) = (entry.port, entry.weight, Some(CheckOptions::default()));
+    Some(NewServer { id, address, port, weight, check, options: Vec::new() })
 }
 
 fn driver_error(error: &HaproxyError) -> DriverError {

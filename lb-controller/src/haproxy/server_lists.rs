@@ -1,0 +1,109 @@
+//! The servers of each backend as lines of HAProxy's configuration.
+//!
+//! HAProxy forgets servers that were added at run time when it is reloaded or restarted. A script beside it asks for these lines first,
+//! and puts them into the configuration: see `deploy/haproxy`. Every copy of this program answers from its cache.
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH},
+    },
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use berth_core::api::{Server, TrafficPhase};
+use berth_haproxy::config::{ConfiguredServer, etag, server_list};
+use berth_runtime::{Cache, Context};
+use futures::FutureExt as _;
+use k8s_openapi::jiff::Timestamp;
+use tokio::net::TcpListener;
+
+use super::driver::new_server;
+use crate::{classes::view::entries_of, member::ServerRef, plan};
+
+#[derive(Clone)]
+struct Lists {
+    ctx: Context,
+    servers: Cache<Server>,
+}
+
+/// Serves until shutdown.
+pub(crate) async fn serve(ctx: Context, listener: TcpListener, servers: Cache<Server>) {
+    let shutdown = ctx.shutdown.clone();
+    let router = Router::new().route("/haproxy/{class}/{backend}", get(list)).with_state(Lists { ctx, servers });
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await {
+        tracing::error!(%error, "the lists of servers for HAProxy are served no longer");
+    }
+}
+
+/// The servers of a backend. Before the first list of Servers the answer is an error: an empty list would empty the backend.
+async fn list(
+    State(lists): State<Lists>,
+    Path((class, backend)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    if lists.servers.ready().now_or_never().is_none() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the Servers are not known yet\n").into_response();
+    }
+    let servers = lists.servers.store().state();
+    let configured = configured(&class, &backend, servers.iter().map(AsRef::as_ref), lists.ctx.clock.now());
+    let text = match server_list(&backend, &configured) {
+        Ok(text) => text,
+        Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    };
+    let tag = etag(&text);
+    let Ok(header) = HeaderValue::from_str(&tag) else {
+        return (StatusCode::INTERNAL_SERVER_ERROR, "the list has no tag\n").into_response();
+    };
+    if headers.get(IF_NONE_MATCH) == Some(&header) {
+        return (StatusCode::NOT_MODIFIED, [(ETAG, header)]).into_response();
+    }
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    ([(ETAG, header), (CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// The servers of a backend of a class. Only those with traffic are enabled.
+fn configured<'a>(
+    class: &str,
+    backend: &str,
+    servers: impl Iterator<Item = &'a Server>,
+    now: Timestamp,
+) -> Vec<ConfiguredServer> {
+    let entries = servers
+        .flat_map(|server| entries_of(class, &ServerRef::of(server), plan::desired(server, now).as_ref()).into_iter());
+    let of_backend = entries.filter(|(key, _)| key.backend == backend);
+    let line = |(key, entry)| {
+        let server = new_server(&key, &entry)?;
+        Some(ConfiguredServer { server, enabled: entry.phase == TrafficPhase::Serving })
+    };
+    of_backend.filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_backend_has_the_servers_of_its_class_and_only_those_with_traffic_are_enabled() {
+        let server = |name: &str, class: &str, phase: &str| {
+            let backends = json!([{"class": class, "name": "web", "port": 80}]);
+            berth_testing::server(json!({
+                "metadata": {"name": name},
+                "spec": {"traffic": {"backends": backends}},
+                "status": {"state": "Ready", "traffic": {"phase": phase, "backends": backends, "address": "10.0.0.1"}},
+            }))
+        };
+        let servers = [server("a", "edge", "Serving"), server("b", "edge", "Held"), server("c", "other", "Serving")];
+        let found = configured("edge", "web", servers.iter(), Timestamp::UNIX_EPOCH);
+        let text = server_list("web", &found).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[1].contains(":a:") && !lines[1].ends_with("disabled"), "{text}");
+        assert!(lines[2].contains(":b:") && lines[2].ends_with("disabled"), "{text}");
+        assert_eq!(configured("edge", "api", servers.iter(), Timestamp::UNIX_EPOCH), []);
+    }
+}
