@@ -23,7 +23,7 @@ pub enum Address {
         host: String,
         /// The port.
         port: u16,
-        /// Mutual TLS, for a port that others can reach.
+        /// Mutual TLS, for a port that others can reach: a `listen` section of HAProxy's configuration in front of the socket.
         tls: Option<ClientTls>,
     },
 }
@@ -131,8 +131,22 @@ impl Address {
             Some(name) => name.clone(),
             None => host_name(host).map_err(io::Error::other)?,
         };
-        Ok(Box::new(TlsConnector::from(Arc::clone(&tls.config)).connect(name, stream).await?))
+        let connected = TlsConnector::from(Arc::clone(&tls.config)).connect(name, stream).await;
+        Ok(Box::new(connected.map_err(explained)?))
     }
+}
+
+/// HAProxy 2.6 to 3.4 accept `ssl` and `verify required` on a `stats socket` and ignore them: the port speaks plain text, and
+/// everybody who reaches it is let in.
+fn explained(error: io::Error) -> io::Error {
+    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if !matches!(cause, Some(rustls::Error::InvalidMessage(_))) {
+        return error;
+    }
+    let what = "the port does not speak TLS. HAProxy ignores `ssl` on a `stats socket`: bind the socket to a file, and put a \
+                `listen` section with `mode tcp`, `bind ... ssl crt ... ca-file ... verify required` and \
+                `server api unix@FILE` before it";
+    io::Error::new(error.kind(), format!("{what} ({error})"))
 }
 
 #[cfg(test)]
