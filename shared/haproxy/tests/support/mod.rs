@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
 
 pub(crate) mod app;
+pub(crate) mod lists;
 
 use std::{
     fs,
@@ -54,9 +55,13 @@ impl Lab {
     }
 
     pub(crate) async fn start_in(folder: TempDir, config: &str) -> Self {
-        let path = folder.path().join("haproxy.cfg");
-        fs::write(&path, format!("{HEAD}{config}").replace("{folder}", &folder.path().display().to_string())).unwrap();
-        let master = start_haproxy(folder.path(), &[&path]);
+        write_config(folder.path(), "haproxy.cfg", config);
+        Self::start_existing(folder).await
+    }
+
+    /// Starts HAProxy with the `haproxy.cfg` that is in the folder.
+    pub(crate) async fn start_existing(folder: TempDir) -> Self {
+        let master = start_haproxy(folder.path(), &folder.path().join("haproxy.cfg"));
         let mut lab = Self { folder, master };
         lab.answers().await;
         lab
@@ -65,7 +70,7 @@ impl Lab {
     /// Starts HAProxy again after it was stopped.
     pub(crate) async fn restart(&mut self) {
         self.stop();
-        self.master = start_haproxy(self.folder.path(), &[&self.path("haproxy.cfg")]);
+        self.master = start_haproxy(self.folder.path(), &self.path("haproxy.cfg"));
         self.answers().await;
     }
 
@@ -112,7 +117,7 @@ impl Lab {
 
     /// Opens a connection for requests to the frontend.
     pub(crate) async fn connect(&self) -> Client {
-        Client { stream: UnixStream::connect(self.path("front.sock")).await.unwrap() }
+        Client::connect(&self.path("front.sock")).await
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -139,14 +144,25 @@ pub(crate) fn haproxy_program() -> PathBuf {
     found.unwrap_or_else(|| panic!("haproxy is not installed: scripts/packages.sh installs it"))
 }
 
-fn start_haproxy(folder: &Path, configs: &[&Path]) -> Child {
-    let mut command = Command::new(haproxy_program());
-    command.arg("-W").arg("-S").arg(format!("{}/master.sock,mode,600", folder.display()));
-    for config in configs {
-        command.arg("-f").arg(config);
-    }
+/// Writes a configuration that begins with [`HEAD`].
+pub(crate) fn write_config(folder: &Path, name: &str, config: &str) {
+    let text = format!("{HEAD}{config}").replace("{folder}", &folder.display().to_string());
+    fs::write(folder.join(name), text).unwrap();
+}
+
+fn start_haproxy(folder: &Path, config: &Path) -> Child {
     let log = fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
-    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+    Command::new(haproxy_program())
+        .arg("-W")
+        .arg("-S")
+        .arg(format!("{}/master.sock,mode,600", folder.display()))
+        .arg("-f")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 /// A keep-alive connection to the frontend.
@@ -155,6 +171,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    pub(crate) async fn connect(path: &Path) -> Self {
+        Self { stream: UnixStream::connect(path).await.unwrap() }
+    }
+
     /// Sends a request, without waiting for its answer.
     pub(crate) async fn send(&mut self, path: &str) {
         let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
