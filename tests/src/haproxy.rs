@@ -4,17 +4,18 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use berth_control_plane::{ChildProcess, Guard, Launch};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use crate::{part::free_address, wait::eventually};
+use crate::{part::free_address, programs::repository, wait::eventually};
 
 /// Where Debian has it.
 const PROGRAM: &str = "/usr/sbin/haproxy";
@@ -29,14 +30,47 @@ pub struct HaProxy {
     process: ChildProcess,
     guard: Guard,
     frontend: SocketAddr,
+    script: Option<Script>,
+}
+
+/// The script that is shipped for HAProxy.
+#[derive(Debug)]
+struct Script {
+    url: String,
+    dir: PathBuf,
+}
+
+impl Script {
+    fn run(&self, mode: &str) -> Result<()> {
+        let script = repository().join("deploy/haproxy/berth-servers.sh");
+        let mut command = Command::new("/bin/sh");
+        command.arg(script).arg(mode).env("BERTH_SERVERS_URL", &self.url).env("HAPROXY", PROGRAM);
+        command.env("BERTH_SERVERS_CONFIG", self.dir.join("haproxy.cfg"));
+        command.env("BERTH_SERVERS_STATE", self.dir.join("state"));
+        let output = command.output().context("run berth-servers.sh")?;
+        ensure!(output.status.success(), "berth-servers.sh {mode}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
 }
 
 impl HaProxy {
-    /// Starts it and waits until it listens.
+    /// Starts it and waits until it listens. It forgets the servers that were added when it is reloaded or restarted.
     ///
     /// # Errors
     /// When HAProxy is not installed, or does not start.
     pub async fn start() -> Result<Self> {
+        Self::start_with(None).await
+    }
+
+    /// The same, with the script that puts the servers of this class into the configuration: Berth serves them at this address.
+    ///
+    /// # Errors
+    /// When HAProxy is not installed, or does not start.
+    pub async fn start_with_servers_of(class: &str, servers: SocketAddr) -> Result<Self> {
+        Self::start_with(Some(format!("http://{servers}/haproxy/{class}"))).await
+    }
+
+    async fn start_with(servers: Option<String>) -> Result<Self> {
         if !Path::new(PROGRAM).exists() {
             bail!("{PROGRAM} is missing: install it with scripts/packages.sh");
         }
@@ -44,11 +78,15 @@ impl HaProxy {
         let frontend = free_address()?;
         fs::write(guard.dir().join("haproxy.cfg"), configuration(frontend))?;
         let socket = format!("{},level,admin", guard.dir().join(SOCKET).display());
-        let launch = Launch::new("haproxy", PROGRAM)
-            .args(["-W", "-db", "-f", "haproxy.cfg", "-S", &socket])
-            .current_dir(guard.dir());
+        let script = servers.map(|url| Script { url, dir: guard.dir().to_owned() });
+        let loaded = if script.is_some() { "state/haproxy.cfg" } else { "haproxy.cfg" };
+        if let Some(script) = &script {
+            script.run("start")?;
+        }
+        let launch =
+            Launch::new("haproxy", PROGRAM).args(["-W", "-db", "-f", loaded, "-S", &socket]).current_dir(guard.dir());
         let process = launch.spawn(&guard)?;
-        let haproxy = Self { process, guard, frontend };
+        let haproxy = Self { process, guard, frontend, script };
         haproxy.listens().await?;
         Ok(haproxy)
     }
@@ -80,6 +118,9 @@ impl HaProxy {
     /// # Errors
     /// When the process is gone.
     pub fn reload(&self) -> Result<()> {
+        if let Some(script) = &self.script {
+            script.run("reload")?;
+        }
         self.signal(Signal::SIGUSR2)
     }
 
@@ -96,6 +137,9 @@ impl HaProxy {
     /// # Errors
     /// When it does not start.
     pub async fn restart(&self) -> Result<()> {
+        if let Some(script) = &self.script {
+            script.run("start")?;
+        }
         self.process.restart()?;
         self.listens().await
     }
@@ -119,6 +163,6 @@ fn configuration(frontend: SocketAddr) -> String {
         "global\n    maxconn 2000\n    nbthread 1\n\
          defaults\n    mode http\n    timeout connect 2s\n    timeout client 30s\n    timeout server 30s\n    retries 1\n    option redispatch 1\n\
          frontend web\n    bind {frontend}\n    default_backend web\n\
-         backend web\n    balance roundrobin\n"
+         backend web\n    balance roundrobin\n    # berth-servers web\n"
     )
 }

@@ -36,7 +36,7 @@ pub use cut_off::CutOff;
 pub use haproxy::HaProxy;
 pub use kstatus::{Judgement, judge};
 pub use machines::Machines;
-pub use part::{Instance, Part};
+pub use part::{Instance, Part, free_address};
 pub use programs::{program, repository};
 pub use traffic::{Answers, Client, Failure};
 pub use wait::{CheckResult, eventually};

@@ -123,6 +123,9 @@ pub(crate) fn launch(part: Part, number: usize, http: SocketAddr, setting: &Laun
 }
 
 /// A free port of 127.0.0.1. It stays reserved while the program that listens on it restarts.
-pub(crate) fn free_address() -> Result<SocketAddr> {
+///
+/// # Errors
+/// When there is none.
+pub fn free_address() -> Result<SocketAddr> {
     Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)))
 }

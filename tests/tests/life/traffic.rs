@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use berth_core::api::{BalancerClass, Server, TrafficPhase};
 use berth_testing::manifest;
-use berth_tests::{Answers, Client, HaProxy, Part, eventually};
+use berth_tests::{Answers, Client, HaProxy, Options, Part, eventually, free_address};
 use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
@@ -179,5 +179,37 @@ async fn another_copy_takes_over_and_a_dead_machine_costs_only_its_own_requests(
     let answers = client.stop().await;
     // A hundred each second, of which every hundredth takes 1.5 s: at most two of those and one or two others are with one of four.
     assert!(answers.failures.len() <= 5, "{} of {}: {:#?}", answers.failures.len(), answers.count(), answers.failures);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_and_a_restart_of_haproxy_lose_no_server() {
+    let servers = free_address().unwrap();
+    let arguments = [(Part::LbController, vec![format!("--servers-address={servers}")])].into();
+    let world = World::start_with(Options { arguments, ..Options::default() }).await;
+    let haproxy = HaProxy::start_with_servers_of("edge", servers).await.unwrap();
+    class(&world, &haproxy, json!({})).await;
+    world.deploy(3, behind_haproxy).await;
+    world.ready(3).await;
+    let client = Client::start(haproxy.frontend());
+    answered(&client, "v1").await;
+    for _ in 0..3 {
+        haproxy.reload().unwrap();
+        answered(&client, "v1").await;
+    }
+    // Old workers still have requests of 1.5 s when servers drain.
+    haproxy.reload().unwrap();
+    world.patch(json!({"spec": {"app": world.app("v2")}})).await;
+    answered(&client, "v2").await;
+    world.ready(3).await;
+    none_failed(&client.stop().await);
+
+    // lb-controller does not answer: the script has the servers of the last time.
+    world.berth.kill9(Part::LbController).unwrap();
+    haproxy.kill().unwrap();
+    haproxy.restart().await.unwrap();
+    let client = Client::start(haproxy.frontend());
+    answered(&client, "v2").await;
+    none_failed(&client.stop().await);
     world.end().await;
 }
