@@ -37,18 +37,19 @@
 //!
 //! - **The next request acknowledges.** A request names the version that the proxy has applied, so what was answered once counts as applied
 //!   when the proxy has asked again.
-//! - **Envoy asks, nobody calls it.** After each answer it waits for its `refresh_delay` and a random time up to the same length.
-//!   A change therefore arrives after at most twice the `refresh_delay` (1.5 times at most half of the time), and is acknowledged
-//!   after as long again. To take an endpoint out takes two changes (see below). Each request has 77 KB, because Envoy describes its
-//!   extensions each time: `refresh_delay: 1s` is a good compromise, and `0.2s` is no problem for a few proxies.
+//! - **Envoy asks, nobody calls it.** After each answer it waits for its `refresh_delay` and a random time up to the same length. So a
+//!   change arrives after at most twice the `refresh_delay`, and is acknowledged at most as long after that. To take an endpoint out
+//!   takes two changes (see below). Measured, until acknowledged: with `refresh_delay: 1s`, 2.9 s on average for a weight and 6.1 s for an
+//!   endpoint that is taken out (at most 3.6 s and 6.7 s); with `0.1s`, 0.34 s and 0.62 s. A request has 77 KB, because Envoy describes
+//!   its extensions each time.
 //! - **Anything but a new assignment changes nothing.** On 304, 404 or no answer at all the proxy keeps the endpoints that it has, for
 //!   as long as it runs. An assignment without endpoints, in contrast, empties it. So nothing is served for a cluster before its first
 //!   [`EdsService::set`]; an empty list is served when it was set.
 //! - **A version is a digest of the content.** A new process that sets the same endpoints has the same version, and no proxy applies
 //!   anything again.
 //! - **A rejected assignment changes nothing.** Envoy takes an assignment as a whole or not at all, and asks again with its old version.
-//!   By REST it says why only in its log; [`ProxyStatus::rejection`] says so. (A proxy that sends `error_detail`, as by gRPC, is
-//!   quoted.) What Envoy is known to reject, [`EdsService::set`] refuses before, in words.
+//!   By REST it says why only in its log, not in its requests and not by its admin interface: [`ProxyStatus::rejection`] tells
+//!   that an assignment was rejected, and where to read why. A proxy that does send `error_detail` is quoted. What Envoy is known to reject, [`EdsService::set`] refuses before, in words.
 //!
 //! # Held endpoints are left out
 //!
