@@ -149,6 +149,7 @@ impl ServedCluster {
     /// What to answer to a proxy that runs this; nothing when that is what it should run.
     pub(crate) fn answer(&mut self, proxy: &str, runs: Option<&AssignmentVersion>) -> Option<Bytes> {
         if runs == Some(&self.answer.version) {
+            self.proxies.up_to_date(proxy);
             return None;
         }
         self.proxies.sent(proxy, &self.answer.version);

@@ -121,3 +121,38 @@ fn old_versions_are_dropped_and_the_newest_is_kept() {
     assert!(world.cluster.acknowledgement(&newest, &RULES, world.now).is_some());
     assert_eq!(world.cluster.wanted.len(), REMEMBERED_VERSIONS);
 }
+
+#[test]
+fn a_rejection_is_forgotten_with_the_version_that_was_rejected() {
+    let mut world = World::new(&[1]);
+    let first = world.cluster.wanted().clone();
+    assert!(world.ask() && !world.ask());
+    let mut heavier = serving(&[1]);
+    heavier.entries.values_mut().for_each(|entry| entry.weight = 77);
+    world.cluster.set(heavier, &RULES, world.now).unwrap();
+    let second = world.cluster.wanted().clone();
+    let runs = world.runs.clone();
+    for _ in 0..3 {
+        world.ask();
+        world.runs.clone_from(&runs);
+    }
+    assert!(world.look(&second).has_not[0].rejection.is_some());
+    // Back to what the proxy runs: there is nothing left that it rejects.
+    world.set(&[1]);
+    assert!(!world.ask());
+    assert_eq!(world.look(&first).has[0].rejection, None);
+}
+
+#[test]
+fn a_proxy_that_was_started_again_rejects_nothing() {
+    let mut world = World::new(&[1]);
+    // The first answer is lost on its way.
+    assert!(world.ask());
+    world.runs = None;
+    assert!(world.ask() && !world.ask());
+    let version = world.cluster.wanted().clone();
+    world.runs = None;
+    assert!(world.ask());
+    world.runs = None;
+    assert_eq!(world.look(&version).has_not[0].rejection, None, "it has been sent the version once since it started");
+}

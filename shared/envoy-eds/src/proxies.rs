@@ -161,6 +161,14 @@ impl Proxies {
         }
     }
 
+    /// The proxy runs what it should: what it was sent before no longer matters.
+    pub(crate) fn up_to_date(&mut self, id: &str) {
+        if let Some(proxy) = self.known.get_mut(id) {
+            proxy.sent = None;
+            proxy.rejection = None;
+        }
+    }
+
     /// Gives up proxies that have been silent for too long.
     pub(crate) fn forget(&mut self, rules: &ProxyRules, now: Instant) {
         self.known.retain(|_, proxy| now.duration_since(proxy.asked) <= rules.forget_after);
