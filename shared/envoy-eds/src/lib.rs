@@ -49,7 +49,8 @@
 //!   anything again.
 //! - **A rejected assignment changes nothing.** Envoy takes an assignment as a whole or not at all, and asks again with its old version.
 //!   By REST it says why only in its log, not in its requests and not by its admin interface: [`ProxyStatus::rejection`] tells
-//!   that an assignment was rejected, and where to read why. A proxy that does send `error_detail` is quoted. What Envoy is known to reject, [`EdsService::set`] refuses before, in words.
+//!   that an assignment was rejected, and where to read why. A proxy that does send `error_detail` is
+//!   quoted. What Envoy is known to reject, [`EdsService::set`] refuses before, in words.
 //!
 //! # Held endpoints are left out
 //!
