@@ -102,10 +102,8 @@ impl Worker {
         self.suspects = wrong;
         let members = floor::members(self.class.name(), &servers, &view, now);
         self.look_at_kept(&servers, &members);
-        let known = self.decided.keys().filter(|uid| servers.iter().all(|server| server.uid() != uid.as_str()));
-        for gone in known.cloned().collect::<Vec<_>>() {
-            self.decided.remove(&gone);
-        }
+        let known: BTreeSet<&str> = servers.iter().map(|server| server.uid()).collect();
+        self.decided.retain(|uid, _| known.contains(uid.as_str()));
         self.status.write(&self.shared.ctx, &self.class, &view).await;
     }
 
