@@ -4,18 +4,15 @@
 //! was made for, so nothing of another version, another attempt or another declaration of the step ever counts, and of two copies that
 //! look at the same time only one is counted.
 
-use berth_core::{
-    api::{
-        AnalysisProgress, AnalysisStep, App, Check, CheckProgress, CheckVerdict, Rollout, RolloutProgress, VMDeployment,
-    },
-    digest,
+use berth_core::api::{
+    AnalysisProgress, AnalysisStep, App, CheckProgress, CheckVerdict, Rollout, RolloutProgress, VMDeployment,
 };
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::Time,
-    jiff::{SignedDuration, Timestamp},
-};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
-use crate::rollout_record;
+use crate::{
+    rollout_record,
+    watch::{Watch, most_looks},
+};
 
 /// Reason: a check has failed at more looks than `maxFailures` allows.
 pub(crate) const ANALYSIS_FAILED: &str = "AnalysisFailed";
@@ -49,26 +46,21 @@ pub(crate) fn step<'a>(rollout: &'a Rollout, progress: &RolloutProgress) -> Opti
     rollout_record::current(rollout, progress)?.analysis.as_ref()
 }
 
-/// The check of this name.
-pub(crate) fn check<'a>(rollout: &'a Rollout, name: &str) -> Option<&'a Check> {
-    rollout.checks.iter().find(|check| check.name == name)
+/// What the current step looks at; none if it looks at nothing.
+pub(crate) fn watch<'a>(rollout: &'a Rollout, progress: &RolloutProgress) -> Option<Watch<'a>> {
+    Watch::of(rollout_record::current(rollout, progress)?)
 }
 
-/// How many looks there are at most.
-pub(crate) fn most_looks(step: &AnalysisStep) -> u32 {
-    u32::try_from(step.max_seconds / step.interval_seconds.max(1)).unwrap_or(0).max(1)
-}
-
-/// Records that the analysis of the current step begins, unless that stands there already.
+/// Records that the analysis of the current step, or the look at its evidence, begins, unless that stands there already.
 pub(crate) fn begin(progress: &mut RolloutProgress, rollout: &Rollout, now: Timestamp) {
-    let Some(step) = step(rollout, progress) else { return };
-    if recorded(rollout, progress).is_some() {
+    let Some(watch) = watch(rollout, progress) else { return };
+    if watched(rollout, progress).is_some() {
         return;
     }
     progress.analysis = Some(AnalysisProgress {
         step: progress.steps_done.saturating_add(1),
         attempt: progress.retries,
-        digest: declared(rollout, step),
+        digest: watch.digest(rollout),
         since: Time(now),
         looks: 0,
         looked_at: None,
@@ -76,10 +68,17 @@ pub(crate) fn begin(progress: &mut RolloutProgress, rollout: &Rollout, now: Time
     });
 }
 
-/// Digest of the step and its checks as they are declared.
-fn declared(rollout: &Rollout, step: &AnalysisStep) -> String {
-    let checks: Vec<_> = step.checks.iter().map(|name| check(rollout, name)).collect();
-    digest::short(&(step, checks))
+/// What the current step looks at, with its record, if the record is about it.
+pub(crate) fn watched<'a>(
+    rollout: &'a Rollout,
+    progress: &'a RolloutProgress,
+) -> Option<(Watch<'a>, &'a AnalysisProgress)> {
+    let (watch, known) = (watch(rollout, progress)?, progress.analysis.as_ref()?);
+    let is_it = known.step == progress.steps_done.saturating_add(1)
+        && known.attempt == progress.retries
+        && known.digest == watch.digest(rollout)
+        && progress.aborted.is_none();
+    is_it.then_some((watch, known))
 }
 
 /// The current step with its record, if it is an analysis and the record is about it.
@@ -87,12 +86,10 @@ pub(crate) fn recorded<'a>(
     rollout: &'a Rollout,
     progress: &'a RolloutProgress,
 ) -> Option<(&'a AnalysisStep, &'a AnalysisProgress)> {
-    let (step, known) = (step(rollout, progress)?, progress.analysis.as_ref()?);
-    let is_it = known.step == progress.steps_done.saturating_add(1)
-        && known.attempt == progress.retries
-        && known.digest == declared(rollout, step)
-        && progress.aborted.is_none();
-    is_it.then_some((step, known))
+    match watched(rollout, progress)? {
+        (Watch::Analysis(step), known) => Some((step, known)),
+        (Watch::Evidence(_), _) => None,
+    }
 }
 
 /// Whether the roll-out of this application is in an analysis.
@@ -104,7 +101,7 @@ pub(crate) fn is_under_way(deployment: &VMDeployment, newest: &App) -> bool {
 /// Counts the look, if it was made for this record.
 pub(crate) fn count(mut progress: RolloutProgress, rollout: &Rollout, look: Option<&Look>) -> RolloutProgress {
     let is_about = |look: &&Look| {
-        look.app == progress.digest && recorded(rollout, &progress).is_some_and(|(_, known)| *known == look.of)
+        look.app == progress.digest && watched(rollout, &progress).is_some_and(|(_, known)| *known == look.of)
     };
     if let Some(look) = look.filter(is_about) {
         progress.analysis = Some(counted(&look.of, look));
@@ -177,14 +174,12 @@ pub(crate) fn undecided(rollout: &Rollout, progress: &RolloutProgress) -> Option
 
 /// When Prometheus is looked at next; none if it is not.
 pub(crate) fn next_look(rollout: &Rollout, progress: &RolloutProgress) -> Option<Timestamp> {
-    let (step, known) = recorded(rollout, progress)?;
-    let is_open = !step.checks.is_empty()
+    let (watch, known) = watched(rollout, progress)?;
+    let is_open = !watch.checks().is_empty()
         && failure(rollout, progress).is_none()
         && undecided(rollout, progress).is_none()
         && !has_passed(rollout, progress);
-    let last = known.looked_at.as_ref().unwrap_or(&known.since).0;
-    let next = last.checked_add(SignedDuration::from_secs(i64::from(step.interval_seconds))).ok();
-    next.filter(|_| is_open)
+    watch.next(known).filter(|_| is_open)
 }
 
 /// What the analysis waits for; none if the current step is none. What begins with `a person:` goes on only with one.

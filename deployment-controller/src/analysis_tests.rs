@@ -2,6 +2,7 @@ use berth_core::{
     api::{Server, VMDeployment, VMDeploymentStatus, VMReplicaSet},
     conditions::{self, PROGRESSING, READY, RECONCILING, STALLED},
 };
+use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::*;

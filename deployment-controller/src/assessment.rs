@@ -5,6 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     analysis::{self, ANALYSIS_FAILED},
+    bake,
     count::RolloutCount,
     hold::{Hold, TOO_MANY_FAILED, analysis_failed, hold, too_many_failed},
     observed::ObservedDeployment,
@@ -40,7 +41,12 @@ impl<'a> Assessment<'a> {
         let count = RolloutCount::of(deployment, servers, now);
         let hold = hold(deployment, &count, missing_content);
         let is_spared = rollout::spared(deployment, servers, now).is_some();
-        let waits = |known| steps::pause(rollout, known).is_some() || analysis::step(rollout, known).is_some();
+        let waits = |known| {
+            steps::pause(rollout, known).is_some()
+                || analysis::step(rollout, known).is_some()
+                || steps::approval(rollout, known).is_some()
+                || bake::is_under_way(rollout, known, now)
+        };
         let in_pause = steps::recorded(deployment, &count.newest).is_some_and(waits);
         let is_held = hold.is_some() || is_spared || in_pause;
         let progress = progress::next(deployment, &count, is_held, now);

@@ -5,8 +5,10 @@
 //! ConfigMaps and Secrets contain, as a digest.
 
 mod analysis;
+mod approval;
 mod args;
 mod assessment;
+mod bake;
 mod content;
 mod content_look;
 mod controller;
@@ -30,11 +32,14 @@ mod stable;
 mod stall;
 mod status;
 mod steps;
+#[cfg(test)]
+mod story;
 mod tasks;
 #[cfg(test)]
 mod testing;
 mod undo;
 mod wait;
+mod watch;
 
 pub use args::Args;
 pub use content::ContentKey;

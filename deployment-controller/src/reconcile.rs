@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use berth_core::api::{AnalysisProgress, AnalysisStep, App, Server, VMDeployment, VMDeploymentStatus, VMReplicaSet};
+use berth_core::api::{AnalysisProgress, App, Server, VMDeployment, VMDeploymentStatus, VMReplicaSet};
 use berth_runtime::{ApiError, Context, ListedServer, Throttle, requeue_after};
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
@@ -20,6 +20,7 @@ use crate::{
     rollout,
     rollout::AppUpdates,
     stable, status, undo,
+    watch::Watch,
 };
 
 /// The status of a VMDeployment is written at most this often: while many Servers change, one write shows many changes.
@@ -226,8 +227,8 @@ fn has_next(observed: &ObservedDeployment<'_>) -> bool {
     set.is_some_and(|set| !rollout::next_updates(deployment, set, servers, missing_content, now).is_empty(set))
 }
 
-/// The analysis of which the next look is due.
-fn due_look<'a>(observed: &ObservedDeployment<'a>) -> Option<(&'a AnalysisStep, &'a AnalysisProgress)> {
+/// The checks that are due to be looked at.
+fn due_look<'a>(observed: &ObservedDeployment<'a>) -> Option<(Watch<'a>, &'a AnalysisProgress)> {
     let ObservedDeployment { deployment, servers, missing_content, now, .. } = *observed;
     look::due(deployment, servers, missing_content, now).filter(|_| observed.own_set().is_some())
 }

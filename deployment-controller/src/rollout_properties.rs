@@ -5,7 +5,7 @@ use std::slice;
 
 use berth_core::{
     api::{
-        App, OnFailure, PauseStep, RolloutAction, RolloutRequest, RolloutStep, Server, State, VMDeployment,
+        App, BakeStep, OnFailure, PauseStep, RolloutAction, RolloutRequest, RolloutStep, Server, State, VMDeployment,
         VMReplicaSet, VMReplicaSetStatus,
     },
     conditions::{self, PROGRESSING, STALLED},
@@ -54,7 +54,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => (0..4i32).prop_map(Event::Partition),
         1 => prop::option::of(0..3i32).prop_map(Event::MaxFailed),
         1 => any::<bool>().prop_map(Event::Pause),
-        1 => prop::collection::vec(0..5u8, 0..4).prop_map(Event::Steps),
+        1 => prop::collection::vec(0..6u8, 0..4).prop_map(Event::Steps),
         1 => prop_oneof![Just(OnFailure::Pause), Just(OnFailure::Rollback)].prop_map(Event::OnFailure),
         2 => prop_oneof![
             3 => Just(RolloutAction::Promote),
@@ -235,9 +235,10 @@ impl World {
     }
 }
 
-/// A pause, or so many Servers.
+/// A pause, a bake, or so many Servers.
 fn step(n: u8) -> RolloutStep {
     match n {
+        5 => RolloutStep { bake: Some(BakeStep { seconds: 20 }), ..RolloutStep::default() },
         0 => RolloutStep { pause: Some(PauseStep { seconds: Some(30) }), ..RolloutStep::default() },
         _ => RolloutStep { servers: Some(IntOrString::Int(n.into())), ..RolloutStep::default() },
     }

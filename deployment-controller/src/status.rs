@@ -12,6 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::{
     analysis::{self, ANALYSIS_FAILED},
     assessment::Assessment,
+    bake,
     content::UNKNOWN,
     hold::TOO_MANY_FAILED,
     observed::ObservedDeployment,
@@ -46,9 +47,10 @@ pub(crate) fn compute(observed: &ObservedDeployment<'_>) -> (VMDeploymentStatus,
     conditions::set_standing(&mut status.conditions, standing, deployment.metadata.generation, observed.now);
     set_conditions(observed, &assessment, &mut status, is_done, stall.as_ref());
     let pause = steps::pause(&deployment.spec.rollout, &assessment.progress).and_then(PauseEnd::at);
+    let bake = bake::end(&deployment.spec.rollout, &assessment.progress);
     let is_held = assessment.hold.is_some();
     let look = analysis::next_look(&deployment.spec.rollout, &assessment.progress).filter(|_| !is_held);
-    (status, next_change(observed, assessment.deadline.into_iter().chain(pause).chain(look)))
+    (status, next_change(observed, assessment.deadline.into_iter().chain(pause).chain(bake).chain(look)))
 }
 
 /// What is waited for. A request of which nothing came is answered first.
@@ -161,12 +163,14 @@ fn set_conditions(
         }
         Some(stall) => set(PROGRESSING, false, stall.reason, &stall.message),
         None if is_done => set(PROGRESSING, false, "Complete", ""),
-        None if assessment.count.is_settled() => set(PROGRESSING, true, "WaitingForServers", ""),
+        None if assessment.count.is_settled() && assessment.has_no_step_left => {
+            set(PROGRESSING, true, "WaitingForServers", "")
+        }
         None => set(PROGRESSING, true, "RollingOut", ""),
     }
 }
 
-/// When the next Ready Server becomes available, or one of these times comes: the roll-out's deadline, the end of a pause, the next
+/// When the next Ready Server becomes available, or one of these times comes: the roll-out's deadline, the end of a pause or bake, the next
 /// look of an analysis.
 fn next_change(observed: &ObservedDeployment<'_>, times: impl Iterator<Item = Timestamp>) -> Option<Timestamp> {
     let seconds = observed.deployment.spec.min_ready_seconds;

@@ -5,7 +5,10 @@
 //! controller makes the same one, and nothing of a roll-out of another application counts.
 
 use berth_core::{
-    api::{Abort, App, OnFailure, Rollout, RolloutAction, RolloutProgress, RolloutRequest, RolloutStep, VMDeployment},
+    api::{
+        Abort, App, ApproveStep, OnFailure, Rollout, RolloutAction, RolloutProgress, RolloutRequest, RolloutStep,
+        VMDeployment,
+    },
     budget::at_least_one,
 };
 use k8s_openapi::{
@@ -14,7 +17,7 @@ use k8s_openapi::{
 };
 
 pub(crate) use crate::rollout_record::{current, is_about, recorded};
-use crate::{analysis, count::RolloutCount, rollout_record::index};
+use crate::{analysis, approval, bake, count::RolloutCount, rollout_record::index};
 
 /// Reason of an abort that a person has requested.
 const REQUESTED: &str = "Requested";
@@ -80,6 +83,11 @@ pub(crate) fn pause(rollout: &Rollout, progress: &RolloutProgress) -> Option<Pau
     // Its beginning is written before it counts.
     let since = progress.step_since.as_ref().map_or(Timestamp::MAX, |since| since.0);
     Some(PauseEnd::At(since.checked_add(SignedDuration::from_secs(i64::from(seconds))).unwrap_or(Timestamp::MAX)))
+}
+
+/// The approval that has its turn; none if the current step is another one.
+pub(crate) fn approval<'a>(rollout: &'a Rollout, progress: &RolloutProgress) -> Option<&'a ApproveStep> {
+    current(rollout, progress)?.approve.as_ref()
 }
 
 /// Carries out a person's request, aborts a roll-out that has failed, and goes on to the next steps.
@@ -210,8 +218,8 @@ fn has_another_stable_app(deployment: &VMDeployment, count: &RolloutCount<'_>) -
     stable.is_some_and(|stable| !stable.is_declared_as(&count.newest))
 }
 
-/// Whether the next step may begin: enough Servers have the newest application and are well, the pause is over, or the checks have
-/// passed. As many of the Servers may be unavailable as the budget allows: one broken machine does not hold up a roll-out.
+/// Whether the next step may begin: enough Servers have the newest application and are well, the pause or the bake is over, or the checks
+/// have passed. As many of the Servers may be unavailable as the budget allows: one broken machine does not hold up a roll-out.
 fn is_done(
     step: &RolloutStep,
     progress: &RolloutProgress,
@@ -226,6 +234,9 @@ fn is_done(
     if step.analysis.is_some() {
         return analysis::has_passed(rollout, progress);
     }
+    if let Some(end) = bake::end(rollout, progress) {
+        return end <= now && bake::are_well(count);
+    }
     pause(rollout, progress).and_then(PauseEnd::at).is_some_and(|end| end <= now)
 }
 
@@ -234,6 +245,7 @@ pub(crate) fn waiting_for(
     deployment: &VMDeployment,
     count: &RolloutCount<'_>,
     progress: &RolloutProgress,
+    now: Timestamp,
 ) -> Option<String> {
     let rollout = &deployment.spec.rollout;
     let step = current(rollout, progress)?;
@@ -244,6 +256,12 @@ pub(crate) fn waiting_for(
     }
     if step.analysis.is_some() {
         return analysis::waiting_for(rollout, progress);
+    }
+    if let Some(approve) = &step.approve {
+        return Some(approval::waiting_for(&place, approve, rollout, progress));
+    }
+    if let Some(end) = bake::end(rollout, progress) {
+        return Some(bake::waiting_for(&place, end, count, now));
     }
     Some(match pause(rollout, progress)? {
         PauseEnd::At(end) => format!("{place}: a pause until {end}"),

@@ -8,6 +8,7 @@ use berth_core::{
 use crate::{
     analysis,
     assessment::Assessment,
+    bake,
     observed::ObservedDeployment,
     replica_set, rollout, stable,
     steps::{self, PauseEnd},
@@ -69,11 +70,13 @@ fn of_roll_out(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>, s
 }
 
 fn of_step(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>) -> Option<Wait> {
-    let message = steps::waiting_for(observed.deployment, &assessment.count, &assessment.progress)?;
+    let message = steps::waiting_for(observed.deployment, &assessment.count, &assessment.progress, observed.now)?;
     let rollout = &observed.deployment.spec.rollout;
     let reason = match steps::pause(rollout, &assessment.progress) {
         _ if analysis::undecided(rollout, &assessment.progress).is_some() => "AnalysisInconclusive",
         _ if analysis::step(rollout, &assessment.progress).is_some() => "Analysing",
+        _ if steps::approval(rollout, &assessment.progress).is_some() => "WaitingForPromotion",
+        _ if bake::end(rollout, &assessment.progress).is_some() => "Baking",
         Some(PauseEnd::Promoted) => "WaitingForPromotion",
         Some(PauseEnd::At(_)) => "Pausing",
         None => "RollingOut",

@@ -151,6 +151,9 @@ fn others() -> Vec<Case> {
             words: &["traffic.backends[0]", "the name of a backend of a class"],
         },
         Case { object: set("VMDeployment", "steps", &steps), words: &["rollout.steps", "no weight may be lower"] },
+        rollout("bake", &json!({"steps": [{"bake": {"seconds": 9}}, {"servers": 1}]}), &["bake needs an earlier step"]),
+        rollout("approve", &json!({"steps": [{"approve": {"evidence": ["slo"]}}]}), &["evidence", "does not have"]),
+        rollout("kinds", &json!({"steps": [{"servers": 1, "bake": {"seconds": 9}}]}), &["exactly one of servers"]),
         Case {
             object: class("incus", "incus", &json!({"endpoint": "https://10.0.0.1:8443", "endpoints": "x"})),
             words: &["spec.parameters", "provider incus does not know endpoints", "it knows endpoint"],
@@ -162,17 +165,27 @@ fn others() -> Vec<Case> {
     ]
 }
 
+fn rollout(name: &str, rollout: &Value, words: &'static [&'static str]) -> Case {
+    Case { object: set("VMDeployment", &format!("rollout-{name}"), &json!({"rollout": rollout})), words }
+}
+
 fn good() -> Vec<Value> {
     let meta = json!({"template": {"metadata": {
         "labels": {"app": "web", "example.com/Tier_1": "a.b-c", "empty": ""},
         "annotations": {"Example.com/Note": "anything at all: ä"}}}});
     let steps =
         json!({"rollout": {"steps": [{"weight": 20}, {"pause": {}}, {"weight": 20}, {"servers": 1}, {"weight": 50}]}});
+    let rollout = json!({
+        "checks": [{"name": "slo", "source": "main", "query": "up", "condition": "> 0"}],
+        "steps": [{"pause": {}}, {"servers": 1}, {"bake": {"seconds": 9}}, {"approve": {}}, {"approve": {"evidence": ["slo"]}},
+            {"servers": "100%"}, {"bake": {"seconds": 9}}],
+    });
     vec![
         declared("Server", "good", &target(&json!({"team": "Ä b", "_x9": "", "name_server": "x"}))),
         declared("VMReplicaSet", "good-16", &target(&many(16))),
         set("VMReplicaSet", "good-meta", &meta),
         set("VMDeployment", "good-steps", &steps),
+        set("VMDeployment", "good-rollout", &json!({"rollout": rollout})),
         set(
             "VMDeployment",
             "good-env",

@@ -7,7 +7,7 @@ mod prometheus;
 use std::collections::BTreeMap;
 
 use berth_core::{
-    api::{AnalysisProgress, AnalysisStep, Check, CheckVerdict, NoData, Server, VMDeployment},
+    api::{AnalysisProgress, Check, CheckVerdict, NoData, Server, VMDeployment},
     digest,
 };
 use berth_runtime::{ApiError, Context};
@@ -25,6 +25,7 @@ use crate::{
     hold::hold,
     replica_set::newest_app,
     steps,
+    watch::{self, Watch},
 };
 
 /// Most characters of a message, as the schema of the status says.
@@ -33,34 +34,34 @@ const MOST_CHARACTERS: usize = 1000;
 /// The Prometheus of each class, or why it cannot be asked.
 type Sources = BTreeMap<String, Result<Prometheus, String>>;
 
-/// The analysis of which the next look is due; none if there is none, or something holds the roll-out. Cheap where a VMDeployment has
+/// What is due to be looked at; none if there is none, or something holds the roll-out. Cheap where a VMDeployment has
 /// no analysis.
 pub(crate) fn due<'a>(
     deployment: &'a VMDeployment,
     servers: &[&Server],
     missing_content: Option<&str>,
     now: Timestamp,
-) -> Option<(&'a AnalysisStep, &'a AnalysisProgress)> {
+) -> Option<(Watch<'a>, &'a AnalysisProgress)> {
     let rollout = &deployment.spec.rollout;
     let progress = steps::recorded(deployment, &newest_app(deployment))?;
     analysis::next_look(rollout, progress).filter(|at| *at <= now)?;
     // What a person requests comes first.
     let is_requested = rollout.request.as_ref().is_some_and(|new| progress.observed_request.as_ref() != Some(&new.id));
     let is_held = || hold(deployment, &RolloutCount::of(deployment, servers, now), missing_content).is_some();
-    if is_requested || is_held() { None } else { analysis::recorded(rollout, progress) }
+    if is_requested || is_held() { None } else { analysis::watched(rollout, progress) }
 }
 
-/// Looks at the checks of this step. Whatever is wrong with Prometheus or a query is what the checks say; an error is returned only
+/// Looks at these checks. Whatever is wrong with Prometheus or a query is what the checks say; an error is returned only
 /// if the API server does not answer.
 pub(crate) async fn make(
     ctx: &Context,
     deployment: &VMDeployment,
     servers: &[&Server],
-    (step, of): (&AnalysisStep, &AnalysisProgress),
+    (watch, of): (Watch<'_>, &AnalysisProgress),
 ) -> Result<Look, ApiError> {
     let (rollout, at, newest) = (&deployment.spec.rollout, ctx.clock.now(), newest_app(deployment));
     let checks: Vec<(&String, Option<&Check>)> =
-        step.checks.iter().map(|name| (name, analysis::check(rollout, name))).collect();
+        watch.checks().iter().map(|name| (name, watch::check(rollout, name))).collect();
     let mut sources = Sources::new();
     for (_, check) in &checks {
         let Some(Check { source, .. }) = check else { continue };
@@ -81,10 +82,10 @@ pub(crate) async fn make(
     let fill = |query: &str| filled(query, deployment, elapsed);
     let results = checks.iter().map(async |(name, check)| {
         let finding = match check {
-            Some(check) => finding(check, &sources, &sides, analysis::most_looks(step), &fill).await,
+            Some(check) => finding(check, &sources, &sides, watch.looks(), &fill).await,
             None => Finding::Unknown(format!("rollout.checks has no check {name}")),
         };
-        result(name, finding, step.no_data)
+        result(name, finding, watch.no_data())
     });
     let results = join_all(results).await;
     Ok(Look { app: digest::short(&newest), of: of.clone(), at, results })

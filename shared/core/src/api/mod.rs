@@ -20,6 +20,7 @@ mod monitoring_class;
 mod package;
 mod replicaset;
 mod rollout;
+mod rollout_step;
 mod server;
 mod server_status;
 mod task;
@@ -52,10 +53,8 @@ pub use replicaset::{
     Failover, FailoverAction, RebootPolicy, Retain, ScaleDown, ScaleDownPolicy, UpdateStrategy, UpdateType,
     VMReplicaSet, VMReplicaSetSpec, VMReplicaSetStatus,
 };
-pub use rollout::{
-    Abort, OnFailure, PauseStep, Rollout, RolloutAction, RolloutOrder, RolloutProgress, RolloutRequest, RolloutStep,
-    Undone,
-};
+pub use rollout::{Abort, OnFailure, Rollout, RolloutAction, RolloutOrder, RolloutProgress, RolloutRequest, Undone};
+pub use rollout_step::{ApproveStep, BakeStep, PauseStep, RolloutStep};
 pub use server::{Force, Request, Retention, Server, ServerSpec};
 pub use server_status::{
     AppFact, Claim, EnvironmentFact, ForceStatus, HealthFact, HealthState, InstalledPackage, Lock, MachineFact,

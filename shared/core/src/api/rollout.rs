@@ -5,13 +5,15 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AnalysisProgress, AnalysisStep, App, Check, replicaset::percent_rule};
+use super::{AnalysisProgress, App, Check, RolloutStep, replicaset::percent_rule};
 
 /// How a new version of the application is rolled out.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.steps) || self.steps.all(step, !has(step.analysis) || !has(step.analysis.checks) || step.analysis.checks.all(name, has(self.checks) && self.checks.exists(check, check.name == name)))")
-    .message("rollout.steps: an analysis names a check that rollout.checks does not have"))]
+    .message("rollout.steps: an analysis names a check that rollout.checks does not have"),
+  validation = Rule::new("!has(self.steps) || self.steps.all(step, !has(step.approve) || !has(step.approve.evidence) || step.approve.evidence.all(name, has(self.checks) && self.checks.exists(check, check.name == name)))")
+    .message("rollout.steps: the evidence of an approve names a check that rollout.checks does not have"))]
 pub struct Rollout {
     /// Which Servers are updated first: `OldestFirst`, or `Priority`, which updates Servers with a higher value in the
     /// annotation `berth.dev/rollout-priority` first. Servers that are not Ready always come before the others.
@@ -57,7 +59,9 @@ pub struct Rollout {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new("self.filter(step, has(step.weight)).map(step, step.weight).isSorted()")
-        .message("rollout.steps: no weight may be lower than that of an earlier step"))]
+        .message("rollout.steps: no weight may be lower than that of an earlier step"),
+      validation = Rule::new("self.all(step, !has(step.bake)) || self.map(step, has(step.bake) ? 2 : has(step.servers) ? 1 : 0).filter(kind, kind > 0)[0] == 1")
+        .message("rollout.steps: a bake needs an earlier step with servers, or there is nothing to watch"))]
     pub steps: Vec<RolloutStep>,
     /// What a person wants to happen to the roll-out now. It is done once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,40 +109,6 @@ pub enum OnFailure {
     Rollback,
 }
 
-/// One step of a gradual roll-out. Exactly one field is set.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.servers), has(self.pause), has(self.weight), has(self.analysis)].filter(x, x).size() == 1")
-    .message("a step is exactly one of servers, pause, weight or analysis"))]
-pub struct RolloutStep {
-    /// Goes on when so many Servers (a number or a percentage of `replicas`) have the new version in good health. A
-    /// percentage is rounded down, but to at least 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "super::replicaset::count_or_percent")]
-    #[x_kube(validation = percent_rule("servers"))]
-    pub servers: Option<IntOrString>,
-    /// Waits, as long as it says or until a person promotes the roll-out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pause: Option<PauseStep>,
-    /// Percentage of the traffic that goes to the new version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 100))]
-    pub weight: Option<i32>,
-    /// Goes on when checks have passed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub analysis: Option<AnalysisStep>,
-}
-
-/// A step in which nothing is updated.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PauseStep {
-    /// After so many seconds the roll-out goes on. Without it, it waits until a person promotes it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 2_592_000))]
-    pub seconds: Option<i32>,
-}
-
 /// What a person wants to happen to a roll-out.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -170,7 +140,7 @@ pub struct RolloutRequest {
 /// What can be requested of a roll-out.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum RolloutAction {
-    /// The current step is done.
+    /// The current step is done. This is also how a person approves.
     Promote,
     /// All steps are done.
     PromoteFull,
@@ -209,7 +179,8 @@ pub struct RolloutProgress {
     /// When the current step began. Absent when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_since: Option<Time>,
-    /// How far the analysis of the current step has come. When the step is none, what the last analysis has shown.
+    /// How far the analysis of the current step has come, or what the evidence of its approval says. When the step is neither, what
+    /// the last one has shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<AnalysisProgress>,
     /// The request that was carried out last.
