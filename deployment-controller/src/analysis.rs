@@ -10,16 +10,27 @@ use berth_core::api::{
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::{
-    rollout_record,
+    background, rollout_record,
     watch::{Watch, most_looks},
 };
 
 /// Reason: a check has failed at more looks than `maxFailures` allows.
 pub(crate) const ANALYSIS_FAILED: &str = "AnalysisFailed";
 
-/// What one look at the checks of a step has shown.
+/// Which record a look is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// `status.rollout.analysis`: the analysis or the evidence of the current step.
+    Step,
+    /// `status.rollout.background`.
+    Background,
+}
+
+/// What one look at checks has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Look {
+    /// Which record it is about.
+    pub(crate) subject: Subject,
     /// Digest of the application that it is about.
     pub(crate) app: String,
     /// The record that it was made for.
@@ -88,7 +99,7 @@ pub(crate) fn recorded<'a>(
 ) -> Option<(&'a AnalysisStep, &'a AnalysisProgress)> {
     match watched(rollout, progress)? {
         (Watch::Analysis(step), known) => Some((step, known)),
-        (Watch::Evidence(_), _) => None,
+        (Watch::Evidence(_) | Watch::Background(_), _) => None,
     }
 }
 
@@ -98,13 +109,21 @@ pub(crate) fn is_under_way(deployment: &VMDeployment, newest: &App) -> bool {
     progress.is_some_and(|progress| recorded(&deployment.spec.rollout, progress).is_some())
 }
 
-/// Counts the look, if it was made for this record.
-pub(crate) fn count(mut progress: RolloutProgress, rollout: &Rollout, look: Option<&Look>) -> RolloutProgress {
-    let is_about = |look: &&Look| {
-        look.app == progress.digest && watched(rollout, &progress).is_some_and(|(_, known)| *known == look.of)
-    };
-    if let Some(look) = look.filter(is_about) {
-        progress.analysis = Some(counted(&look.of, look));
+/// Counts the looks that were made for what is recorded.
+pub(crate) fn count(mut progress: RolloutProgress, rollout: &Rollout, looks: &[Look]) -> RolloutProgress {
+    for look in looks.iter().filter(|look| look.app == progress.digest) {
+        let known = match look.subject {
+            Subject::Step => watched(rollout, &progress).map(|(_, known)| known),
+            Subject::Background => background::recorded(rollout, &progress).map(|(_, known)| known),
+        };
+        if known != Some(&look.of) {
+            continue;
+        }
+        let counted = Some(counted(&look.of, look));
+        match look.subject {
+            Subject::Step => progress.analysis = counted,
+            Subject::Background => progress.background = counted,
+        }
     }
     progress
 }

@@ -52,8 +52,9 @@ impl Story {
     fn compute(&self, look: Option<&Look>) -> (VMDeploymentStatus, Option<Timestamp>) {
         let servers: Vec<&Server> = self.servers.iter().collect();
         let set = ready_set(&self.deployment);
-        let (deployment, set, servers) = (&self.deployment, Some(&set), &servers[..]);
-        status::compute(&ObservedDeployment { deployment, set, servers, missing_content: None, look, now: self.now })
+        let (deployment, set, servers, looks) =
+            (&self.deployment, Some(&set), &servers[..], look.map(std::slice::from_ref).unwrap_or_default());
+        status::compute(&ObservedDeployment { deployment, set, servers, missing_content: None, looks, now: self.now })
     }
 
     /// What the controller writes until nothing changes.
@@ -74,7 +75,7 @@ impl Story {
             message: format!("{verdict:?} it was"),
         };
         let (app, of) = (self.progress().digest.clone(), self.progress().analysis.clone().unwrap());
-        Look { app, of, at: self.now, results: results.iter().map(result).collect() }
+        Look { subject: Subject::Step, app, of, at: self.now, results: results.iter().map(result).collect() }
     }
 
     /// The next look is due, and both checks say this.
@@ -88,7 +89,7 @@ impl Story {
 
     fn is_due(&self) -> bool {
         let servers: Vec<&Server> = self.servers.iter().collect();
-        look::due(&self.deployment, &servers, None, self.now).is_some()
+        look::due(&self.deployment, &servers, None, self.now).len() == 1
     }
 
     fn request(&mut self, action: &str) {

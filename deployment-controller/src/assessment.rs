@@ -5,9 +5,10 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     analysis::{self, ANALYSIS_FAILED},
+    background::{self, BACKGROUND_CHECK_FAILED},
     bake,
     count::RolloutCount,
-    hold::{Hold, TOO_MANY_FAILED, analysis_failed, hold, too_many_failed},
+    hold::{Hold, OF_CHECKS, TOO_MANY_FAILED, checks_failed, hold, too_many_failed},
     observed::ObservedDeployment,
     progress, rollout,
     steps::{self, Failure},
@@ -36,7 +37,7 @@ pub(crate) struct Assessment<'a> {
 impl<'a> Assessment<'a> {
     /// Assesses the roll-out.
     pub(crate) fn of(observed: &ObservedDeployment<'a>) -> Self {
-        let ObservedDeployment { deployment, servers, missing_content, look, now, .. } = *observed;
+        let ObservedDeployment { deployment, servers, missing_content, looks, now, .. } = *observed;
         let rollout = &deployment.spec.rollout;
         let count = RolloutCount::of(deployment, servers, now);
         let hold = hold(deployment, &count, missing_content);
@@ -51,12 +52,12 @@ impl<'a> Assessment<'a> {
         let is_held = hold.is_some() || is_spared || in_pause;
         let progress = progress::next(deployment, &count, is_held, now);
         let is_late = progress::deadline(deployment, &progress).is_some_and(|at| at <= now);
-        let progress = analysis::count(progress, rollout, look);
+        let progress = analysis::count(progress, rollout, looks);
         let failure = failure(deployment, &count, &progress, is_late);
         let progress = steps::advance(progress, deployment, &count, failure, hold.is_some(), now);
-        // A look, or a person who promotes the roll-out, changes whether the analysis holds it.
-        let hold =
-            hold.filter(|hold| hold.stalled != Some(ANALYSIS_FAILED)).or_else(|| analysis_failed(rollout, &progress));
+        // A look, or a person who promotes the roll-out, changes whether checks hold it.
+        let is_of_checks = |hold: &Hold| hold.stalled.is_some_and(|reason| OF_CHECKS.contains(&reason));
+        let hold = hold.filter(|hold| !is_of_checks(hold)).or_else(|| checks_failed(rollout, &progress));
         let deadline = progress::deadline(deployment, &progress);
         let has_no_step_left = steps::current(rollout, &progress).is_none();
         let is_late = deadline.is_some_and(|at| at <= now);
@@ -89,5 +90,9 @@ fn failure(
         let message = analysis::failure(&deployment.spec.rollout, progress)?;
         Some(Failure { reason: ANALYSIS_FAILED, message })
     };
-    failed.or_else(analysed).or_else(|| is_late.then(late))
+    let in_background = || {
+        let message = background::failure(&deployment.spec.rollout, progress)?;
+        Some(Failure { reason: BACKGROUND_CHECK_FAILED, message })
+    };
+    failed.or_else(analysed).or_else(in_background).or_else(|| is_late.then(late))
 }

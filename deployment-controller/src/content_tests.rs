@@ -169,7 +169,7 @@ impl Story {
             set: set.as_ref(),
             servers: &servers,
             missing_content: missing,
-            look: None,
+            looks: &[],
             now: now(),
         };
         if undo::pending(&read).is_none() {

@@ -7,6 +7,7 @@ use berth_core::{
 
 use crate::{
     analysis::{self, ANALYSIS_FAILED},
+    background::{self, BACKGROUND_CHECK_FAILED},
     count::RolloutCount,
     steps,
 };
@@ -20,6 +21,9 @@ const MISSING_SECRET: &str = "MissingSecret";
 
 /// The same for a ConfigMap.
 const MISSING_CONFIG_MAP: &str = "MissingConfigMap";
+
+/// Reasons of the condition `Stalled` that follow from what checks have said.
+pub(crate) const OF_CHECKS: [&str; 2] = [ANALYSIS_FAILED, BACKGROUND_CHECK_FAILED];
 
 /// Names in a message: enough to begin with, few enough to read.
 const NAMES: usize = 5;
@@ -54,7 +58,7 @@ pub(crate) fn hold(deployment: &VMDeployment, count: &RolloutCount<'_>, missing_
             let missing = missing_content?;
             Some(Hold { stalled: Some(missing_reason(missing)), message: missing.to_owned() })
         })
-        .or_else(|| analysis_failed(rollout, steps::recorded(deployment, &count.newest)?))
+        .or_else(|| checks_failed(rollout, steps::recorded(deployment, &count.newest)?))
 }
 
 /// Reason of the condition `Stalled` while this is missing of the ConfigMaps and Secrets.
@@ -62,14 +66,16 @@ pub(crate) fn missing_reason(missing: &str) -> &'static str {
     if missing.contains(" of ConfigMap ") { MISSING_CONFIG_MAP } else { MISSING_SECRET }
 }
 
-/// That the analysis of the current step has failed, if it has.
-pub(crate) fn analysis_failed(rollout: &Rollout, progress: &RolloutProgress) -> Option<Hold> {
-    let failure = analysis::failure(rollout, progress)?;
+/// That the analysis of the current step or a check in the background has failed, if one has.
+pub(crate) fn checks_failed(rollout: &Rollout, progress: &RolloutProgress) -> Option<Hold> {
+    let analysed = analysis::failure(rollout, progress).map(|failure| (ANALYSIS_FAILED, failure));
+    let in_background = || background::failure(rollout, progress).map(|failure| (BACKGROUND_CHECK_FAILED, failure));
+    let (reason, failure) = analysed.or_else(in_background)?;
     let message = format!(
         "{failure}; no other Server is touched until another revision is declared, or a person requests Abort or Promote \
          (spec.rollout.request)"
     );
-    Some(Hold { stalled: Some(ANALYSIS_FAILED), message })
+    Some(Hold { stalled: Some(reason), message })
 }
 
 /// Which Servers have failed with the newest application, if more have than may.
@@ -124,7 +130,7 @@ mod tests {
             set: Some(&set),
             servers: &servers,
             missing_content: None,
-            look: None,
+            looks: &[],
             now: now(),
         };
         let (status, _) = status::compute(&observed);
@@ -179,7 +185,7 @@ mod tests {
             set: Some(&set),
             servers: &servers,
             missing_content: missing,
-            look: None,
+            looks: &[],
             now: now(),
         };
         let (status, at) = status::compute(&observed);

@@ -8,6 +8,7 @@ mod analysis;
 mod approval;
 mod args;
 mod assessment;
+mod background;
 mod bake;
 mod content;
 mod content_look;

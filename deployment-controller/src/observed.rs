@@ -16,8 +16,8 @@ pub(crate) struct ObservedDeployment<'a> {
     pub(crate) servers: &'a [&'a Server],
     /// What is missing of the ConfigMaps and Secrets that the application needs; none while no Server is left to be updated.
     pub(crate) missing_content: Option<&'a str>,
-    /// What the checks of an analysis have shown now; none if they were not looked at.
-    pub(crate) look: Option<&'a Look>,
+    /// What checks have shown that were looked at now.
+    pub(crate) looks: &'a [Look],
     /// When this was observed.
     pub(crate) now: Timestamp,
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use berth_core::api::{AnalysisProgress, App, Server, VMDeployment, VMDeploymentStatus, VMReplicaSet};
+use berth_core::api::{App, Server, VMDeployment, VMDeploymentStatus, VMReplicaSet};
 use berth_runtime::{ApiError, Context, ListedServer, Throttle, requeue_after};
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 
@@ -14,13 +14,12 @@ use crate::{
     content_look::ContentLook,
     deployment_api::DeploymentApi,
     history::{self, Changes, Revision, Wanted},
-    look,
+    look::{self, Due},
     observed::ObservedDeployment,
     replica_set::{self, newest_app},
     rollout,
     rollout::AppUpdates,
     stable, status, undo,
-    watch::Watch,
 };
 
 /// The status of a VMDeployment is written at most this often: while many Servers change, one write shows many changes.
@@ -67,15 +66,13 @@ impl Deployments {
         let contents = self.contents(&wanted, set, servers).await?;
         let deployment = &*contents.of(&wanted);
         let missing = contents.missing(deployment, servers, now);
-        let observed = ObservedDeployment { deployment, set, servers, missing_content: missing, look: None, now };
+        let observed = ObservedDeployment { deployment, set, servers, missing_content: missing, looks: &[], now };
         if let Some(wait) = self.leave_to_another(read, &observed) {
             return Ok(Action::requeue(wait));
         }
-        let look = match due_look(&observed).filter(|_| turned.is_none()) {
-            Some(due) => Some(look::make(&self.ctx, deployment, servers, due).await?),
-            None => None,
-        };
-        let observed = &ObservedDeployment { look: look.as_ref(), ..observed };
+        let due = if turned.is_none() { due_looks(&observed) } else { Vec::new() };
+        let looks = try_join_all(due.into_iter().map(|due| look::make(&self.ctx, deployment, servers, due))).await?;
+        let observed = &ObservedDeployment { looks: &looks, ..observed };
         // Another application than before is wanted: that is written before anything is done about it.
         let mut is_declared = true;
         if observed.foreign_set().is_none() && turned.is_none() {
@@ -124,7 +121,7 @@ impl Deployments {
             return None;
         }
         let has_to_act = observed.foreign_set().is_none()
-            && (differs(observed).is_some() || has_next(observed) || due_look(observed).is_some())
+            && (differs(observed).is_some() || has_next(observed) || !due_looks(observed).is_empty())
             || read.status.as_ref() != Some(&new_status(read, observed).0);
         if has_to_act { self.ctx.turns.wait(read) } else { None }
     }
@@ -228,9 +225,9 @@ fn has_next(observed: &ObservedDeployment<'_>) -> bool {
 }
 
 /// The checks that are due to be looked at.
-fn due_look<'a>(observed: &ObservedDeployment<'a>) -> Option<(Watch<'a>, &'a AnalysisProgress)> {
+fn due_looks<'a>(observed: &ObservedDeployment<'a>) -> Vec<Due<'a>> {
     let ObservedDeployment { deployment, servers, missing_content, now, .. } = *observed;
-    look::due(deployment, servers, missing_content, now).filter(|_| observed.own_set().is_some())
+    if observed.own_set().is_none() { Vec::new() } else { look::due(deployment, servers, missing_content, now) }
 }
 
 /// Brings the history up to date, if this status says anything new about it, and enters the newest number. Says whether it is: not if

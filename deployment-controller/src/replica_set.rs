@@ -3,7 +3,7 @@
 use berth_core::api::{App, ServerSpec, ServerTemplate, VMDeployment, VMReplicaSet, VMReplicaSetSpec};
 use kube::{Resource as _, api::ObjectMeta};
 
-use crate::analysis;
+use crate::{analysis, background};
 
 /// The application as the VMDeployment declares it now. Its revision is always filled in, so that the declarations of two
 /// Servers with the same revision are equal.
@@ -39,10 +39,15 @@ fn desired_spec(deployment: &VMDeployment, app: App) -> VMReplicaSetSpec {
         update_strategy: spec.update_strategy.clone(),
         min_ready_seconds: spec.min_ready_seconds,
         // While one version of the code is compared with another, the environment stays as it is.
-        paused: spec.paused || analysis::is_under_way(deployment, &newest_app(deployment)),
+        paused: spec.paused || is_compared(deployment),
         scale_down: spec.scale_down.clone(),
         failover: spec.failover.clone(),
     }
+}
+
+fn is_compared(deployment: &VMDeployment) -> bool {
+    let newest = newest_app(deployment);
+    analysis::is_under_way(deployment, &newest) || background::compares(deployment, &newest)
 }
 
 /// Whether the set has to be applied: it is missing, its spec differs, or one of the desired labels is missing. Labels that

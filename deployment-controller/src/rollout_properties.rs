@@ -122,7 +122,7 @@ impl World {
             set: Some(&self.set),
             servers: &servers,
             missing_content: None,
-            look: None,
+            looks: &[],
             now: self.now,
         };
         let assessment = Assessment::of(&observed);

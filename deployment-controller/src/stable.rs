@@ -76,7 +76,7 @@ mod tests {
             set: Some(&set),
             servers: &servers,
             missing_content: None,
-            look: None,
+            looks: &[],
             now: now(),
         };
         initial_app(&observed, &Assessment::of(&observed)).effective_revision()
@@ -124,7 +124,7 @@ mod tests {
             set: Some(&set),
             servers: &[&server],
             missing_content: None,
-            look: None,
+            looks: &[],
             now: now(),
         };
         let (status, _) = status::compute(&observed);

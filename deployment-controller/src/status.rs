@@ -10,11 +10,11 @@ use berth_core::{
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
-    analysis::{self, ANALYSIS_FAILED},
+    analysis,
     assessment::Assessment,
-    bake,
+    background, bake,
     content::UNKNOWN,
-    hold::TOO_MANY_FAILED,
+    hold::{OF_CHECKS, TOO_MANY_FAILED},
     observed::ObservedDeployment,
     stable,
     stall::{self, DeploymentStall},
@@ -49,8 +49,10 @@ pub(crate) fn compute(observed: &ObservedDeployment<'_>) -> (VMDeploymentStatus,
     let pause = steps::pause(&deployment.spec.rollout, &assessment.progress).and_then(PauseEnd::at);
     let bake = bake::end(&deployment.spec.rollout, &assessment.progress);
     let is_held = assessment.hold.is_some();
-    let look = analysis::next_look(&deployment.spec.rollout, &assessment.progress).filter(|_| !is_held);
-    (status, next_change(observed, assessment.deadline.into_iter().chain(pause).chain(bake).chain(look)))
+    let looks = [analysis::next_look, background::next_look];
+    let looks = looks.into_iter().filter_map(|next| next(&deployment.spec.rollout, &assessment.progress));
+    let looks = looks.filter(|_| !is_held);
+    (status, next_change(observed, assessment.deadline.into_iter().chain(pause).chain(bake).chain(looks)))
 }
 
 /// What is waited for. A request of which nothing came is answered first.
@@ -148,7 +150,7 @@ fn set_conditions(
     };
     let message = format!("{available} of {} Servers are available", deployment.spec.replicas);
     set(AVAILABLE, enough, if enough { "EnoughAvailable" } else { "TooFewAvailable" }, &message);
-    let has_failed = stall.filter(|stall| [TOO_MANY_FAILED, ANALYSIS_FAILED].contains(&stall.reason));
+    let has_failed = stall.filter(|stall| stall.reason == TOO_MANY_FAILED || OF_CHECKS.contains(&stall.reason));
     let aborted = assessment.progress.aborted.as_ref();
     match has_failed {
         _ if aborted.is_some() => {
@@ -164,14 +166,14 @@ fn set_conditions(
         Some(stall) => set(PROGRESSING, false, stall.reason, &stall.message),
         None if is_done => set(PROGRESSING, false, "Complete", ""),
         None if assessment.count.is_settled() && assessment.has_no_step_left => {
-            set(PROGRESSING, true, "WaitingForServers", "")
+            set(PROGRESSING, true, "WaitingForServers", "");
         }
         None => set(PROGRESSING, true, "RollingOut", ""),
     }
 }
 
 /// When the next Ready Server becomes available, or one of these times comes: the roll-out's deadline, the end of a pause or bake, the next
-/// look of an analysis.
+/// look at checks.
 fn next_change(observed: &ObservedDeployment<'_>, times: impl Iterator<Item = Timestamp>) -> Option<Timestamp> {
     let seconds = observed.deployment.spec.min_ready_seconds;
     let ready = observed.active().filter(|server| server.is_ready());

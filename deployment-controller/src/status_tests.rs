@@ -22,7 +22,7 @@ fn compute_with(
         set: Some(set),
         servers: &servers,
         missing_content: None,
-        look: None,
+        looks: &[],
         now: now(),
     })
 }
@@ -165,7 +165,7 @@ fn a_server_that_flaps_does_not_put_off_the_deadline_and_more_healthy_servers_do
             set: Some(&set),
             servers: &servers,
             missing_content: None,
-            look: None,
+            looks: &[],
             now,
         });
         reasons.push((second, reason(&status, STALLED).to_owned()));

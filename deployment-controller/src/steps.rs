@@ -17,7 +17,7 @@ use k8s_openapi::{
 };
 
 pub(crate) use crate::rollout_record::{current, is_about, recorded};
-use crate::{analysis, approval, bake, count::RolloutCount, rollout_record::index};
+use crate::{analysis, approval, background, bake, count::RolloutCount, rollout_record::index};
 
 /// Reason of an abort that a person has requested.
 const REQUESTED: &str = "Requested";
@@ -125,7 +125,8 @@ pub(crate) fn advance(
         (progress.step_since, progress.current_step) = (None, None);
         return progress;
     }
-    if needs_no_steps(deployment, count) {
+    let is_gradual = !needs_no_steps(deployment, count);
+    if !is_gradual {
         progress.steps_done = all_steps(rollout);
     }
     while !is_held && current(rollout, &progress).is_some_and(|step| is_done(step, &progress, rollout, count, now)) {
@@ -135,6 +136,7 @@ pub(crate) fn advance(
     progress.step_since = progress.step_since.filter(|_| has_step).or_else(|| has_step.then_some(Time(now)));
     progress.current_step = has_step.then(|| progress.steps_done.saturating_add(1));
     analysis::begin(&mut progress, rollout, now);
+    background::begin(&mut progress, rollout, is_gradual, now);
     progress
 }
 
@@ -151,9 +153,7 @@ fn carry_out(
         RolloutAction::Promote | RolloutAction::PromoteFull if is_aborted => {
             return Err("the roll-out was aborted: request Retry to begin it again".to_owned());
         }
-        RolloutAction::Promote if current(rollout, progress).is_some() => finish_step(progress, now),
-        RolloutAction::Promote => return Err("no step is left".to_owned()),
-        RolloutAction::PromoteFull => progress.steps_done = all_steps(rollout),
+        RolloutAction::Promote | RolloutAction::PromoteFull => promote(progress, rollout, request, now)?,
         RolloutAction::Abort if is_aborted => return Err("the roll-out was aborted before".to_owned()),
         RolloutAction::Abort if can_go_back => abort(progress, REQUESTED, requested_by(request), now),
         RolloutAction::Abort => {
@@ -168,6 +168,28 @@ fn carry_out(
         }
         RolloutAction::Retry => return Err("nothing was aborted or undone".to_owned()),
         RolloutAction::Undo => {}
+    }
+    Ok(())
+}
+
+/// The current step, or all of them, are done, and what checks in the background have said until now is accepted.
+fn promote(
+    progress: &mut RolloutProgress,
+    rollout: &Rollout,
+    request: &RolloutRequest,
+    now: Timestamp,
+) -> Result<(), String> {
+    let (has_step, has_failed) =
+        (current(rollout, progress).is_some(), background::failure(rollout, progress).is_some());
+    if request.action == RolloutAction::PromoteFull {
+        progress.steps_done = all_steps(rollout);
+    } else if has_step {
+        finish_step(progress, now);
+    } else if !has_failed {
+        return Err("no step is left".to_owned());
+    }
+    if has_failed {
+        progress.background = None;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     analysis::{CheckResult, Look},
     assessment::Assessment,
-    look,
+    look::{self, Due},
     observed::ObservedDeployment,
     replica_set::newest_app,
     rollout, stable, status,
@@ -23,7 +23,7 @@ pub(crate) struct Story {
     pub(crate) servers: Vec<Server>,
     pub(crate) now: Timestamp,
     /// What has been looked at, for the next reconcile.
-    pub(crate) look: Option<Look>,
+    pub(crate) looks: Vec<Look>,
 }
 
 impl Story {
@@ -40,7 +40,7 @@ impl Story {
             ..Default::default()
         });
         let servers = (0..10).map(|n| server(&format!("web-{n}"), "v1", "Ready", 90 + n)).collect();
-        Self { deployment, servers, now: now(), look: None }
+        Self { deployment, servers, now: now(), looks: Vec::new() }
     }
 
     pub(crate) fn request(&mut self, action: &str, id: &str) {
@@ -76,16 +76,21 @@ impl Story {
     pub(crate) fn look(&mut self, verdicts: &[(&str, CheckVerdict)]) {
         let progress = self.deployment.status.as_ref().unwrap().rollout.clone().unwrap();
         let servers: Vec<&Server> = self.servers.iter().collect();
-        let (_, of) = look::due(&self.deployment, &servers, None, self.now).expect("a look is due");
+        let due = look::due(&self.deployment, &servers, None, self.now);
+        assert!(!due.is_empty(), "no look is due: {progress:?}");
         let result = |(name, verdict): &(&str, CheckVerdict)| CheckResult {
             name: (*name).to_owned(),
             verdict: *verdict,
             message: format!("{verdict:?} it was"),
         };
-        let results = verdicts.iter().map(result).collect();
-        self.look = Some(Look { app: progress.digest, of: of.clone(), at: self.now, results });
+        let look = |due: &Due<'_>| {
+            let is_asked = |(name, _): &&(&str, CheckVerdict)| due.watch.checks().iter().any(|asked| asked == name);
+            let results = verdicts.iter().filter(is_asked).map(result).collect();
+            Look { subject: due.subject, app: progress.digest.clone(), of: due.of.clone(), at: self.now, results }
+        };
+        self.looks = due.iter().map(look).collect();
         self.deployment.status = Some(self.status());
-        self.look = None;
+        self.looks.clear();
     }
 
     pub(crate) fn updated(&self) -> usize {
@@ -109,7 +114,7 @@ impl Story {
             set: Some(set),
             servers,
             missing_content: None,
-            look: self.look.as_ref(),
+            looks: &self.looks,
             now: self.now,
         }
     }

@@ -40,7 +40,7 @@ fn declared(deployment: &VMDeployment) -> App {
 }
 
 /// The VMDeployment as it is wanted: with the application that a person has gone back to in place of the declared one. That one goes
-/// to every Server, without steps, also while the roll-out is paused, and a failure does not bring back what was undone.
+/// to every Server, without steps and checks, also while the roll-out is paused, and a failure does not bring back what was undone.
 pub(crate) fn wanted(deployment: &VMDeployment) -> Cow<'_, VMDeployment> {
     let progress = deployment.status.as_ref().and_then(|status| status.rollout.as_ref());
     if progress.is_none_or(|known| known.undone.is_none()) {
@@ -51,6 +51,7 @@ pub(crate) fn wanted(deployment: &VMDeployment) -> Cow<'_, VMDeployment> {
         wanted.spec.app = undone.app.clone();
         let rollout = &mut wanted.spec.rollout;
         (rollout.steps, rollout.partition, rollout.paused) = (Vec::new(), 0, false);
+        rollout.background = None;
         (rollout.on_failure, rollout.max_failed) = (OnFailure::Pause, None);
     } else if let Some(progress) = wanted.status.as_mut().and_then(|status| status.rollout.as_mut()) {
         progress.undone = None;

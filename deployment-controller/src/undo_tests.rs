@@ -104,7 +104,7 @@ impl Story {
             set: Some(&set),
             servers: &servers,
             missing_content: None,
-            look: None,
+            looks: &[],
             now: now(),
         })
     }

@@ -1,7 +1,7 @@
 //! Checks that are looked at again and again: which ones, how often, and how far their promise reaches. Pure.
 
 use berth_core::{
-    api::{AnalysisProgress, AnalysisStep, ApproveStep, Check, NoData, Rollout, RolloutStep},
+    api::{AnalysisProgress, AnalysisStep, ApproveStep, Background, Check, NoData, Rollout, RolloutStep},
     digest,
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -13,6 +13,8 @@ pub(crate) enum Watch<'a> {
     Analysis(&'a AnalysisStep),
     /// A person is shown what they say.
     Evidence(&'a ApproveStep),
+    /// They may stop the roll-out, whichever step has its turn.
+    Background(&'a Background),
 }
 
 impl<'a> Watch<'a> {
@@ -27,6 +29,7 @@ impl<'a> Watch<'a> {
         match self {
             Self::Analysis(step) => &step.checks,
             Self::Evidence(step) => &step.evidence,
+            Self::Background(declared) => &declared.checks,
         }
     }
 
@@ -35,6 +38,7 @@ impl<'a> Watch<'a> {
         let seconds = match self {
             Self::Analysis(step) => step.interval_seconds,
             Self::Evidence(step) => step.interval_seconds,
+            Self::Background(declared) => declared.interval_seconds,
         };
         SignedDuration::from_secs(i64::from(seconds.max(1)))
     }
@@ -43,16 +47,30 @@ impl<'a> Watch<'a> {
     pub(crate) fn no_data(self) -> NoData {
         match self {
             Self::Analysis(step) => step.no_data,
-            Self::Evidence(_) => NoData::Inconclusive,
+            Self::Evidence(_) | Self::Background(_) => NoData::Inconclusive,
         }
     }
 
-    /// Among how many looks `alpha` is divided. What decides nothing has it at each look.
-    pub(crate) fn looks(self) -> u32 {
+    /// By what `alpha` is divided at the next look. What decides nothing has all of it at each look. Nobody knows how many looks there
+    /// will be in the background: the k-th has the part 1/(k(k+1)), and all of them together have no more than the whole.
+    pub(crate) fn looks(self, known: &AnalysisProgress) -> u32 {
         match self {
             Self::Analysis(step) => most_looks(step),
             Self::Evidence(_) => 1,
+            Self::Background(_) => {
+                let next = u32::try_from(known.looks).unwrap_or(0).saturating_add(1);
+                next.saturating_mul(next.saturating_add(1))
+            }
         }
+    }
+
+    /// What `$elapsed` is at this time, in seconds. In the background at least an interval, because steps may be shorter.
+    pub(crate) fn elapsed(self, known: &AnalysisProgress, at: Timestamp) -> i64 {
+        let least = match self {
+            Self::Analysis(_) | Self::Evidence(_) => 1,
+            Self::Background(_) => self.interval().as_secs(),
+        };
+        at.duration_since(known.since.0).as_secs().max(least)
     }
 
     /// Digest of what is declared, with its checks. When it changes, everything begins anew.
@@ -61,6 +79,7 @@ impl<'a> Watch<'a> {
         match self {
             Self::Analysis(step) => digest::short(&(step, checks)),
             Self::Evidence(step) => digest::short(&(step, checks)),
+            Self::Background(declared) => digest::short(&(declared, checks)),
         }
     }
 

@@ -153,6 +153,8 @@ fn others() -> Vec<Case> {
         Case { object: set("VMDeployment", "steps", &steps), words: &["rollout.steps", "no weight may be lower"] },
         rollout("bake", &json!({"steps": [{"bake": {"seconds": 9}}, {"servers": 1}]}), &["bake needs an earlier step"]),
         rollout("approve", &json!({"steps": [{"approve": {"evidence": ["slo"]}}]}), &["evidence", "does not have"]),
+        rollout("background", &json!({"background": {"checks": ["slo"]}}), &["rollout.background", "does not have"]),
+        rollout("nothing", &json!({"background": {"checks": []}}), &["background.checks", "at least one"]),
         rollout("kinds", &json!({"steps": [{"servers": 1, "bake": {"seconds": 9}}]}), &["exactly one of servers"]),
         Case {
             object: class("incus", "incus", &json!({"endpoint": "https://10.0.0.1:8443", "endpoints": "x"})),
@@ -177,6 +179,7 @@ fn good() -> Vec<Value> {
         json!({"rollout": {"steps": [{"weight": 20}, {"pause": {}}, {"weight": 20}, {"servers": 1}, {"weight": 50}]}});
     let rollout = json!({
         "checks": [{"name": "slo", "source": "main", "query": "up", "condition": "> 0"}],
+        "background": {"checks": ["slo"]},
         "steps": [{"pause": {}}, {"servers": 1}, {"bake": {"seconds": 9}}, {"approve": {}}, {"approve": {"evidence": ["slo"]}},
             {"servers": "100%"}, {"bake": {"seconds": 9}}],
     });

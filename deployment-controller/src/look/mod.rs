@@ -20,7 +20,8 @@ use self::{
     prometheus::Prometheus,
 };
 use crate::{
-    analysis::{self, CheckResult, Look},
+    analysis::{self, CheckResult, Look, Subject},
+    background,
     count::RolloutCount,
     hold::hold,
     replica_set::newest_app,
@@ -34,21 +35,39 @@ const MOST_CHARACTERS: usize = 1000;
 /// The Prometheus of each class, or why it cannot be asked.
 type Sources = BTreeMap<String, Result<Prometheus, String>>;
 
-/// What is due to be looked at; none if there is none, or something holds the roll-out. Cheap where a VMDeployment has
-/// no analysis.
+/// Checks that are due to be looked at, with the record that they are looked at for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Due<'a> {
+    /// Which record that is.
+    pub(crate) subject: Subject,
+    /// The checks.
+    pub(crate) watch: Watch<'a>,
+    /// The record.
+    pub(crate) of: &'a AnalysisProgress,
+}
+
+/// What is due to be looked at; nothing while something holds the roll-out. Cheap where a VMDeployment has no checks.
 pub(crate) fn due<'a>(
     deployment: &'a VMDeployment,
     servers: &[&Server],
     missing_content: Option<&str>,
     now: Timestamp,
-) -> Option<(Watch<'a>, &'a AnalysisProgress)> {
+) -> Vec<Due<'a>> {
     let rollout = &deployment.spec.rollout;
-    let progress = steps::recorded(deployment, &newest_app(deployment))?;
-    analysis::next_look(rollout, progress).filter(|at| *at <= now)?;
+    let Some(progress) = steps::recorded(deployment, &newest_app(deployment)) else { return Vec::new() };
+    let is_due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
+    let of_step =
+        is_due(analysis::next_look(rollout, progress)).then(|| analysis::watched(rollout, progress)).flatten();
+    let of_step = of_step.map(|(watch, of)| Due { subject: Subject::Step, watch, of });
+    let of_rest =
+        is_due(background::next_look(rollout, progress)).then(|| background::recorded(rollout, progress)).flatten();
+    let of_rest =
+        of_rest.map(|(declared, of)| Due { subject: Subject::Background, watch: Watch::Background(declared), of });
+    let due: Vec<Due<'a>> = of_step.into_iter().chain(of_rest).collect();
     // What a person requests comes first.
     let is_requested = rollout.request.as_ref().is_some_and(|new| progress.observed_request.as_ref() != Some(&new.id));
     let is_held = || hold(deployment, &RolloutCount::of(deployment, servers, now), missing_content).is_some();
-    if is_requested || is_held() { None } else { analysis::watched(rollout, progress) }
+    if due.is_empty() || is_requested || is_held() { Vec::new() } else { due }
 }
 
 /// Looks at these checks. Whatever is wrong with Prometheus or a query is what the checks say; an error is returned only
@@ -57,7 +76,7 @@ pub(crate) async fn make(
     ctx: &Context,
     deployment: &VMDeployment,
     servers: &[&Server],
-    (watch, of): (Watch<'_>, &AnalysisProgress),
+    Due { subject, watch, of }: Due<'_>,
 ) -> Result<Look, ApiError> {
     let (rollout, at, newest) = (&deployment.spec.rollout, ctx.clock.now(), newest_app(deployment));
     let checks: Vec<(&String, Option<&Check>)> =
@@ -78,17 +97,17 @@ pub(crate) async fn make(
         canary: canary.into_iter().map(Server::name).collect(),
         baseline: baseline.into_iter().map(Server::name).collect(),
     };
-    let elapsed = at.duration_since(of.since.0).as_secs().max(1);
+    let elapsed = watch.elapsed(of, at);
     let fill = |query: &str| filled(query, deployment, elapsed);
     let results = checks.iter().map(async |(name, check)| {
         let finding = match check {
-            Some(check) => finding(check, &sources, &sides, watch.looks(), &fill).await,
+            Some(check) => finding(check, &sources, &sides, watch.looks(of), &fill).await,
             None => Finding::Unknown(format!("rollout.checks has no check {name}")),
         };
         result(name, finding, watch.no_data())
     });
     let results = join_all(results).await;
-    Ok(Look { app: digest::short(&newest), of: of.clone(), at, results })
+    Ok(Look { subject, app: digest::short(&newest), of: of.clone(), at, results })
 }
 
 async fn finding(

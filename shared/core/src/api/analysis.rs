@@ -105,6 +105,25 @@ fn one_hour() -> i32 {
     3600
 }
 
+/// Checks that are looked at throughout a roll-out: from its first step on until its last one is done and its version is stable.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.checks) && self.checks.size() > 0").message("background.checks: name at least one check of rollout.checks"))]
+pub struct Background {
+    /// Names of checks. One that fails acts as `onFailure` says. What is inconclusive, or has no data, decides nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 63)))]
+    pub checks: Vec<String>,
+    /// Seconds from one look to the next. The first look is that long after the beginning of the roll-out.
+    #[serde(default = "one_minute")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub interval_seconds: i32,
+    /// At how many looks a check may fail. One more, and the roll-out has failed with reason `BackgroundCheckFailed`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub max_failures: i32,
+}
+
 /// What it means when a query returns nothing.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum NoData {
@@ -126,17 +145,17 @@ pub enum CheckVerdict {
     Inconclusive,
 }
 
-/// How far the analysis of the current step has come.
+/// How far an analysis has come, or what other checks that are looked at have said.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AnalysisProgress {
-    /// The step; the first is 1.
+    /// The step; the first is 1. Of checks in the background, the one that has its turn; when all are done, one more than there are.
     pub step: i32,
     /// How often the roll-out had been begun again before. What an earlier attempt has measured does not count.
     pub attempt: i32,
-    /// Digest of the step with its checks as they were declared. When they change, the analysis begins anew.
+    /// Digest of what was declared, with its checks. When it changes, everything begins anew.
     pub digest: String,
-    /// When it began.
+    /// When that step began to be looked at: `$elapsed` of the queries counts from then.
     pub since: Time,
     /// How many looks were made.
     #[serde(default, skip_serializing_if = "is_zero")]

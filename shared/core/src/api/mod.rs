@@ -28,7 +28,9 @@ mod template;
 mod traffic;
 mod transition;
 
-pub use analysis::{AnalysisProgress, AnalysisStep, Check, CheckProgress, CheckVerdict, NoData, Proportion};
+pub use analysis::{
+    AnalysisProgress, AnalysisStep, Background, Check, CheckProgress, CheckVerdict, NoData, Proportion,
+};
 pub use app::{App, EnvVar, EnvVarSource};
 pub use app_file::AppFile;
 pub use approval::{

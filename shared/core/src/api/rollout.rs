@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AnalysisProgress, App, Check, RolloutStep, replicaset::percent_rule};
+use super::{AnalysisProgress, App, Background, Check, RolloutStep, replicaset::percent_rule};
 
 /// How a new version of the application is rolled out.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -13,7 +13,9 @@ use super::{AnalysisProgress, App, Check, RolloutStep, replicaset::percent_rule}
 #[x_kube(validation = Rule::new("!has(self.steps) || self.steps.all(step, !has(step.analysis) || !has(step.analysis.checks) || step.analysis.checks.all(name, has(self.checks) && self.checks.exists(check, check.name == name)))")
     .message("rollout.steps: an analysis names a check that rollout.checks does not have"),
   validation = Rule::new("!has(self.steps) || self.steps.all(step, !has(step.approve) || !has(step.approve.evidence) || step.approve.evidence.all(name, has(self.checks) && self.checks.exists(check, check.name == name)))")
-    .message("rollout.steps: the evidence of an approve names a check that rollout.checks does not have"))]
+    .message("rollout.steps: the evidence of an approve names a check that rollout.checks does not have"),
+  validation = Rule::new("!has(self.background) || !has(self.background.checks) || self.background.checks.all(name, has(self.checks) && self.checks.exists(check, check.name == name))")
+    .message("rollout.background: names a check that rollout.checks does not have"))]
 pub struct Rollout {
     /// Which Servers are updated first: `OldestFirst`, or `Priority`, which updates Servers with a higher value in the
     /// annotation `berth.dev/rollout-priority` first. Servers that are not Ready always come before the others.
@@ -49,11 +51,14 @@ pub struct Rollout {
     #[serde(default = "ten_minutes")]
     #[schemars(range(min = 1, max = 604_800))]
     pub progress_deadline_seconds: i32,
-    /// Questions about the new version that Prometheus answers, for the steps with `analysis`.
+    /// Questions about the new version that Prometheus answers, for the steps with `analysis` or `approve`, and for `background`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub checks: Vec<Check>,
+    /// Checks that are looked at throughout the roll-out, whichever step has its turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub background: Option<Background>,
     /// Steps of a gradual roll-out, one after the other; then every Server is updated. Steps with `weight` are not supported
     /// yet: while there are any, nothing is rolled out and the VMDeployment is `Stalled` with reason `NotSupported`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -79,6 +84,7 @@ impl Default for Rollout {
             irreversible_after: None,
             progress_deadline_seconds: ten_minutes(),
             checks: Vec::new(),
+            background: None,
             steps: Vec::new(),
             request: None,
         }
@@ -183,6 +189,9 @@ pub struct RolloutProgress {
     /// the last one has shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<AnalysisProgress>,
+    /// What the checks in the background have said. Absent once the version is stable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub background: Option<AnalysisProgress>,
     /// The request that was carried out last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_request: Option<String>,
