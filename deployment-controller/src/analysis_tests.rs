@@ -54,7 +54,15 @@ impl Story {
         let set = ready_set(&self.deployment);
         let (deployment, set, servers, looks) =
             (&self.deployment, Some(&set), &servers[..], look.map(std::slice::from_ref).unwrap_or_default());
-        status::compute(&ObservedDeployment { deployment, set, servers, missing_content: None, looks, now: self.now })
+        status::compute(&ObservedDeployment {
+            deployment,
+            set,
+            servers,
+            missing_content: None,
+            looks,
+            alarm_look: None,
+            now: self.now,
+        })
     }
 
     /// What the controller writes until nothing changes.

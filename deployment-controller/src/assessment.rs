@@ -1,14 +1,16 @@
 //! How a roll-out stands: what it has achieved, what holds it, and whether it is late.
 
-use berth_core::api::{RolloutProgress, VMDeployment};
+use berth_core::api::{OnFailure, RolloutProgress, VMDeployment};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
+    alarms::{self, ALARM_FIRING},
     analysis::{self, ANALYSIS_FAILED},
     background::{self, BACKGROUND_CHECK_FAILED},
     bake,
     count::RolloutCount,
-    hold::{Hold, OF_CHECKS, TOO_MANY_FAILED, checks_failed, hold, too_many_failed},
+    held::Hold,
+    hold::{TOO_MANY_FAILED, hold, too_many_failed},
     observed::ObservedDeployment,
     progress, rollout,
     steps::{self, Failure},
@@ -37,10 +39,12 @@ pub(crate) struct Assessment<'a> {
 impl<'a> Assessment<'a> {
     /// Assesses the roll-out.
     pub(crate) fn of(observed: &ObservedDeployment<'a>) -> Self {
-        let ObservedDeployment { deployment, servers, missing_content, looks, now, .. } = *observed;
+        let ObservedDeployment { deployment, servers, missing_content, looks, alarm_look, now, .. } = *observed;
         let rollout = &deployment.spec.rollout;
         let count = RolloutCount::of(deployment, servers, now);
-        let hold = hold(deployment, &count, missing_content);
+        let known = steps::recorded(deployment, &count.newest);
+        let hold_at = |progress: Option<&RolloutProgress>| hold(deployment, &count, missing_content, progress, now);
+        let held_before = hold_at(known);
         let is_spared = rollout::spared(deployment, servers, now).is_some();
         let waits = |known| {
             steps::pause(rollout, known).is_some()
@@ -48,16 +52,17 @@ impl<'a> Assessment<'a> {
                 || steps::approval(rollout, known).is_some()
                 || bake::is_under_way(rollout, known, now)
         };
-        let in_pause = steps::recorded(deployment, &count.newest).is_some_and(waits);
-        let is_held = hold.is_some() || is_spared || in_pause;
+        let in_pause = known.is_some_and(waits);
+        let is_held = held_before.is_some() || is_spared || in_pause;
         let progress = progress::next(deployment, &count, is_held, now);
         let is_late = progress::deadline(deployment, &progress).is_some_and(|at| at <= now);
         let progress = analysis::count(progress, rollout, looks);
+        let progress = alarms::count(progress, rollout, alarm_look);
         let failure = failure(deployment, &count, &progress, is_late);
-        let progress = steps::advance(progress, deployment, &count, failure, hold.is_some(), now);
-        // A look, or a person who promotes the roll-out, changes whether checks hold it.
-        let is_of_checks = |hold: &Hold| hold.stalled.is_some_and(|reason| OF_CHECKS.contains(&reason));
-        let hold = hold.filter(|hold| !is_of_checks(hold)).or_else(|| checks_failed(rollout, &progress));
+        let is_held = hold_at(Some(&progress)).is_some();
+        let progress = steps::advance(progress, deployment, &count, failure, is_held, now);
+        // A look, or a person who promotes the roll-out, changes whether checks and alarms hold it.
+        let hold = hold_at(Some(&progress));
         let deadline = progress::deadline(deployment, &progress);
         let has_no_step_left = steps::current(rollout, &progress).is_none();
         let is_late = deadline.is_some_and(|at| at <= now);
@@ -67,7 +72,7 @@ impl<'a> Assessment<'a> {
     /// Whether the roll-out has achieved its aim, so that the newest application is the stable one. Servers that take longer
     /// than the deadline do not hold that up: they count as unavailable.
     pub(crate) fn is_achieved(&self) -> bool {
-        let has_failed = self.hold.as_ref().is_some_and(|hold| hold.stalled == Some(TOO_MANY_FAILED));
+        let has_failed = self.hold.as_ref().is_some_and(|hold| hold.stalled() == Some(TOO_MANY_FAILED));
         let is_at_the_end = self.has_no_step_left && self.progress.aborted.is_none();
         self.count.is_proven() && is_at_the_end && (self.count.under_way == 0 || self.is_late) && !has_failed
     }
@@ -80,19 +85,26 @@ fn failure(
     progress: &RolloutProgress,
     is_late: bool,
 ) -> Option<Failure> {
-    let seconds = deployment.spec.rollout.progress_deadline_seconds;
-    let late = || Failure {
-        reason: PROGRESS_DEADLINE_EXCEEDED,
-        message: format!("no progress for {seconds} s (spec.rollout.progressDeadlineSeconds)"),
+    let rollout = &deployment.spec.rollout;
+    let late = || {
+        let seconds = rollout.progress_deadline_seconds;
+        format!("no progress for {seconds} s (spec.rollout.progressDeadlineSeconds)")
     };
-    let failed = too_many_failed(deployment, count).map(|message| Failure { reason: TOO_MANY_FAILED, message });
-    let analysed = || {
-        let message = analysis::failure(&deployment.spec.rollout, progress)?;
-        Some(Failure { reason: ANALYSIS_FAILED, message })
+    let of = |reason, message: Option<String>| {
+        message.map(|message| Failure { reason, message, answer: rollout.on_failure })
     };
-    let in_background = || {
-        let message = background::failure(&deployment.spec.rollout, progress)?;
-        Some(Failure { reason: BACKGROUND_CHECK_FAILED, message })
-    };
-    failed.or_else(analysed).or_else(in_background).or_else(|| is_late.then(late))
+    // A failure that does not turn the roll-out back must not hide one that does.
+    let alarmed = of(ALARM_FIRING, alarms::failure(rollout, progress)).map(|failure| Failure {
+        answer: rollout.alarms.as_ref().map_or(OnFailure::Pause, |alarms| alarms.on_firing),
+        ..failure
+    });
+    let (turns_back, pauses): (Vec<_>, Vec<_>) =
+        alarmed.into_iter().partition(|failure| failure.answer == OnFailure::Rollback);
+    let failures = [
+        of(TOO_MANY_FAILED, too_many_failed(deployment, count)),
+        of(ANALYSIS_FAILED, analysis::failure(rollout, progress)),
+        of(BACKGROUND_CHECK_FAILED, background::failure(rollout, progress)),
+        of(PROGRESS_DEADLINE_EXCEEDED, is_late.then(late)),
+    ];
+    turns_back.into_iter().chain(failures.into_iter().flatten()).chain(pauses).next()
 }

@@ -170,6 +170,7 @@ impl Story {
             servers: &servers,
             missing_content: missing,
             looks: &[],
+            alarm_look: None,
             now: now(),
         };
         if undo::pending(&read).is_none() {

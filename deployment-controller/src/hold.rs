@@ -4,11 +4,14 @@ use berth_core::{
     api::{Rollout, RolloutProgress, VMDeployment},
     budget::Budget,
 };
+use k8s_openapi::jiff::Timestamp;
 
 use crate::{
+    alarms::{self, ALARM_FIRING},
     analysis::{self, ANALYSIS_FAILED},
     background::{self, BACKGROUND_CHECK_FAILED},
     count::RolloutCount,
+    held::{Hold, UNTIL_A_PERSON},
     steps,
 };
 
@@ -22,43 +25,39 @@ const MISSING_SECRET: &str = "MissingSecret";
 /// The same for a ConfigMap.
 const MISSING_CONFIG_MAP: &str = "MissingConfigMap";
 
-/// Reasons of the condition `Stalled` that follow from what checks have said.
-pub(crate) const OF_CHECKS: [&str; 2] = [ANALYSIS_FAILED, BACKGROUND_CHECK_FAILED];
+/// Reasons of the condition `Stalled` with which the roll-out has failed, if it does not go back.
+pub(crate) const FAILED: [&str; 4] = [TOO_MANY_FAILED, ANALYSIS_FAILED, BACKGROUND_CHECK_FAILED, ALARM_FIRING];
 
 /// Names in a message: enough to begin with, few enough to read.
 const NAMES: usize = 5;
 
-/// Why nothing is rolled out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Hold {
-    /// Reason of the condition `Stalled`; none if a person holds the roll-out on purpose.
-    pub(crate) stalled: Option<&'static str>,
-    /// What holds it, and what to do.
-    pub(crate) message: String,
-}
-
 /// Why nothing is rolled out; none when nothing holds the roll-out. `missing_content`: what is missing of the ConfigMaps and
-/// Secrets that the application needs.
-pub(crate) fn hold(deployment: &VMDeployment, count: &RolloutCount<'_>, missing_content: Option<&str>) -> Option<Hold> {
+/// Secrets that the application needs; `progress`: how far the roll-out has come, if anything is known about it.
+pub(crate) fn hold(
+    deployment: &VMDeployment,
+    count: &RolloutCount<'_>,
+    missing_content: Option<&str>,
+    progress: Option<&RolloutProgress>,
+    now: Timestamp,
+) -> Option<Hold> {
     let rollout = &deployment.spec.rollout;
     if rollout.steps.iter().any(|step| step.weight.is_some()) {
         let message = "steps with weight (spec.rollout.steps) are not supported by this version: nothing is rolled out until \
                        they are removed";
-        return Some(Hold { stalled: Some("NotSupported"), message: message.to_owned() });
+        return Some(Hold::failed("NotSupported", message.to_owned()));
     }
     // A person who goes back does so although the roll-out is paused.
-    let progress = deployment.status.as_ref().and_then(|status| status.rollout.as_ref());
-    let is_undone = progress.is_some_and(|known| known.undone.is_some());
-    let paused = |field| Hold { stalled: None, message: format!("the roll-out is paused ({field})") };
+    let of_status = deployment.status.as_ref().and_then(|status| status.rollout.as_ref());
+    let is_undone = of_status.is_some_and(|known| known.undone.is_some());
+    let paused = |field| Hold::paused(format!("the roll-out is paused ({field})"));
+    let is_gradual = !steps::needs_no_steps(deployment, count);
     too_many_failed(deployment, count)
-        .map(|message| Hold { stalled: Some(TOO_MANY_FAILED), message })
+        .map(|message| Hold::failed(TOO_MANY_FAILED, message))
         .or_else(|| (deployment.spec.paused && !is_undone).then(|| paused("spec.paused")))
         .or_else(|| rollout.paused.then(|| paused("spec.rollout.paused")))
-        .or_else(|| {
-            let missing = missing_content?;
-            Some(Hold { stalled: Some(missing_reason(missing)), message: missing.to_owned() })
-        })
-        .or_else(|| checks_failed(rollout, steps::recorded(deployment, &count.newest)?))
+        .or_else(|| missing_content.map(|missing| Hold::failed(missing_reason(missing), missing.to_owned())))
+        .or_else(|| checks_failed(rollout, progress?))
+        .or_else(|| alarms::hold(rollout, progress, is_gradual, now))
 }
 
 /// Reason of the condition `Stalled` while this is missing of the ConfigMaps and Secrets.
@@ -67,15 +66,11 @@ pub(crate) fn missing_reason(missing: &str) -> &'static str {
 }
 
 /// That the analysis of the current step or a check in the background has failed, if one has.
-pub(crate) fn checks_failed(rollout: &Rollout, progress: &RolloutProgress) -> Option<Hold> {
+fn checks_failed(rollout: &Rollout, progress: &RolloutProgress) -> Option<Hold> {
     let analysed = analysis::failure(rollout, progress).map(|failure| (ANALYSIS_FAILED, failure));
     let in_background = || background::failure(rollout, progress).map(|failure| (BACKGROUND_CHECK_FAILED, failure));
     let (reason, failure) = analysed.or_else(in_background)?;
-    let message = format!(
-        "{failure}; no other Server is touched until another revision is declared, or a person requests Abort or Promote \
-         (spec.rollout.request)"
-    );
-    Some(Hold { stalled: Some(reason), message })
+    Some(Hold::failed(reason, format!("{failure}; {UNTIL_A_PERSON}")))
 }
 
 /// Which Servers have failed with the newest application, if more have than may.
@@ -131,6 +126,7 @@ mod tests {
             servers: &servers,
             missing_content: None,
             looks: &[],
+            alarm_look: None,
             now: now(),
         };
         let (status, _) = status::compute(&observed);
@@ -186,6 +182,7 @@ mod tests {
             servers: &servers,
             missing_content: missing,
             looks: &[],
+            alarm_look: None,
             now: now(),
         };
         let (status, at) = status::compute(&observed);

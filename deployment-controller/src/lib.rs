@@ -4,6 +4,7 @@
 //! VMDeployment, rolls its application out and writes its status; `tasks` deploys the application on machines. `content` tells what the application's
 //! ConfigMaps and Secrets contain, as a digest.
 
+mod alarms;
 mod analysis;
 mod approval;
 mod args;
@@ -16,6 +17,7 @@ mod controller;
 mod count;
 mod deploy_app;
 mod deployment_api;
+mod held;
 mod history;
 mod hold;
 mod look;

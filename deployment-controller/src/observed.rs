@@ -3,7 +3,7 @@
 use berth_core::api::{Server, VMDeployment, VMReplicaSet};
 use k8s_openapi::jiff::Timestamp;
 
-use crate::analysis::Look;
+use crate::{alarms::AlarmLook, analysis::Look};
 
 /// A VMDeployment with its set and its Servers, as the cache shows them at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct ObservedDeployment<'a> {
     pub(crate) missing_content: Option<&'a str>,
     /// What checks have shown that were looked at now.
     pub(crate) looks: &'a [Look],
+    /// What was seen of the alarms; none if they were not looked at.
+    pub(crate) alarm_look: Option<&'a AlarmLook>,
     /// When this was observed.
     pub(crate) now: Timestamp,
 }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use berth_core::api::{App, Server, VMDeployment, VMDeploymentStatus, VMReplicaSet};
+use berth_core::api::{AlarmProgress, Alarms, App, Server, VMDeployment, VMDeploymentStatus, VMReplicaSet};
 use berth_runtime::{ApiError, Context, ListedServer, Throttle, requeue_after};
-use futures::future::{join_all, try_join_all};
+use futures::future::{join_all, try_join, try_join_all};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 
 use crate::{
+    alarms::AlarmLook,
+    analysis::Look,
     assessment::Assessment,
     content::{ContentKey, Contents, SeenContent, another_stable_app},
     content_look::ContentLook,
@@ -66,13 +68,20 @@ impl Deployments {
         let contents = self.contents(&wanted, set, servers).await?;
         let deployment = &*contents.of(&wanted);
         let missing = contents.missing(deployment, servers, now);
-        let observed = ObservedDeployment { deployment, set, servers, missing_content: missing, looks: &[], now };
+        let observed = ObservedDeployment {
+            deployment,
+            set,
+            servers,
+            missing_content: missing,
+            looks: &[],
+            alarm_look: None,
+            now,
+        };
         if let Some(wait) = self.leave_to_another(read, &observed) {
             return Ok(Action::requeue(wait));
         }
-        let due = if turned.is_none() { due_looks(&observed) } else { Vec::new() };
-        let looks = try_join_all(due.into_iter().map(|due| look::make(&self.ctx, deployment, servers, due))).await?;
-        let observed = &ObservedDeployment { looks: &looks, ..observed };
+        let (looks, alarm_look) = if turned.is_none() { self.look(&observed).await? } else { (Vec::new(), None) };
+        let observed = &ObservedDeployment { looks: &looks, alarm_look: alarm_look.as_ref(), ..observed };
         // Another application than before is wanted: that is written before anything is done about it.
         let mut is_declared = true;
         if observed.foreign_set().is_none() && turned.is_none() {
@@ -115,13 +124,25 @@ impl Deployments {
         Ok(Some(VMDeployment { status: Some(status), ..read.clone() }))
     }
 
+    /// Looks at the checks and the alarms that are due.
+    async fn look(&self, observed: &ObservedDeployment<'_>) -> Result<(Vec<Look>, Option<AlarmLook>), ApiError> {
+        let (ctx, deployment) = (&self.ctx, observed.deployment);
+        let checks = due_looks(observed).into_iter().map(|due| look::make(ctx, deployment, observed.servers, due));
+        let alarms = due_alarms(observed).map(|due| look::at_alarms(ctx, deployment, due));
+        let (checks, alarms) = try_join(try_join_all(checks), try_join_all(alarms)).await?;
+        Ok((checks, alarms.into_iter().next()))
+    }
+
     /// How long what there is to do about the VMDeployment is left to the copy whose turn it is.
     fn leave_to_another(&self, read: &VMDeployment, observed: &ObservedDeployment<'_>) -> Option<Duration> {
         if self.ctx.turns.is_mine(read) {
             return None;
         }
         let has_to_act = observed.foreign_set().is_none()
-            && (differs(observed).is_some() || has_next(observed) || !due_looks(observed).is_empty())
+            && (differs(observed).is_some()
+                || has_next(observed)
+                || !due_looks(observed).is_empty()
+                || due_alarms(observed).is_some())
             || read.status.as_ref() != Some(&new_status(read, observed).0);
         if has_to_act { self.ctx.turns.wait(read) } else { None }
     }
@@ -228,6 +249,13 @@ fn has_next(observed: &ObservedDeployment<'_>) -> bool {
 fn due_looks<'a>(observed: &ObservedDeployment<'a>) -> Vec<Due<'a>> {
     let ObservedDeployment { deployment, servers, missing_content, now, .. } = *observed;
     if observed.own_set().is_none() { Vec::new() } else { look::due(deployment, servers, missing_content, now) }
+}
+
+/// The alarms, if they are due to be looked at.
+fn due_alarms<'a>(observed: &ObservedDeployment<'a>) -> Option<(&'a Alarms, &'a AlarmProgress)> {
+    let ObservedDeployment { deployment, servers, missing_content, now, .. } = *observed;
+    observed.own_set()?;
+    look::due_alarms(deployment, servers, missing_content, now)
 }
 
 /// Brings the history up to date, if this status says anything new about it, and enters the newest number. Says whether it is: not if

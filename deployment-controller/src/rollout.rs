@@ -44,7 +44,9 @@ pub(crate) fn next_updates<'a>(
     now: Timestamp,
 ) -> AppUpdates<'a> {
     let count = RolloutCount::of(deployment, servers, now);
-    let pace = if hold(deployment, &count, missing_content).is_some() { Pace::Hold } else { Pace::Unlimited };
+    let known = steps::recorded(deployment, &count.newest);
+    let is_held = hold(deployment, &count, missing_content, known, now).is_some();
+    let pace = if is_held { Pace::Hold } else { Pace::Unlimited };
     let allowed = steps::allowed(deployment, &count);
     let order = in_order(deployment.spec.rollout.order, servers);
     let budget = Budget::of_deployment(deployment);

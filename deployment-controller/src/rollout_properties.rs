@@ -123,6 +123,7 @@ impl World {
             servers: &servers,
             missing_content: None,
             looks: &[],
+            alarm_look: None,
             now: self.now,
         };
         let assessment = Assessment::of(&observed);

@@ -77,6 +77,7 @@ mod tests {
             servers: &servers,
             missing_content: None,
             looks: &[],
+            alarm_look: None,
             now: now(),
         };
         initial_app(&observed, &Assessment::of(&observed)).effective_revision()
@@ -125,6 +126,7 @@ mod tests {
             servers: &[&server],
             missing_content: None,
             looks: &[],
+            alarm_look: None,
             now: now(),
         };
         let (status, _) = status::compute(&observed);

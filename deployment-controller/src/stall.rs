@@ -59,7 +59,7 @@ pub(crate) fn find(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_
         return Some(DeploymentStall { reason: UNDONE, message });
     }
     if let Some(hold) = &assessment.hold
-        && let Some(reason) = hold.stalled
+        && let Some(reason) = hold.stalled()
     {
         return Some(DeploymentStall { reason, message: hold.message.clone() });
     }

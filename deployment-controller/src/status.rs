@@ -10,11 +10,11 @@ use berth_core::{
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
-    analysis,
+    alarms, analysis,
     assessment::Assessment,
     background, bake,
     content::UNKNOWN,
-    hold::{OF_CHECKS, TOO_MANY_FAILED},
+    hold::FAILED,
     observed::ObservedDeployment,
     stable,
     stall::{self, DeploymentStall},
@@ -48,8 +48,8 @@ pub(crate) fn compute(observed: &ObservedDeployment<'_>) -> (VMDeploymentStatus,
     set_conditions(observed, &assessment, &mut status, is_done, stall.as_ref());
     let pause = steps::pause(&deployment.spec.rollout, &assessment.progress).and_then(PauseEnd::at);
     let bake = bake::end(&deployment.spec.rollout, &assessment.progress);
-    let is_held = assessment.hold.is_some();
-    let looks = [analysis::next_look, background::next_look];
+    let is_held = assessment.hold.as_ref().is_some_and(|hold| !hold.is_waiting());
+    let looks = [analysis::next_look, background::next_look, alarms::next_look];
     let looks = looks.into_iter().filter_map(|next| next(&deployment.spec.rollout, &assessment.progress));
     let looks = looks.filter(|_| !is_held);
     (status, next_change(observed, assessment.deadline.into_iter().chain(pause).chain(bake).chain(looks)))
@@ -150,7 +150,7 @@ fn set_conditions(
     };
     let message = format!("{available} of {} Servers are available", deployment.spec.replicas);
     set(AVAILABLE, enough, if enough { "EnoughAvailable" } else { "TooFewAvailable" }, &message);
-    let has_failed = stall.filter(|stall| stall.reason == TOO_MANY_FAILED || OF_CHECKS.contains(&stall.reason));
+    let has_failed = stall.filter(|stall| FAILED.contains(&stall.reason));
     let aborted = assessment.progress.aborted.as_ref();
     match has_failed {
         _ if aborted.is_some() => {

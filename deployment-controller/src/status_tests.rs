@@ -23,6 +23,7 @@ fn compute_with(
         servers: &servers,
         missing_content: None,
         looks: &[],
+        alarm_look: None,
         now: now(),
     })
 }
@@ -166,6 +167,7 @@ fn a_server_that_flaps_does_not_put_off_the_deadline_and_more_healthy_servers_do
             servers: &servers,
             missing_content: None,
             looks: &[],
+            alarm_look: None,
             now,
         });
         reasons.push((second, reason(&status, STALLED).to_owned()));

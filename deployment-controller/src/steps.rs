@@ -17,7 +17,7 @@ use k8s_openapi::{
 };
 
 pub(crate) use crate::rollout_record::{current, is_about, recorded};
-use crate::{analysis, approval, background, bake, count::RolloutCount, rollout_record::index};
+use crate::{alarms, analysis, approval, background, bake, count::RolloutCount, rollout_record::index};
 
 /// Reason of an abort that a person has requested.
 const REQUESTED: &str = "Requested";
@@ -29,6 +29,8 @@ pub(crate) struct Failure {
     pub(crate) reason: &'static str,
     /// What is wrong.
     pub(crate) message: String,
+    /// What follows.
+    pub(crate) answer: OnFailure,
 }
 
 /// The abort of the roll-out of this application, if it was aborted.
@@ -117,7 +119,8 @@ pub(crate) fn advance(
         progress.refused = None;
     }
     if let Some(failure) = failure
-        && rolls_back(deployment, count, &progress)
+        && failure.answer == OnFailure::Rollback
+        && can_roll_back(deployment, count, &progress)
     {
         abort(&mut progress, failure.reason, failure.message, now);
     }
@@ -137,6 +140,7 @@ pub(crate) fn advance(
     progress.current_step = has_step.then(|| progress.steps_done.saturating_add(1));
     analysis::begin(&mut progress, rollout, now);
     background::begin(&mut progress, rollout, is_gradual, now);
+    alarms::begin(&mut progress, rollout, is_gradual);
     progress
 }
 
@@ -172,25 +176,26 @@ fn carry_out(
     Ok(())
 }
 
-/// The current step, or all of them, are done, and what checks in the background have said until now is accepted.
+/// The current step, or all of them, are done, and what checks in the background and alarms have said until now is accepted.
 fn promote(
     progress: &mut RolloutProgress,
     rollout: &Rollout,
     request: &RolloutRequest,
     now: Timestamp,
 ) -> Result<(), String> {
-    let (has_step, has_failed) =
-        (current(rollout, progress).is_some(), background::failure(rollout, progress).is_some());
+    let in_background = background::failure(rollout, progress).is_some();
+    let has_failed = in_background || alarms::failure(rollout, progress).is_some();
     if request.action == RolloutAction::PromoteFull {
         progress.steps_done = all_steps(rollout);
-    } else if has_step {
+    } else if current(rollout, progress).is_some() {
         finish_step(progress, now);
     } else if !has_failed {
         return Err("no step is left".to_owned());
     }
-    if has_failed {
+    if in_background {
         progress.background = None;
     }
+    alarms::accept(progress);
     Ok(())
 }
 
@@ -206,7 +211,7 @@ fn all_steps(rollout: &Rollout) -> i32 {
 }
 
 /// Whether the newest application is the first one, which there is nothing to compare with, or the stable one again.
-fn needs_no_steps(deployment: &VMDeployment, count: &RolloutCount<'_>) -> bool {
+pub(crate) fn needs_no_steps(deployment: &VMDeployment, count: &RolloutCount<'_>) -> bool {
     match deployment.status.as_ref().and_then(|status| status.stable_app.as_ref()) {
         Some(stable) => *stable == count.newest,
         // Servers that were created before its ConfigMaps and Secrets were there have it, too.
@@ -227,11 +232,11 @@ fn abort(progress: &mut RolloutProgress, reason: &str, message: String, now: Tim
     progress.progressed_at = None;
 }
 
-/// Whether a failure turns the roll-out back now.
-fn rolls_back(deployment: &VMDeployment, count: &RolloutCount<'_>, progress: &RolloutProgress) -> bool {
+/// Whether a failure can turn the roll-out back now.
+fn can_roll_back(deployment: &VMDeployment, count: &RolloutCount<'_>, progress: &RolloutProgress) -> bool {
     let rollout = &deployment.spec.rollout;
     let is_irreversible = rollout.irreversible_after.is_some_and(|step| progress.steps_done + 1 >= step);
-    rollout.on_failure == OnFailure::Rollback && !is_irreversible && has_another_stable_app(deployment, count)
+    !is_irreversible && has_another_stable_app(deployment, count)
 }
 
 fn has_another_stable_app(deployment: &VMDeployment, count: &RolloutCount<'_>) -> bool {

@@ -8,6 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::{
+    alarms::{AlarmLook, Seen},
     analysis::{CheckResult, Look},
     assessment::Assessment,
     look::{self, Due},
@@ -24,6 +25,8 @@ pub(crate) struct Story {
     pub(crate) now: Timestamp,
     /// What has been looked at, for the next reconcile.
     pub(crate) looks: Vec<Look>,
+    /// What was seen of the alarms, for the next reconcile.
+    pub(crate) alarm_look: Option<AlarmLook>,
 }
 
 impl Story {
@@ -40,7 +43,7 @@ impl Story {
             ..Default::default()
         });
         let servers = (0..10).map(|n| server(&format!("web-{n}"), "v1", "Ready", 90 + n)).collect();
-        Self { deployment, servers, now: now(), looks: Vec::new() }
+        Self { deployment, servers, now: now(), looks: Vec::new(), alarm_look: None }
     }
 
     pub(crate) fn request(&mut self, action: &str, id: &str) {
@@ -93,6 +96,19 @@ impl Story {
         self.looks.clear();
     }
 
+    /// The alarms are due to be looked at, and this is seen.
+    pub(crate) fn alarm(&mut self, firing: &[&str], unknown: Option<&str>) {
+        let servers: Vec<&Server> = self.servers.iter().collect();
+        let due = look::due_alarms(&self.deployment, &servers, None, self.now);
+        let (_, of) = due.expect("a look at the alarms is due");
+        let firing = firing.iter().map(|name| (*name).to_owned()).collect();
+        let app = self.deployment.status.as_ref().unwrap().rollout.as_ref().unwrap().digest.clone();
+        let seen = Seen { firing, unknown: unknown.map(Into::into) };
+        self.alarm_look = Some(AlarmLook { app, of: of.clone(), at: self.now, seen });
+        self.deployment.status = Some(self.status());
+        self.alarm_look = None;
+    }
+
     pub(crate) fn updated(&self) -> usize {
         let newest = newest_app(&self.deployment);
         self.servers.iter().filter(|server| server.spec.app.as_ref() == Some(&newest)).count()
@@ -115,6 +131,7 @@ impl Story {
             servers,
             missing_content: None,
             looks: &self.looks,
+            alarm_look: self.alarm_look.as_ref(),
             now: self.now,
         }
     }

@@ -105,6 +105,7 @@ impl Story {
             servers: &servers,
             missing_content: None,
             looks: &[],
+            alarm_look: None,
             now: now(),
         })
     }

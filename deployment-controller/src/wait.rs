@@ -9,6 +9,7 @@ use crate::{
     analysis,
     assessment::Assessment,
     bake,
+    held::{HeldBy, Hold},
     observed::ObservedDeployment,
     replica_set, rollout, stable,
     steps::{self, PauseEnd},
@@ -57,8 +58,11 @@ fn of_roll_out(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>, s
     if assessment.progress.undone.is_some() && assessment.hold.is_none() && assessment.count.left > 0 {
         return back(assessment.count.left, &assessment.count.newest.effective_revision());
     }
-    if let Some(hold) = assessment.hold.as_ref().filter(|_| status.updated_replicas < status.replicas) {
-        return Wait::for_person("Paused", &hold.message);
+    let is_left = status.updated_replicas < status.replicas;
+    match &assessment.hold {
+        Some(Hold { by: HeldBy::Event(reason), message }) => return Wait::new(reason, message),
+        Some(hold) if is_left => return Wait::for_person("Paused", &hold.message),
+        _ => {}
     }
     let spared = || rollout::spared(observed.deployment, observed.servers, observed.now);
     let spared = spared().map(|note| Wait::for_person("Forced", &note));

@@ -58,13 +58,7 @@ struct Labels {
 
 /// The answer in this body, or what is wrong in words.
 pub(super) fn parse(code: u16, body: &[u8]) -> Result<Answer, String> {
-    let envelope: Envelope = serde_json::from_slice(body).map_err(|_| match code {
-        401 | 403 => format!("it refuses the credentials (status {code}): see spec.credentials of the MonitoringClass"),
-        200..=299 => {
-            "its answer is not that of Prometheus' HTTP API: see spec.address of the MonitoringClass".to_owned()
-        }
-        _ => format!("it answers with status {code}: see spec.address of the MonitoringClass"),
-    })?;
+    let envelope: Envelope = serde_json::from_slice(body).map_err(|_| not_understood(code))?;
     match envelope {
         Envelope::Success { data: Data::Vector(series) } => {
             let sample = |series: Series| {
@@ -79,6 +73,17 @@ pub(super) fn parse(code: u16, body: &[u8]) -> Result<Answer, String> {
         }
         Envelope::Success { data: Data::String(_) } => Err("the query returns a text, and a number is needed".into()),
         Envelope::Error { kind, error } => Err(format!("it refuses the query ({kind}): {error}")),
+    }
+}
+
+/// What is wrong with an answer that is not of Prometheus' HTTP API.
+pub(super) fn not_understood(code: u16) -> String {
+    match code {
+        401 | 403 => format!("it refuses the credentials (status {code}): see spec.credentials of the MonitoringClass"),
+        200..=299 => {
+            "its answer is not that of Prometheus' HTTP API: see spec.address of the MonitoringClass".to_owned()
+        }
+        _ => format!("it answers with status {code}: see spec.address of the MonitoringClass"),
     }
 }
 

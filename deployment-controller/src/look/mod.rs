@@ -3,11 +3,14 @@
 mod answer;
 mod judge;
 mod prometheus;
+mod rules;
 
 use std::collections::BTreeMap;
 
 use berth_core::{
-    api::{AnalysisProgress, Check, CheckVerdict, NoData, Server, VMDeployment},
+    api::{
+        AlarmProgress, Alarms, AnalysisProgress, Check, CheckVerdict, NoData, RolloutProgress, Server, VMDeployment,
+    },
     digest,
 };
 use berth_runtime::{ApiError, Context};
@@ -20,6 +23,7 @@ use self::{
     prometheus::Prometheus,
 };
 use crate::{
+    alarms::{self, AlarmLook, Seen},
     analysis::{self, CheckResult, Look, Subject},
     background,
     count::RolloutCount,
@@ -64,10 +68,53 @@ pub(crate) fn due<'a>(
     let of_rest =
         of_rest.map(|(declared, of)| Due { subject: Subject::Background, watch: Watch::Background(declared), of });
     let due: Vec<Due<'a>> = of_step.into_iter().chain(of_rest).collect();
-    // What a person requests comes first.
-    let is_requested = rollout.request.as_ref().is_some_and(|new| progress.observed_request.as_ref() != Some(&new.id));
-    let is_held = || hold(deployment, &RolloutCount::of(deployment, servers, now), missing_content).is_some();
-    if due.is_empty() || is_requested || is_held() { Vec::new() } else { due }
+    if due.is_empty() || !may_look(deployment, servers, missing_content, progress, now) { Vec::new() } else { due }
+}
+
+/// The alarms, if they are due to be looked at, with the record that they are looked at for.
+pub(crate) fn due_alarms<'a>(
+    deployment: &'a VMDeployment,
+    servers: &[&Server],
+    missing_content: Option<&str>,
+    now: Timestamp,
+) -> Option<(&'a Alarms, &'a AlarmProgress)> {
+    let rollout = &deployment.spec.rollout;
+    let progress = steps::recorded(deployment, &newest_app(deployment))?;
+    alarms::next_look(rollout, progress).filter(|at| *at <= now)?;
+    alarms::recorded(rollout, progress).filter(|_| may_look(deployment, servers, missing_content, progress, now))
+}
+
+/// Whether something may come of a look: no new request waits, which comes first, and the roll-out is not held, or goes on by itself.
+fn may_look(
+    deployment: &VMDeployment,
+    servers: &[&Server],
+    missing_content: Option<&str>,
+    progress: &RolloutProgress,
+    now: Timestamp,
+) -> bool {
+    let request = deployment.spec.rollout.request.as_ref();
+    let is_requested = request.is_some_and(|new| progress.observed_request.as_ref() != Some(&new.id));
+    let hold = || hold(deployment, &RolloutCount::of(deployment, servers, now), missing_content, Some(progress), now);
+    !is_requested && hold().is_none_or(|hold| hold.is_waiting())
+}
+
+/// Looks at the alarms. Whatever is wrong with Prometheus is what is seen; an error is returned only if the API server does not answer.
+pub(crate) async fn at_alarms(
+    ctx: &Context,
+    deployment: &VMDeployment,
+    (alarms, of): (&Alarms, &AlarmProgress),
+) -> Result<AlarmLook, ApiError> {
+    let at = ctx.clock.now();
+    let labels = alarms.match_labels.iter();
+    let labels = labels.map(|(label, value)| (label.clone(), named(value, deployment))).collect();
+    let seen = match Prometheus::of_class(&ctx.client, &alarms.source, deployment.namespace()).await? {
+        Ok(prometheus) => prometheus.alarms(&alarms.names, &labels).await,
+        Err(problem) => Err(problem),
+    };
+    let short = |text: String| text.chars().take(MOST_CHARACTERS).collect();
+    let mut seen = seen.unwrap_or_else(|problem| Seen { firing: Vec::new(), unknown: Some(problem) });
+    seen.unknown = seen.unknown.map(short);
+    Ok(AlarmLook { app: digest::short(&newest_app(deployment)), of: of.clone(), at, seen })
 }
 
 /// Looks at these checks. Whatever is wrong with Prometheus or a query is what the checks say; an error is returned only
@@ -144,10 +191,14 @@ fn problem((bad, total): (Result<Answer, String>, Result<Answer, String>)) -> St
         .unwrap_or_default()
 }
 
-/// The query with the values of its placeholders. `$namespace` comes first, because `$name` is its beginning.
+/// The query with the values of its placeholders.
 fn filled(query: &str, deployment: &VMDeployment, elapsed: i64) -> String {
-    let query = query.replace("$namespace", deployment.namespace()).replace("$name", deployment.name());
-    query.replace("$elapsed", &format!("{elapsed}s"))
+    named(query, deployment).replace("$elapsed", &format!("{elapsed}s"))
+}
+
+/// The text with the names of the VMDeployment. `$namespace` comes first, because `$name` is its beginning.
+fn named(text: &str, deployment: &VMDeployment) -> String {
+    text.replace("$namespace", deployment.namespace()).replace("$name", deployment.name())
 }
 
 fn result(name: &str, finding: Finding, no_data: NoData) -> CheckResult {

@@ -8,7 +8,11 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::answer::{self, Answer};
+use super::{
+    answer::{self, Answer},
+    rules,
+};
+use crate::alarms::Seen;
 
 /// How long a query may take. A VMDeployment waits for it, so it is short; what takes longer is no query to ask every minute.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -76,24 +80,44 @@ impl Prometheus {
         Ok(Self {
             class: class.name().to_owned(),
             http,
-            url: format!("{}/api/v1/query", class.spec.address.trim_end_matches('/')),
+            url: format!("{}/api/v1", class.spec.address.trim_end_matches('/')),
             credentials: log_in(secret)?,
         })
     }
 
     /// The answer to the query, or what is wrong in words.
     pub(super) async fn ask(&self, query: &str) -> Result<Answer, String> {
-        self.try_ask(query).await.map_err(|problem| format!("Prometheus of MonitoringClass {}: {problem}", self.class))
-    }
-
-    async fn try_ask(&self, query: &str) -> Result<Answer, String> {
         let limit = format!("{}s", LIMIT.as_secs());
         let body = form_urlencoded::Serializer::new(String::new())
             .append_pair("query", query)
             .append_pair("timeout", &limit)
             .finish();
         let form = "application/x-www-form-urlencoded";
-        let request = self.http.post(&self.url).header(reqwest::header::CONTENT_TYPE, form).body(body);
+        let request =
+            self.http.post(format!("{}/query", self.url)).header(reqwest::header::CONTENT_TYPE, form).body(body);
+        let answer = self.answer(request).await.and_then(|(code, body)| answer::parse(code, &body));
+        answer.map_err(|problem| self.said(&problem))
+    }
+
+    /// Which of these alarms fire, with these labels, or what is wrong in words.
+    pub(super) async fn alarms(&self, names: &[String], labels: &BTreeMap<String, String>) -> Result<Seen, String> {
+        // What is not asked for by name is left out below: older versions name all rules.
+        let query = names.iter().fold(form_urlencoded::Serializer::new(String::new()), |mut query, name| {
+            query.append_pair("rule_name[]", name);
+            query
+        });
+        let query = { query }.append_pair("type", "alert").finish();
+        let answer = self.answer(self.http.get(format!("{}/rules?{query}", self.url))).await;
+        let seen = answer.and_then(|(code, body)| rules::parse(code, &body, names, labels));
+        seen.map_err(|problem| self.said(&problem))
+    }
+
+    fn said(&self, problem: &str) -> String {
+        format!("Prometheus of MonitoringClass {}: {problem}", self.class)
+    }
+
+    /// Status and body of the answer to this request.
+    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), String> {
         let request = match &self.credentials {
             Some(LogIn::Token(token)) => request.bearer_auth(token),
             Some(LogIn::Basic(user, password)) => request.basic_auth(user, Some(password)),
@@ -107,7 +131,7 @@ impl Prometheus {
             }
             body.extend_from_slice(&part);
         }
-        answer::parse(code, &body)
+        Ok((code, body))
     }
 }
 

@@ -1,70 +1,20 @@
 //! A new version is judged by what a real Prometheus has scraped from the applications on both sides.
 
-use std::path::PathBuf;
-
-use berth_control_plane::{ChildProcess, Launch, free_port};
-use berth_core::api::{AnalysisProgress, CheckVerdict, MonitoringClass, Server, VMDeployment, VMDeploymentStatus};
-use berth_testing::manifest;
-use berth_tests::{Archive, Options, Part, eventually};
-use kube::{Api, api::PostParams};
+use berth_control_plane::free_port;
+use berth_core::api::{AnalysisProgress, CheckVerdict, Server, VMDeployment, VMDeploymentStatus};
+use berth_tests::{Options, Part, eventually};
 use serde_json::{Value, json};
 
-use crate::world::{LONG, World};
+use crate::{
+    prometheus::{app, create_class, start_prometheus},
+    world::{LONG, World},
+};
 
-/// An application that counts 20,000 requests a second, of which this share fails.
-fn app(world: &World, revision: &str, rate: &str) -> Value {
-    let program = format!(
-        r#"
-import http.server, os, time
-begin = time.time()
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        text = "{revision}"
-        if self.path == "/metrics":
-            n = (time.time() - begin) * 20000
-            text = "http_requests_total %d\nhttp_errors_total %d\n" % (n, n * {rate})
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain")
-        self.end_headers()
-        self.wfile.write(text.encode())
-    def log_message(self, *args):
-        pass
-http.server.ThreadingHTTPServer((os.environ["BERTH_MACHINE_ADDRESS"], 8080), Handler).serve_forever()
-"#
-    );
-    let run = "#!/bin/sh\nexec python3 ./app.py\n";
-    let archive = Archive::new().executable("run", run).file("app.py", program).build().unwrap();
-    let artifact = world.berth.artifacts().put(&format!("counting-{revision}.tar"), archive);
-    let (name, command) = ("web", "sh ./run");
-    json!({"name": name, "revision": revision, "command": command, "artifact": {"url": artifact.url, "sha256": artifact.sha256}})
-}
-
-/// Starts Prometheus, which reads its targets from monitor-controller.
-fn start_prometheus(world: &World, port: u16, targets: u16) -> ChildProcess {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join("prometheus")).find(|program| program.is_file());
-    let program: PathBuf =
-        found.unwrap_or_else(|| panic!("prometheus is not installed: scripts/packages.sh installs it"));
-    let dir = world.berth.control_plane().dir().join("prometheus");
-    std::fs::create_dir(&dir).unwrap();
-    let config = json!({"scrape_configs": [{"job_name": "servers", "scrape_interval": "1s", "scrape_timeout": "1s",
-        "http_sd_configs": [{"url": format!("http://127.0.0.1:{targets}/targets"), "refresh_interval": "1s"}]}]});
-    std::fs::write(dir.join("prometheus.yml"), config.to_string()).unwrap();
-    let launch = Launch::new("prometheus", program).current_dir(&dir).args([
-        "--config.file=prometheus.yml".to_owned(),
-        "--storage.tsdb.path=data".to_owned(),
-        format!("--web.listen-address=127.0.0.1:{port}"),
-    ]);
-    launch.spawn(world.berth.control_plane().guard()).unwrap()
-}
-
-async fn create_class(world: &World, name: &str, spec: Value) {
-    let classes: Api<MonitoringClass> = Api::all(world.berth.client());
-    let class = serde_json::from_value(manifest("MonitoringClass", name, spec)).unwrap();
-    classes.create(&PostParams::default(), &class).await.unwrap();
-}
-
-async fn status(world: &World, what: &str, holds: impl Fn(&VMDeploymentStatus) -> bool) -> VMDeploymentStatus {
+pub(crate) async fn status(
+    world: &World,
+    what: &str,
+    holds: impl Fn(&VMDeploymentStatus) -> bool,
+) -> VMDeploymentStatus {
     let found = eventually(what.to_owned(), LONG, async || {
         let deployment: VMDeployment = world.deployments().get("web").await.map_err(|error| error.to_string())?;
         let status = deployment.status.unwrap_or_default();
@@ -82,7 +32,7 @@ fn says(status: &VMDeploymentStatus, check: &str, words: &str) -> bool {
     found.is_some_and(|found| found.verdict == CheckVerdict::Inconclusive && found.message.contains(words))
 }
 
-fn runs(server: &Server, revision: &str) -> bool {
+pub(crate) fn runs(server: &Server, revision: &str) -> bool {
     server.status.as_ref().and_then(|s| s.app.as_ref()).is_some_and(|app| app.revision == revision)
 }
 
@@ -121,7 +71,7 @@ async fn prometheus_decides_whether_a_version_goes_on_or_back() {
         "{waiting_for}"
     );
     assert_eq!(down.updated_replicas, 1);
-    let _prometheus = start_prometheus(&world, port, targets);
+    let _prometheus = start_prometheus(&world, port, targets, &json!([]));
     let good = status(&world, "v2 is stable", |status| status.stable_revision.as_deref() == Some("v2")).await;
     let known = analysis(&good).unwrap();
     assert!(known.checks.iter().all(|check| check.passes == 1 && check.inconclusive > 0), "{known:?}");

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail a test by panicking")]
 
+mod alarms;
 mod analysis;
 mod bulk;
 mod changes;
@@ -14,6 +15,7 @@ mod kstatus;
 mod namespaces;
 mod panic_floor;
 mod people;
+mod prometheus;
 mod retirement;
 mod scale;
 mod sets;

@@ -2,6 +2,7 @@
 #![expect(clippy::duplicated_attributes, reason = "each printer column names its own type")]
 #![expect(unreachable_pub, reason = "KubeSchema derives a twin of each type inside its module")]
 
+mod alarms;
 mod analysis;
 mod app;
 mod app_file;
@@ -28,6 +29,7 @@ mod template;
 mod traffic;
 mod transition;
 
+pub use alarms::{AlarmProgress, Alarms, AlreadyFiring, FiredAlarms};
 pub use analysis::{
     AnalysisProgress, AnalysisStep, Background, Check, CheckProgress, CheckVerdict, NoData, Proportion,
 };

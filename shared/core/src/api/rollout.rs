@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AnalysisProgress, App, Background, Check, RolloutStep, replicaset::percent_rule};
+use super::{AlarmProgress, Alarms, AnalysisProgress, App, Background, Check, RolloutStep, replicaset::percent_rule};
 
 /// How a new version of the application is rolled out.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -59,6 +59,9 @@ pub struct Rollout {
     /// Checks that are looked at throughout the roll-out, whichever step has its turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<Background>,
+    /// Alerts of Prometheus that hold the beginning of the roll-out, and stop it or bring it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarms: Option<Alarms>,
     /// Steps of a gradual roll-out, one after the other; then every Server is updated. Steps with `weight` are not supported
     /// yet: while there are any, nothing is rolled out and the VMDeployment is `Stalled` with reason `NotSupported`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -85,6 +88,7 @@ impl Default for Rollout {
             progress_deadline_seconds: ten_minutes(),
             checks: Vec::new(),
             background: None,
+            alarms: None,
             steps: Vec::new(),
             request: None,
         }
@@ -192,6 +196,9 @@ pub struct RolloutProgress {
     /// What the checks in the background have said. Absent once the version is stable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<AnalysisProgress>,
+    /// What was seen of the alarms. Absent once the version is stable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarms: Option<AlarmProgress>,
     /// The request that was carried out last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_request: Option<String>,
