@@ -14,6 +14,7 @@ use crate::{
     observed::ObservedDeployment,
     progress, rollout,
     steps::{self, Failure},
+    zones::Zones,
 };
 
 /// Reason: the roll-out has made no progress until its deadline.
@@ -34,6 +35,10 @@ pub(crate) struct Assessment<'a> {
     pub(crate) is_late: bool,
     /// Whether all steps are done.
     pub(crate) has_no_step_left: bool,
+    /// What the next zone waits for, if nothing else is to be done before it has its turn.
+    pub(crate) zone_wait: Option<String>,
+    /// When the next zone has its turn, if nothing but time is waited for.
+    pub(crate) next_zone: Option<Timestamp>,
 }
 
 impl<'a> Assessment<'a> {
@@ -53,7 +58,9 @@ impl<'a> Assessment<'a> {
                 || bake::is_under_way(rollout, known, now)
         };
         let in_pause = known.is_some_and(waits);
-        let is_held = held_before.is_some() || is_spared || in_pause;
+        let zones = rollout::zones(observed, &count);
+        let next_zone = zones.as_ref().and_then(Zones::next_turn);
+        let is_held = held_before.is_some() || is_spared || in_pause || next_zone.is_some();
         let progress = progress::next(deployment, &count, is_held, now);
         let is_late = progress::deadline(deployment, &progress).is_some_and(|at| at <= now);
         let progress = analysis::count(progress, rollout, looks);
@@ -66,7 +73,11 @@ impl<'a> Assessment<'a> {
         let deadline = progress::deadline(deployment, &progress);
         let has_no_step_left = steps::current(rollout, &progress).is_none();
         let is_late = deadline.is_some_and(|at| at <= now);
-        Self { count, hold, progress, deadline, is_late, has_no_step_left }
+        // What the present step allows is done; the zones have nothing to do with that.
+        let is_left = steps::allowed(deployment, &count).min(count.target()) > count.updated();
+        let zone_wait =
+            zones.filter(|_| is_left).and_then(|zones| zones.waiting_for(&count.newest.effective_revision()));
+        Self { count, hold, progress, deadline, is_late, has_no_step_left, zone_wait, next_zone }
     }
 
     /// Whether the roll-out has achieved its aim, so that the newest application is the stable one. Servers that take longer

@@ -33,9 +33,12 @@ pub(crate) struct RolloutCount<'a> {
 }
 
 /// How one Server gets on with the newest application.
-enum Progress {
+pub(crate) enum Progress {
+    /// It is available.
     Proven,
+    /// It is being deployed, or has yet to prove itself.
     UnderWay,
+    /// Its deployment failed, or it was not healthy in time, for this reason.
     Failed(String),
     /// The application is not why it is unavailable: its machine is away or being prepared, or a person has forced it.
     OutOfAction,
@@ -101,7 +104,8 @@ impl<'a> RolloutCount<'a> {
     }
 }
 
-fn progress(server: &Server, min_ready_seconds: i32, now: Timestamp) -> Progress {
+/// How this Server gets on with the newest application, which it declares.
+pub(crate) fn progress(server: &Server, min_ready_seconds: i32, now: Timestamp) -> Progress {
     if server.is_forced() {
         return Progress::OutOfAction;
     }

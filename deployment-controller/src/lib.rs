@@ -43,6 +43,7 @@ mod testing;
 mod undo;
 mod wait;
 mod watch;
+mod zones;
 
 pub use args::Args;
 pub use content::ContentKey;

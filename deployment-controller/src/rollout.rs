@@ -1,6 +1,6 @@
 //! Rolling an application out over the Servers of a set.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::HashSet};
 
 use berth_core::{
     api::{App, Axis, RolloutOrder, Server, VMDeployment, VMReplicaSet},
@@ -10,7 +10,9 @@ use berth_core::{
 };
 use k8s_openapi::jiff::Timestamp;
 
-use crate::{count::RolloutCount, hold::hold, replica_set::newest_app, steps};
+use crate::{
+    count::RolloutCount, hold::hold, observed::ObservedDeployment, replica_set::newest_app, steps, zones::Zones,
+};
 
 /// Annotation of Servers with a whole number: with the order `Priority` the highest comes first.
 const PRIORITY: &str = "berth.dev/rollout-priority";
@@ -58,10 +60,25 @@ pub(crate) fn next_updates<'a>(
         let servers = fleet.roll(Axis::App, &order, pace, |server| !is_outdated(server, &count.newest));
         return AppUpdates { ledger: fleet.ledger, app, servers };
     }
-    let app = count.newest;
     fleet.budget.partition = budget.partition.max(count.active.saturating_sub(allowed));
-    let servers = fleet.roll(Axis::App, &order, pace, |server| is_outdated(server, &app));
+    let zones = {
+        let entered: HashSet<&str> = fleet.ledger.on(Axis::App).collect();
+        Zones::of(deployment, &count, &order, &entered, now)
+    };
+    let is_open = zones.as_ref().map(Zones::is_open);
+    let may = |server: &Server| is_open.as_ref().is_none_or(|is_open| is_open(server));
+    let app = count.newest;
+    let servers = fleet.roll_within(Axis::App, &order, pace, |server| is_outdated(server, &app), may);
     AppUpdates { ledger: fleet.ledger, app, servers }
+}
+
+/// The zones that the roll-out goes through; none if their order does not matter.
+pub(crate) fn zones<'a>(observed: &ObservedDeployment<'a>, count: &RolloutCount<'_>) -> Option<Zones<'a>> {
+    let ObservedDeployment { deployment, servers, now, .. } = *observed;
+    deployment.spec.rollout.spread.as_ref()?;
+    let ledger = observed.set.map(Ledger::of).unwrap_or_default();
+    let entered: HashSet<&str> = ledger.on(Axis::App).collect();
+    Zones::of(deployment, count, &in_order(deployment.spec.rollout.order, servers), &entered, now)
 }
 
 /// The Servers that a person has forced and that the roll-out spares, if no others are left to be updated.

@@ -15,6 +15,7 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 use proptest::prelude::*;
+use serde_json::json;
 
 use crate::{
     assessment::Assessment,
@@ -24,6 +25,8 @@ use crate::{
     rollout, stable, status, steps, testing, undo,
 };
 
+const ZONE: &str = "zone";
+
 #[derive(Clone, Debug)]
 enum Event {
     Reconcile,
@@ -32,6 +35,8 @@ enum Event {
     MaxFailed(Option<i32>),
     Pause(bool),
     Steps(Vec<u8>),
+    /// One zone at a time, each of which bakes for so many seconds.
+    Spread(Option<i32>),
     OnFailure(OnFailure),
     Request(RolloutAction),
     Scale(i32),
@@ -55,6 +60,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => prop::option::of(0..3i32).prop_map(Event::MaxFailed),
         1 => any::<bool>().prop_map(Event::Pause),
         1 => prop::collection::vec(0..6u8, 0..4).prop_map(Event::Steps),
+        1 => prop::option::of(0..10i32).prop_map(Event::Spread),
         1 => prop_oneof![Just(OnFailure::Pause), Just(OnFailure::Rollback)].prop_map(Event::OnFailure),
         2 => prop_oneof![
             3 => Just(RolloutAction::Promote),
@@ -158,6 +164,9 @@ impl World {
                 "more than {allowed}"
             );
         }
+        if newest == assessment.count.newest && !steps::needs_no_steps(&wanted, &assessment.count) {
+            self.assert_one_zone(&wanted, &newest, &names);
+        }
         let newest_of_history = assessment.count.newest.clone();
         let wanted_history =
             Wanted { newest: &newest_of_history, stable: status.stable_app.as_ref(), in_use: &[], limit: 3 };
@@ -176,6 +185,28 @@ impl World {
         }
     }
 
+    /// With a spread, the Servers that are updated now are of one zone, and in all others those that have the new application have been
+    /// well for long enough, have failed, or are away.
+    fn assert_one_zone(&self, wanted: &VMDeployment, newest: &App, names: &[String]) {
+        let Some(spread) = &wanted.spec.rollout.spread else { return };
+        let zone = |server: &Server| server.metadata.labels.as_ref().and_then(|labels| labels.get(ZONE)).cloned();
+        let is_named = |server: &&Server| names.iter().any(|name| name == server.name());
+        let (updated, others): (Vec<_>, Vec<_>) = self.servers.iter().partition(is_named);
+        let Some(open) = updated.first().map(|server| zone(server)) else { return };
+        assert!(updated.iter().all(|server| zone(server) == open), "more than one zone at a time");
+        for server in others.iter().filter(|server| zone(server) != open && server.spec.app.as_ref() == Some(newest)) {
+            let since = server.status.as_ref().unwrap().state_since.as_ref().unwrap().0;
+            let bakes = since + SignedDuration::from_secs(spread.bake_seconds.into()) > self.now;
+            let is_under_way = match server.state() {
+                _ if server.is_forced() => false,
+                Some(State::Ready) => bakes,
+                Some(State::Deploying) => server.blocking_failures().is_empty(),
+                _ => false,
+            };
+            assert!(!is_under_way, "{open:?} has its turn, although {} is {:?}", server.name(), server.state());
+        }
+    }
+
     fn request(&mut self, action: RolloutAction) {
         self.requests += 1;
         let id = self.requests.to_string();
@@ -188,6 +219,7 @@ impl World {
         if self.servers.len() < replicas {
             let mut server = testing::server(&format!("web-{}", self.created), "v1", "Initializing", 0);
             server.spec.app = Some(self.initial());
+            server.metadata.labels.get_or_insert_default().insert(ZONE.into(), (self.created % 3).to_string());
             self.created += 1;
             enter(&mut server, State::Initializing, self.now);
             self.servers.push(server);
@@ -213,6 +245,10 @@ impl World {
             Event::MaxFailed(n) => self.deployment.spec.rollout.max_failed = n.map(IntOrString::Int),
             Event::Pause(paused) => self.deployment.spec.paused = paused,
             Event::Steps(ref steps) => self.deployment.spec.rollout.steps = steps.iter().map(|n| step(*n)).collect(),
+            Event::Spread(bake) => {
+                let spread = |bake| json!({"topologyKey": ZONE, "bakeSeconds": bake});
+                self.deployment.spec.rollout.spread = serde_json::from_value(json!(bake.map(spread))).unwrap();
+            }
             Event::OnFailure(what) => self.deployment.spec.rollout.on_failure = what,
             Event::Request(action) => self.request(action),
             Event::Scale(n) => self.deployment.spec.replicas = n,

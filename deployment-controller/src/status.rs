@@ -52,7 +52,13 @@ pub(crate) fn compute(observed: &ObservedDeployment<'_>) -> (VMDeploymentStatus,
     let looks = [analysis::next_look, background::next_look, alarms::next_look];
     let looks = looks.into_iter().filter_map(|next| next(&deployment.spec.rollout, &assessment.progress));
     let looks = looks.filter(|_| !is_held);
-    (status, next_change(observed, assessment.deadline.into_iter().chain(pause).chain(bake).chain(looks)))
+    (
+        status,
+        next_change(
+            observed,
+            assessment.deadline.into_iter().chain(pause).chain(bake).chain(assessment.next_zone).chain(looks),
+        ),
+    )
 }
 
 /// What is waited for. A request of which nothing came is answered first.
@@ -172,7 +178,7 @@ fn set_conditions(
     }
 }
 
-/// When the next Ready Server becomes available, or one of these times comes: the roll-out's deadline, the end of a pause or bake, the next
+/// When the next Ready Server becomes available, or one of these times comes: the roll-out's deadline, the end of a pause or bake, the turn of a zone, the next
 /// look at checks.
 fn next_change(observed: &ObservedDeployment<'_>, times: impl Iterator<Item = Timestamp>) -> Option<Timestamp> {
     let seconds = observed.deployment.spec.min_ready_seconds;

@@ -4,7 +4,10 @@ use berth_core::{
     api::{CheckVerdict, Server, VMDeployment, VMDeploymentStatus},
     conditions::{self, PROGRESSING, STALLED},
 };
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -59,20 +62,26 @@ impl Story {
     /// fail with v2. Returns how many have v2.
     pub(crate) fn settle(&mut self, broken: &[&str]) -> usize {
         for _ in 0..40 {
-            let servers: Vec<&Server> = self.servers.iter().collect();
-            let set = ready_set(&self.deployment);
-            let updates = rollout::next_updates(&self.deployment, &set, &servers, None, self.now);
-            let (names, app): (Vec<String>, _) =
-                (updates.servers.iter().map(|server| server.name().to_owned()).collect(), updates.app);
-            self.deployment.status = Some(self.status());
-            for updated in &names {
-                let revision = app.effective_revision();
-                let is_broken = revision == "v2" && broken.contains(&updated.as_str());
-                let known = self.servers.iter_mut().find(|server| server.name() == updated).unwrap();
-                *known = if is_broken { failed(updated, &revision) } else { server(updated, &revision, "Ready", 9) };
-            }
+            self.settle_once(broken);
         }
         self.updated()
+    }
+
+    /// One reconcile, and what becomes of the Servers that it updates.
+    pub(crate) fn settle_once(&mut self, broken: &[&str]) {
+        let servers: Vec<&Server> = self.servers.iter().collect();
+        let set = ready_set(&self.deployment);
+        let updates = rollout::next_updates(&self.deployment, &set, &servers, None, self.now);
+        let (names, app): (Vec<String>, _) =
+            (updates.servers.iter().map(|server| server.name().to_owned()).collect(), updates.app);
+        self.deployment.status = Some(self.status());
+        for updated in &names {
+            let revision = app.effective_revision();
+            let is_broken = revision == "v2" && broken.contains(&updated.as_str());
+            let known = self.servers.iter_mut().find(|server| server.name() == updated).unwrap();
+            *known = if is_broken { failed(updated, &revision) } else { server(updated, &revision, "Ready", 9) };
+            known.status.as_mut().unwrap().state_since = Some(Time(self.now));
+        }
     }
 
     /// The checks that are due are looked at, and say this.

@@ -51,7 +51,7 @@ pub(crate) fn wanted(deployment: &VMDeployment) -> Cow<'_, VMDeployment> {
         wanted.spec.app = undone.app.clone();
         let rollout = &mut wanted.spec.rollout;
         (rollout.steps, rollout.partition, rollout.paused) = (Vec::new(), 0, false);
-        (rollout.background, rollout.alarms) = (None, None);
+        (rollout.background, rollout.alarms, rollout.spread) = (None, None, None);
         (rollout.on_failure, rollout.max_failed) = (OnFailure::Pause, None);
     } else if let Some(progress) = wanted.status.as_mut().and_then(|status| status.rollout.as_mut()) {
         progress.undone = None;

@@ -66,7 +66,8 @@ fn of_roll_out(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>, s
     }
     let spared = || rollout::spared(observed.deployment, observed.servers, observed.now);
     let spared = spared().map(|note| Wait::for_person("Forced", &note));
-    let wait = spared.or_else(|| of_step(observed, assessment)).or_else(|| said_by_set(observed));
+    let of_zone = || assessment.zone_wait.clone().map(|message| Wait::new("WaitingForZone", message));
+    let wait = spared.or_else(of_zone).or_else(|| of_step(observed, assessment)).or_else(|| said_by_set(observed));
     wait.unwrap_or_else(|| {
         let (updated, revision) = (status.updated_replicas, assessment.count.newest.effective_revision());
         Wait::new("RollingOut", format!("{updated} of {} Servers have revision {revision}", status.replicas))

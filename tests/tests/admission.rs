@@ -155,7 +155,7 @@ fn others() -> Vec<Case> {
         rollout("approve", &json!({"steps": [{"approve": {"evidence": ["slo"]}}]}), &["evidence", "does not have"]),
         rollout("background", &json!({"background": {"checks": ["slo"]}}), &["rollout.background", "does not have"]),
         rollout("nothing", &json!({"background": {"checks": []}}), &["background.checks", "at least one"]),
-        rollout("alarms", &json!({"alarms": {"source": "main", "names": []}}), &["alarms.names", "at least 1"]),
+        rollout("spread", &json!({"spread": {"topologyKey": "a b"}}), &["spread.topologyKey", "should match"]),
         rollout("kinds", &json!({"steps": [{"servers": 1, "bake": {"seconds": 9}}]}), &["exactly one of servers"]),
         Case {
             object: class("incus", "incus", &json!({"endpoint": "https://10.0.0.1:8443", "endpoints": "x"})),
@@ -181,6 +181,7 @@ fn good() -> Vec<Value> {
     let rollout = json!({
         "checks": [{"name": "slo", "source": "main", "query": "up", "condition": "> 0"}],
         "background": {"checks": ["slo"]},
+        "spread": {"bakeSeconds": 900},
         "alarms": {"source": "main", "names": ["Web Burn"], "matchLabels": {"namespace": "$namespace"}},
         "steps": [{"pause": {}}, {"servers": 1}, {"bake": {"seconds": 9}}, {"approve": {}}, {"approve": {"evidence": ["slo"]}},
             {"servers": "100%"}, {"bake": {"seconds": 9}}],

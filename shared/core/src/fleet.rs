@@ -145,18 +145,31 @@ impl<'a> Fleet<'a> {
         pace: Pace,
         outdated: impl Fn(&Server) -> bool,
     ) -> Vec<&'a Server> {
+        self.roll_within(axis, order, pace, outdated, |_| true)
+    }
+
+    /// The same, but only Servers for which `may` holds are changed now. The others keep their place in the order and in the partition.
+    pub fn roll_within(
+        &mut self,
+        axis: Axis,
+        order: &[&'a Server],
+        pace: Pace,
+        outdated: impl Fn(&Server) -> bool,
+        may: impl Fn(&Server) -> bool,
+    ) -> Vec<&'a Server> {
         // Where no Ready Server may be disturbed, one that came back never has its turn.
         let goes_on = pace != Pace::Hold && self.budget.max_unavailable > 0;
-        self.leave(axis, |server| !server.is_ready() || outdated(server) && goes_on);
+        self.leave(axis, |server| !server.is_ready() || outdated(server) && goes_on && may(server));
         let at_most = match pace {
             Pace::Hold => return Vec::new(),
             Pace::Unlimited => usize::MAX,
             Pace::ReadyServers(n) => n,
         };
-        let next = self.next(axis, order, at_most, &outdated);
+        let next = self.next(axis, order, at_most, &outdated, &may);
         self.enter(&next, axis);
         let entered = self.entered(axis).into_iter();
-        let due: Vec<&Server> = entered.filter(|server| outdated(server) && !server.is_forced()).collect();
+        let due: Vec<&Server> =
+            entered.filter(|server| outdated(server) && may(server) && !server.is_forced()).collect();
         // The partition may have been raised since they were entered.
         let (due, too_many) = due.split_at(due.len().min(self.room(&outdated)));
         let given_back: HashSet<&str> =
@@ -206,6 +219,7 @@ impl<'a> Fleet<'a> {
         order: &[&'a Server],
         at_most: usize,
         outdated: &impl Fn(&Server) -> bool,
+        may: &impl Fn(&Server) -> bool,
     ) -> Vec<&'a Server> {
         let is_taken = |entry_axis: Axis| entry_axis == axis || entry_axis.removes_the_server();
         let taken: HashSet<&str> =
@@ -214,7 +228,7 @@ impl<'a> Fleet<'a> {
         let (old, new): (Vec<&Server>, Vec<&Server>) =
             active.iter().partition(|server| outdated(server) && !taken.contains(server.name()));
         let wanted = active.len().saturating_sub(self.budget.partition).saturating_sub(new.len());
-        let changeable = old.into_iter().filter(|server| !server.is_forced());
+        let changeable = old.into_iter().filter(|server| !server.is_forced() && may(server));
         let (in_service, free): (Vec<&Server>, Vec<&Server>) = changeable.partition(|server| server.is_in_service());
         let can_be_reached = |server: &Server| server.state() != Some(State::Unknown);
         let (sick, in_service): (Vec<&Server>, Vec<&Server>) =

@@ -24,6 +24,7 @@ mod rollout;
 mod rollout_step;
 mod server;
 mod server_status;
+mod spread;
 mod task;
 mod template;
 mod traffic;
@@ -65,6 +66,7 @@ pub use server_status::{
     MachinePhase, MonitoringFact, MonitoringPhase, Outcome, ReachabilityFact, Report, ServerStatus, SshAccess,
     TrafficFact, TrafficPhase,
 };
+pub use spread::{Spread, SpreadMode};
 pub use task::{Executor, State, Task, TaskKind, TaskPhase};
 pub use template::{ServerTemplate, TemplateMeta};
 pub use traffic::{Backend, Drain, Monitoring, Traffic};

@@ -5,7 +5,9 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AlarmProgress, Alarms, AnalysisProgress, App, Background, Check, RolloutStep, replicaset::percent_rule};
+use super::{
+    AlarmProgress, Alarms, AnalysisProgress, App, Background, Check, RolloutStep, Spread, replicaset::percent_rule,
+};
 
 /// How a new version of the application is rolled out.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -21,6 +23,9 @@ pub struct Rollout {
     /// annotation `berth.dev/rollout-priority` first. Servers that are not Ready always come before the others.
     #[serde(default)]
     pub order: RolloutOrder,
+    /// Zones that get the new version one after the other. `order` says which is the first one, by its first Server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Spread>,
     /// How many Servers keep the old version. 0 updates all of them.
     #[serde(default)]
     #[schemars(range(min = 0, max = 10000))]
@@ -80,6 +85,7 @@ impl Default for Rollout {
     fn default() -> Self {
         Self {
             order: RolloutOrder::default(),
+            spread: None,
             partition: 0,
             paused: false,
             max_failed: None,
