@@ -22,6 +22,7 @@ mod history;
 mod hold;
 mod look;
 mod observed;
+pub mod plan;
 mod progress;
 mod proven;
 mod reconcile;

@@ -1,0 +1,124 @@
+//! The plan of a roll-out over 10,000 Servers, in every kind of step: what is counted, decided and said at each reconcile of a VMDeployment,
+//! and the next move. Every change of a Server leads to one, so it must not take long.
+
+#![expect(clippy::unwrap_used, reason = "a bench may panic")]
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use berth_core::api::{Server, State, VMDeployment, VMReplicaSet};
+use deployment_controller::plan::{desired_set, plan};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Servers of the small and of the large VMDeployment, and rounds of measurement.
+const SIZES: [usize; 3] = [1_000, 10_000, 15];
+/// The same in a smoke test, which only shows that the bench works.
+const SMOKE_SIZES: [usize; 3] = [10, 100, 2];
+const MOST: Duration = Duration::from_millis(20);
+const NOW: i64 = 1_000_000;
+
+/// A VMDeployment that rolls this revision out, with this declaration of how.
+fn deployment(replicas: usize, revision: &str, rollout: &Value) -> VMDeployment {
+    let check = |name: &str| json!({"name": name, "source": "main", "query": "up", "condition": "> 0"});
+    let mut declared = json!({"checks": [check("slo"), check("errors")]});
+    declared.as_object_mut().unwrap().extend(rollout.as_object().unwrap().clone());
+    berth_testing::deployment(json!({"metadata": {"generation": 2}, "spec": {
+        "replicas": replicas, "app": {"revision": revision}, "updateStrategy": {"maxUnavailable": "10%"}, "rollout": declared,
+    }}))
+}
+
+/// Servers in ten zones, so many of which have v2, and a tenth of these is being deployed.
+fn servers(deployment: &VMDeployment, count: usize, updated: usize) -> Vec<Server> {
+    let revisions = ["v1", "v2"].map(|revision| {
+        let mut app = deployment.spec.app.clone();
+        app.revision = Some(revision.to_owned());
+        app
+    });
+    let new = |n: usize| {
+        let state = if n < updated && n.is_multiple_of(10) { State::Deploying } else { State::Ready };
+        let mut server = berth_testing::server(json!({
+            "metadata": {"name": format!("web-{n}"), "uid": format!("uid-{n}"), "generation": 1,
+                "creationTimestamp": "1970-01-02T00:00:00Z",
+                "labels": {"topology.kubernetes.io/zone": format!("zone-{}", n % 10)}},
+            "status": {"state": state, "stateSince": "1970-01-02T00:00:00Z", "observedGeneration": 1},
+        }));
+        server.spec.app = Some(revisions[usize::from(n < updated)].clone());
+        server
+    };
+    (0..count).map(new).collect()
+}
+
+/// One case: the declaration, the objects, and what is stored of the roll-out once nothing changes any more.
+struct Case {
+    deployment: VMDeployment,
+    set: VMReplicaSet,
+    servers: Vec<Server>,
+}
+
+impl Case {
+    fn new(count: usize, updated: usize, rollout: &Value) -> Self {
+        let now = Timestamp::from_second(NOW).unwrap();
+        let mut deployment = deployment(count, "v2", rollout);
+        let stable = berth_testing::deployment(json!({"spec": {"app": {"revision": "v1"}}})).spec.app;
+        deployment.status = Some(serde_json::from_value(json!({"stableRevision": "v1", "stableApp": stable})).unwrap());
+        let servers = servers(&deployment, count, updated);
+        let set = desired_set(&deployment);
+        let mut case = Self { deployment, set, servers };
+        for _ in 0..rollout["steps"].as_array().map_or(0, Vec::len) + 2 {
+            let list: Vec<&Server> = case.servers.iter().collect();
+            let (status, ..) = plan(&case.deployment, &case.set, &list, now);
+            case.deployment.status = Some(status);
+        }
+        case
+    }
+
+    /// How long one plan takes.
+    fn measure(&self) -> Duration {
+        let list: Vec<&Server> = self.servers.iter().collect();
+        let begun = Instant::now();
+        black_box(plan(&self.deployment, &self.set, &list, Timestamp::from_second(NOW).unwrap()));
+        begun.elapsed()
+    }
+
+    /// Median of so many rounds, in milliseconds.
+    fn median(&self, rounds: usize) -> f64 {
+        let mut times: Vec<Duration> = (0..rounds).map(|_| self.measure()).collect();
+        times.sort_unstable();
+        times[rounds / 2].as_secs_f64() * 1e3
+    }
+}
+
+fn main() {
+    let is_smoke_test = std::env::var_os("BERTH_BENCH_SMOKE").is_some();
+    let [small_size, large_size, rounds] = if is_smoke_test { SMOKE_SIZES } else { SIZES };
+    println!("plan and status of a roll-out, median of {rounds}");
+    println!("figure | {large_size} Servers | {small_size} Servers (reference) | ratio | target");
+    let alarms = json!({"source": "main", "names": ["A", "B"]});
+    let spread = json!({"bakeSeconds": 900});
+    // The figure, the declaration, and how many of a hundred Servers have the new version.
+    for (figure, rollout, updated) in [
+        ("step servers", json!({"steps": [{"servers": "50%"}]}), 25),
+        ("step pause", json!({"steps": [{"servers": 0}, {"pause": {}}]}), 25),
+        ("step analysis", json!({"steps": [{"analysis": {"checks": ["slo", "errors"]}}]}), 25),
+        ("step approve", json!({"steps": [{"approve": {"evidence": ["slo"]}}]}), 25),
+        ("step bake", json!({"steps": [{"servers": 0}, {"bake": {"seconds": 600}}]}), 90),
+        ("step weight", json!({"steps": [{"weight": 10}]}), 0),
+        ("no steps", json!({}), 50),
+        ("checks in the background", json!({"background": {"checks": ["slo", "errors"]}}), 50),
+        ("alarms", json!({"alarms": alarms}), 50),
+        ("one zone at a time", json!({"spread": spread, "order": "Priority"}), 50),
+        ("all of it", json!({"steps": [{"servers": "50%"}], "background": {"checks": ["slo"]}, "spread": spread}), 25),
+    ] {
+        let [short, long] =
+            [small_size, large_size].map(|size| Case::new(size, size * updated / 100, &rollout).median(rounds));
+        let verdict = if long <= MOST.as_secs_f64() * 1e3 { "met" } else { "MISSED" };
+        println!(
+            "{figure} | {long:.2} ms | {short:.3} ms | {:.1} | <= {} ms, {verdict}",
+            long / short,
+            MOST.as_millis()
+        );
+    }
+}
