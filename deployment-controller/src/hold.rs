@@ -41,11 +41,6 @@ pub(crate) fn hold(
     now: Timestamp,
 ) -> Option<Hold> {
     let rollout = &deployment.spec.rollout;
-    if rollout.steps.iter().any(|step| step.weight.is_some()) {
-        let message = "steps with weight (spec.rollout.steps) are not supported by this version: nothing is rolled out until \
-                       they are removed";
-        return Some(Hold::failed("NotSupported", message.to_owned()));
-    }
     // A person who goes back does so although the roll-out is paused.
     let of_status = deployment.status.as_ref().and_then(|status| status.rollout.as_ref());
     let is_undone = of_status.is_some_and(|known| known.undone.is_some());

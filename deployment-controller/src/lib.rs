@@ -32,6 +32,7 @@ mod rollout;
 #[cfg(test)]
 mod rollout_properties;
 mod rollout_record;
+mod split;
 mod stable;
 mod stall;
 mod status;

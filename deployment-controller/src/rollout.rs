@@ -179,8 +179,7 @@ mod tests {
 
     #[test]
     fn a_held_roll_out_begins_nothing_and_servers_that_are_being_updated_stay_in_the_ledger() {
-        let steps = serde_json::json!([{"weight": 1}]);
-        for (field, value) in [("paused", true.into()), ("rollout", serde_json::json!({"steps": steps}))] {
+        for (field, value) in [("paused", true.into()), ("rollout", serde_json::json!({"paused": true}))] {
             let held = deployment("v2", |spec| spec[field] = value);
             let servers = [server("web-0", "v1", "Ready", 90), server("web-1", "v2", "Deploying", 9)];
             let ledger = [LedgerEntry::new("web-1", Axis::App), LedgerEntry::new("x", Axis::Environment)];

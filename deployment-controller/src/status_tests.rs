@@ -98,16 +98,6 @@ fn a_set_that_something_else_controls_stalls_the_deployment() {
     assert_eq!(reason(&compute_with(&deployment, &set, &[]).0, STALLED), "NotOwned");
 }
 
-#[test]
-fn steps_that_are_not_supported_stall_the_deployment() {
-    let steps = json!({"steps": [{"weight": 1}]});
-    let (status, _) = compute_for(&deployment("v2", |spec| spec["rollout"] = steps), &three_ready("v1", 20));
-    assert_eq!(reason(&status, STALLED), "NotSupported");
-    assert!(
-        status.waiting_for.unwrap().starts_with("a person: steps with weight (spec.rollout.steps) are not supported")
-    );
-}
-
 fn stable(deployment: &VMDeployment, servers: &[Server]) -> Option<String> {
     compute_for(deployment, servers).0.stable_revision
 }

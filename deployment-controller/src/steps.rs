@@ -17,7 +17,7 @@ use k8s_openapi::{
 };
 
 pub(crate) use crate::rollout_record::{current, is_about, recorded};
-use crate::{alarms, analysis, approval, background, bake, count::RolloutCount, rollout_record::index};
+use crate::{alarms, analysis, approval, background, bake, count::RolloutCount, rollout_record::index, split};
 
 /// Reason of an abort that a person has requested.
 const REQUESTED: &str = "Requested";
@@ -126,6 +126,7 @@ pub(crate) fn advance(
     }
     if progress.aborted.is_some() {
         (progress.step_since, progress.current_step) = (None, None);
+        progress.weight = split::weight(rollout, &progress, true);
         return progress;
     }
     let is_gradual = !needs_no_steps(deployment, count);
@@ -138,6 +139,7 @@ pub(crate) fn advance(
     let has_step = current(rollout, &progress).is_some();
     progress.step_since = progress.step_since.filter(|_| has_step).or_else(|| has_step.then_some(Time(now)));
     progress.current_step = has_step.then(|| progress.steps_done.saturating_add(1));
+    progress.weight = split::weight(rollout, &progress, is_gradual);
     analysis::begin(&mut progress, rollout, now);
     background::begin(&mut progress, rollout, is_gradual, now);
     alarms::begin(&mut progress, rollout, is_gradual);
@@ -258,6 +260,9 @@ fn is_done(
         let well = wanted.saturating_sub(count.budget.max_unavailable).max(1).min(wanted);
         return count.updated() >= wanted && count.under_way == 0 && count.proven >= well;
     }
+    if let Some(weight) = step.weight {
+        return split::obstacle(weight, rollout, progress, count).is_none();
+    }
     if step.analysis.is_some() {
         return analysis::has_passed(rollout, progress);
     }
@@ -280,6 +285,12 @@ pub(crate) fn waiting_for(
     if let Some(wanted) = target(step, count) {
         let (well, revision) = (count.proven, count.newest.effective_revision());
         return Some(format!("{place}: {well} of {wanted} Servers are well with revision {revision}"));
+    }
+    if let Some(weight) = step.weight {
+        let obstacle = split::obstacle(weight, rollout, progress, count)?;
+        let (person, obstacle) =
+            obstacle.strip_prefix("a person: ").map_or(("", &*obstacle), |rest| ("a person: ", rest));
+        return Some(format!("{person}{place}: {obstacle}"));
     }
     if step.analysis.is_some() {
         return analysis::waiting_for(rollout, progress);

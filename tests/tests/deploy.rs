@@ -131,6 +131,7 @@ fn allowed(part: Part) -> BTreeMap<&'static str, String> {
             ("discovery.k8s.io/endpointslices", format!("{READ} create update patch delete")),
             ("/services", READ.into()),
             ("berth.dev/balancerclasses", READ.into()),
+            ("berth.dev/vmdeployments", READ.into()),
             ("berth.dev/balancerclasses/status", "patch".into()),
         ]),
     }

@@ -6,12 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use berth_core::api::{Backend, BalancerClass, Server};
+use berth_core::api::{Backend, BalancerClass, Server, VMDeployment};
 use berth_runtime::{Cache, Context, Leader};
 use futures::{
     StreamExt as _,
     channel::mpsc::{self, UnboundedSender},
-    future::{BoxFuture, join_all},
+    future::{BoxFuture, join, join_all},
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     drivers::Drivers,
     status::StatusWriter,
-    view::{View, wanted},
+    view::View,
     worker::{Shared, Submission, Worker},
 };
 use crate::{
@@ -56,6 +56,7 @@ struct Followed {
 /// All classes.
 pub struct ClassBalancers {
     classes: Cache<BalancerClass>,
+    deployments: Cache<VMDeployment>,
     servers: Cache<Server>,
     kept: Arc<KeptServers>,
     default_threshold: PanicThreshold,
@@ -78,6 +79,7 @@ impl ClassBalancers {
     ) -> Self {
         Self {
             classes: Cache::start(ctx),
+            deployments: Cache::start(ctx),
             servers: servers.clone(),
             kept: Arc::clone(kept),
             default_threshold,
@@ -92,7 +94,7 @@ impl ClassBalancers {
         tokio::select! {
             biased;
             () = ctx.shutdown.cancelled() => return,
-            () = self.classes.ready() => {}
+            _ = join(self.classes.ready(), self.deployments.ready()) => {}
         }
         // Whether processes answer does not make this program ready: it has other work, too.
         observer.synced();
@@ -112,6 +114,7 @@ impl ClassBalancers {
         let shared = Arc::new(Shared {
             ctx: ctx.clone(),
             servers: self.servers.clone(),
+            deployments: self.deployments.clone(),
             kept: Arc::clone(&self.kept),
             default_threshold: self.default_threshold,
             leader: leader.clone(),
@@ -277,7 +280,10 @@ impl LoadBalancer for ClassBalancers {
         let classes = self.classes_with(member);
         let followed = self.followed.lock();
         classes.iter().all(|class| match followed.get(class) {
-            Some(Ok(followed)) => followed.view.lock().shows(&member.server, &wanted(class, member)),
+            Some(Ok(followed)) => {
+                let view = followed.view.lock();
+                view.shows(&member.server, &view.wanted(class, &member.server, member.desired.as_ref()))
+            }
             _ => false,
         })
     }
@@ -307,7 +313,10 @@ impl LoadBalancer for ClassBalancers {
         let classes = self.classes_with(member);
         let followed = self.followed.lock();
         classes.iter().all(|class| match followed.get(class) {
-            Some(Ok(followed)) => followed.view.lock().is_idle(&wanted(class, member)),
+            Some(Ok(followed)) => {
+                let view = followed.view.lock();
+                view.is_idle(&view.wanted(class, &member.server, member.desired.as_ref()))
+            }
             _ => false,
         })
     }

@@ -9,7 +9,7 @@ use kube::Api;
 use super::{
     driver::{Change, DriverError, Entry, EntryKey},
     floor,
-    view::{View, changes, wanted},
+    view::{View, changes, entries_of},
     worker::{Submission, Worker},
 };
 use crate::{balancer::BalancerError, member::Member, plan};
@@ -83,11 +83,12 @@ impl Worker {
             return Failures::new();
         }
         let view = self.view.lock().clone();
+        let view = &view;
         let answering: Vec<_> = view.processes.iter().filter(|(_, process)| process.failed.is_none()).collect();
         let changed = join_all(answering.into_iter().map(|(name, process)| async move {
             let owned = |member: &Member| {
                 let uid = member.server.uid.clone();
-                let wanted = self.existing(&process.shown, member);
+                let wanted = self.existing(view, &process.shown, member);
                 changes(&process.shown, &member.server, &wanted).into_iter().map(move |change| (uid.clone(), change))
             };
             let (owners, changes): (Vec<String>, Vec<Change>) = members.iter().flat_map(owned).unzip();
@@ -102,8 +103,8 @@ impl Worker {
     }
 
     /// The wanted entries whose backend the process has: the others are reported, and nothing is tried.
-    fn existing(&self, shown: &super::driver::Shown, member: &Member) -> BTreeMap<EntryKey, Entry> {
-        let mut wanted = wanted(self.class.name(), member);
+    fn existing(&self, view: &View, shown: &super::driver::Shown, member: &Member) -> BTreeMap<EntryKey, Entry> {
+        let mut wanted = view.wanted(self.class.name(), &member.server, member.desired.as_ref());
         wanted.retain(|key, _| shown.backends.contains(&key.backend));
         wanted
     }
@@ -151,13 +152,14 @@ impl Worker {
         let is_serving = |wanted: &BTreeMap<EntryKey, Entry>| {
             !wanted.is_empty() && wanted.values().all(|entry| entry.phase == TrafficPhase::Serving)
         };
-        let now = super::view::entries_of(self.class.name(), &member.server, desired.as_ref());
-        is_serving(&now) && now.keys().eq(wanted(self.class.name(), member).keys())
+        let entries = |desired| entries_of(self.class.name(), &member.server, desired);
+        let now = entries(desired.as_ref());
+        is_serving(&now) && now.keys().eq(entries(member.desired.as_ref()).keys())
     }
 
     fn verdict(&self, view: &View, member: &Member, failure: Option<&DriverError>) -> Result<(), BalancerError> {
         let class = self.class.name();
-        let wanted = wanted(class, member);
+        let wanted = view.wanted(class, &member.server, member.desired.as_ref());
         if view.shows(&member.server, &wanted) {
             return Ok(());
         }

@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{
     driver::EntryKey,
-    view::{View, entries_of, wanted},
+    view::{View, entries_of},
 };
 use crate::{
     kept::Kept,
@@ -76,7 +76,7 @@ fn holds(class: &str, backend: &str, batch: &[Member], view: &View) -> BTreeMap<
         keys.any(|key| key.backend == backend && view.is_serving(key))
     };
     let keeps_traffic = |member: &Member| {
-        let entries = wanted(class, member);
+        let entries = entries_of(class, &member.server, member.desired.as_ref());
         let stays = |(key, entry): (&EntryKey, &super::driver::Entry)| {
             key.backend == backend && entry.phase == TrafficPhase::Serving
         };

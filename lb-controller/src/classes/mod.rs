@@ -19,6 +19,7 @@ pub mod driver;
 mod drivers;
 mod floor;
 pub mod names;
+mod split;
 mod status;
 pub mod view;
 mod worker;

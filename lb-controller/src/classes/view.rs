@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     balancer::BalancerError,
-    member::{Member, Registration, ServerRef},
+    member::{Registration, ServerRef},
 };
 
 /// What is known of one process.
@@ -30,6 +30,8 @@ pub struct View {
     pub processes: BTreeMap<String, ProcessView>,
     /// The processes that do not answer and that the class's administrator has said may be ignored by now.
     pub ignored: BTreeSet<String>,
+    /// The weights of entries whose VMDeployment splits the traffic.
+    pub weights: BTreeMap<EntryKey, u16>,
 }
 
 /// What a class should show of a Server.
@@ -57,6 +59,16 @@ pub fn changes(shown: &Shown, server: &ServerRef, wanted: &BTreeMap<EntryKey, En
 }
 
 impl View {
+    /// What the class should show of a Server: with the weight that the split gives it, if there is one.
+    #[must_use]
+    pub fn wanted(&self, class: &str, server: &ServerRef, desired: Option<&Registration>) -> BTreeMap<EntryKey, Entry> {
+        let mut wanted = entries_of(class, server, desired);
+        for (key, entry) in &mut wanted {
+            entry.weight = self.weights.get(key).copied().unwrap_or(entry.weight);
+        }
+        wanted
+    }
+
     /// The processes whose word counts.
     pub fn counted(&self) -> impl Iterator<Item = (&String, &ProcessView)> {
         self.processes.iter().filter(|(name, _)| !self.ignored.contains(*name))
@@ -139,12 +151,6 @@ impl View {
         }
         None
     }
-}
-
-/// The entries that a class should show of this member.
-#[must_use]
-pub fn wanted(class: &str, member: &Member) -> BTreeMap<EntryKey, Entry> {
-    entries_of(class, &member.server, member.desired.as_ref())
 }
 
 #[cfg(test)]

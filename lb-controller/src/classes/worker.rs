@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use berth_core::api::{BalancerClass, Server};
+use berth_core::api::{BalancerClass, Server, VMDeployment};
 use berth_runtime::{Cache, Context};
 use futures::{StreamExt as _, channel::mpsc::UnboundedReceiver, future::join_all};
 use parking_lot::Mutex;
@@ -16,12 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    driver::Driver,
-    floor,
-    status::StatusWriter,
-    view::{View, entries_of},
-};
+use super::{driver::Driver, floor, split, status::StatusWriter, view::View};
 use crate::{
     balancer::{BalancerError, Observer},
     kept::KeptServers,
@@ -45,6 +40,7 @@ pub(super) struct Submission {
 pub(super) struct Shared {
     pub(super) ctx: Context,
     pub(super) servers: Cache<Server>,
+    pub(super) deployments: Cache<VMDeployment>,
     pub(super) kept: Arc<KeptServers>,
     pub(super) default_threshold: PanicThreshold,
     pub(super) leader: berth_runtime::Leader,
@@ -114,7 +110,10 @@ impl Worker {
         let reads = processes.iter().map(|process| self.driver.read(process, &backends));
         let read = join_all(reads).await;
         let now = self.shared.ctx.clock.now();
+        let find = |namespace: &str, name: &str| self.shared.deployments.get(Some(namespace), name);
+        let weights = split::weights(self.class.name(), &self.servers(), find, now);
         let mut view = self.view.lock();
+        view.weights = weights;
         for (process, read) in processes.iter().zip(read) {
             view.record(process, read.map_err(|error| error.to_string()), now);
         }
@@ -144,7 +143,7 @@ impl Worker {
         for server in servers {
             let identity = ServerRef::of(server);
             owners.remove(&identity);
-            let wanted = entries_of(self.class.name(), &identity, plan::desired(server, now).as_ref());
+            let wanted = view.wanted(self.class.name(), &identity, plan::desired(server, now).as_ref());
             if !view.shows(&identity, &wanted) {
                 wrong.insert(identity);
             }

@@ -19,6 +19,7 @@ pub mod second_opinion;
 mod server;
 mod sets;
 mod template;
+pub mod traffic_split;
 
 pub use server::CLOCK_MARGIN_SECONDS;
 pub use template::SET_GENERATION_ANNOTATION;

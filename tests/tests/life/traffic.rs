@@ -213,3 +213,54 @@ async fn a_reload_and_a_restart_of_haproxy_lose_no_server() {
     none_failed(&client.stop().await);
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gray_weight_is_the_share_of_the_requests() {
+    let haproxy = HaProxy::start().await.unwrap();
+    let world = World::start().await;
+    class(&world, &haproxy, json!({})).await;
+    world.deploy(4, behind_haproxy).await;
+    world.ready(4).await;
+    let client = Client::start(haproxy.frontend());
+    answered(&client, "v1").await;
+    let steps = json!([{"servers": 1}, {"pause": {}}, {"weight": 10}, {"pause": {}}]);
+    world.patch(json!({"spec": {"app": world.app("v2"), "rollout": {"steps": steps}}})).await;
+    waits_for(&world, "step 2 of 4 is a pause").await;
+    assert_eq!(client.answers().texts.get("v2"), None, "no traffic before the first weight");
+
+    world.patch(json!({"spec": {"rollout": {"request": {"action": "Promote", "id": "1"}}}})).await;
+    waits_for(&world, "step 4 of 4 is a pause").await;
+    let first = eventually("v2 is answered", LONG, async || {
+        let answers = client.answers();
+        if answers.texts.contains_key("v2") { Ok(answers) } else { Err(format!("{answers:?}")) }
+    });
+    let before = first.await.unwrap();
+    let count = eventually("2,000 requests", LONG, async || {
+        let answers = client.answers();
+        if answers.count() >= before.count() + 2000 { Ok(answers) } else { Err(format!("{}", answers.count())) }
+    });
+    let after = count.await.unwrap();
+    #[expect(clippy::cast_precision_loss, reason = "some thousand requests")]
+    let share = (after.texts["v2"] - before.texts["v2"]) as f64 / (after.count() - before.count()) as f64;
+    assert!((share - 0.1).abs() < 0.02, "{share}");
+
+    world.patch(json!({"spec": {"rollout": {"request": {"action": "Promote", "id": "2"}}}})).await;
+    world
+        .ready_when(4, |server| server.spec.app.as_ref().is_some_and(|app| app.revision.as_deref() == Some("v2")))
+        .await;
+    answered(&client, "v2").await;
+    none_failed(&client.stop().await);
+    world.end().await;
+}
+
+/// Waits until the VMDeployment says that it waits for this.
+async fn waits_for(world: &World, words: &str) {
+    let says = eventually(words, LONG, async || {
+        let deployment = world.deployments().get("web").await.map_err(|error| error.to_string())?;
+        let says = deployment.status.and_then(|status| status.waiting_for).unwrap_or_default();
+        if says.contains(words) { Ok(()) } else { Err(says) }
+    });
+    if let Err(error) = says.await {
+        panic!("{error}\n{}", world.logs());
+    }
+}

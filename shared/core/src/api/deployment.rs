@@ -37,6 +37,8 @@ use super::{App, Failover, Rollout, RolloutProgress, ScaleDown, ServerTemplate, 
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.selector.matchLabels) || (has(self.template.metadata) && has(self.template.metadata.labels) && self.selector.matchLabels.all(k, k in self.template.metadata.labels && self.template.metadata.labels[k] == self.selector.matchLabels[k]))")
     .message("spec.selector does not match spec.template.metadata.labels: every label of the selector must be in the template with the same value"),
+  validation = Rule::new("!has(self.rollout) || !has(self.rollout.steps) || !self.rollout.steps.exists(step, has(step.weight)) || (has(self.template.spec.traffic) && has(self.template.spec.traffic.backends) && self.template.spec.traffic.backends.exists(backend, has(backend.class)))")
+    .message("spec.rollout.steps: a weight needs a load balancer that knows weights: name a class in spec.template.spec.traffic.backends"),
   validation = Rule::new("!has(self.template.spec.app)").message("spec.template.spec.app: a VMDeployment declares the application in spec.app"))]
 pub struct VMDeploymentSpec {
     /// Desired number of Servers.

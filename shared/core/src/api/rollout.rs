@@ -67,8 +67,8 @@ pub struct Rollout {
     /// Alerts of Prometheus that hold the beginning of the roll-out, and stop it or bring it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarms: Option<Alarms>,
-    /// Steps of a gradual roll-out, one after the other; then every Server is updated. Steps with `weight` are not supported
-    /// yet: while there are any, nothing is rolled out and the VMDeployment is `Stalled` with reason `NotSupported`.
+    /// Steps of a gradual roll-out, one after the other; then every Server is updated. With steps that
+    /// have a `weight`, the new version receives no traffic before the first of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new("self.filter(step, has(step.weight)).map(step, step.weight).isSorted()")
@@ -76,6 +76,11 @@ pub struct Rollout {
       validation = Rule::new("self.all(step, !has(step.bake)) || self.map(step, has(step.bake) ? 2 : has(step.servers) ? 1 : 0).filter(kind, kind > 0)[0] == 1")
         .message("rollout.steps: a bake needs an earlier step with servers, or there is nothing to watch"))]
     pub steps: Vec<RolloutStep>,
+    /// How many times its even share of the traffic any Server may get while a weight splits the traffic, such as `2.5`; 1.5 by default. A
+    /// step whose weight would give more waits for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[1-9][0-9]?(\.[0-9]{1,2})?$"))]
+    pub max_load_factor: Option<String>,
     /// What a person wants to happen to the roll-out now. It is done once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<RolloutRequest>,
@@ -96,6 +101,7 @@ impl Default for Rollout {
             background: None,
             alarms: None,
             steps: Vec::new(),
+            max_load_factor: None,
             request: None,
         }
     }
@@ -192,6 +198,9 @@ pub struct RolloutProgress {
     /// The step that has its turn; the first is 1. Absent without steps, and when all are done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_step: Option<i32>,
+    /// Percentage of the traffic that load balancers give this application. Absent when they do not split it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<i32>,
     /// When the current step began. Absent when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_since: Option<Time>,

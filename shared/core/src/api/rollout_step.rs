@@ -22,7 +22,7 @@ pub struct RolloutStep {
     /// Waits, as long as it says or until a person promotes the roll-out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<PauseStep>,
-    /// Percentage of the traffic that goes to the new version.
+    /// Percentage of the traffic that load balancers of BalancerClasses give the new version. The step is done when it is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub weight: Option<i32>,
