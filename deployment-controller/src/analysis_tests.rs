@@ -61,6 +61,7 @@ impl Story {
             missing_content: None,
             looks,
             alarm_look: None,
+            others: &[],
             now: self.now,
         })
     }

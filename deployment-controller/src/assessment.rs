@@ -4,12 +4,13 @@ use berth_core::api::{OnFailure, RolloutProgress, VMDeployment};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
+    after::{self, WAITING_FOR_OTHER},
     alarms::{self, ALARM_FIRING},
     analysis::{self, ANALYSIS_FAILED},
     background::{self, BACKGROUND_CHECK_FAILED},
     bake,
     count::RolloutCount,
-    held::Hold,
+    held::{HeldBy, Hold},
     hold::{TOO_MANY_FAILED, hold, too_many_failed},
     observed::ObservedDeployment,
     progress, rollout,
@@ -44,7 +45,7 @@ pub(crate) struct Assessment<'a> {
 impl<'a> Assessment<'a> {
     /// Assesses the roll-out.
     pub(crate) fn of(observed: &ObservedDeployment<'a>) -> Self {
-        let ObservedDeployment { deployment, servers, missing_content, looks, alarm_look, now, .. } = *observed;
+        let ObservedDeployment { deployment, servers, missing_content, looks, alarm_look, others, now, .. } = *observed;
         let rollout = &deployment.spec.rollout;
         let count = RolloutCount::of(deployment, servers, now);
         let known = steps::recorded(deployment, &count.newest);
@@ -67,9 +68,14 @@ impl<'a> Assessment<'a> {
         let progress = alarms::count(progress, rollout, alarm_look);
         let failure = failure(deployment, &count, &progress, is_late);
         let is_held = hold_at(Some(&progress)).is_some();
-        let progress = steps::advance(progress, deployment, &count, failure, is_held, now);
+        let progress = steps::advance(progress, deployment, &count, failure, is_held, others, now);
         // A look, or a person who promotes the roll-out, changes whether checks and alarms hold it.
-        let hold = hold_at(Some(&progress));
+        let mut hold = hold_at(Some(&progress));
+        if let Some(Hold { by: HeldBy::Event(WAITING_FOR_OTHER), message }) = &mut hold
+            && let Some(exactly) = after::waiting_for(rollout, others, &count.newest, now)
+        {
+            *message = exactly;
+        }
         let deadline = progress::deadline(deployment, &progress);
         let has_no_step_left = steps::current(rollout, &progress).is_none();
         let is_late = deadline.is_some_and(|at| at <= now);

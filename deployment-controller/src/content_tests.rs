@@ -171,6 +171,7 @@ impl Story {
             missing_content: missing,
             looks: &[],
             alarm_look: None,
+            others: &[],
             now: now(),
         };
         if undo::pending(&read).is_none() {

@@ -64,6 +64,12 @@ impl<'a> DeploymentApi<'a> {
         Ok(found.filter(is_same))
     }
 
+    /// Another VMDeployment; none when there is none of this name.
+    pub(crate) async fn other(&self, namespace: &str, name: &str) -> Result<Option<VMDeployment>, ApiError> {
+        let found = Api::<VMDeployment>::namespaced(self.ctx.client.clone(), namespace).get_opt(name).await;
+        found.map_err(ApiError::doing(format!("read VMDeployment {namespace}/{name}")))
+    }
+
     /// The VMDeployment's set as it is now; none when there is none, something else controls it, or its deletion was
     /// requested.
     pub(crate) async fn own_set(&self, deployment: &VMDeployment) -> Result<Option<VMReplicaSet>, ApiError> {

@@ -7,6 +7,7 @@ use berth_core::{
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
+    after,
     alarms::{self, ALARM_FIRING},
     analysis::{self, ANALYSIS_FAILED},
     background::{self, BACKGROUND_CHECK_FAILED},
@@ -52,6 +53,7 @@ pub(crate) fn hold(
         .or_else(|| rollout.paused.then(|| paused("spec.rollout.paused")))
         .or_else(|| missing_content.map(|missing| Hold::failed(missing_reason(missing), missing.to_owned())))
         .or_else(|| checks_failed(rollout, progress?))
+        .or_else(|| after::hold(rollout, progress, is_gradual))
         .or_else(|| alarms::hold(rollout, progress, is_gradual, now))
 }
 
@@ -122,6 +124,7 @@ mod tests {
             missing_content: None,
             looks: &[],
             alarm_look: None,
+            others: &[],
             now: now(),
         };
         let (status, _) = status::compute(&observed);
@@ -178,6 +181,7 @@ mod tests {
             missing_content: missing,
             looks: &[],
             alarm_look: None,
+            others: &[],
             now: now(),
         };
         let (status, at) = status::compute(&observed);

@@ -4,6 +4,7 @@
 //! VMDeployment, rolls its application out and writes its status; `tasks` deploys the application on machines. `content` tells what the application's
 //! ConfigMaps and Secrets contain, as a digest.
 
+mod after;
 mod alarms;
 mod analysis;
 mod approval;

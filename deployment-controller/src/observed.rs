@@ -3,7 +3,7 @@
 use berth_core::api::{Server, VMDeployment, VMReplicaSet};
 use k8s_openapi::jiff::Timestamp;
 
-use crate::{alarms::AlarmLook, analysis::Look};
+use crate::{after::Other, alarms::AlarmLook, analysis::Look};
 
 /// A VMDeployment with its set and its Servers, as the cache shows them at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct ObservedDeployment<'a> {
     pub(crate) looks: &'a [Look],
     /// What was seen of the alarms; none if they were not looked at.
     pub(crate) alarm_look: Option<&'a AlarmLook>,
+    /// What is known of the VMDeployments that the roll-out waits for; empty if it waits for none.
+    pub(crate) others: &'a [Other],
     /// When this was observed.
     pub(crate) now: Timestamp,
 }

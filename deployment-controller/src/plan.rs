@@ -32,6 +32,7 @@ pub fn plan(
         missing_content: None,
         looks: &[],
         alarm_look: None,
+        others: &[],
         now,
     };
     let updates = rollout::next_updates(deployment, set, servers, None, now);

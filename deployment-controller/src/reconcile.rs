@@ -9,11 +9,13 @@ use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 
 use crate::{
+    after::{self, Other},
     alarms::AlarmLook,
     analysis::Look,
     assessment::Assessment,
     content::{ContentKey, Contents, SeenContent, another_stable_app},
     content_look::ContentLook,
+    count::RolloutCount,
     deployment_api::DeploymentApi,
     history::{self, Changes, Revision, Wanted},
     look::{self, Due},
@@ -21,7 +23,7 @@ use crate::{
     replica_set::{self, newest_app},
     rollout,
     rollout::AppUpdates,
-    stable, status, undo,
+    stable, status, steps, undo,
 };
 
 /// The status of a VMDeployment is written at most this often: while many Servers change, one write shows many changes.
@@ -68,6 +70,7 @@ impl Deployments {
         let contents = self.contents(&wanted, set, servers).await?;
         let deployment = &*contents.of(&wanted);
         let missing = contents.missing(deployment, servers, now);
+        let others = Self::others(api, deployment, servers, now).await?;
         let observed = ObservedDeployment {
             deployment,
             set,
@@ -75,6 +78,7 @@ impl Deployments {
             missing_content: missing,
             looks: &[],
             alarm_look: None,
+            others: &others,
             now,
         };
         if let Some(wait) = self.leave_to_another(read, &observed) {
@@ -122,6 +126,30 @@ impl Deployments {
         let rollout = Some(undo::carry_out(read, content, request, &history, now));
         let status = VMDeploymentStatus { rollout, ..read.status.clone().unwrap_or_default() };
         Ok(Some(VMDeployment { status: Some(status), ..read.clone() }))
+    }
+
+    /// What is known of the VMDeployments that the roll-out waits for, as long as it does.
+    async fn others(
+        api: &DeploymentApi<'_>,
+        deployment: &VMDeployment,
+        servers: &[&Server],
+        now: Timestamp,
+    ) -> Result<Vec<Other>, ApiError> {
+        let rollout = &deployment.spec.rollout;
+        if rollout.after.is_empty() {
+            return Ok(Vec::new());
+        }
+        let count = RolloutCount::of(deployment, servers, now);
+        let is_gradual = !steps::needs_no_steps(deployment, &count);
+        if !after::has_to_wait(rollout, steps::recorded(deployment, &count.newest), is_gradual) {
+            return Ok(Vec::new());
+        }
+        let namespace = deployment.namespace();
+        let look = rollout.after.iter().map(async |after| {
+            let found = api.other(&after.namespace, &after.name).await?;
+            Ok(Other::new(after, found.as_ref(), namespace))
+        });
+        try_join_all(look).await
     }
 
     /// Looks at the checks and the alarms that are due.

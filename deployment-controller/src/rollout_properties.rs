@@ -130,6 +130,7 @@ impl World {
             missing_content: None,
             looks: &[],
             alarm_look: None,
+            others: &[],
             now: self.now,
         };
         let assessment = Assessment::of(&observed);

@@ -78,6 +78,7 @@ mod tests {
             missing_content: None,
             looks: &[],
             alarm_look: None,
+            others: &[],
             now: now(),
         };
         initial_app(&observed, &Assessment::of(&observed)).effective_revision()
@@ -127,6 +128,7 @@ mod tests {
             missing_content: None,
             looks: &[],
             alarm_look: None,
+            others: &[],
             now: now(),
         };
         let (status, _) = status::compute(&observed);

@@ -7,13 +7,18 @@ use berth_core::{
     budget::Budget,
     conditions::{self, AVAILABLE, PROGRESSING, Standing},
 };
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
 
 use crate::{
+    after::WAITING_FOR_OTHER,
     alarms, analysis,
     assessment::Assessment,
     background, bake,
     content::UNKNOWN,
+    held::HeldBy,
     hold::FAILED,
     observed::ObservedDeployment,
     stable,
@@ -21,6 +26,9 @@ use crate::{
     steps::{self, PauseEnd},
     wait::{self, Wait},
 };
+
+/// From one look at the VMDeployments that a roll-out waits for to the next: as often as at the content of ConfigMaps.
+const LOOK_AT_OTHERS: SignedDuration = SignedDuration::from_secs(15);
 
 /// So many revisions are counted in the status at most, as its schema says.
 const MAX_REVISIONS: usize = 32;
@@ -49,6 +57,8 @@ pub(crate) fn compute(observed: &ObservedDeployment<'_>) -> (VMDeploymentStatus,
     let pause = steps::pause(&deployment.spec.rollout, &assessment.progress).and_then(PauseEnd::at);
     let bake = bake::end(&deployment.spec.rollout, &assessment.progress);
     let is_held = assessment.hold.as_ref().is_some_and(|hold| !hold.is_waiting());
+    let is_following = assessment.hold.as_ref().is_some_and(|hold| hold.by == HeldBy::Event(WAITING_FOR_OTHER));
+    let others = is_following.then(|| observed.now.checked_add(LOOK_AT_OTHERS).ok()).flatten();
     let looks = [analysis::next_look, background::next_look, alarms::next_look];
     let looks = looks.into_iter().filter_map(|next| next(&deployment.spec.rollout, &assessment.progress));
     let looks = looks.filter(|_| !is_held);
@@ -56,7 +66,14 @@ pub(crate) fn compute(observed: &ObservedDeployment<'_>) -> (VMDeploymentStatus,
         status,
         next_change(
             observed,
-            assessment.deadline.into_iter().chain(pause).chain(bake).chain(assessment.next_zone).chain(looks),
+            assessment
+                .deadline
+                .into_iter()
+                .chain(pause)
+                .chain(bake)
+                .chain(assessment.next_zone)
+                .chain(others)
+                .chain(looks),
         ),
     )
 }
@@ -100,7 +117,8 @@ fn counts(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>) -> VMD
         available_replicas: count(&|server| server.is_available(deployment.spec.min_ready_seconds, now)),
         updated_replicas: count(&|server| runs(server, newest)),
         revision: Some(newest.effective_revision()),
-        stable_revision: stable.as_ref().map(App::effective_revision).or(known.stable_revision),
+        stable_revision: stable.as_ref().map(App::effective_revision).or(known.stable_revision.clone()),
+        stable_since: stable_since(&known, stable.as_ref(), now),
         stable_app: stable,
         content_digest: deployment.spec.app.content_digest.clone().filter(|content| content != UNKNOWN),
         revisions: revisions(observed),
@@ -109,6 +127,13 @@ fn counts(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>) -> VMD
         waiting_for: None,
         conditions: known.conditions,
     }
+}
+
+/// Since when this application has been the stable one. A status of an older version does not say it: then it is since now.
+fn stable_since(known: &VMDeploymentStatus, stable: Option<&App>, now: Timestamp) -> Option<Time> {
+    let since = known.stable_since.clone().filter(|_| known.stable_app.as_ref() == stable);
+    // As the API stores it.
+    stable.and(since.or_else(|| Timestamp::from_second(now.as_second()).ok().map(Time)))
 }
 
 /// How many Servers declare each revision: the most common ones, by their names.

@@ -24,6 +24,7 @@ fn compute_with(
         missing_content: None,
         looks: &[],
         alarm_look: None,
+        others: &[],
         now: now(),
     })
 }
@@ -158,6 +159,7 @@ fn a_server_that_flaps_does_not_put_off_the_deadline_and_more_healthy_servers_do
             missing_content: None,
             looks: &[],
             alarm_look: None,
+            others: &[],
             now,
         });
         reasons.push((second, reason(&status, STALLED).to_owned()));

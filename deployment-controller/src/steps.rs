@@ -17,7 +17,13 @@ use k8s_openapi::{
 };
 
 pub(crate) use crate::rollout_record::{current, is_about, recorded};
-use crate::{alarms, analysis, approval, background, bake, count::RolloutCount, rollout_record::index, split};
+use crate::{
+    after::{self, Other},
+    alarms, analysis, approval, background, bake,
+    count::RolloutCount,
+    rollout_record::index,
+    split,
+};
 
 /// Reason of an abort that a person has requested.
 const REQUESTED: &str = "Requested";
@@ -94,13 +100,14 @@ pub(crate) fn approval<'a>(rollout: &'a Rollout, progress: &RolloutProgress) -> 
 
 /// Carries out a person's request, aborts a roll-out that has failed, and goes on to the next steps.
 ///
-/// `is_held`: nothing is rolled out now.
+/// `is_held`: nothing is rolled out now; `others`: what is known of the VMDeployments that it waits for.
 pub(crate) fn advance(
     mut progress: RolloutProgress,
     deployment: &VMDeployment,
     count: &RolloutCount<'_>,
     failure: Option<Failure>,
     is_held: bool,
+    others: &[Other],
     now: Timestamp,
 ) -> RolloutProgress {
     // As the API stores it: what is said of a fraction would change when it is read back.
@@ -143,6 +150,7 @@ pub(crate) fn advance(
     analysis::begin(&mut progress, rollout, now);
     background::begin(&mut progress, rollout, is_gradual, now);
     alarms::begin(&mut progress, rollout, is_gradual);
+    after::begin(&mut progress, rollout, is_gradual, (&count.newest, others), now);
     progress
 }
 

@@ -11,6 +11,7 @@ use k8s_openapi::{
 use serde_json::{Value, json};
 
 use crate::{
+    after::Other,
     alarms::{AlarmLook, Seen},
     analysis::{CheckResult, Look},
     assessment::Assessment,
@@ -30,6 +31,8 @@ pub(crate) struct Story {
     pub(crate) looks: Vec<Look>,
     /// What was seen of the alarms, for the next reconcile.
     pub(crate) alarm_look: Option<AlarmLook>,
+    /// What is known of the VMDeployments that it waits for.
+    pub(crate) others: Vec<Other>,
 }
 
 impl Story {
@@ -46,7 +49,7 @@ impl Story {
             ..Default::default()
         });
         let servers = (0..10).map(|n| server(&format!("web-{n}"), "v1", "Ready", 90 + n)).collect();
-        Self { deployment, servers, now: now(), looks: Vec::new(), alarm_look: None }
+        Self { deployment, servers, now: now(), looks: Vec::new(), alarm_look: None, others: Vec::new() }
     }
 
     pub(crate) fn request(&mut self, action: &str, id: &str) {
@@ -141,6 +144,7 @@ impl Story {
             missing_content: None,
             looks: &self.looks,
             alarm_look: self.alarm_look.as_ref(),
+            others: &self.others,
             now: self.now,
         }
     }

@@ -52,6 +52,7 @@ pub(crate) fn wanted(deployment: &VMDeployment) -> Cow<'_, VMDeployment> {
         let rollout = &mut wanted.spec.rollout;
         (rollout.steps, rollout.partition, rollout.paused) = (Vec::new(), 0, false);
         (rollout.background, rollout.alarms, rollout.spread) = (None, None, None);
+        rollout.after = Vec::new();
         (rollout.on_failure, rollout.max_failed) = (OnFailure::Pause, None);
     } else if let Some(progress) = wanted.status.as_mut().and_then(|status| status.rollout.as_mut()) {
         progress.undone = None;

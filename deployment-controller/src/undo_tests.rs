@@ -106,6 +106,7 @@ impl Story {
             missing_content: None,
             looks: &[],
             alarm_look: None,
+            others: &[],
             now: now(),
         })
     }

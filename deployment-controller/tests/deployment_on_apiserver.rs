@@ -365,3 +365,35 @@ async fn assert_nothing_is_written_at_rest(cluster: &Cluster, controller: &Deplo
     assert_eq!(after.deployment, before.deployment);
     assert_eq!((after.set, after.servers), (before.set, before.servers));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_roll_out_waits_for_another_vmdeployment_that_allows_it() {
+    let cluster = Cluster::start().await;
+    let one = cluster.controller("a").await;
+    cluster.create_deployment(app("v1", &[])).await;
+    let snapshot = cluster.reconcile_until(&one, |snapshot| snapshot.set.is_some()).await;
+    for name in ["web-0", "web-1", "web-2"] {
+        cluster.create_server(snapshot.set.as_ref().unwrap(), name).await;
+    }
+    cluster.reconcile_until(&one, |snapshot| snapshot.is_stable("v1")).await;
+    let after = json!([{"namespace": "berth-system", "name": "first", "bakeSeconds": 3600}]);
+    let change = Patch::Merge(json!({"spec": {"app": app("v2", &[]), "rollout": {"after": after}}}));
+    cluster.deployments.patch("web", &PatchParams::default(), &change).await.unwrap();
+    let waits = |words: &'static str| {
+        move |snapshot: &Snapshot| {
+            let status = snapshot.deployment.status.as_ref();
+            let said = status.and_then(|status| status.waiting_for.as_ref());
+            said.is_some_and(|said| said.starts_with("VMDeployment berth-system/first: ") && said.contains(words))
+        }
+    };
+    cluster.reconcile_until(&one, waits("there is none, or it does not allow")).await;
+    let first = berth_testing::deployment(json!({"metadata": {"name": "first", "namespace": "berth-system"},
+        "spec": {"app": app("other", &[]), "rollout": {"followerNamespaces": ["default"]}}}));
+    let others: Api<VMDeployment> = Api::namespaced(cluster.control_plane.admin_client(), "berth-system");
+    others.create(&PostParams::default(), &first).await.unwrap();
+    cluster.reconcile_until(&one, waits("to be stable there, where nothing is")).await;
+    let stable = json!({"status": {"stableApp": app("other", &[]), "stableSince": "2026-01-01T00:00:00Z"}});
+    others.patch_status("first", &PatchParams::default(), &Patch::Merge(stable)).await.unwrap();
+    cluster.reconcile_until(&one, |snapshot| snapshot.with_revision("v2").len() == 1).await;
+    cluster.control_plane.stop().await.unwrap();
+}

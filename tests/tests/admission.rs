@@ -182,6 +182,8 @@ fn good() -> Vec<Value> {
         "checks": [{"name": "slo", "source": "main", "query": "up", "condition": "> 0"}],
         "background": {"checks": ["slo"]},
         "spread": {"bakeSeconds": 900},
+        "after": [{"namespace": "staging", "name": "web"}],
+        "followerNamespaces": ["prod"],
         "alarms": {"source": "main", "names": ["Web Burn"], "matchLabels": {"namespace": "$namespace"}},
         "steps": [{"pause": {}}, {"servers": 1}, {"bake": {"seconds": 9}}, {"approve": {}}, {"approve": {"evidence": ["slo"]}},
             {"servers": "100%"}, {"bake": {"seconds": 9}}],

@@ -1,6 +1,6 @@
 //! VMDeployment: a set of Servers and the application on them.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -120,6 +120,9 @@ pub struct VMDeploymentStatus {
     /// The application of `stableRevision`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable_app: Option<App>,
+    /// Since when it has been the stable one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable_since: Option<Time>,
     /// Digest of what the ConfigMaps and Secrets of `revision` contain: see `spec.app.contentDigest`. While some of them are missing, the
     /// one that they had last.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,6 +2,7 @@
 #![expect(clippy::duplicated_attributes, reason = "each printer column names its own type")]
 #![expect(unreachable_pub, reason = "KubeSchema derives a twin of each type inside its module")]
 
+mod after;
 mod alarms;
 mod analysis;
 mod app;
@@ -18,6 +19,7 @@ mod ledger;
 mod machine;
 mod machine_class;
 mod monitoring_class;
+mod on_failure;
 mod package;
 mod replicaset;
 mod rollout;
@@ -30,6 +32,7 @@ mod template;
 mod traffic;
 mod transition;
 
+pub use after::{After, Followed};
 pub use alarms::{AlarmProgress, Alarms, AlreadyFiring, FiredAlarms};
 pub use analysis::{
     AnalysisProgress, AnalysisStep, Background, Check, CheckProgress, CheckVerdict, NoData, Proportion,
@@ -53,12 +56,13 @@ pub use ledger::{Axis, LedgerEntry, PendingServer};
 pub use machine::Machine;
 pub use machine_class::{Credentials, MachineAccess, MachineClass, MachineClassSpec, OrphanPolicy};
 pub use monitoring_class::{MonitoringClass, MonitoringClassSpec, Tenant};
+pub use on_failure::OnFailure;
 pub use package::{Apt, Archive, Dnf, Package, PackageSource, Script};
 pub use replicaset::{
     Failover, FailoverAction, RebootPolicy, Retain, ScaleDown, ScaleDownPolicy, UpdateStrategy, UpdateType,
     VMReplicaSet, VMReplicaSetSpec, VMReplicaSetStatus,
 };
-pub use rollout::{Abort, OnFailure, Rollout, RolloutAction, RolloutOrder, RolloutProgress, RolloutRequest, Undone};
+pub use rollout::{Abort, Rollout, RolloutAction, RolloutOrder, RolloutProgress, RolloutRequest, Undone};
 pub use rollout_step::{ApproveStep, BakeStep, PauseStep, RolloutStep};
 pub use server::{Force, Request, Retention, Server, ServerSpec};
 pub use server_status::{

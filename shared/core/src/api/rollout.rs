@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AlarmProgress, Alarms, AnalysisProgress, App, Background, Check, RolloutStep, Spread, replicaset::percent_rule,
+    After, AlarmProgress, Alarms, AnalysisProgress, App, Background, Check, Followed, OnFailure, RolloutStep, Spread,
+    replicaset::percent_rule,
 };
 
 /// How a new version of the application is rolled out.
@@ -64,6 +65,14 @@ pub struct Rollout {
     /// Checks that are looked at throughout the roll-out, whichever step has its turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<Background>,
+    /// VMDeployments on which the same artifact must be stable before this roll-out begins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub after: Vec<After>,
+    /// Namespaces whose VMDeployments may wait for this one. Those of its own namespace always may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 63)))]
+    pub follower_namespaces: Vec<String>,
     /// Alerts of Prometheus that hold the beginning of the roll-out, and stop it or bring it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarms: Option<Alarms>,
@@ -99,6 +108,8 @@ impl Default for Rollout {
             progress_deadline_seconds: ten_minutes(),
             checks: Vec::new(),
             background: None,
+            after: Vec::new(),
+            follower_namespaces: Vec::new(),
             alarms: None,
             steps: Vec::new(),
             max_load_factor: None,
@@ -119,16 +130,6 @@ pub enum RolloutOrder {
     OldestFirst,
     /// Servers with a higher value in the annotation `berth.dev/rollout-priority` first.
     Priority,
-}
-
-/// What happens when a roll-out fails.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
-pub enum OnFailure {
-    /// No further Server is touched.
-    #[default]
-    Pause,
-    /// The roll-out is aborted: the stable version comes back to every Server that has the new one.
-    Rollback,
 }
 
 /// What a person wants to happen to a roll-out.
@@ -211,6 +212,9 @@ pub struct RolloutProgress {
     /// What the checks in the background have said. Absent once the version is stable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<AnalysisProgress>,
+    /// When the VMDeployments of `rollout.after` have let it begin. Absent before, and once the version is stable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub followed: Option<Followed>,
     /// What was seen of the alarms. Absent once the version is stable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarms: Option<AlarmProgress>,
