@@ -1,6 +1,6 @@
 //! Where HAProxy's runtime API listens, and the connection to it.
 
-use std::{fmt, io, path::PathBuf, sync::Arc};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -113,15 +113,24 @@ fn host_name(host: &str) -> Result<ServerName<'static>, rustls::pki_types::Inval
     ServerName::try_from(host.to_owned())
 }
 
+/// How long to wait while a socket's queue is full. Nothing tells when there is room; one call takes a few milliseconds.
+const QUEUE_FULL: Duration = Duration::from_millis(10);
+
 /// A connection of any kind.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Address {
-    /// Connects, without a time limit.
+    /// Connects, without a time limit. While the queue of a socket in the file system is full, it tries again: the master takes ten
+    /// connections at a time and lets as many wait.
     pub(crate) async fn connect(&self) -> io::Result<Box<dyn Stream>> {
         let (host, port, tls) = match self {
-            Self::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
+            Self::Unix(path) => loop {
+                match UnixStream::connect(path).await {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(QUEUE_FULL).await,
+                    connected => return Ok(Box::new(connected?)),
+                }
+            },
             Self::Tcp { host, port, tls } => (host, *port, tls),
         };
         let stream = TcpStream::connect((host.as_str(), port)).await?;

@@ -142,7 +142,9 @@ pub enum ServerChange {
     SetState(ServerId, AdminState),
     /// Sets the address and the port. Requests in flight stay where they are.
     SetAddress(ServerId, IpAddr, u16),
-    /// Deletes the server. It must be in maintenance, with nothing in flight and no idle connection.
+    /// Deletes the server. It must be in maintenance, with nothing in flight and no idle connection. What always works is to drain
+    /// it, to wait until nothing is in flight, then maintenance, and then this: entering maintenance closes the connections that
+    /// are idle at that moment, but not that of a request which ends later.
     Delete(ServerId),
 }
 

@@ -36,8 +36,12 @@ async fn a_request_in_flight_counts_until_its_answer_and_keeps_the_server_from_b
         app.release();
         assert_eq!(client.receive().await, (200, "one".to_owned()));
         eventually("the end of the request", async || (in_flight(&haproxy, "a").await == 0).then_some(())).await;
-        // The client still holds its connection, without a request.
-        haproxy.change(ServerChange::Delete(id("a"))).await.unwrap();
+        // The client still holds its connection, without a request. HAProxy 2.8 also keeps the one to the server, until maintenance
+        // begins again.
+        for state in [AdminState::Drain, AdminState::Maint] {
+            haproxy.change(ServerChange::SetState(id("a"), state)).await.unwrap();
+        }
+        eventually("the deletion", async || haproxy.change(ServerChange::Delete(id("a"))).await.ok()).await;
     }
 }
 
@@ -80,6 +84,49 @@ async fn an_idle_connection_is_not_in_flight_and_maintenance_closes_it() {
     assert_eq!(haproxy.servers("web").await.unwrap()[0].idle_connections, 1);
     haproxy.change(ServerChange::SetState(id("a"), AdminState::Maint)).await.unwrap();
     eventually("the deletion", async || haproxy.change(ServerChange::Delete(id("a"))).await.ok()).await;
+}
+
+/// The order that always works: drain, wait, maintenance, delete. In another order, the connection of the last request may come to
+/// rest after maintenance has closed the idle ones, and it stays for the whole `pool-purge-delay`.
+#[tokio::test(flavor = "multi_thread")]
+async fn maintenance_that_comes_before_the_last_answer_closes_idle_connections_only_when_it_is_repeated() {
+    let lab = Lab::start(WEB).await;
+    let app = App::start("one").await;
+    let haproxy = lab.worker();
+    let options = ["pool-max-conn", "-1", "pool-purge-delay", "1h"].map(str::to_owned).to_vec();
+    add(&haproxy, NewServer { options, ..server("a", app.port) }).await;
+    let mut client = lab.connect().await;
+    client.send("/hold").await;
+    eventually("the request", async || (in_flight(&haproxy, "a").await == 1).then_some(())).await;
+    haproxy.change(ServerChange::SetState(id("a"), AdminState::Maint)).await.unwrap();
+    app.release();
+    assert_eq!(client.receive().await.0, 200);
+    eventually("an idle connection", async || {
+        (haproxy.servers("web").await.unwrap()[0].idle_connections == 1).then_some(())
+    })
+    .await;
+    let error = haproxy.change(ServerChange::Delete(id("a"))).await.unwrap_err();
+    assert_eq!(error.refusal(), Some(RefusalKind::HasConnections));
+    for state in [AdminState::Drain, AdminState::Maint] {
+        haproxy.change(ServerChange::SetState(id("a"), state)).await.unwrap();
+    }
+    eventually("the deletion", async || haproxy.change(ServerChange::Delete(id("a"))).await.ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_calls_at_once_wait_for_each_other_at_the_masters_socket() {
+    let lab = Lab::start(WEB).await;
+    // The master takes ten connections.
+    let calls: Vec<_> = (0..40)
+        .map(|_| {
+            let master = lab.master();
+            tokio::spawn(async move { master.state(None).await.map(|state| state.process.id) })
+        })
+        .collect();
+    let id = lab.worker().info().await.unwrap().id;
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap(), id);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
