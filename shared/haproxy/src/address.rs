@@ -145,7 +145,7 @@ impl Address {
     }
 }
 
-/// HAProxy 2.6 to 3.4 accept `ssl` and `verify required` on a `stats socket` and ignore them: the port speaks plain text, and
+/// HAProxy 2.6 and 2.8 accept `ssl` and `verify required` on a `stats socket` and ignore them: the port speaks plain text, and
 /// everybody who reaches it is let in.
 fn explained(error: io::Error) -> io::Error {
     let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());

@@ -48,6 +48,10 @@ fn is_added(line: &str) -> bool {
 /// Like `IP changed from '10.0.0.1' to '10.0.0.2', no need to change the port by 'stats socket command'`. An error in the second
 /// half stands behind a success in the first.
 fn is_address_set(text: &str) -> bool {
+    if text == "nothing changed" {
+        // HAProxy 3.0 and newer.
+        return true;
+    }
     let Some((halves, _)) = text.rsplit_once(" by '") else { return false };
     halves.split(", ").all(|half| ADDRESS_SET.iter().any(|begin| half.starts_with(begin)))
 }
@@ -92,6 +96,8 @@ mod tests {
         for good in [
             "no need to change the addr, port changed from '18103' to '18104' by 'stats socket command'",
             "IP changed from '127.0.0.1' to '127.0.0.2', no need to change the port by 'stats socket command'",
+            "IP changed from '127.0.0.1' to '127.0.0.2', port changed from '1' to '2' by 'stats socket command'",
+            "nothing changed",
         ] {
             assert_eq!(Success::AddressSet.judge(good).unwrap(), None, "{good}");
         }

@@ -140,7 +140,7 @@ pub enum ServerChange {
     SetWeight(ServerId, u16),
     /// Sets the administrative state.
     SetState(ServerId, AdminState),
-    /// Sets the address and the port. Requests in flight stay where they are.
+    /// Sets the address and the port. Requests in flight stay where they are. HAProxy 3 shows the new ones a moment later.
     SetAddress(ServerId, IpAddr, u16),
     /// Deletes the server. It must be in maintenance, with nothing in flight and no idle connection. What always works is to drain
     /// it, to wait until nothing is in flight, then maintenance, and then this: entering maintenance closes the connections that

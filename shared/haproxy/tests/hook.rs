@@ -228,12 +228,13 @@ async fn a_list_that_haproxy_refuses_falls_back_to_the_last_good_one() {
     lists.set("web", 200, &list(&[("a", 9, true)]));
     lists.set("api", 200, NOBODY);
     run("start", path, &lists.url).await;
-    // The administrator has a server of this name.
-    lists.set("web", 200, &list(&[("a", 9, true), ("own", 9, true)]));
+    let refused = NewServer { options: vec!["nonsense".to_owned()], ..server("b", 9) };
+    let refused = server_list("web", &[ConfiguredServer { server: refused, enabled: true }]).unwrap();
+    lists.set("web", 200, &refused);
     for mode in ["start", "reload"] {
         let said = run(mode, path, &lists.url).await;
         assert!(
-            said.contains("another server named 'own'") && said.contains("accepted the last time are used"),
+            said.contains("unknown keyword 'nonsense'") && said.contains("accepted the last time are used"),
             "{said}"
         );
         assert_eq!(loaded(path), ["own", "a"]);

@@ -59,10 +59,14 @@ async fn a_server_lives_from_addition_to_deletion_and_others_are_untouched() {
 
         haproxy.change(ServerChange::SetWeight(id("a"), 77)).await.unwrap();
         let address = "127.0.0.1".parse().unwrap();
-        haproxy.change(ServerChange::SetAddress(id("a"), address, two.port)).await.unwrap();
-        haproxy.change(ServerChange::SetAddress(id("a"), address, two.port)).await.unwrap();
-        let moved = find(&lab, "a").await;
-        assert_eq!((moved.weight, moved.initial_weight, moved.port), (77, 10, two.port));
+        let move_to_two = ServerChange::SetAddress(id("a"), address, two.port);
+        haproxy.change(move_to_two.clone()).await.unwrap();
+        let moved = eventually("the new address", async || {
+            Some(find(&lab, "a").await).filter(|server| server.port == two.port)
+        });
+        let moved = moved.await;
+        assert_eq!((moved.weight, moved.initial_weight), (77, 10));
+        haproxy.change(move_to_two).await.unwrap();
         assert_eq!(lab.connect().await.get("/").await, (200, "two".to_owned()));
 
         haproxy.change(ServerChange::SetState(id("a"), AdminState::Drain)).await.unwrap();
