@@ -19,6 +19,9 @@ use crate::{
 const WORKER_PROMPT: &str = "\n> ";
 /// What the master prints when it waits for the next command. Before the first one there is no newline.
 const MASTER_PROMPT: &str = "master> ";
+/// How long the master's prompt may take after an answer. HAProxy 2.6 sometimes forgets the prompt after a long answer that is read
+/// slowly. The empty line that ends the worker's answer is there then, and no answer has one before its end.
+const PROMPT_LIMIT: Duration = Duration::from_millis(100);
 /// An answer is longer than this only when the other side is not HAProxy: 100,000 servers need a third of it.
 const ANSWER_LIMIT: usize = 64 << 20;
 
@@ -29,6 +32,8 @@ pub(crate) struct Connection<'a> {
     socket: Socket,
     time_limit: Duration,
     broken: bool,
+    /// The last answer was complete, but no prompt followed it, so nothing can be asked over this connection.
+    stuck: bool,
 }
 
 impl<'a> Connection<'a> {
@@ -44,7 +49,7 @@ impl<'a> Connection<'a> {
             Ok(Err(error)) => return Err(failed(Problem::Unreachable(error))),
             Err(_) => return Err(failed(Problem::TimedOut { after: time_limit, received: tail(&[]) })),
         };
-        let mut connection = Connection { stream, address, socket, time_limit, broken: false };
+        let mut connection = Connection { stream, address, socket, time_limit, broken: false, stuck: false };
         let first = connection.exchange("prompt", Expect::FirstPrompt).await.map_err(failed)?;
         if !first.is_empty() {
             return Err(failed(Problem::garbled("the prompt of HAProxy's runtime API", &first)));
@@ -54,6 +59,11 @@ impl<'a> Connection<'a> {
 
     /// Sends one command to the process that listens here, and returns the answer without the newlines at its end.
     pub(crate) async fn ask(&mut self, command: &str) -> Result<String, HaproxyError> {
+        if self.stuck {
+            // If this fails, so would every further attempt.
+            (self.stuck, self.broken) = (false, true);
+            *self = Self::open(self.address, self.socket, self.time_limit).await?;
+        }
         let answer = self.exchange(command, Expect::Answer).await;
         answer.map_err(|problem| self.error(command, problem))
     }
@@ -97,7 +107,15 @@ impl<'a> Connection<'a> {
         self.stream.flush().await.map_err(Problem::Broken)?;
         loop {
             received.reserve(16 << 10);
-            let read = self.stream.read_buf(received).await;
+            let read = if self.socket == Socket::Master && expect == Expect::Answer && received.ends_with(b"\n\n") {
+                let Ok(read) = timeout(PROMPT_LIMIT, self.stream.read_buf(received)).await else {
+                    self.stuck = true;
+                    return Ok(answer_text(received));
+                };
+                read
+            } else {
+                self.stream.read_buf(received).await
+            };
             let ended = match read {
                 Ok(0) => true,
                 Ok(_) => false,
@@ -109,14 +127,17 @@ impl<'a> Connection<'a> {
                 return Err(closed(received));
             }
             if let Some(length) = complete(received, self.socket, expect)? {
-                let text = String::from_utf8_lossy(received.get(..length).unwrap_or_default());
-                return Ok(text.trim_end_matches('\n').to_owned());
+                return Ok(answer_text(received.get(..length).unwrap_or_default()));
             }
             if received.len() > ANSWER_LIMIT {
                 return Err(Problem::TooLong { limit: ANSWER_LIMIT });
             }
         }
     }
+}
+
+fn answer_text(received: &[u8]) -> String {
+    String::from_utf8_lossy(received).trim_end_matches('\n').to_owned()
 }
 
 /// What is waited for.

@@ -10,7 +10,7 @@ use tokio::{
     net::UnixListener,
 };
 
-/// A socket that answers each command with the next of `answers`, and closes the connection after the last.
+/// A socket that answers each command with the next of `answers`, and after the last one closes the connection or hangs.
 struct Fake {
     folder: TempDir,
     task: tokio::task::JoinHandle<()>,
@@ -18,21 +18,28 @@ struct Fake {
 
 impl Fake {
     fn start(answers: &[&'static str], hang: bool) -> Self {
+        Self::start_with(vec![answers.to_vec()], hang)
+    }
+
+    /// With other answers for each connection; the last ones are for all that follow.
+    fn start_with(mut answers: Vec<Vec<&'static str>>, hang: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("s")).unwrap();
-        let answers = answers.to_vec();
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let mut stream = BufReader::new(stream);
-                for answer in &answers {
-                    stream.read_line(&mut String::new()).await.unwrap();
-                    stream.write_all(answer.as_bytes()).await.unwrap();
-                }
-                if hang {
-                    stream.read_line(&mut String::new()).await.unwrap();
-                    std::future::pending::<()>().await;
-                }
+                let answers = if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() };
+                tokio::spawn(async move {
+                    let mut stream = BufReader::new(stream);
+                    for answer in answers {
+                        stream.read_line(&mut String::new()).await.unwrap();
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                    if hang {
+                        stream.read_line(&mut String::new()).await.unwrap();
+                        std::future::pending::<()>().await;
+                    }
+                });
             }
         });
         Self { folder, task }
@@ -110,6 +117,25 @@ async fn a_cut_off_answer_is_no_success() {
     let error = fake.client(Socket::Worker, LONG).servers("web").await.unwrap_err();
     assert!(matches!(error.problem, Problem::CutOff { .. }), "{error}");
     assert_eq!(error.command, "show servers state web");
+}
+
+/// As HAProxy 2.6 does now and then: the answer is whole, and the master's prompt does not come.
+#[tokio::test]
+async fn a_master_that_forgets_its_prompt_is_asked_over_another_connection() {
+    let first = ["master> ", "#<PID>\n# workers\n7 worker 0 0d 2.6\n\n"].to_vec();
+    let second = ["master> ", "Pid: 7\nVersion: 2\nUptime_sec: 1\nStopping: 0\n\nmaster> "].to_vec();
+    let fake = Fake::start_with(vec![first.clone(), second], true);
+    assert_eq!(fake.client(Socket::Master, LONG).info().await.unwrap().id.pid, 7);
+    // Without its last line an answer is not whole.
+    let cut = ["master> ", "#<PID>\n# workers\n7 worker 0 0d 2.6\n"];
+    let error = Fake::start(&cut, true).client(Socket::Master, SHORT).workers().await.unwrap_err();
+    assert!(matches!(error.problem, Problem::TimedOut { .. }), "{error}");
+    // The other connection fails: the rest of the changes is not tried again and again.
+    let fake = Fake::start_with(vec![first, Vec::new()], true);
+    let outcomes = fake.client(Socket::Master, SHORT).apply(&[drain("a"), drain("b")]).await.unwrap();
+    let failed = outcomes[0].as_ref().unwrap_err();
+    assert!(matches!(failed.problem, Problem::TimedOut { .. }) && !failed.is_uncertain(), "{failed}");
+    assert!(matches!(outcomes[1].as_ref().unwrap_err().problem, Problem::NotSent(_)));
 }
 
 #[tokio::test]
