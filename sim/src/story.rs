@@ -49,6 +49,10 @@ pub fn play(schedule: &Schedule) -> Outcome {
     World::run(schedule.seed, schedule.faults.clone(), |world| async move {
         world.note(format!("seed {}: {:?}", schedule.seed, schedule.faults));
         let finding = tell(schedule, &world).await.err();
+        if let Some(finding) = &finding {
+            world.note(format!("{finding}; what is stored then:"));
+            world.api.note_stored(&["vmdeployments", "vmreplicasets", "servers", "endpointslices"]);
+        }
         Outcome {
             finding,
             log: world.api.log(),

@@ -32,4 +32,13 @@ impl ApiServer {
         let kinds = self.save().kinds;
         self.position(plural).and_then(|resource| kinds.into_iter().nth(resource)).into_iter().flatten().collect()
     }
+
+    /// Writes into the log what is stored of the kinds with these plural names.
+    pub(crate) fn note_stored(&self, plurals: &[&str]) {
+        for plural in plurals {
+            for ((namespace, name), object) in self.all_stored(plural) {
+                self.note(&format!("{plural} {namespace}/{name}: {}", String::from_utf8_lossy(object.text())));
+            }
+        }
+    }
 }
