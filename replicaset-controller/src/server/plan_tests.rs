@@ -1,7 +1,10 @@
 //! What replicaset-controller does next about a Server, on objects that the real life cycle has produced.
 
 use berth_core::{
-    api::{Approval, Claim, EnvironmentFact, MachineFact, MachinePhase, Outcome, Report, Server, State, TaskKind},
+    api::{
+        Approval, Claim, EnvironmentFact, Executor, MachineFact, MachinePhase, Outcome, Report, Request, Server, State,
+        TaskKind,
+    },
     identity::{Author, Identities},
     lifecycle::{admit_create, admit_status},
 };
@@ -171,6 +174,60 @@ fn the_object_is_deleted_last() {
     assert_eq!(action(&server, false, now()), NextAction::RemoveFinalizer);
     server.metadata.finalizers = None;
     assert_eq!(action(&server, false, now()), NextAction::AwaitChange);
+}
+
+#[test]
+fn the_object_goes_also_when_the_machine_was_destroyed_only_after_a_persons_retry() {
+    let created = report(&claim(&server(json!({"taskAttempts": 1})), 1, ME), 1, Outcome::Succeeded, |status| {
+        status["machine"] = machine(MachinePhase::Running);
+    });
+    let mut server = created;
+    server.spec.offline = true;
+    server.metadata.generation = Some(2);
+    let server = write(&server, now(), |_| {});
+    let first = destroys(&server);
+    let mut failed = report(&claim(&server, first, ME), first, Outcome::Failed, |_| {});
+    assert_eq!(action(&failed, false, now()), NextAction::AwaitChange);
+    failed.spec.retry = Some(Request { id: "again".into(), reason: "repaired".into(), by: None, at: None });
+    failed.metadata.generation = Some(3);
+    let retried = write(&failed, now(), |_| {});
+    let second = destroys(&retried);
+    assert_ne!(first, second);
+    let gone = report(&claim(&retried, second, ME), second, Outcome::Succeeded, |status| {
+        status["machine"] = machine(MachinePhase::Gone);
+    });
+    assert_eq!(action(&gone, false, now()), NextAction::DeleteObject);
+}
+
+#[test]
+fn the_object_goes_also_when_its_end_was_refused_once() {
+    let gates = json!({"gates": [{"before": "DestroyMachine"}]});
+    let mut server = report(&claim(&server(gates), 1, ME), 1, Outcome::Succeeded, |status| {
+        status["machine"] = machine(MachinePhase::Running);
+    });
+    server.spec.offline = true;
+    server.metadata.generation = Some(2);
+    let server = write(&server, now(), |_| {});
+    let settle = |server: &Server, outcome| {
+        let gate = server.open_tasks(Executor::Person).next().unwrap().id;
+        report(server, gate, outcome, |_| {})
+    };
+    let mut refused = settle(&server, Outcome::Failed);
+    refused.spec.retry = Some(Request { id: "again".into(), reason: "thought again".into(), by: None, at: None });
+    refused.metadata.generation = Some(3);
+    let approved = settle(&write(&refused, now(), |_| {}), Outcome::Succeeded);
+    let task = destroys(&approved);
+    let gone = report(&claim(&approved, task, ME), task, Outcome::Succeeded, |status| {
+        status["machine"] = machine(MachinePhase::Gone);
+    });
+    assert_eq!(action(&gone, false, now()), NextAction::DeleteObject);
+}
+
+/// The id of the task DestroyMachine, which is to be carried out now.
+fn destroys(server: &Server) -> i64 {
+    let NextAction::RunTask(task) = action(server, false, now()) else { panic!("{:?}", action(server, false, now())) };
+    assert_eq!(task.kind, TaskKind::DestroyMachine);
+    task.id
 }
 
 #[test]

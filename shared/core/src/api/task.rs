@@ -200,12 +200,6 @@ impl TaskPhase {
     pub fn is_finished(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
-
-    /// Whether the task ended without needing a person: it succeeded or was cancelled.
-    #[must_use]
-    pub fn is_done(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Cancelled)
-    }
 }
 
 /// A piece of work that the Server's state needs. Only the webhook writes tasks; executors change them through

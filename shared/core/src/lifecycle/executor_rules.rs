@@ -25,14 +25,16 @@ impl Server {
         self.status.is_none() && !self.must_retire() && !is_kept && !is_gated
     }
 
-    /// Whether the Server is retired and nothing is left to do about it: its object may be deleted.
+    /// Whether the Server is retired and nothing is left to do about it: its object may be deleted. What failed and was done later
+    /// stays in the list of tasks, and does not count.
     #[must_use]
     pub fn is_done(&self) -> bool {
         let Some(status) = &self.status else { return false };
         status.state == Some(State::Offline)
             && self.must_retire()
             && self.is_retired()
-            && status.current_tasks().all(|task| task.phase.is_done())
+            && status.current_tasks().all(|task| task.phase.is_finished())
+            && self.blocking_failures().is_empty()
     }
 }
 
