@@ -12,6 +12,9 @@ use crate::{
 /// Words by which a fleet says that it waits for a person's decision.
 const PERSON: [&str; 4] = ["a person", "approval", "forced", "maxUnavailable"];
 
+/// Words by which a Server says that it stays in traffic so that enough of a Service serves.
+const PANIC_FLOOR: &str = "panic floor";
+
 /// What keeps the fleets from being as declared; none when they are.
 pub(crate) fn unfinished(world: &World, fleets: &[Fleet]) -> Option<String> {
     let stuck = fleets.iter().find_map(|fleet| unfinished_fleet(world, fleet));
@@ -28,17 +31,17 @@ fn unused_class(world: &World, fleets: &[Fleet]) -> Option<String> {
 
 fn unfinished_fleet(world: &World, fleet: &Fleet) -> Option<String> {
     let (wanted, reached, owners) = (&fleet.wanted, reached(&world.api), world.simulation.owners());
-    let (active, aside): (Vec<Server>, Vec<Server>) =
-        own(world, fleet).into_iter().partition(|server| server.spec.retain.is_none());
+    let active: Vec<Server> = own(world, fleet).into_iter().filter(|server| server.spec.retain.is_none()).collect();
     let replicas = if wanted.exists { declared_replicas(world, fleet) } else { 0 };
     if active.len() != replicas {
         return Some(format!("{} Servers of {} instead of {replicas}", active.len(), fleet.name));
     }
-    let machines = owners.iter().filter(|uid| active.iter().chain(&aside).any(|server| server.uid() == *uid)).count();
-    if machines != replicas + aside.len() {
-        return Some(format!("{machines} machines of {} instead of {}", fleet.name, replicas + aside.len()));
+    // A kept machine may have been gone before it was kept.
+    let machines = owners.iter().filter(|uid| active.iter().any(|server| server.uid() == *uid)).count();
+    if machines != replicas {
+        return Some(format!("{machines} machines of {} instead of {replicas}", fleet.name));
     }
-    let mut old = Vec::new();
+    let (mut old_code, mut old_environments) = (Vec::new(), Vec::new());
     for server in &active {
         let name = server.name();
         if server.state() != Some(State::Ready) {
@@ -47,10 +50,12 @@ fn unfinished_fleet(world: &World, fleet: &Fleet) -> Option<String> {
         if wanted.has_service && !reached.contains(&format!("{}/{name}", server.namespace())) {
             return Some(format!("no client reaches {name}"));
         }
-        old.extend(outdated(world, fleet, server));
+        old_code.extend(outdated_code(world, fleet, server));
+        old_environments.extend(outdated_environment(world, fleet, server));
     }
-    // These keep what they have.
-    (old.len() > wanted.partition).then(|| old.swap_remove(0))
+    // These keep what they have. Code and environment are rolled out independently of each other.
+    let beyond = |old: Vec<String>| old.into_iter().nth(wanted.partition);
+    beyond(old_code).or_else(|| beyond(old_environments))
 }
 
 /// The fleet's Servers that are not being removed.
@@ -76,8 +81,8 @@ fn declared_replicas(world: &World, fleet: &Fleet) -> usize {
     if (1..=wanted).contains(&declared) { declared } else { wanted }
 }
 
-/// What runs on the Server's machine, or is installed there, instead of what is declared.
-fn outdated(world: &World, fleet: &Fleet, server: &Server) -> Option<String> {
+/// What runs on the Server's machine instead of what is declared.
+fn outdated_code(world: &World, fleet: &Fleet, server: &Server) -> Option<String> {
     let (wanted, name) = (&fleet.wanted, server.name());
     let machine = world.machines.of_server(server.uid()).state();
     let runs = machine.apps.values().next().map(|app| app.revision.clone().unwrap_or_default());
@@ -85,9 +90,14 @@ fn outdated(world: &World, fleet: &Fleet, server: &Server) -> Option<String> {
     if !fleet.shape.is_plain_set && runs.as_deref() != Some(wanted.revision.as_str()) {
         return Some(format!("{name} runs {runs:?} instead of {}", wanted.revision));
     }
-    if machine.apps.values().any(|app| app.digest.is_none()) {
-        return Some(format!("{name} runs code that somebody has changed by hand"));
-    }
+    let is_changed = machine.apps.values().any(|app| app.digest.is_none());
+    is_changed.then(|| format!("{name} runs code that somebody has changed by hand"))
+}
+
+/// What is installed on the Server's machine, or which machine it has, instead of what is declared.
+fn outdated_environment(world: &World, fleet: &Fleet, server: &Server) -> Option<String> {
+    let (wanted, name) = (&fleet.wanted, server.name());
+    let machine = world.machines.of_server(server.uid()).state();
     let package = machine.managed.values().find_map(|package| package.version.clone());
     if package.as_deref() != Some(wanted.package.as_str()) {
         return Some(format!("{name} has package {package:?} instead of {}", wanted.package));
@@ -107,7 +117,7 @@ fn unexplained_fleet(world: &World, fleet: &Fleet) -> Option<String> {
     let servers = own(world, fleet);
     let mut waits_for_person = waiting_of_sets(world, fleet).iter().any(|waiting| names_a_person(waiting));
     let fleet_waits = waits_for_person;
-    for server in &servers {
+    for server in servers.iter().filter(|server| server.spec.retain.is_none()) {
         let forced = server.spec.force.as_ref().filter(|_| server.is_forced());
         if let Some(force) = forced.filter(|force| Some(force.state) != server.state() && !server.must_retire()) {
             return Some(format!("{} is forced to {} and is {:?}", server.name(), force.state, server.state()));
@@ -115,7 +125,7 @@ fn unexplained_fleet(world: &World, fleet: &Fleet) -> Option<String> {
         let waiting = waiting_for(server);
         if forced.is_some() || names_a_person(&waiting) {
             waits_for_person = true;
-        } else if server.state() != Some(State::Ready) && !(fleet_waits && server.state() == Some(State::Unknown)) {
+        } else if server.state() != Some(State::Ready) && !(fleet_waits && follows_fleet(server, &waiting)) {
             return Some(format!("{} is {:?}: {waiting}", server.name(), server.state()));
         }
     }
@@ -123,6 +133,12 @@ fn unexplained_fleet(world: &World, fleet: &Fleet) -> Option<String> {
     let is_service_missing = !fleet.wanted.has_service;
     let is_blocked = waits_for_person || is_service_missing;
     (!is_blocked).then_some(stuck)
+}
+
+/// Whether the Server may wait because of others of its fleet that wait for a person: failover gives up none of them, and the panic
+/// floor keeps this one in traffic, as long as the others serve nobody.
+fn follows_fleet(server: &Server, waiting: &str) -> bool {
+    server.state() == Some(State::Unknown) || waiting.contains(PANIC_FLOOR)
 }
 
 fn names_a_person(waiting: &str) -> bool {
