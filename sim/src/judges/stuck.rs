@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::view::{View, is_being_deleted, text};
+use super::view::{View, is_being_deleted, owner, text};
 
 /// How long nothing must have changed for a Server or a set to be stuck: retries are five minutes apart at most.
 const QUIET: Duration = Duration::from_mins(10);
@@ -13,9 +13,18 @@ const QUIET: Duration = Duration::from_mins(10);
 pub(super) fn without_words(view: &View, now: Duration) -> Option<String> {
     let is_quiet = |plural, place| view.changed_at(plural, place).is_some_and(|at| at + QUIET < now);
     let says = |object: &Value| !text(object, "/status/waitingFor").is_empty();
+    // Before its first decision a Server has no status: its set speaks for it. What a controller has not seen yet, on a watch that
+    // is behind by minutes, has to wait.
+    let is_spoken_for = |server: &Value| {
+        let of = owner(server).map(|owner| text(owner, "/uid")).filter(|_| server.get("status").is_none());
+        of.is_some_and(|uid| view.all("vmreplicasets").any(|(_, set)| text(set, "/metadata/uid") == uid && says(set)))
+    };
     let mut servers = view.all("servers");
     let silent = servers.find(|(place, server)| {
-        text(server, "/status/state") != "Ready" && !says(server) && is_quiet("servers", *place)
+        text(server, "/status/state") != "Ready"
+            && !says(server)
+            && is_quiet("servers", *place)
+            && !is_spoken_for(server)
     });
     if let Some((place, server)) = silent {
         return Some(format!("{place} is {} and says nothing", text(server, "/status/state")));

@@ -350,6 +350,24 @@ async fn what_is_stuck_without_words_is_seen() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_set_speaks_for_a_server_before_its_first_decision() {
+    let lab = Lab::new();
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"machine": {"className": "small"}}});
+    let spec = json!({"selector": {"matchLabels": {"app": "web"}}, "template": template});
+    let set = lab.create("VMReplicaSet", "web", json!({"spec": spec})).await;
+    let owner = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "name": "web", "controller": true,
+                       "uid": set});
+    let server = json!({"metadata": {"ownerReferences": [owner]}, "spec": {"machine": {"className": "small"}}});
+    lab.create("Server", "web-0", server).await;
+    tokio::time::sleep(Duration::from_mins(11)).await;
+    let found = lab.court.silent().map(|finding| finding.text).unwrap_or_default();
+    assert_eq!(found, "default/web-0 is  and says nothing");
+    let says = Patch::Merge(json!({"status": {"waitingFor": "web-0 to be Ready: it waits for its first decision"}}));
+    lab.berth(CONTROLLER, "VMReplicaSet").patch_status("web", &PatchParams::default(), &says).await.unwrap();
+    assert_eq!(lab.court.silent(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_restored_etcd_has_forgotten_is_not_stuck() {
     let lab = Lab::new();
     let save = lab.api.save();
