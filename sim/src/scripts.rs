@@ -136,9 +136,10 @@ impl Script {
         self.stage.findings.report(judge, format!("{at} ms: {} {what}", self.server));
     }
 
-    /// No machine is changed while clients are sent to it (guarantee 2).
+    /// No machine is changed while clients are sent to it (guarantee 2), unless a person has said that it is ready although a
+    /// script went on. Work that begins after that is judged as work against the person's decision.
     fn judge_traffic(&self) {
-        if is_reached(&self.stage.api, &self.server) {
+        if is_reached(&self.stage.api, &self.server) && !self.stage.court.is_forced_ready(&self.server) {
             self.report(Judge::Traffic, "was changed while clients were sent to it");
         }
     }

@@ -113,6 +113,12 @@ impl Court {
         self.memory.lock().gates.forget_machine(uid);
     }
 
+    /// Whether a person forces this Server, as namespace/name, to Ready.
+    pub(crate) fn is_forced_ready(&self, server: &str) -> bool {
+        let (namespace, name) = server.split_once('/').unwrap_or_default();
+        decisions::is_forced_ready(&self.memory.lock().view, &Place::new(namespace, name))
+    }
+
     /// What is stuck without saying why.
     pub(crate) fn silent(&self) -> Option<Finding> {
         let text = stuck::without_words(&self.memory.lock().view, self.clock.elapsed())?;

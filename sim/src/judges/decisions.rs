@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     scene::{Scene, Work, by_berth},
-    view::{is_being_deleted, text, time},
+    view::{Place, View, is_being_deleted, text, time},
 };
 
 /// Fields of a Server's declaration whose change does not end a force.
@@ -74,6 +74,13 @@ fn of_declaration(before: &Value, after: &Value) -> Option<String> {
 fn changed_fields<'a>(old: &'a Value, new: &'a Value) -> impl Iterator<Item = &'a str> {
     let fields = |value: &'a Value| value.as_object().into_iter().flat_map(|fields| fields.keys().map(String::as_str));
     fields(old).chain(fields(new)).filter(|field| old.get(*field) != new.get(*field))
+}
+
+/// Whether a person's force to Ready is in effect.
+pub(super) fn is_forced_ready(view: &View, server: &Place) -> bool {
+    let is_forced =
+        |server: &Value| text(server, "/spec/force/state") == "Ready" && server["status"]["force"]["active"] == true;
+    view.get("servers", server).is_some_and(is_forced)
 }
 
 /// Work on the machine of a Server that a person forces into a state without such work, begun after that.
