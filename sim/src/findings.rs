@@ -82,7 +82,7 @@ pub(crate) struct Findings {
 /// What restores of etcd have made the API server forget.
 #[derive(Default)]
 struct Restores {
-    /// The UIDs of Servers that were forgotten, and whose machines therefore have none.
+    /// The UIDs of Servers that were forgotten, or whose machines were: these machines may become orphans.
     forgotten: BTreeSet<String>,
     /// When etcd was restored last.
     at: Option<Instant>,
@@ -101,7 +101,8 @@ impl Findings {
         self.found.lock().first().cloned()
     }
 
-    /// Notes that etcd was restored, which has made the API server forget these Servers, and what controllers were just doing.
+    /// Notes that etcd was restored, which has made the API server forget these Servers, or their machines, and what controllers were
+    /// just doing.
     pub(crate) fn note_restore(&self, forgotten: BTreeSet<String>) {
         let mut restores = self.restores.lock();
         restores.forgotten.extend(forgotten);
@@ -113,7 +114,8 @@ impl Findings {
         self.restores.lock().at.is_some_and(|at| at >= begun)
     }
 
-    /// Whether a restored etcd has forgotten the Server with this UID, so that its machine is an orphan.
+    /// Whether a restored etcd has forgotten the Server with this UID or its machine, so that the machine is an orphan once there is no
+    /// such Server.
     pub(crate) fn is_forgotten(&self, uid: &str) -> bool {
         self.restores.lock().forgotten.contains(uid)
     }

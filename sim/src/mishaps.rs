@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use berth_core::identity::Identities;
+use berth_core::{api::Server, identity::Identities};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api,
@@ -249,8 +249,9 @@ impl Cast {
 
     fn restore(&mut self, world: &World, bumps: bool) -> Result<(), String> {
         let Some(save) = &self.save else { return Ok(()) };
-        let forgotten = world.api.restore(save, bumps, "servers");
+        let mut forgotten = world.api.restore(save, bumps, "servers");
         world.note(format!("etcd is restored, and forgets the Servers {forgotten:?}; revisions go on: {bumps}"));
+        forgotten.extend(without_machines(world));
         world.findings.note_restore(forgotten);
         world.court.note_restore(&world.api);
         world.future_fields.forget();
@@ -277,4 +278,11 @@ impl Cast {
     fn copies_of(&self, wanted: Program) -> impl Iterator<Item = &ProgramCopy> {
         self.copies.iter().filter(move |(program, _)| *program == wanted).map(|(_, copy)| copy)
     }
+}
+
+/// The UIDs of Servers that know of no machine. They may have had one before etcd was restored.
+fn without_machines(world: &World) -> impl Iterator<Item = String> {
+    let servers: Vec<Server> = world.api.objects("servers");
+    let knows_none = |server: &Server| server.status.as_ref().is_none_or(|status| status.machine.is_none());
+    servers.into_iter().filter(knows_none).map(|server| server.uid().to_owned())
 }

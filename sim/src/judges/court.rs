@@ -65,7 +65,7 @@ impl Court {
             clock: &self.clock,
         };
         self.report(Judge::Machines, machines::several_for_one_server(&scene));
-        self.report(Judge::End, end::too_early(&scene));
+        self.report(Judge::End, end::too_early(&scene, |uid| self.findings.is_forgotten(uid)));
         self.report(Judge::Decisions, decisions::undone(&scene));
         self.report(Judge::Tasks, tasks::miscounted(&scene));
         self.report(Judge::Budget, memory.budget.exceeded(&scene));
