@@ -9,6 +9,8 @@ use super::{
 
 /// How much later than the lock's end a change may be seen.
 const SLACK: Duration = Duration::from_secs(2);
+/// How far the clock of a controller may be ahead or behind here. Nobody else gets the lock in the minute after its end.
+const CLOCKS: Duration = Duration::from_secs(30);
 
 /// Says why a change of a machine was not covered by a lock.
 pub(super) fn work_without_lock(work: &Work<'_>) -> Option<String> {
@@ -26,7 +28,9 @@ pub(super) fn work_without_lock(work: &Work<'_>) -> Option<String> {
     let duration = Duration::from_secs(lock["durationSeconds"].as_u64().unwrap_or_default());
     // What the lock says depends on the clock of a copy of the webhook. A renewal leaves what another copy wrote if that is later.
     let renewed = work.view.renewed_at(place)?.max(time(lock, "/renewedAt")?);
-    let end = renewed + duration + SLACK;
+    // Who was handed a lock begins in the first half of its time, by its own clock, and works for its time at most before it renews it.
+    let later = if work.view.is_handed_over(place) { duration / 2 + CLOCKS } else { Duration::ZERO };
+    let end = renewed + later + duration + SLACK;
     let is_over = work.clock.elapsed() > end;
     is_over.then(|| format!("{holder} changed the machine of {place} after its lock had ended"))
 }

@@ -54,6 +54,8 @@ pub(crate) struct View {
     paused: BTreeMap<Place, Duration>,
     /// When the locks of Servers were written or renewed last. What they say of it depends on the clock of a copy of the webhook.
     renewed: BTreeMap<Place, Duration>,
+    /// Servers whose lock its holder has claimed or renewed. Another lock was handed over by who had it before.
+    claimed: BTreeSet<Place>,
 }
 
 impl View {
@@ -78,8 +80,14 @@ impl View {
         };
         if plural == "servers" {
             let lock = |object: Option<&Arc<Stored>>| object.map(|object| object["status"]["lock"].clone());
-            if lock(after.as_ref()) != lock(objects.get(&place)) {
+            let (is, was) = (lock(after.as_ref()), lock(objects.get(&place)));
+            if is != was {
                 self.renewed.insert(place.clone(), now);
+            }
+            let attempt =
+                |lock: &Option<Value>| lock.as_ref().map(|lock| (lock["holder"].clone(), lock["taskID"].clone()));
+            if attempt(&is) != attempt(&was) {
+                self.claimed.remove(&place);
             }
             if after.is_none() {
                 self.removed.remove(&place);
@@ -131,8 +139,14 @@ impl View {
     /// clock is ahead, has written it before.
     pub(super) fn note_claim(&mut self, server: Place, holder: &str, now: Duration) {
         if self.get("servers", &server).is_some_and(|stored| text(stored, "/status/lock/holder") == holder) {
-            self.renewed.insert(server, now);
+            self.renewed.insert(server.clone(), now);
+            self.claimed.insert(server);
         }
+    }
+
+    /// Whether the Server's lock was handed over, and its holder has not renewed it yet.
+    pub(super) fn is_handed_over(&self, server: &Place) -> bool {
+        !self.claimed.contains(server)
     }
 
     /// When the Server's lock was written or renewed last.
