@@ -54,8 +54,8 @@ impl Applier<'_> {
         let (set, writes) = (self.set, self.writes);
         // A Server that was not in service costs nothing; if it is Ready by now, its turn has not come.
         let in_state = |server: &Server| plan.is_paced && !may_be_in_service(server);
-        all(plan.retire.iter().map(|server| writes.delete(server, false)).collect()).await?;
-        all(plan.replace.iter().map(|server| writes.delete(server, in_state(server))).collect()).await?;
+        all(plan.retire.iter().map(|server| writes.delete(server)).collect()).await?;
+        all(plan.replace.iter().map(|server| writes.delete(server)).collect()).await?;
         all(plan.update.iter().map(|server| writes.update(set, server, in_state(server))).collect()).await?;
         for server in &plan.repair {
             self.memories.note_repair_request(set, server, self.ctx.clock.now());
@@ -135,7 +135,7 @@ impl Applier<'_> {
         all(plan.replace.iter().filter_map(lost).map(|(server, machine)| self.replace(server, machine)).collect())
             .await?;
         let expired = plan.expired.iter().filter_map(|name| find(name));
-        all(expired.map(|server| self.writes.delete(server, false)).collect()).await?;
+        all(expired.map(|server| self.writes.delete(server)).collect()).await?;
         if plan.shrink > 0 && self.writes.lower_replicas(self.set, plan.shrink).await? {
             let count = plan.shrink;
             self.report_failover(format!("Servers cannot be reached: replicas lowered by {count}; they are retired"));
@@ -152,7 +152,7 @@ impl Applier<'_> {
     }
 
     async fn replace(&self, server: &Server, machine: MachineFinding) -> Result<(), ApiError> {
-        self.writes.delete(server, true).await?;
+        self.writes.delete(server).await?;
         let name = server.name();
         self.report_failover(format!("{name} cannot be reached ({machine}): retired, another one is created"));
         Ok(())

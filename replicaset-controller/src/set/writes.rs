@@ -79,10 +79,10 @@ impl<'a> SetWrites<'a> {
         self.ctx.client.request(request).await
     }
 
-    /// Deletes this very Server; one that is gone is as good. With `if_unchanged` it is left alone if it has changed since it was
-    /// read.
-    pub(super) async fn delete(&self, server: &Server, if_unchanged: bool) -> Result<(), ApiError> {
-        let resource_version = server.metadata.resource_version.clone().filter(|_| if_unchanged);
+    /// Deletes this very Server; one that is gone is as good. It is left alone if it has changed since it was read: a request that
+    /// arrives late, when its sender has given up and planned anew, must not remove a Server that serves by then.
+    pub(super) async fn delete(&self, server: &Server) -> Result<(), ApiError> {
+        let resource_version = server.metadata.resource_version.clone();
         let preconditions = Some(Preconditions { uid: server.metadata.uid.clone(), resource_version });
         let params = DeleteParams { preconditions, ..DeleteParams::default() };
         let result = self.api.servers().delete(server.name(), &params).await;
