@@ -30,6 +30,8 @@ pub(super) struct Budget {
     disturbed: BTreeMap<Place, Disturbance>,
     /// The UIDs of the Servers whose declaration a person has changed, until they are as declared again.
     edited: BTreeMap<Place, String>,
+    /// When clients were no longer sent to a Server that nobody disturbs: something went wrong with it.
+    lost: BTreeMap<Place, Duration>,
 }
 
 struct Declared {
@@ -42,6 +44,7 @@ struct Declared {
 struct Disturbance {
     set: Place,
     uid: String,
+    since: Duration,
     /// Whether clients were no longer sent to it since.
     was_away: bool,
 }
@@ -58,9 +61,13 @@ impl Budget {
                 for place in &concerned {
                     self.let_go(scene, place);
                 }
+                self.note_losses(scene);
                 return self.away(scene);
             }
             "servers" => {
+                if scene.after.is_none() {
+                    self.lost.remove(scene.place);
+                }
                 self.let_go(scene, scene.place);
                 self.begin(scene);
             }
@@ -124,7 +131,19 @@ impl Budget {
         }
         let is_edited = self.edited.contains_key(scene.place);
         if let Some((set, _)) = scene.view.set_of(scene.place, before).filter(|_| !is_edited) {
-            self.disturbed.insert(scene.place.clone(), Disturbance { set, uid, was_away: false });
+            self.disturbed
+                .insert(scene.place.clone(), Disturbance { set, uid, since: scene.clock.elapsed(), was_away: false });
+        }
+    }
+
+    /// Notes which Servers clients lose with this change although Berth does not disturb them.
+    fn note_losses(&mut self, scene: &Scene<'_>) {
+        let ready = |slice: Option<&Value>| slice.map(ready_endpoints).unwrap_or_default();
+        for name in ready(scene.before).difference(&ready(scene.after)) {
+            let place = scene.place.beside(name);
+            if !self.disturbed.contains_key(&place) {
+                self.lost.insert(place, scene.clock.elapsed());
+            }
         }
     }
 
@@ -147,15 +166,21 @@ impl Budget {
                 || scene.view.reaches_beside(scene.place, place)
         };
         let own = self.disturbed.iter().filter(|(_, entry)| entry.set == *set);
-        let away: Vec<&str> = own
-            .map(|(place, _)| place)
-            .filter(|place| !is_reached(place) && !person_disturbs(scene.view, place))
-            .map(|place| place.name.as_str())
-            .collect();
+        let own = own.filter(|(place, _)| !is_reached(place) && !person_disturbs(scene.view, place));
+        let (away, since): (Vec<&str>, Vec<Duration>) =
+            own.map(|(place, entry)| (place.name.as_str(), entry.since)).unzip();
+        let first = since.into_iter().min()?;
+        // Who served when the first of these disturbances began, and was lost by a fault since, made it allowed.
+        let counts = |place: &Place, server: &Value| {
+            is_reached(place) && works(scene, server)
+                || !is_reached(place)
+                    && !self.disturbed.contains_key(place)
+                    && !person_disturbs(scene.view, place)
+                    && self.lost.get(place).is_some_and(|at| *at >= first)
+        };
         let (place, object) = (set, scene.view.get("vmreplicasets", set)?);
-        let servers = scene.view.servers_of(place, object);
-        let serving = servers.filter(|(place, server)| is_reached(place) && works(scene, server)).count();
-        let total = serving + away.len();
+        let good = scene.view.servers_of(place, object).filter(|(place, server)| counts(place, server)).count();
+        let total = good + away.len();
         let declared = self.declared.get(set)?;
         let allowed = declared.iter().map(|entry| entry.most + total.saturating_sub(entry.replicas)).max()?;
         (away.len() > allowed).then(|| {
@@ -191,11 +216,12 @@ fn is_disturbed_by(before: &Value, after: &Value) -> bool {
 }
 
 /// Whether clients are sent to the Server and served there, and nothing that Berth may believe says otherwise: a
-/// monitor-controller that was blind is a fault.
+/// monitor-controller that was blind is a fault. A Server that is not Ready, or not any more, and that the panic floor keeps in
+/// traffic counts as unavailable already.
 fn serves_well(scene: &Scene<'_>, place: &Place, server: &Value) -> bool {
     let is_held_sick = text(server, "/status/health/state") == "Unhealthy"
         || server["status"]["reachability"]["reachable"] == false
-        || text(server, "/status/state") == "Unknown";
+        || text(server, "/status/state") != "Ready";
     let is_ones_own = server["spec"]["force"].is_null() && server["spec"]["retain"].is_null();
     is_ones_own && !is_held_sick && scene.view.reaches(place) && works(scene, server)
 }
