@@ -84,8 +84,8 @@ impl TrafficReconciler {
     /// # Errors
     /// See [`TrafficError`].
     pub async fn reconcile(&self, server: Arc<Server>) -> Result<Action, TrafficError> {
-        if self.expectations.is_outdated(&server) {
-            return Ok(Action::await_change());
+        if let Some(wait) = self.expectations.wait(&server) {
+            return Ok(Action::requeue(wait));
         }
         match self.balancers.responsible(&server) {
             Responsible::Another => return Ok(Action::await_change()),

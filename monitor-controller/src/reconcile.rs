@@ -35,8 +35,8 @@ impl Monitor {
     /// # Errors
     /// When a write fails.
     pub(crate) async fn reconcile(&self, cached: Arc<Server>) -> Result<Action, ApiError> {
-        if self.expectations.is_outdated(&cached) {
-            return Ok(Action::await_change());
+        if let Some(wait) = self.expectations.wait(&cached) {
+            return Ok(Action::requeue(wait));
         }
         let mut server = cached;
         for write in 0..MAX_WRITES {
