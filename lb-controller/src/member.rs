@@ -118,7 +118,8 @@ fn services(backends: &[Backend]) -> Vec<ServiceBackend> {
 pub struct Member {
     /// The Server.
     pub server: ServerRef,
-    /// The `resourceVersion` of the Server that was decided on, as a number.
+    /// The `resourceVersion` of the Server that was decided on, as a number, or a later revision of the API server up to which there is
+    /// no newer version.
     pub version: u64,
     /// How it should be shown; none when no load balancer should know it.
     pub desired: Option<Registration>,

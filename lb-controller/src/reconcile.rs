@@ -12,7 +12,11 @@ use berth_runtime::{
 };
 use futures::channel::mpsc::UnboundedSender;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::runtime::controller::Action;
+use kube::{
+    Api,
+    api::{ListParams, PartialObjectMeta},
+    runtime::controller::Action,
+};
 
 use crate::{
     balancer::{BalancerError, Responsible},
@@ -104,7 +108,7 @@ impl TrafficReconciler {
                 continue;
             }
             let member = member(&server, desired, report.as_ref(), held_for);
-            let applied = self.balancers.apply(&member).await;
+            let applied = self.apply(&server, &member).await;
             match &applied {
                 Err(BalancerFailure { cause: BalancerError::Kept(kept), .. }) => {
                     return self.keep(&server, &member, kept, report).await;
@@ -163,6 +167,38 @@ impl TrafficReconciler {
         let asked = idle_from.filter(|_| counts).map(|from| from.max(now.saturating_add(ASK_AGAIN).unwrap_or(from)));
         let next = at.into_iter().chain(asked).min();
         next.map_or_else(Action::await_change, |next| Action::requeue(requeue_after(next, now)))
+    }
+
+    /// Makes the load balancers show the member. A load balancer that has acted on a newer decision may have it from an etcd that was
+    /// restored since: then no newer version of the Server will come, and the one that is there counts.
+    async fn apply(&self, server: &Server, member: &Member) -> Result<(), BalancerFailure> {
+        let applied = self.balancers.apply(member).await;
+        let Err(BalancerFailure { cause: BalancerError::Superseded, .. }) = applied else { return applied };
+        match self.newest_until(server).await {
+            Ok(Some(revision)) if revision > member.version => {
+                self.balancers.apply(&Member { version: revision, ..member.clone() }).await
+            }
+            Ok(_) => applied,
+            Err(error) => {
+                tracing::warn!(server = server.name(), %error, "cannot find out whether there is a newer version of the Server");
+                applied
+            }
+        }
+    }
+
+    /// A revision of the API server up to which this version of the Server is its newest; none if there is a newer one. Versions that
+    /// load balancers have recorded are of a later decision only beyond this revision.
+    async fn newest_until(&self, server: &Server) -> Result<Option<u64>, ApiError> {
+        let api: Api<Server> = Api::namespaced(self.ctx.client.clone(), server.namespace());
+        let this = ListParams::default().fields(&format!("metadata.name={}", server.name()));
+        let list = api.list_metadata(&this).await;
+        let list = list.map_err(ApiError::doing(format!("read the version of Server {}", server.name())))?;
+        let is_this = |found: &PartialObjectMeta<Server>| {
+            found.metadata.uid == server.metadata.uid
+                && found.metadata.resource_version == server.metadata.resource_version
+        };
+        let is_newest = list.items.iter().any(is_this);
+        Ok(list.metadata.resource_version.and_then(|revision| revision.parse().ok()).filter(|_| is_newest))
     }
 
     /// How long what there is to do about the Server is left to the copy whose turn it is.
