@@ -170,9 +170,10 @@ impl Budget {
         let (away, since): (Vec<&str>, Vec<Duration>) =
             own.map(|(place, entry)| (place.name.as_str(), entry.since)).unzip();
         let first = since.into_iter().min()?;
-        // Who served when the first of these disturbances began, and was lost by a fault since, made it allowed.
+        // Who served when the first of these disturbances began, and was lost by a fault since, made it allowed; so does one of which
+        // nobody has noticed yet that its machine is lost.
         let counts = |place: &Place, server: &Value| {
-            is_reached(place) && works(scene, server)
+            is_reached(place) && (works(scene, server) || text(server, "/status/state") == "Ready")
                 || !is_reached(place)
                     && !self.disturbed.contains_key(place)
                     && !person_disturbs(scene.view, place)
