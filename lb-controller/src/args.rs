@@ -23,8 +23,8 @@ pub struct Args {
     /// berth.dev/panic-threshold of a Service outranks it; 0% turns it off
     #[arg(long, default_value_t = PanicThreshold::DEFAULT, value_name = "PERCENT")]
     pub panic_threshold: PanicThreshold,
-    /// Address for /haproxy/CLASS/BACKEND, the servers of a backend as lines of HAProxy's configuration, which it needs when it is
-    /// reloaded or restarted; not served if it is not given
+    /// Address for load balancers: /haproxy/CLASS/BACKEND, the servers of a backend as lines of HAProxy's configuration, which it needs
+    /// when it is reloaded or restarted, and /v3/discovery:endpoints, where Envoy asks for its endpoints; not served if it is not given
     #[arg(long, env = "BERTH_SERVERS_ADDRESS", value_name = "IP:PORT")]
     pub servers_address: Option<SocketAddr>,
 }

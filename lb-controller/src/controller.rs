@@ -17,6 +17,7 @@ use crate::{
     args::Args,
     balancers::{Balancers, Observations},
     classes,
+    envoy::EnvoyClasses,
     haproxy::server_lists,
     kept::KeptServers,
     member::ServerRef,
@@ -49,12 +50,13 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
 pub async fn run_with(ctx: &Context, args: &Args, process: &Process, server_lists: Option<TcpListener>) {
     let _copies = Copies::start(ctx, &process.tasks);
     let servers = Cache::start_with(ctx, CacheOptions::servers_with_state());
+    let envoy = EnvoyClasses::new(server_lists.is_some());
     if let Some(listener) = server_lists {
-        process.tasks.spawn(server_lists::serve(ctx.clone(), listener, servers.clone()));
+        process.tasks.spawn(server_lists::serve(ctx.clone(), listener, servers.clone(), envoy.routes()));
     }
     let kept = Arc::new(KeptServers::default());
     ctx.metrics.register(|registry| kept.register(registry));
-    let balancers = Balancers::configured(ctx, args, &servers, &kept, classes::configured(&ctx.client));
+    let balancers = Balancers::configured(ctx, args, &servers, &kept, classes::configured(&ctx.client, &envoy));
     let Observations { changes, synced } = balancers.start(ctx, process);
     let (suspects, suspected) = mpsc::unbounded();
     let reconciler = Arc::new(TrafficReconciler::new(ctx, &balancers, &kept, suspects.clone()));

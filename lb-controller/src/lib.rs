@@ -35,6 +35,7 @@ pub mod balancers;
 pub mod classes;
 mod controller;
 pub mod endpoint_slices;
+pub mod envoy;
 pub mod haproxy;
 pub mod kept;
 pub mod member;

@@ -9,7 +9,7 @@ use kube::Api;
 use super::{
     driver::{Change, DriverError, Entry, EntryKey},
     floor,
-    view::{View, changes, entries_of},
+    view::{ProcessView, View, changes, entries_of},
     worker::{Submission, Worker},
 };
 use crate::{balancer::BalancerError, member::Member, plan};
@@ -34,6 +34,7 @@ impl Worker {
         }
         let failures = self.apply(&todo).await;
         let outdated = self.take_back_outdated(&todo).await;
+        self.driver.settled().await;
         self.read().await;
         let view = self.view.lock().clone();
         for member in &todo {
@@ -84,7 +85,8 @@ impl Worker {
         }
         let view = self.view.lock().clone();
         let view = &view;
-        let answering: Vec<_> = view.processes.iter().filter(|(_, process)| process.failed.is_none()).collect();
+        let is_reached = |process: &ProcessView| process.failed.is_none() || self.driver.is_asked();
+        let answering: Vec<_> = view.processes.iter().filter(|(_, process)| is_reached(process)).collect();
         let changed = join_all(answering.into_iter().map(|(name, process)| async move {
             let owned = |member: &Member| {
                 let uid = member.server.uid.clone();

@@ -1,6 +1,9 @@
 //! What a kind of load balancer outside of the cluster has to be able to do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use berth_core::api::TrafficPhase;
 use futures::future::BoxFuture;
@@ -45,6 +48,8 @@ pub struct ShownEntry {
 pub struct Shown {
     /// The backends that exist, of those that were asked for.
     pub backends: BTreeSet<String>,
+    /// The backends that do not exist, and of which the driver keeps entries for when they do.
+    pub absent: BTreeSet<String>,
     /// The entries that are Berth's.
     pub entries: BTreeMap<EntryKey, ShownEntry>,
 }
@@ -53,7 +58,7 @@ impl Shown {
     /// The entries of this Server.
     pub fn entries_of(&self, server: &ServerRef) -> impl Iterator<Item = &EntryKey> {
         let prefix = names::prefix_of(server);
-        self.backends.iter().flat_map(move |backend| {
+        self.backends.iter().chain(&self.absent).flat_map(move |backend| {
             let (prefix, first) = (prefix.clone(), EntryKey { backend: backend.clone(), name: prefix.clone() });
             let keys = self.entries.range(first..).map(|(key, _)| key);
             keys.take_while(move |key| key.backend == *backend && key.name.starts_with(&prefix))
@@ -78,9 +83,27 @@ pub enum DriverError {
 /// A change of one entry: what it should be; none when it should not exist.
 pub type Change = (EntryKey, Option<Entry>);
 
+/// Says whether this copy of the program is in charge of the classes now.
+pub type Leads = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Reads everything that a class should show now.
+pub type FirstEntries<'a> = BoxFuture<'a, BTreeMap<EntryKey, Entry>>;
+
 /// A kind of load balancer. Each of its processes is read and changed on its own.
 pub trait Driver: Send + Sync {
-    /// The names of the processes, for messages.
+    /// Whether the processes come and ask for what they should show, so that it is kept by the driver. Then [`Driver::begin`] is called
+    /// first, and changes are meant also for processes that do not answer: they ask when they can.
+    fn is_asked(&self) -> bool {
+        false
+    }
+
+    /// Called once, before anything else, if the processes ask. Everything that the class should show has to be there before the first
+    /// process asks: it would drop what it is not told of. Nothing is told to processes while this copy is not in charge.
+    fn begin<'a>(&'a self, _entries: FirstEntries<'a>, _leads: Leads) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+
+    /// The names of the processes, for messages. One that is no longer named has gone.
     fn processes(&self) -> Vec<String>;
 
     /// Reads what a process shows of these backends.
@@ -98,4 +121,10 @@ pub trait Driver: Send + Sync {
         shown: &'a Shown,
         changes: &'a [Change],
     ) -> BoxFuture<'a, Vec<Result<(), DriverError>>>;
+
+    /// Waits until the processes show what was applied, for some seconds at most. It returns at once if they show it when
+    /// [`Driver::apply`] returns.
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
 }

@@ -17,6 +17,7 @@ mod balancers;
 mod batch;
 pub mod driver;
 mod drivers;
+mod first;
 mod floor;
 pub mod names;
 mod split;

@@ -23,6 +23,7 @@ fn entries(name: &str, phase: TrafficPhase) -> BTreeMap<EntryKey, Entry> {
 /// A process that shows these entries, with this many requests at each.
 fn shown(entries: impl IntoIterator<Item = (EntryKey, Entry)>, requests: u64) -> Shown {
     Shown {
+        absent: BTreeSet::new(),
         backends: BTreeSet::from(["web".to_owned()]),
         entries: entries
             .into_iter()

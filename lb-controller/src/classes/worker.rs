@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{driver::Driver, floor, split, status::StatusWriter, view::View};
+use super::{driver::Driver, first, floor, split, status::StatusWriter, view::View};
 use crate::{
     balancer::{BalancerError, Observer},
     kept::KeptServers,
@@ -64,6 +64,15 @@ pub(super) struct Worker {
 impl Worker {
     /// Runs until it is stopped.
     pub(super) async fn run(mut self, mut submissions: UnboundedReceiver<Submission>, stop: CancellationToken) {
+        if self.driver.is_asked() {
+            let leader = self.shared.leader.clone();
+            let entries = Box::pin(first::entries(&self.shared.ctx, self.class.name()));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.driver.begin(entries, Arc::new(move || leader.leads())) => {}
+            }
+        }
         let mut tick = interval(READ_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -117,6 +126,7 @@ impl Worker {
         for (process, read) in processes.iter().zip(read) {
             view.record(process, read.map_err(|error| error.to_string()), now);
         }
+        view.processes.retain(|name, _| processes.contains(name));
         view.ignore(self.class.spec.unreachable(), now);
     }
 

@@ -29,10 +29,11 @@ struct Lists {
     servers: Cache<Server>,
 }
 
-/// Serves until shutdown.
-pub(crate) async fn serve(ctx: Context, listener: TcpListener, servers: Cache<Server>) {
+/// Serves until shutdown, together with what is for other load balancers.
+pub(crate) async fn serve(ctx: Context, listener: TcpListener, servers: Cache<Server>, others: Router) {
     let shutdown = ctx.shutdown.clone();
-    let router = Router::new().route("/haproxy/{class}/{backend}", get(list)).with_state(Lists { ctx, servers });
+    let router =
+        Router::new().route("/haproxy/{class}/{backend}", get(list)).with_state(Lists { ctx, servers }).merge(others);
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await {
         tracing::error!(%error, "the lists of servers for HAProxy are served no longer");
     }

@@ -7,6 +7,7 @@ mod analysis;
 mod bulk;
 mod changes;
 mod classes;
+mod envoy;
 mod failover;
 mod faults;
 mod gray;

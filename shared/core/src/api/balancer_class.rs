@@ -32,13 +32,17 @@ use super::Credentials;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.haproxy)").message("spec.haproxy: the driver HAProxy needs to know where its processes are"))]
+#[x_kube(validation = Rule::new("self.driver != 'HAProxy' || has(self.haproxy)").message("spec.haproxy: the driver HAProxy needs to know where its processes are"))]
+#[x_kube(validation = Rule::new("self.driver != 'Envoy' || has(self.envoy)").message("spec.envoy: the driver Envoy needs this section; it may be empty: {}"))]
 pub struct BalancerClassSpec {
     /// What kind of load balancer it is.
     pub driver: BalancerDriver,
     /// Where the processes of an HAProxy are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub haproxy: Option<HaProxyAccess>,
+    /// The proxies of an Envoy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envoy: Option<EnvoyProxies>,
     /// What happens when a process of the load balancer does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreachable: Option<UnreachablePolicy>,
@@ -74,6 +78,8 @@ pub enum BalancerDriver {
     /// HAProxy 2.6 or newer, by its runtime API.
     #[serde(rename = "HAProxy")]
     HaProxy,
+    /// Envoy, which asks lb-controller for its endpoints: EDS by REST.
+    Envoy,
 }
 
 /// Where the processes of an HAProxy are. Each of them has the same backends, and all get the same servers.
@@ -104,6 +110,25 @@ pub enum HaProxySocket {
     Master,
     /// That of a worker (`stats socket ... level admin`).
     Worker,
+}
+
+/// The proxies of an Envoy. They ask lb-controller for the endpoints of `CLASS/BACKEND`, so their addresses need not be known.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvoyProxies {
+    /// The admin interfaces of all proxies, such as `10.0.0.7:9901`: they tell which requests are under way. Without them, or with
+    /// fewer than there are proxies, draining always takes its full time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 32),
+        inner(length(min = 3, max = 64), regex(pattern = r"^([0-9.]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$"))
+    )]
+    pub admins: Vec<String>,
+    /// How many proxies there are. Nothing counts as changed until so many have changed it. Without it, those that ask within ten
+    /// seconds after a start of lb-controller are all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub proxies: Option<i32>,
 }
 
 /// What happens when a process of a load balancer does not answer.
