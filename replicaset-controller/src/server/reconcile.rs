@@ -14,6 +14,9 @@ use super::{approvals_of_set, object, plan::NextAction, reconciler::ServerReconc
 
 /// After a write that met a changed Server: usually the cache shows the change before, and the Server is reconciled then.
 const AFTER_STALE_WRITE: Duration = Duration::from_secs(1);
+/// After a write, whose change brings the Server up again as soon as the cache shows it. It never does if etcd was restored since to
+/// the very version that the cache shows; only then this is needed.
+const AFTER_WRITE: Duration = Duration::from_mins(5);
 /// While a task of the Server runs: its report normally acknowledges the declaration, but may be refused or never come.
 const WHILE_TASK_RUNS: Duration = Duration::from_secs(5);
 /// While the Server's set is not, or not yet, in the generation that an Approval names: Servers are not reconciled when
@@ -107,12 +110,12 @@ impl ServerReconciler {
 
 /// A write that met a changed Server is made again, also if the cache has shown that change before, and no other follows.
 fn after_write(is_written: bool) -> Action {
-    if is_written { Action::await_change() } else { Action::requeue(AFTER_STALE_WRITE) }
+    Action::requeue(if is_written { AFTER_WRITE } else { AFTER_STALE_WRITE })
 }
 
 fn requeue_if_stale(written: Result<(), ApiError>) -> Result<Action, ApiError> {
     match written {
-        Ok(()) => Ok(Action::await_change()),
+        Ok(()) => Ok(Action::requeue(AFTER_WRITE)),
         Err(error) if error.is_stale() => Ok(Action::requeue(AFTER_STALE_WRITE)),
         Err(error) => Err(error),
     }
