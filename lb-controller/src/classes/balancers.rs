@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use berth_core::api::{Backend, BalancerClass, Server, VMDeployment};
+use berth_core::api::{BalancerClass, Server, VMDeployment};
 use berth_runtime::{Cache, Context, Leader};
 use futures::{
     StreamExt as _,
@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     drivers::Drivers,
+    named::classes_of,
     status::StatusWriter,
     view::View,
     worker::{Shared, Submission, Worker},
@@ -32,18 +33,6 @@ use crate::{
 
 /// The Lease of the copy that carries out the traffic of Servers with a class.
 const LEASE: &str = "lb-controller-classes";
-
-/// The backends of the Server, as declared and as registered.
-pub(super) fn backends_of(server: &Server) -> impl Iterator<Item = &Backend> {
-    let declared = server.spec.traffic.iter().flat_map(|traffic| &traffic.backends);
-    let fact = server.status.as_ref().and_then(|status| status.traffic.as_ref());
-    declared.chain(fact.into_iter().flat_map(|fact| &fact.backends))
-}
-
-/// The classes that the Server names.
-pub(super) fn classes_of(server: &Server) -> impl Iterator<Item = &str> {
-    backends_of(server).filter_map(|backend| backend.class.as_deref())
-}
 
 /// A class that is followed.
 struct Followed {

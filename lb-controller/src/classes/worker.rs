@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{driver::Driver, first, floor, split, status::StatusWriter, view::View};
+use super::{driver::Driver, first, floor, named, split, status::StatusWriter, view::View};
 use crate::{
     balancer::{BalancerError, Observer},
     kept::KeptServers,
@@ -77,12 +77,13 @@ impl Worker {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let first = tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
-                first = submissions.next() => first,
                 _ = tick.tick() => {
                     self.look().await;
                     continue;
                 }
+                first = submissions.next() => first,
             };
             let Some(first) = first else { return };
             sleep(BATCH_WINDOW).await;
@@ -134,14 +135,14 @@ impl Worker {
     pub(super) fn servers(&self) -> Vec<Arc<Server>> {
         let class = self.class.name();
         let servers = self.shared.servers.store().state().into_iter();
-        servers.filter(|server| super::balancers::classes_of(server).any(|named| named == class)).collect()
+        servers.filter(|server| named::classes_of(server).any(|named| named == class)).collect()
     }
 
     /// The backends that Servers of this class name.
     fn backends(&self) -> BTreeSet<String> {
         let class = self.class.name();
         let servers = self.servers();
-        let named = servers.iter().flat_map(|server| super::balancers::backends_of(server));
+        let named = servers.iter().flat_map(|server| named::backends_of(server));
         named.filter(|backend| backend.class.as_deref() == Some(class)).filter_map(|b| b.name.clone()).collect()
     }
 

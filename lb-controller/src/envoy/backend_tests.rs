@@ -66,7 +66,7 @@ fn what_is_the_same_to_proxies_needs_no_request_of_theirs() {
 #[test]
 fn lists_that_all_have_are_forgotten_and_others_only_when_there_are_very_many() {
     let sets: Vec<Entries> =
-        (0..50).map(|n| entries(&[("a", TrafficPhase::Serving), ("b", TrafficPhase::Held)][..1 + n % 2])).collect();
+        (0..50).map(|n| entries(&[("a", TrafficPhase::Serving), ("b", TrafficPhase::Held)][..=(n % 2)])).collect();
     let mut backend = backend(&sets);
     assert_eq!(backend.sets().len(), REMEMBERED);
     assert_eq!(backend.wanted().unwrap().entries, sets[49]);

@@ -76,8 +76,9 @@ use crate::{
 const SERVERS: &str = include_str!("../../../deploy/crds/servers.yaml");
 
 /// Berth's CRDs, as they are shipped. That of Servers gets one more field, for upgrades.
-const CRDS: [&str; 6] = [
+const CRDS: [&str; 7] = [
     include_str!("../../../deploy/crds/approvals.yaml"),
+    include_str!("../../../deploy/crds/balancerclasses.yaml"),
     include_str!("../../../deploy/crds/machineclasses.yaml"),
     include_str!("../../../deploy/crds/monitoringclasses.yaml"),
     SERVERS,
