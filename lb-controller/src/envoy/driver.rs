@@ -209,3 +209,7 @@ impl Driver for EnvoyDriver {
         Box::pin(self.class.settled())
     }
 }
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;
