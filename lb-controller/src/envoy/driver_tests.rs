@@ -15,9 +15,9 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::envoy::EnvoyClasses;
 
-fn class(spec: Value) -> BalancerClass {
+fn class(spec: &Value) -> BalancerClass {
     let mut whole = json!({"driver": "Envoy", "envoy": {"proxies": 1}});
-    json_patch::merge(&mut whole, &spec);
+    json_patch::merge(&mut whole, spec);
     serde_json::from_value(manifest("BalancerClass", "edge", whole)).unwrap()
 }
 
@@ -39,7 +39,7 @@ async fn begin(driver: &Arc<dyn Driver>, leads: &Arc<AtomicBool>) {
 /// A class that has begun.
 async fn begun(spec: Value) -> (EnvoyClasses, Arc<dyn Driver>, Arc<AtomicBool>) {
     let (classes, leads) = (EnvoyClasses::new(true), Arc::new(AtomicBool::new(true)));
-    let driver = classes.driver(&class(spec)).unwrap();
+    let driver = classes.driver(&class(&spec)).unwrap();
     begin(&driver, &leads).await;
     (classes, driver, leads)
 }
@@ -100,7 +100,7 @@ async fn missing_and_silent_proxies_are_named_until_others_have_replaced_them() 
     ask(&classes, "edge-2").await;
     assert_eq!(driver.processes(), ["edge-1", "edge-2"]);
 
-    advance(Duration::from_secs(60)).await;
+    advance(Duration::from_mins(1)).await;
     ask(&classes, "edge-2").await;
     assert_eq!(driver.processes(), ["edge-1", "edge-2"], "a silent one may still send traffic");
     assert_eq!(read(&driver, "edge-1").await.unwrap_err(), "it has stopped to ask for endpoints");
@@ -129,16 +129,16 @@ async fn only_the_copy_in_charge_answers_and_a_backend_without_servers_is_empty(
 #[tokio::test(start_paused = true)]
 async fn a_driver_begins_when_the_one_before_has_ended() {
     let (classes, before, leads) = begun(json!({})).await;
-    let after = classes.driver(&class(json!({"envoy": {"proxies": 2}}))).unwrap();
-    assert!(timeout(Duration::from_secs(60), begin(&after, &leads)).await.is_err());
+    let after = classes.driver(&class(&json!({"envoy": {"proxies": 2}}))).unwrap();
+    assert!(timeout(Duration::from_mins(1), begin(&after, &leads)).await.is_err());
     drop(before);
-    timeout(Duration::from_secs(60), begin(&after, &leads)).await.unwrap();
+    timeout(Duration::from_mins(1), begin(&after, &leads)).await.unwrap();
     assert_eq!(response(&classes, "edge-1", "edge/web", "").await.status(), StatusCode::OK);
 }
 
 #[test]
 fn what_is_wrong_with_a_class_is_said_in_words() {
-    let refused = |classes: EnvoyClasses, spec: Value| classes.driver(&class(spec)).err().unwrap();
+    let refused = |classes: EnvoyClasses, spec: Value| classes.driver(&class(&spec)).err().unwrap();
     let why = refused(EnvoyClasses::new(false), json!({}));
     assert!(why.contains("without --servers-address"), "{why}");
     let why = refused(EnvoyClasses::new(true), json!({"envoy": {"admins": ["10.0.0.7:99999"]}}));

@@ -122,6 +122,11 @@ async fn no_request_through_envoy_is_lost_while_code_number_and_lb_controller_ch
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_does_not_ask_is_named_and_holds_up_what_needs_it() {
     let (world, servers) = start().await;
+    for (driver, section) in [("Envoy", "spec.envoy"), ("HAProxy", "spec.haproxy")] {
+        let incomplete = serde_json::from_value(manifest("BalancerClass", "edge", json!({"driver": driver}))).unwrap();
+        let refused = classes(&world).create(&PostParams::default(), &incomplete).await.unwrap_err().to_string();
+        assert!(refused.contains(&format!("{section}: the driver {driver} needs")), "{refused}");
+    }
     class(&world, json!({"proxies": 2})).await;
     world.deploy(2, behind_envoy).await;
     let waits = async |words: &str| world.server("web-0", words, |server| says(server, words)).await;
