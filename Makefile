@@ -20,7 +20,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## Show a whole Berth on this machine: three servers, new code in steps, a bad version (no root; Ctrl-C ends it)
+demo: ## Show a whole Berth on this machine: three servers, new code in steps, a bad version, a dead machine (no root; Ctrl-C ends it)
 	@# The dev profile, because its first build is much faster than a release build.
 	@$(CARGO) build --workspace --bins
 	@target/debug/berth-demo $(ARGS)

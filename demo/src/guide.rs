@@ -3,13 +3,19 @@
 use std::path::Path;
 
 use berth_core::api::Server;
-use berth_tests::{Berth, program, repository};
+use berth_tests::{Berth, HaProxy, program, repository};
 use kube::ResourceExt;
 
-use crate::examples::KUBECTL_CACHE;
+use crate::{balancer, examples::KUBECTL_CACHE, traffic};
 
 /// The text with the commands.
-pub(crate) fn text(berth: &Berth, kubeconfig: &Path, servers: &[Server]) -> anyhow::Result<String> {
+pub(crate) fn text(
+    berth: &Berth,
+    kubeconfig: &Path,
+    servers: &[Server],
+    haproxy: Option<&HaProxy>,
+) -> anyhow::Result<String> {
+    let balanced = haproxy.map_or_else(|| format!("{}.", balancer::INSTALL), balanced);
     let kubectl = &berth.control_plane().assets().kubectl;
     let machine = program("berth-local-machine")?;
     let machine = machine.display();
@@ -47,6 +53,7 @@ Try, in another terminal:
   kubectl get endpointslices -l kubernetes.io/service-name=web
 
 Logs: {}/logs
+{balanced}
 Ctrl-C ends everything and leaves nothing behind.
 ",
         kubeconfig.display(),
@@ -54,4 +61,15 @@ Ctrl-C ends everything and leaves nothing behind.
         kubeconfig.with_file_name(KUBECTL_CACHE).display(),
         berth.control_plane().dir().display(),
     ))
+}
+
+/// The URL, and a loop that shows who answers.
+fn balanced(haproxy: &HaProxy) -> String {
+    let url = traffic::url(haproxy);
+    format!(
+        "\
+Balanced by HAProxy: {url}
+See how many requests each version gets, above all while a roll-out pauses, and kill a machine meanwhile:
+  for i in $(seq 60); do curl -s {url}/whoami; done | sort | uniq -c"
+    )
 }

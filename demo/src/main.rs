@@ -1,11 +1,13 @@
 //! The demonstration: a whole Berth on this machine, from nothing to Ready.
 
+mod balancer;
 mod examples;
 mod guide;
 mod pages;
 mod progress;
 mod rollouts;
 mod screen;
+mod traffic;
 
 use std::{
     path::Path,
@@ -15,24 +17,30 @@ use std::{
 
 use anyhow::{Context, Result};
 use berth_control_plane::acquire;
-use berth_tests::{Artifacts, Berth, Options, repository};
+use berth_tests::{Artifacts, Berth, HaProxy, Options};
 use clap::Parser;
 use screen::Screen;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use traffic::Traffic;
 
 /// Shows a whole Berth on this machine: a real Kubernetes control plane, the webhook, the four controllers, and three
-/// small web servers on machines that are processes. Then new code goes out in steps, and a bad version is rolled back. Needs no root privileges; everything runs on loopback addresses and is
-/// removed when this program ends, however it ends.
+/// small web servers on machines that are processes. Then new code goes out in steps, and a bad version is rolled back. Where
+/// HAProxy is installed, it balances requests all the while, and a machine is killed. Needs no root privileges; everything runs on
+/// loopback addresses and is removed when this program ends, however it ends.
 #[derive(Parser)]
 #[command(name = "berth-demo", version)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 struct Args {
     /// Exit with status 0 as soon as all servers are Ready and have answered.
     #[arg(long)]
     exit_when_ready: bool,
-    /// Exit with status 0 as soon as the roll-outs have been shown.
+    /// Exit as soon as everything has been shown: with status 0 if no request to the load balancer failed.
     #[arg(long)]
     exit_when_shown: bool,
+    /// Do as if HAProxy were not installed.
+    #[arg(long)]
+    without_haproxy: bool,
     /// Time limit for all servers to become Ready, in seconds since they were declared.
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
     timeout: u64,
@@ -85,11 +93,19 @@ async fn demonstrate(args: &Args) -> Result<()> {
     stage(&format!("up: {}", berth.control_plane().url()));
     let served = examples::serve(berth.artifacts())?;
     stage(&format!("serving {} example artifacts from 127.0.0.1:{}", served.len(), examples::PORT));
-    let manifest = repository().join("examples/web.yaml");
+    let haproxy = if args.without_haproxy || HaProxy::installed().is_none() {
+        stage(balancer::INSTALL);
+        None
+    } else {
+        let haproxy = balancer::start(&berth).await?;
+        stage(&format!("HAProxy listens at {}; Berth knows it as the BalancerClass edge", traffic::url(&haproxy)));
+        Some(haproxy)
+    };
+    let manifest = balancer::manifest(haproxy.is_some(), berth.control_plane().dir())?;
     examples::apply(&berth.control_plane().assets().kubectl, &kubeconfig, &manifest).await?;
     stage("applied examples/web.yaml: a VMDeployment of three servers with two packages, and a Service");
 
-    let outcome = follow(args, &berth, begin, &kubeconfig).await;
+    let outcome = follow(args, &berth, begin, &kubeconfig, haproxy.as_ref()).await;
     if outcome.is_err() {
         eprintln!("{}", log_tails(&berth));
     }
@@ -97,8 +113,14 @@ async fn demonstrate(args: &Args) -> Result<()> {
     outcome.and(stopped)
 }
 
-/// Shows the Servers until all are Ready, requests a page of each, shows two roll-outs, and then shows changes.
-async fn follow(args: &Args, berth: &Berth, begin: Instant, kubeconfig: &Path) -> Result<()> {
+/// Shows the Servers until all are Ready, requests a page of each, shows two roll-outs and a dead machine, and then shows changes.
+async fn follow(
+    args: &Args,
+    berth: &Berth,
+    begin: Instant,
+    kubeconfig: &Path,
+    haproxy: Option<&HaProxy>,
+) -> Result<()> {
     let mut screen = Screen::new(berth, begin);
     let replicas = screen.replicas().await?;
     // Not since the start of the program, because on a fresh machine the control plane was built first.
@@ -109,11 +131,22 @@ async fn follow(args: &Args, berth: &Berth, begin: Instant, kubeconfig: &Path) -
     if args.exit_when_ready {
         return Ok(());
     }
-    rollouts::show(&mut screen, berth, kubeconfig, replicas).await?;
+    let traffic = haproxy.map(Traffic::start);
+    rollouts::show(&mut screen, berth, kubeconfig, replicas, traffic.as_ref()).await?;
+    let outcome = match traffic {
+        Some(traffic) => {
+            traffic.kill_machine(&mut screen, berth, replicas).await?;
+            traffic.end(&screen).await
+        }
+        None => Ok(()),
+    };
     if args.exit_when_shown {
-        return Ok(());
+        return outcome;
     }
-    println!("\n{}", guide::text(berth, kubeconfig, &screen.list())?);
+    if let Err(error) = outcome {
+        eprintln!("error: {error:#}");
+    }
+    println!("\n{}", guide::text(berth, kubeconfig, &screen.list(), haproxy)?);
     // Ctrl-C ends this.
     screen.show_changes().await
 }

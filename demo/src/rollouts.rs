@@ -9,13 +9,19 @@ use berth_core::{
 };
 use berth_tests::{Berth, repository};
 
-use crate::{examples, pages, progress::Servers, screen::Screen};
+use crate::{examples, pages, progress::Servers, screen::Screen, traffic::Traffic};
 
 /// Time limit of each part of a roll-out; it takes half a minute at most.
 const LIMIT: Duration = Duration::from_mins(2);
 
 /// Shows a good version that goes out in steps, and a bad one that is caught and rolled back.
-pub(crate) async fn show(screen: &mut Screen, berth: &Berth, kubeconfig: &Path, replicas: usize) -> Result<()> {
+pub(crate) async fn show(
+    screen: &mut Screen,
+    berth: &Berth,
+    kubeconfig: &Path,
+    replicas: usize,
+    traffic: Option<&Traffic<'_>>,
+) -> Result<()> {
     let kubectl = &berth.control_plane().assets().kubectl;
     let patch =
         async |file: &str| examples::patch(kubectl, kubeconfig, &repository().join("examples").join(file)).await;
@@ -27,6 +33,11 @@ pub(crate) async fn show(screen: &mut Screen, berth: &Berth, kubeconfig: &Path, 
     screen.until("the pause after the first server", LIMIT, |_, status| is_in_pause(status)).await?;
     screen.stage("step 1 is done: one server has version 2 and is well with it; the others serve version 1");
     pages::request(&screen.list()).await?;
+    if let Some(traffic) = traffic {
+        let since = traffic.answers();
+        screen.until("the end of the pause", LIMIT, |_, status| !is_in_pause(status)).await?;
+        traffic.print_shares(&since);
+    }
     screen
         .until("version 2 on all servers", LIMIT, |servers, status| is_stable(servers, status, "v2", replicas))
         .await?;

@@ -1,28 +1,34 @@
 //! A real HAProxy in front of the machines of a test.
 
 use std::{
-    fs,
+    env, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use berth_control_plane::{ChildProcess, Guard, Launch};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+};
 
 use crate::{part::free_address, programs::repository, wait::eventually};
 
-/// Where Debian has it.
-const PROGRAM: &str = "/usr/sbin/haproxy";
+/// Where it may be besides the folders of PATH, which of people other than root often lacks these.
+const FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 /// The socket of its master, in its folder.
 const SOCKET: &str = "master.sock";
 /// It starts in less than a tenth of this.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// It answers in a millisecond.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An HAProxy with a master and a worker, one frontend, and an empty backend `web`. It ends when this is dropped or this process dies.
 #[derive(Debug)]
@@ -38,13 +44,14 @@ pub struct HaProxy {
 struct Script {
     url: String,
     dir: PathBuf,
+    haproxy: PathBuf,
 }
 
 impl Script {
     fn run(&self, mode: &str) -> Result<()> {
         let script = repository().join("deploy/haproxy/berth-servers.sh");
         let mut command = Command::new("/bin/sh");
-        command.arg(script).arg(mode).env("BERTH_SERVERS_URL", &self.url).env("HAPROXY", PROGRAM);
+        command.arg(script).arg(mode).env("BERTH_SERVERS_URL", &self.url).env("HAPROXY", &self.haproxy);
         command.env("BERTH_SERVERS_CONFIG", self.dir.join("haproxy.cfg"));
         command.env("BERTH_SERVERS_STATE", self.dir.join("state"));
         let output = command.output().context("run berth-servers.sh")?;
@@ -54,37 +61,52 @@ impl Script {
 }
 
 impl HaProxy {
+    /// The program, if it is installed.
+    #[must_use]
+    pub fn installed() -> Option<PathBuf> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let folders = env::split_paths(&path).chain(FOLDERS.map(PathBuf::from));
+        folders.map(|folder| folder.join("haproxy")).find(|program| program.is_file())
+    }
+
     /// Starts it and waits until it listens. It forgets the servers that were added when it is reloaded or restarted.
     ///
     /// # Errors
     /// When HAProxy is not installed, or does not start.
     pub async fn start() -> Result<Self> {
-        Self::start_with(None).await
+        Self::start_with(None, false).await
     }
 
-    /// The same, with the script that puts the servers of this class into the configuration: Berth serves them at this address.
+    /// The same, and what a server does not answer because it dies is asked of another one, as long as it is a GET.
+    ///
+    /// # Errors
+    /// When HAProxy is not installed, or does not start.
+    pub async fn start_with_repetition() -> Result<Self> {
+        Self::start_with(None, true).await
+    }
+
+    /// The same as [`Self::start`], with the script that puts the servers of this class into the configuration: Berth serves them at
+    /// this address.
     ///
     /// # Errors
     /// When HAProxy is not installed, or does not start.
     pub async fn start_with_servers_of(class: &str, servers: SocketAddr) -> Result<Self> {
-        Self::start_with(Some(format!("http://{servers}/haproxy/{class}"))).await
+        Self::start_with(Some(format!("http://{servers}/haproxy/{class}")), false).await
     }
 
-    async fn start_with(servers: Option<String>) -> Result<Self> {
-        if !Path::new(PROGRAM).exists() {
-            bail!("{PROGRAM} is missing: install it with scripts/packages.sh");
-        }
+    async fn start_with(servers: Option<String>, repeats: bool) -> Result<Self> {
+        let program = Self::installed().context("haproxy is missing: install it with scripts/packages.sh")?;
         let guard = Guard::temporary("berth-haproxy")?;
         let frontend = free_address()?;
-        fs::write(guard.dir().join("haproxy.cfg"), configuration(frontend))?;
+        fs::write(guard.dir().join("haproxy.cfg"), configuration(frontend, repeats))?;
         let socket = format!("{},level,admin", guard.dir().join(SOCKET).display());
-        let script = servers.map(|url| Script { url, dir: guard.dir().to_owned() });
+        let script = servers.map(|url| Script { url, dir: guard.dir().to_owned(), haproxy: program.clone() });
         let loaded = if script.is_some() { "state/haproxy.cfg" } else { "haproxy.cfg" };
         if let Some(script) = &script {
             script.run("start")?;
         }
         let launch =
-            Launch::new("haproxy", PROGRAM).args(["-W", "-db", "-f", loaded, "-S", &socket]).current_dir(guard.dir());
+            Launch::new("haproxy", program).args(["-W", "-db", "-f", loaded, "-S", &socket]).current_dir(guard.dir());
         let process = launch.spawn(&guard)?;
         let haproxy = Self { process, guard, frontend, script };
         haproxy.listens().await?;
@@ -144,6 +166,19 @@ impl HaProxy {
         self.listens().await
     }
 
+    /// How often a request was sent once more, because a server did not take or answer it.
+    ///
+    /// # Errors
+    /// When HAProxy does not answer.
+    pub async fn repeated(&self) -> Result<u64> {
+        let mut connection = UnixStream::connect(self.socket()).await.context("connect to HAProxy's socket")?;
+        connection.write_all(b"@1 show stat\nquit\n").await.context("ask HAProxy")?;
+        let mut answer = String::new();
+        let read = tokio::time::timeout(ANSWER_TIMEOUT, connection.read_to_string(&mut answer));
+        read.await.context("HAProxy does not answer")?.context("read from HAProxy")?;
+        repetitions(&answer).with_context(|| format!("no count of retries in HAProxy's answer: {answer:?}"))
+    }
+
     fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.process.pid()).context("a process id")?;
         kill(Pid::from_raw(pid), signal).with_context(|| format!("send {signal} to HAProxy"))
@@ -158,11 +193,25 @@ impl HaProxy {
     }
 }
 
-fn configuration(frontend: SocketAddr) -> String {
+/// The columns `wretr` and `wredis`, the same server and another one, of the backend `web` in an answer to `show stat`.
+fn repetitions(answer: &str) -> Option<u64> {
+    let mut lines = answer.lines().skip_while(|line| !line.starts_with("# pxname"));
+    let names: Vec<_> = lines.next()?.split(',').collect();
+    let values: Vec<_> = lines.find(|line| line.starts_with("web,BACKEND,"))?.split(',').collect();
+    let count = |name: &str| values.get(names.iter().position(|found| *found == name)?)?.parse::<u64>().ok();
+    Some(count("wretr")? + count("wredis")?)
+}
+
+fn configuration(frontend: SocketAddr, repeats: bool) -> String {
+    let repetition = if repeats {
+        "    retries 3\n    retry-on conn-failure empty-response\n    http-request disable-l7-retry unless METH_GET\n"
+    } else {
+        "    retries 1\n"
+    };
     format!(
         "global\n    maxconn 2000\n    nbthread 1\n\
-         defaults\n    mode http\n    timeout connect 2s\n    timeout client 30s\n    timeout server 30s\n    retries 1\n    option redispatch 1\n\
+         defaults\n    mode http\n    timeout connect 2s\n    timeout client 30s\n    timeout server 30s\n    option redispatch 1\n\
          frontend web\n    bind {frontend}\n    default_backend web\n\
-         backend web\n    balance roundrobin\n    # berth-servers web\n"
+         backend web\n    balance roundrobin\n{repetition}    # berth-servers web\n"
     )
 }
