@@ -22,6 +22,7 @@ pub(crate) async fn start(berth: &Berth) -> Result<HaProxy> {
     let haproxy = HaProxy::start_with_repetition().await?;
     let access = HaProxyAccess { addresses: vec![haproxy.address()], socket: HaProxySocket::Master, tls: None };
     let spec = BalancerClassSpec {
+        envoy: None,
         driver: BalancerDriver::HaProxy,
         haproxy: Some(access),
         unreachable: None,
