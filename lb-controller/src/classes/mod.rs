@@ -1,7 +1,7 @@
 //! Load balancers outside of the cluster: the BalancerClasses.
 //!
 //! Each class has a [`driver`], which reads and changes processes such as those of an HAProxy. Everything else is the same for
-//! all of them: [`worker`] follows one class, collects changes, decides what a panic floor withholds, makes all processes show what they
+//! all of them: `worker` follows one class, collects changes, decides what a panic floor withholds, makes all processes show what they
 //! should, and reads back what they show each second; [`view`] compares the two.
 //!
 //! # One copy at a time
