@@ -133,6 +133,8 @@ fn others() -> Vec<Case> {
     let both = json!({"traffic": {"backends": [{"service": "b", "class": "edge", "port": 80}]}});
     let nameless = json!({"traffic": {"backends": [{"class": "edge", "port": 80}]}});
     let steps = json!({"rollout": {"steps": [{"weight": 50}, {"pause": {}}, {"weight": 20}]}});
+    let service = json!({"rollout": {"steps": [{"weight": 50}]},
+        "template": {"spec": {"traffic": {"backends": [{"service": "web", "port": 80}]}}}});
     vec![
         Case {
             object: declared("Server", "env", &json!({"app": app(&json!({"env": reserved}))})),
@@ -151,6 +153,10 @@ fn others() -> Vec<Case> {
             words: &["traffic.backends[0]", "the name of a backend of a class"],
         },
         Case { object: set("VMDeployment", "steps", &steps), words: &["rollout.steps", "no weight may be lower"] },
+        Case {
+            object: set("VMDeployment", "service", &service),
+            words: &["rollout.steps", "a weight needs a load balancer that knows weights: name a class"],
+        },
         rollout("bake", &json!({"steps": [{"bake": {"seconds": 9}}, {"servers": 1}]}), &["bake needs an earlier step"]),
         rollout("approve", &json!({"steps": [{"approve": {"evidence": ["slo"]}}]}), &["evidence", "does not have"]),
         rollout("background", &json!({"background": {"checks": ["slo"]}}), &["rollout.background", "does not have"]),
@@ -176,8 +182,9 @@ fn good() -> Vec<Value> {
     let meta = json!({"template": {"metadata": {
         "labels": {"app": "web", "example.com/Tier_1": "a.b-c", "empty": ""},
         "annotations": {"Example.com/Note": "anything at all: ä"}}}});
-    let steps =
-        json!({"rollout": {"steps": [{"weight": 20}, {"pause": {}}, {"weight": 20}, {"servers": 1}, {"weight": 50}]}});
+    let steps = json!({
+        "rollout": {"steps": [{"weight": 20}, {"pause": {}}, {"weight": 20}, {"servers": 1}, {"weight": 50}], "maxLoadFactor": "2.5"},
+        "template": {"spec": {"traffic": {"backends": [{"class": "edge", "name": "web", "port": 80}]}}}});
     let rollout = json!({
         "checks": [{"name": "slo", "source": "main", "query": "up", "condition": "> 0"}],
         "background": {"checks": ["slo"]},
