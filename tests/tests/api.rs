@@ -195,7 +195,7 @@ async fn bad_sets(client: &Client) {
     let steps = set("VMDeployment", |s| s["spec"]["rollout"] = json!({"steps": [{"weight": 10, "pause": {}}]}));
     assert_says(
         &refusal::<VMDeployment>(client, steps).await,
-        &["spec.rollout.steps[0]", "exactly one of servers, pause, weight or analysis"],
+        &["spec.rollout.steps[0]", "exactly one of servers, pause, weight, analysis, bake or approve"],
     );
 }
 
