@@ -146,11 +146,11 @@ fn others() -> Vec<Case> {
         },
         Case {
             object: declared("VMReplicaSet", "both", &both),
-            words: &["traffic.backends[0]", "either a service", "or the name of a backend of a class"],
+            words: &["traffic.backends", "either a service", "or the name of a backend of a class"],
         },
         Case {
             object: declared("VMDeployment", "nameless", &nameless),
-            words: &["traffic.backends[0]", "the name of a backend of a class"],
+            words: &["traffic.backends", "the name of a backend of a class"],
         },
         Case { object: set("VMDeployment", "steps", &steps), words: &["rollout.steps", "no weight may be lower"] },
         Case {

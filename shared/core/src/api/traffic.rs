@@ -7,12 +7,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Load balancers that send traffic to a Server while it is Ready.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Traffic {
     /// Where the Server receives traffic from. A Service that is named several times has several ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("self.all(backend, has(backend.service) ? !has(backend.class) && !has(backend.name) && !has(backend.weight) : has(backend.class) && has(backend.name) && !has(backend.portName))")
+        .message("a backend is either a service, with port and portName, or the name of a backend of a class, with port and weight"))]
     pub backends: Vec<Backend>,
     /// How long open connections may take when the Server is taken out of traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,10 +67,8 @@ fn drain_min_seconds() -> i32 {
 }
 
 /// A backend that sends traffic to the Server: a Service, or a backend of a load balancer outside of the cluster.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.service) ? !has(self.class) && !has(self.name) && !has(self.weight) : has(self.class) && has(self.name) && !has(self.portName)")
-    .message("a backend is either a service, with port and portName, or the name of a backend of a class, with port and weight"))]
 pub struct Backend {
     /// Service without a selector, in the namespace of the Server, whose EndpointSlices contain the Server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
