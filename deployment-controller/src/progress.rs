@@ -9,7 +9,7 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
-use crate::{count::RolloutCount, steps};
+use crate::count::RolloutCount;
 
 /// How far the roll-out has come. Progress is what it achieves: more Servers than ever before run the newest application in
 /// good health. A Server that comes and goes is no progress.
@@ -35,7 +35,7 @@ pub(crate) fn next(
 /// person has gone back to stays, although its ConfigMaps and Secrets have changed.
 fn known(deployment: &VMDeployment, newest: &App, digest: String) -> RolloutProgress {
     let known = deployment.status.as_ref().and_then(|status| status.rollout.clone()).unwrap_or_default();
-    if steps::is_about(&known, newest) {
+    if known.is_about(newest) {
         return RolloutProgress { digest, ..known };
     }
     let RolloutProgress { observed_request, undone, .. } = known;

@@ -23,29 +23,40 @@ pub(crate) fn weight(rollout: &Rollout, progress: &RolloutProgress, is_gradual: 
     (step < rollout.steps.len()).then(|| begun.filter_map(|step| step.weight).next_back().unwrap_or(0))
 }
 
+/// What a step with a weight waits for.
+pub(crate) struct Obstacle {
+    /// Whether it waits for a person.
+    pub(crate) needs_person: bool,
+    /// What is wrong, or under way.
+    pub(crate) message: String,
+}
+
 /// What a step with this weight waits for; none when it is done, which it is as soon as its weight is written.
 pub(crate) fn obstacle(
     weight: i32,
     rollout: &Rollout,
     progress: &RolloutProgress,
     count: &RolloutCount<'_>,
-) -> Option<String> {
+) -> Option<Obstacle> {
+    let obstacle = |needs_person, message| Some(Obstacle { needs_person, message });
     let size = |servers: usize| u32::try_from(servers).unwrap_or(u32::MAX);
     let sides = Sides { updated: size(count.proven), stable: size(count.old.len()) };
     let most = load_factor(rollout.max_load_factor.as_deref());
     let load = sides.load(weight);
     if weight > 0 && sides.updated == 0 {
-        return Some(format!("weight {weight}: no Server is well with revision {}", count.newest.effective_revision()));
+        let revision = count.newest.effective_revision();
+        return obstacle(false, format!("weight {weight}: no Server is well with revision {revision}"));
     }
     if sides.stable > 0 && load > most {
-        return Some(format!(
-            "a person: weight {weight} with {} of {} Servers updated would give one Server {load:.1} times its share, at most {most} may \
+        let message = format!(
+            "weight {weight} with {} of {} Servers updated would give one Server {load:.1} times its share, at most {most} may \
              be (spec.rollout.maxLoadFactor): update more Servers before, or change the weight",
             sides.updated,
             sides.updated.saturating_add(sides.stable),
-        ));
+        );
+        return obstacle(true, message);
     }
-    (progress.weight != Some(weight)).then(|| format!("weight {weight} is being set"))
+    if progress.weight == Some(weight) { None } else { obstacle(false, format!("weight {weight} is being set")) }
 }
 
 #[cfg(test)]

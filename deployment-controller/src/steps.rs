@@ -16,13 +16,13 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
-pub(crate) use crate::rollout_record::{current, is_about, recorded};
+pub(crate) use crate::rollout_record::{current, recorded};
 use crate::{
     after::{self, Other},
     alarms, analysis, approval, background, bake,
     count::RolloutCount,
     rollout_record::index,
-    split,
+    split::{self, Obstacle},
 };
 
 /// Reason of an abort that a person has requested.
@@ -295,10 +295,9 @@ pub(crate) fn waiting_for(
         return Some(format!("{place}: {well} of {wanted} Servers are well with revision {revision}"));
     }
     if let Some(weight) = step.weight {
-        let obstacle = split::obstacle(weight, rollout, progress, count)?;
-        let (person, obstacle) =
-            obstacle.strip_prefix("a person: ").map_or(("", &*obstacle), |rest| ("a person: ", rest));
-        return Some(format!("{person}{place}: {obstacle}"));
+        let Obstacle { needs_person, message } = split::obstacle(weight, rollout, progress, count)?;
+        let whom = if needs_person { "a person: " } else { "" };
+        return Some(format!("{whom}{place}: {message}"));
     }
     if step.analysis.is_some() {
         return analysis::waiting_for(rollout, progress);

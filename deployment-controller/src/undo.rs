@@ -82,7 +82,7 @@ pub(crate) fn carry_out(
         Err(refused) => return RolloutProgress { observed_request, refused: Some(refused), ..known },
     };
     let digest = digest::short(&app);
-    let is_again = newest.is_declared_as(&app) && steps::is_about(&known, &newest);
+    let is_again = newest.is_declared_as(&app) && known.is_about(&newest);
     let undone = (app != declared).then(|| Undone {
         revision: declared.effective_revision(),
         digest: digest::short(&declared),

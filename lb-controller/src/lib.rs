@@ -1,8 +1,9 @@
 //! Carries out traffic tasks on load balancers.
 //!
 //! [`plan`] computes what the load balancers should show of a Server and which report is due, and [`reconcile`] carries that
-//! out. [`panic_floor`] limits what sickness and silence take out of traffic. Every load balancer implements the trait in [`balancer`]; [`balancers`] is the registry of those that this program
-//! uses. Today there is one: [`endpoint_slices`], the load balancing that Kubernetes brings with it. [`run`] starts everything.
+//! out. [`panic_floor`] limits what sickness and silence take out of traffic. Every load balancer implements the trait in [`balancer`], and
+//! [`balancers`] is the registry: [`endpoint_slices`], the load balancing that Kubernetes brings with it, and [`classes`], those outside of
+//! the cluster, such as [`haproxy`] and [`envoy`]. [`run`] starts everything.
 //!
 //! # Why traffic reaches a Server only while it is Ready
 //!
@@ -22,6 +23,7 @@
 //!    slice. HoldTraffic records its version even when nothing else changes, so that a release which another copy of this
 //!    program has under way fails. Where no endpoint exists that could carry a version, the Server is read from the API server
 //!    before an endpoint with traffic is added. One without traffic is added at once, and removed again if its report fails.
+//!    Load balancers of [`classes`] store no version: one copy leads there, and reads the Server again after it has given traffic.
 //! 4. **Nothing is remembered that cannot be read again.** Each reconcile compares what the load balancers show with what the
 //!    facts promise, and every change that somebody else makes to a load balancer triggers a reconcile. A Server receives
 //!    traffic only while it is Ready and its fact says `Serving`. There are two exceptions. A Server whose retirement waits at a

@@ -218,7 +218,7 @@ impl ClassBalancers {
             return Some(format!("BalancerClass {class}: {why}"));
         }
         let namespace = &member.server.namespace;
-        let is_new = !self.classes_showing(class, &member.server);
+        let is_new = !self.is_shown_by(class, &member.server);
         (is_new && !declared.spec.allows(namespace)).then(|| {
             format!(
                 "BalancerClass {class} does not allow namespace {namespace}: add it to spec.allowedNamespaces, or use another \
@@ -227,7 +227,8 @@ impl ClassBalancers {
         })
     }
 
-    fn classes_showing(&self, class: &str, server: &ServerRef) -> bool {
+    /// Whether a process of the class has an entry of this Server.
+    fn is_shown_by(&self, class: &str, server: &ServerRef) -> bool {
         let followed = self.followed.lock();
         let view = followed.get(class).and_then(|followed| followed.as_ref().ok()).map(|followed| &followed.view);
         view.is_some_and(|view| view.lock().knows(server))

@@ -1,18 +1,18 @@
 //! Makes changes of one class together.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use berth_core::api::{Server, TrafficPhase};
 use futures::future::join_all;
 use kube::Api;
 
 use super::{
-    driver::{Change, DriverError, Entry, EntryKey},
+    driver::{Change, DriverError, Entry, EntryKey, Shown},
     floor,
     view::{ProcessView, View, changes, entries_of},
     worker::{Submission, Worker},
 };
-use crate::{balancer::BalancerError, member::Member, plan};
+use crate::{balancer::BalancerError, kept::Kept, member::Member, plan};
 
 /// What became of the changes of one Server, by its UID. Without an entry, nothing was refused.
 type Failures = BTreeMap<String, DriverError>;
@@ -20,10 +20,11 @@ type Failures = BTreeMap<String, DriverError>;
 impl Worker {
     /// Makes the changes, and answers each when all processes show it, or why not.
     pub(super) async fn settle(&mut self, batch: Vec<Submission>) {
-        self.read().await;
+        let servers = self.servers();
+        self.read(&servers).await;
         let newest = self.newest(&batch);
         let mut results: BTreeMap<String, Result<(), BalancerError>> = BTreeMap::new();
-        let kept = self.kept(&newest);
+        let kept = self.kept(&newest, &servers);
         let todo: Vec<Member> =
             newest.values().filter(|member| !kept.contains_key(&member.server.uid)).cloned().collect();
         for (uid, kept) in kept {
@@ -35,7 +36,7 @@ impl Worker {
         let failures = self.apply(&todo).await;
         let outdated = self.take_back_outdated(&todo).await;
         self.driver.settled().await;
-        self.read().await;
+        self.read(&self.servers()).await;
         let view = self.view.lock().clone();
         for member in &todo {
             let uid = &member.server.uid;
@@ -67,13 +68,13 @@ impl Worker {
         newest
     }
 
-    fn kept(&self, newest: &BTreeMap<String, Member>) -> BTreeMap<String, crate::kept::Kept> {
+    fn kept(&self, newest: &BTreeMap<String, Member>, servers: &[Arc<Server>]) -> BTreeMap<String, Kept> {
         let batch: Vec<Member> = newest.values().cloned().collect();
         if batch.iter().all(|member| member.held_for.is_none()) {
             return BTreeMap::new();
         }
         let view = self.view.lock().clone();
-        let members = floor::members(self.class.name(), &self.servers(), &view, self.shared.ctx.clock.now());
+        let members = floor::members(self.class.name(), servers, &view, self.shared.ctx.clock.now());
         let threshold = floor::threshold(&self.class.spec, self.shared.default_threshold);
         floor::kept(self.class.name(), threshold, &members, &batch, &view)
     }
@@ -105,7 +106,7 @@ impl Worker {
     }
 
     /// The wanted entries whose backend the process has: the others are reported, and nothing is tried.
-    fn existing(&self, view: &View, shown: &super::driver::Shown, member: &Member) -> BTreeMap<EntryKey, Entry> {
+    fn existing(&self, view: &View, shown: &Shown, member: &Member) -> BTreeMap<EntryKey, Entry> {
         let mut wanted = view.wanted(self.class.name(), &member.server, member.desired.as_ref());
         wanted.retain(|key, _| shown.backends.contains(&key.backend));
         wanted
@@ -136,7 +137,7 @@ impl Worker {
         });
         let drained: Vec<Member> = drained.collect();
         if !drained.is_empty() {
-            self.read().await;
+            self.read(&self.servers()).await;
             self.apply(&drained).await;
         }
         let uids = outdated.into_iter().map(|member| member.server.uid).collect();

@@ -10,13 +10,12 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{
     driver::EntryKey,
-    view::{View, entries_of},
+    view::{View, entries_of, entries_of_server},
 };
 use crate::{
     kept::Kept,
     member::{Member, ServerRef},
     panic_floor::{FloorMember, PanicThreshold, withheld},
-    plan,
 };
 
 /// The name of a backend in messages.
@@ -38,7 +37,7 @@ pub(super) fn members(
 ) -> BTreeMap<String, BTreeMap<String, FloorMember>> {
     let mut backends: BTreeMap<String, BTreeMap<String, FloorMember>> = BTreeMap::new();
     for server in servers.iter().filter(|server| !server.must_retire()) {
-        let entries = entries_of(class, &ServerRef::of(server), plan::desired(server, now).as_ref());
+        let entries = entries_of_server(class, server, now);
         for key in entries.keys() {
             let member = FloorMember { serves: view.is_serving(key), is_coming_back: server.is_coming_back() };
             backends.entry(key.backend.clone()).or_default().insert(server.uid().to_owned(), member);

@@ -10,14 +10,12 @@ use std::{
 
 use berth_core::{
     api::{RolloutProgress, Server, TrafficPhase, VMDeployment, VMReplicaSet},
-    digest,
     object::controlling_owner,
     traffic_split::{Sides, load_factor},
 };
 use k8s_openapi::jiff::Timestamp;
 
-use super::{driver::EntryKey, view::entries_of};
-use crate::{member::ServerRef, plan};
+use super::{driver::EntryKey, view::entries_of_server};
 
 /// The Servers of a backend that belong to one VMDeployment, on both sides.
 #[derive(Default)]
@@ -37,7 +35,7 @@ pub(super) fn weights(
     let mut groups: BTreeMap<(String, String, String), Group> = BTreeMap::new();
     for server in servers {
         let Some((name, progress)) = split_of(server, &find) else { continue };
-        let entries = entries_of(class, &ServerRef::of(server), plan::desired(server, now).as_ref());
+        let entries = entries_of_server(class, server, now);
         for (key, _) in entries.into_iter().filter(|(_, entry)| entry.phase == TrafficPhase::Serving) {
             let of = (server.namespace().to_owned(), name.clone(), key.backend.clone());
             let group = groups.entry(of).or_default();
@@ -68,8 +66,7 @@ fn split_of(
 
 /// Whether the Server declares the application that is being rolled out.
 fn is_updated(server: &Server, progress: &RolloutProgress) -> bool {
-    let is_it = |app: &berth_core::api::App| digest::short(app) == progress.digest;
-    server.spec.app.as_ref().is_some_and(|app| is_it(app) || is_it(&app.without_content()))
+    server.spec.app.as_ref().is_some_and(|app| progress.is_about(app))
 }
 
 fn weights_of(deployment: &VMDeployment, Group { updated, stable }: Group) -> Option<BTreeMap<EntryKey, u16>> {
@@ -84,6 +81,7 @@ fn weights_of(deployment: &VMDeployment, Group { updated, stable }: Group) -> Op
 
 #[cfg(test)]
 mod tests {
+    use berth_core::digest;
     use serde_json::{Value, json};
 
     use super::*;
@@ -113,8 +111,7 @@ mod tests {
         let find = |_: &str, name: &str| (name == "web").then(|| Arc::clone(&deployment));
         let weights = weights("edge", servers, find, Timestamp::UNIX_EPOCH);
         let of = |server: &Arc<Server>| {
-            let entries =
-                entries_of("edge", &ServerRef::of(server), plan::desired(server, Timestamp::UNIX_EPOCH).as_ref());
+            let entries = entries_of_server("edge", server, Timestamp::UNIX_EPOCH);
             entries.keys().next().and_then(|key| weights.get(key).copied()).unwrap_or(999)
         };
         servers.iter().map(of).collect()

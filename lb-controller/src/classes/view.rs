@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_core::api::{TrafficPhase, WhenUnreachable};
+use berth_core::api::{Server, TrafficPhase, UnreachablePolicy, WhenUnreachable};
 use k8s_openapi::jiff::Timestamp;
 
 use super::{
@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     balancer::BalancerError,
-    member::{Registration, ServerRef},
+    member::{ClassBackend, Registration, ServerRef},
+    plan,
 };
 
 /// What is known of one process.
@@ -39,13 +40,19 @@ pub struct View {
 pub fn entries_of(class: &str, server: &ServerRef, desired: Option<&Registration>) -> BTreeMap<EntryKey, Entry> {
     let Some(desired) = desired else { return BTreeMap::new() };
     let backends = desired.classes.iter().filter(|backend| backend.class == class);
-    let entry = |backend: &crate::member::ClassBackend| {
+    let entry = |backend: &ClassBackend| {
         let name = names::name_of(server, &desired.address, backend.port);
         let key = EntryKey { backend: backend.name.clone(), name };
         let (address, port) = (desired.address.clone(), backend.port);
         (key, Entry { address, port, weight: backend.weight, phase: desired.phase })
     };
     backends.map(entry).collect()
+}
+
+/// What a class should show of a Server, by its declaration and facts.
+#[must_use]
+pub fn entries_of_server(class: &str, server: &Server, now: Timestamp) -> BTreeMap<EntryKey, Entry> {
+    entries_of(class, &ServerRef::of(server), plan::desired(server, now).as_ref())
 }
 
 /// What has to change in a process, so that it shows these entries of the Server and no others.
@@ -122,7 +129,7 @@ impl View {
     }
 
     /// Decides anew which processes are ignored.
-    pub fn ignore(&mut self, policy: berth_core::api::UnreachablePolicy, now: Timestamp) {
+    pub fn ignore(&mut self, policy: UnreachablePolicy, now: Timestamp) {
         let is_gone = |view: &ProcessView| {
             let since = view.failed.as_ref().map(|(_, since)| *since);
             since.is_some_and(|since| now.duration_since(since).as_secs() >= i64::from(policy.after_seconds))

@@ -7,7 +7,7 @@ use std::{
 };
 
 use berth_core::api::{BalancerClass, Server, VMDeployment};
-use berth_runtime::{Cache, Context};
+use berth_runtime::{Cache, Context, Leader};
 use futures::{StreamExt as _, channel::mpsc::UnboundedReceiver, future::join_all};
 use parking_lot::Mutex;
 use tokio::{
@@ -21,7 +21,7 @@ use crate::{
     balancer::{BalancerError, Observer},
     kept::KeptServers,
     member::{Member, ServerRef},
-    panic_floor::PanicThreshold,
+    panic_floor::{FloorMember, PanicThreshold},
     plan,
 };
 
@@ -43,7 +43,7 @@ pub(super) struct Shared {
     pub(super) deployments: Cache<VMDeployment>,
     pub(super) kept: Arc<KeptServers>,
     pub(super) default_threshold: PanicThreshold,
-    pub(super) leader: berth_runtime::Leader,
+    pub(super) leader: Leader,
     pub(super) observer: Observer,
 }
 
@@ -97,8 +97,8 @@ impl Worker {
 
     /// Reads all processes, and says which Servers need a look.
     async fn look(&mut self) {
-        self.read().await;
         let servers = self.servers();
+        self.read(&servers).await;
         let now = self.shared.ctx.clock.now();
         let view = self.view.lock().clone();
         let wrong = self.wrong(&servers, &view);
@@ -113,15 +113,15 @@ impl Worker {
         self.status.write(&self.shared.ctx, &self.class, &view).await;
     }
 
-    /// Reads all processes at once.
-    pub(super) async fn read(&self) {
-        let backends = self.backends();
+    /// Reads all processes at once. `servers` are those that name this class.
+    pub(super) async fn read(&self, servers: &[Arc<Server>]) {
+        let backends = self.backends(servers);
         let processes = self.driver.processes();
         let reads = processes.iter().map(|process| self.driver.read(process, &backends));
         let read = join_all(reads).await;
         let now = self.shared.ctx.clock.now();
         let find = |namespace: &str, name: &str| self.shared.deployments.get(Some(namespace), name);
-        let weights = split::weights(self.class.name(), &self.servers(), find, now);
+        let weights = split::weights(self.class.name(), servers, find, now);
         let mut view = self.view.lock();
         view.weights = weights;
         for (process, read) in processes.iter().zip(read) {
@@ -138,10 +138,9 @@ impl Worker {
         servers.filter(|server| named::classes_of(server).any(|named| named == class)).collect()
     }
 
-    /// The backends that Servers of this class name.
-    fn backends(&self) -> BTreeSet<String> {
+    /// The backends of this class that the Servers name.
+    fn backends(&self, servers: &[Arc<Server>]) -> BTreeSet<String> {
         let class = self.class.name();
-        let servers = self.servers();
         let named = servers.iter().flat_map(|server| named::backends_of(server));
         named.filter(|backend| backend.class.as_deref() == Some(class)).filter_map(|b| b.name.clone()).collect()
     }
@@ -164,11 +163,7 @@ impl Worker {
     }
 
     /// Looks again at Servers that a floor keeps, if more of their backend serve now, or less are needed.
-    fn look_at_kept(
-        &self,
-        servers: &[Arc<Server>],
-        members: &BTreeMap<String, BTreeMap<String, crate::panic_floor::FloorMember>>,
-    ) {
+    fn look_at_kept(&self, servers: &[Arc<Server>], members: &BTreeMap<String, BTreeMap<String, FloorMember>>) {
         let namespaces: BTreeSet<&str> = servers.iter().map(|server| server.namespace()).collect();
         for (backend, members) in members {
             let serving = members.values().filter(|member| member.serves).count();

@@ -129,8 +129,7 @@ impl HaproxyDriver {
 
 /// Old workers go on with their requests after a reload. They are asked only while something drains.
 async fn count_requests(haproxy: &Haproxy, shown: &mut Shown) -> Result<(), DriverError> {
-    let drains = |found: &&mut ShownEntry| found.entry.phase == TrafficPhase::Draining;
-    if !shown.entries.values_mut().any(|found| drains(&found)) {
+    if shown.entries.values().all(|found| found.entry.phase != TrafficPhase::Draining) {
         return Ok(());
     }
     let table = haproxy.in_flight(None).await.map_err(|error| driver_error(&error))?;

@@ -21,7 +21,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::net::TcpListener;
 
 use super::driver::new_server;
-use crate::{classes::view::entries_of, member::ServerRef, plan};
+use crate::classes::view::entries_of_server;
 
 #[derive(Clone)]
 struct Lists {
@@ -72,8 +72,7 @@ fn configured<'a>(
     servers: impl Iterator<Item = &'a Server>,
     now: Timestamp,
 ) -> Vec<ConfiguredServer> {
-    let entries = servers
-        .flat_map(|server| entries_of(class, &ServerRef::of(server), plan::desired(server, now).as_ref()).into_iter());
+    let entries = servers.flat_map(|server| entries_of_server(class, server, now));
     let of_backend = entries.filter(|(key, _)| key.backend == backend);
     let line = |(key, entry)| {
         let server = new_server(&key, &entry)?;

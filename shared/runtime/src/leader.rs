@@ -27,8 +27,6 @@ const COUNTS_FOR: Duration = Duration::from_secs(15);
 const RELIED_ON_FOR: Duration = Duration::from_secs(10);
 /// How often it is renewed, and how often the others look.
 const RENEW: Duration = Duration::from_secs(3);
-/// Seconds of [`COUNTS_FOR`], for the Lease.
-const SECONDS: i32 = 15;
 
 /// Whether this copy leads. Clones share the answer.
 #[derive(Clone, Debug)]
@@ -146,7 +144,7 @@ impl Candidate {
         let continues = before.holder_identity.as_ref() == Some(&self.ctx.holder);
         LeaseSpec {
             holder_identity: Some(self.ctx.holder.clone()),
-            lease_duration_seconds: Some(SECONDS),
+            lease_duration_seconds: i32::try_from(COUNTS_FOR.as_secs()).ok(),
             acquire_time: if continues { before.acquire_time } else { Some(now.clone()) },
             renew_time: Some(now),
             lease_transitions: Some(before.lease_transitions.unwrap_or_default() + i32::from(!continues)),

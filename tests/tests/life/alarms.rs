@@ -6,14 +6,10 @@ use berth_tests::{Options, Part};
 use serde_json::{Value, json};
 
 use crate::{
-    analysis::{runs, status},
+    deployment_status::{runs, status, waits_for},
     prometheus::{app, create_class, start_prometheus},
     world::World,
 };
-
-fn waits_for(words: &str) -> impl Fn(&VMDeploymentStatus) -> bool {
-    move |status| status.waiting_for.as_ref().is_some_and(|text| text.contains(words))
-}
 
 fn is_stable(revision: &str) -> impl Fn(&VMDeploymentStatus) -> bool {
     move |status| status.stable_revision.as_deref() == Some(revision)

@@ -1,27 +1,15 @@
 //! A new version is judged by what a real Prometheus has scraped from the applications on both sides.
 
 use berth_control_plane::free_port;
-use berth_core::api::{AnalysisProgress, CheckVerdict, Server, VMDeployment, VMDeploymentStatus};
-use berth_tests::{Options, Part, eventually};
+use berth_core::api::{AnalysisProgress, CheckVerdict, VMDeploymentStatus};
+use berth_tests::{Options, Part};
 use serde_json::{Value, json};
 
 use crate::{
+    deployment_status::{runs, status},
     prometheus::{app, create_class, start_prometheus},
-    world::{LONG, World},
+    world::World,
 };
-
-pub(crate) async fn status(
-    world: &World,
-    what: &str,
-    holds: impl Fn(&VMDeploymentStatus) -> bool,
-) -> VMDeploymentStatus {
-    let found = eventually(what.to_owned(), LONG, async || {
-        let deployment: VMDeployment = world.deployments().get("web").await.map_err(|error| error.to_string())?;
-        let status = deployment.status.unwrap_or_default();
-        if holds(&status) { Ok(status) } else { Err(format!("{:?} {:?}", status.waiting_for, status.rollout)) }
-    });
-    found.await.unwrap_or_else(|error| panic!("{error}\n{}", world.logs()))
-}
 
 fn analysis(status: &VMDeploymentStatus) -> Option<&AnalysisProgress> {
     status.rollout.as_ref()?.analysis.as_ref()
@@ -30,10 +18,6 @@ fn analysis(status: &VMDeploymentStatus) -> Option<&AnalysisProgress> {
 fn says(status: &VMDeploymentStatus, check: &str, words: &str) -> bool {
     let found = analysis(status).and_then(|known| known.checks.iter().find(|found| found.name == check));
     found.is_some_and(|found| found.verdict == CheckVerdict::Inconclusive && found.message.contains(words))
-}
-
-pub(crate) fn runs(server: &Server, revision: &str) -> bool {
-    server.status.as_ref().and_then(|s| s.app.as_ref()).is_some_and(|app| app.revision == revision)
 }
 
 #[tokio::test(flavor = "multi_thread")]

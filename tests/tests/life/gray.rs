@@ -1,7 +1,7 @@
 //! Code goes out in steps, and a version that fails comes back by itself.
 
-use berth_core::api::{Server, VMDeployment, VMDeploymentStatus};
-use berth_tests::{Archive, eventually};
+use berth_core::api::{Server, VMDeploymentStatus};
+use berth_tests::Archive;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api,
@@ -9,11 +9,10 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::world::{LONG, World};
-
-fn runs(server: &Server, revision: &str) -> bool {
-    server.status.as_ref().and_then(|s| s.app.as_ref()).is_some_and(|app| app.revision == revision)
-}
+use crate::{
+    deployment_status::{runs, status, waits_for},
+    world::World,
+};
 
 /// An application that is never healthy.
 fn sick_app(world: &World, revision: &str) -> Value {
@@ -21,20 +20,6 @@ fn sick_app(world: &World, revision: &str) -> Value {
     let archive = Archive::new().executable("run", run).file("www/index.html", revision).build().unwrap();
     let artifact = world.berth.artifacts().put(&format!("sick-{revision}.tar"), archive);
     json!({"revision": revision, "artifact": {"url": artifact.url, "sha256": artifact.sha256}})
-}
-
-/// Waits until this holds for the status of the VMDeployment.
-async fn status(world: &World, what: &str, holds: impl Fn(&VMDeploymentStatus) -> bool) -> VMDeploymentStatus {
-    let found = eventually(what.to_owned(), LONG, async || {
-        let deployment: VMDeployment = world.deployments().get("web").await.map_err(|error| error.to_string())?;
-        let status = deployment.status.unwrap_or_default();
-        if holds(&status) { Ok(status) } else { Err(format!("{status:?}")) }
-    });
-    found.await.unwrap_or_else(|error| panic!("{error}\n{}", world.logs()))
-}
-
-fn waits_for(what: &str) -> impl Fn(&VMDeploymentStatus) -> bool {
-    move |status| status.waiting_for.as_ref().is_some_and(|waiting_for| waiting_for.contains(what))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,9 +4,11 @@
 
 mod alarms;
 mod analysis;
+mod balanced;
 mod bulk;
 mod changes;
 mod classes;
+mod deployment_status;
 mod envoy;
 mod failover;
 mod faults;

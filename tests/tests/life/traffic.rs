@@ -1,88 +1,47 @@
 //! Real traffic through a real HAProxy in front of real machines.
 
-use std::time::Duration;
-
-use berth_core::api::{BalancerClass, Server, TrafficPhase};
-use berth_testing::manifest;
-use berth_tests::{Answers, Client, HaProxy, Options, Part, eventually, free_address};
-use kube::{
-    Api,
-    api::{Patch, PatchParams, PostParams},
-};
+use berth_core::api::TrafficPhase;
+use berth_tests::{Client, HaProxy, Part, eventually};
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::world::{LONG, World, traffic, uid};
+use crate::{
+    balanced::{answered, behind_class, class_is, classes, create_class, gets, none_failed, says, start_serving},
+    deployment_status::{runs, status, waits_for},
+    world::{LONG, World, traffic, uid},
+};
 
-fn classes(world: &World) -> Api<BalancerClass> {
-    Api::all(world.berth.client())
-}
+/// Much more than the 1.5 s of the longest request.
+const DRAIN_SECONDS: i32 = 10;
 
-/// Creates a class for the HAProxy.
+/// A class for the HAProxy.
 async fn class(world: &World, haproxy: &HaProxy, changes: Value) {
     let mut spec = json!({"driver": "HAProxy", "haproxy": {"addresses": [haproxy.address()]}});
     json_patch::merge(&mut spec, &changes);
-    let class = serde_json::from_value(manifest("BalancerClass", "edge", spec)).unwrap();
-    classes(world).create(&PostParams::default(), &class).await.unwrap();
+    create_class(world, spec).await;
 }
 
-/// Waits until the class has this status of its condition Ready; returns the message.
-async fn class_is(world: &World, ready: &str) -> String {
-    let found = eventually(format!("the class is ready: {ready}"), LONG, async || {
-        let class = classes(world).get("edge").await.map_err(|error| error.to_string())?;
-        let condition = class.status.and_then(|status| status.conditions.into_iter().next());
-        condition.filter(|found| found.status == ready).map(|found| found.message).ok_or("another status".to_owned())
-    });
-    found.await.unwrap()
+/// So many Servers behind a new HAProxy, all with traffic, and a client that is answered by them.
+async fn balanced(servers: usize) -> (HaProxy, World, Client) {
+    let haproxy = HaProxy::start().await.unwrap();
+    let world = World::start().await;
+    class(&world, &haproxy, json!({})).await;
+    let client = serve(&world, &haproxy, servers).await;
+    (haproxy, world, client)
 }
 
-/// Whether a task of the Server says this.
-fn says(server: &Server, words: &str) -> bool {
-    let tasks = server.status.iter().flat_map(|status| &status.tasks);
-    tasks.into_iter().any(|task| !task.phase.is_finished() && task.message.contains(words))
-}
-
-/// Servers behind the backend `web` of the class alone.
-fn behind_haproxy(deployment: &mut Value) {
-    let traffic = json!({"backends": [{"class": "edge", "name": "web", "port": 8080}], "drain": {"seconds": 10, "minSeconds": 1}});
-    deployment["spec"]["template"]["spec"]["traffic"] = traffic;
-}
-
-/// Waits until the client gets only this text.
-async fn answered(client: &Client, text: &str) {
-    let answered = eventually(format!("{text} is answered"), LONG, async || {
-        let before = client.answers();
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let after = client.answers();
-        let new = |text: &String| after.texts[text] - before.texts.get(text).copied().unwrap_or_default();
-        let others: u64 = after.texts.keys().filter(|other| *other != text).map(new).sum();
-        if others == 0 && after.texts.get(text).copied().unwrap_or_default() > 0 {
-            Ok(())
-        } else {
-            Err(format!("{after:?}"))
-        }
-    });
-    answered.await.unwrap();
-}
-
-fn none_failed(answers: &Answers) {
-    assert!(
-        answers.failures.is_empty(),
-        "{} of {} failed: {:#?}",
-        answers.failures.len(),
-        answers.count(),
-        answers.failures
-    );
+/// Creates so many Servers behind the HAProxy, and returns a client that is answered by them.
+async fn serve(world: &World, haproxy: &HaProxy, servers: usize) -> Client {
+    world.deploy(i32::try_from(servers).unwrap(), behind_class(DRAIN_SECONDS)).await;
+    world.ready(servers).await;
+    let client = Client::start(haproxy.frontend());
+    answered(&client, "v1").await;
+    client
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_is_lost_while_code_environment_and_number_change() {
-    let haproxy = HaProxy::start().await.unwrap();
-    let world = World::start().await;
-    class(&world, &haproxy, json!({})).await;
-    world.deploy(4, behind_haproxy).await;
-    world.ready(4).await;
-    let client = Client::start(haproxy.frontend());
-    answered(&client, "v1").await;
+    let (_haproxy, world, client) = balanced(4).await;
 
     world.patch(json!({"spec": {"app": world.app("v2")}})).await;
     answered(&client, "v2").await;
@@ -107,7 +66,7 @@ async fn what_is_missing_is_named_and_registration_goes_on_when_it_is_there() {
     let world = World::start().await;
     world
         .deploy(1, |deployment| {
-            behind_haproxy(deployment);
+            behind_class(DRAIN_SECONDS)(deployment);
             deployment["spec"]["template"]["spec"]["traffic"]["backends"][0]["name"] = json!("nowhere");
         })
         .await;
@@ -132,20 +91,18 @@ async fn a_balancer_that_does_not_answer_holds_up_what_needs_it_and_is_caught_up
     let haproxy = HaProxy::start().await.unwrap();
     let world = World::start().await;
     class(&world, &haproxy, json!({})).await;
-    world.deploy(2, behind_haproxy).await;
+    world.deploy(2, behind_class(DRAIN_SECONDS)).await;
     world.ready(2).await;
-    assert_eq!(class_is(&world, "True").await, "all 1 processes answer");
+    assert_eq!(class_is(&world, "True", "").await, "all 1 processes answer");
 
     haproxy.kill().unwrap();
-    let message = class_is(&world, "False").await;
+    let message = class_is(&world, "False", "").await;
     assert!(message.contains("1 of 1 processes do not answer") && message.contains("master.sock"), "{message}");
     world.patch(json!({"spec": {"app": world.app("v2")}})).await;
     world.server("web-0", "waits for HAProxy", |server| says(server, "does not answer since")).await;
     haproxy.restart().await.unwrap();
-    class_is(&world, "True").await;
-    world
-        .ready_when(2, |server| server.spec.app.as_ref().is_some_and(|app| app.revision.as_deref() == Some("v2")))
-        .await;
+    class_is(&world, "True", "").await;
+    world.ready_when(2, |server| runs(server, "v2")).await;
     let client = Client::start(haproxy.frontend());
     answered(&client, "v2").await;
     none_failed(&client.stop().await);
@@ -154,13 +111,8 @@ async fn a_balancer_that_does_not_answer_holds_up_what_needs_it_and_is_caught_up
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_copy_takes_over_and_a_dead_machine_costs_only_its_own_requests() {
-    let haproxy = HaProxy::start().await.unwrap();
-    let world = World::start().await;
-    class(&world, &haproxy, json!({})).await;
-    world.deploy(4, behind_haproxy).await;
+    let (_haproxy, world, client) = balanced(4).await;
     let servers = world.ready(4).await;
-    let client = Client::start(haproxy.frontend());
-    answered(&client, "v1").await;
     world.berth.start_copy(Part::LbController).await.unwrap();
     world.patch(json!({"spec": {"app": world.app("v2")}})).await;
     world.server("web-0", "is changed", |server| traffic(server) != Some(TrafficPhase::Serving)).await;
@@ -169,13 +121,8 @@ async fn another_copy_takes_over_and_a_dead_machine_costs_only_its_own_requests(
     world.ready(4).await;
     none_failed(&client.answers());
 
-    let under_way = client.answers().count();
     world.berth.machines().kill(&uid(&servers[1])).unwrap();
-    let again = eventually("requests go on", LONG, async || {
-        let count = client.answers().count();
-        if count > under_way + 300 { Ok(()) } else { Err(format!("{count}")) }
-    });
-    again.await.unwrap();
+    gets(&client, 300).await;
     let answers = client.stop().await;
     // A hundred each second, of which every hundredth takes 1.5 s: at most two of those and one or two others are with one of four.
     assert!(answers.failures.len() <= 5, "{} of {}: {:#?}", answers.failures.len(), answers.count(), answers.failures);
@@ -184,15 +131,10 @@ async fn another_copy_takes_over_and_a_dead_machine_costs_only_its_own_requests(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_and_a_restart_of_haproxy_lose_no_server() {
-    let servers = free_address().unwrap();
-    let arguments = [(Part::LbController, vec![format!("--servers-address={servers}")])].into();
-    let world = World::start_with(Options { arguments, ..Options::default() }).await;
+    let (world, servers) = start_serving().await;
     let haproxy = HaProxy::start_with_servers_of("edge", servers).await.unwrap();
     class(&world, &haproxy, json!({})).await;
-    world.deploy(3, behind_haproxy).await;
-    world.ready(3).await;
-    let client = Client::start(haproxy.frontend());
-    answered(&client, "v1").await;
+    let client = serve(&world, &haproxy, 3).await;
     for _ in 0..3 {
         haproxy.reload().unwrap();
         answered(&client, "v1").await;
@@ -216,20 +158,14 @@ async fn a_reload_and_a_restart_of_haproxy_lose_no_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gray_weight_is_the_share_of_the_requests() {
-    let haproxy = HaProxy::start().await.unwrap();
-    let world = World::start().await;
-    class(&world, &haproxy, json!({})).await;
-    world.deploy(4, behind_haproxy).await;
-    world.ready(4).await;
-    let client = Client::start(haproxy.frontend());
-    answered(&client, "v1").await;
+    let (_haproxy, world, client) = balanced(4).await;
     let steps = json!([{"servers": 1}, {"pause": {}}, {"weight": 10}, {"pause": {}}]);
     world.patch(json!({"spec": {"app": world.app("v2"), "rollout": {"steps": steps}}})).await;
-    waits_for(&world, "step 2 of 4 is a pause").await;
+    status(&world, "v2 has a Server", waits_for("step 2 of 4 is a pause")).await;
     assert_eq!(client.answers().texts.get("v2"), None, "no traffic before the first weight");
 
     world.patch(json!({"spec": {"rollout": {"request": {"action": "Promote", "id": "1"}}}})).await;
-    waits_for(&world, "step 4 of 4 is a pause").await;
+    status(&world, "v2 has its weight", waits_for("step 4 of 4 is a pause")).await;
     let first = eventually("v2 is answered", LONG, async || {
         let answers = client.answers();
         if answers.texts.contains_key("v2") { Ok(answers) } else { Err(format!("{answers:?}")) }
@@ -245,22 +181,8 @@ async fn a_gray_weight_is_the_share_of_the_requests() {
     assert!((share - 0.1).abs() < 0.02, "{share}");
 
     world.patch(json!({"spec": {"rollout": {"request": {"action": "Promote", "id": "2"}}}})).await;
-    world
-        .ready_when(4, |server| server.spec.app.as_ref().is_some_and(|app| app.revision.as_deref() == Some("v2")))
-        .await;
+    world.ready_when(4, |server| runs(server, "v2")).await;
     answered(&client, "v2").await;
     none_failed(&client.stop().await);
     world.end().await;
-}
-
-/// Waits until the VMDeployment says that it waits for this.
-async fn waits_for(world: &World, words: &str) {
-    let says = eventually(words, LONG, async || {
-        let deployment = world.deployments().get("web").await.map_err(|error| error.to_string())?;
-        let says = deployment.status.and_then(|status| status.waiting_for).unwrap_or_default();
-        if says.contains(words) { Ok(()) } else { Err(says) }
-    });
-    if let Err(error) = says.await {
-        panic!("{error}\n{}", world.logs());
-    }
 }

@@ -9,6 +9,7 @@ use super::{
     After, AlarmProgress, Alarms, AnalysisProgress, App, Background, Check, Followed, OnFailure, RolloutStep, Spread,
     replicaset::percent_rule,
 };
+use crate::digest;
 
 /// How a new version of the application is rolled out.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -236,6 +237,15 @@ pub struct RolloutProgress {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_zero(n: &i32) -> bool {
     *n == 0
+}
+
+impl RolloutProgress {
+    /// Whether this is the progress of this application. Another content of its ConfigMaps and Secrets is another application; where none
+    /// has been recorded, a person has just gone back to it, or an older version of Berth has rolled it out.
+    #[must_use]
+    pub fn is_about(&self, app: &App) -> bool {
+        self.digest == digest::short(app) || self.digest == digest::short(&app.without_content())
+    }
 }
 
 /// That and why a roll-out was aborted.

@@ -2,7 +2,7 @@
 //!
 //! Each copy has a Lease in Berth's namespace, which it renews while it lives. From the Leases every copy sees which others there
 //! are, and takes its share of work that need not be done twice ([`Copies::is_mine`]). It also reads there what the others say
-//! ([`Copies::say`]): no program calls another. Nobody leads, and nothing becomes wrong when two copies see different Leases for a
+//! ([`Copies::say`]): no program calls another. Nobody leads here (see [`Leader`](crate::Leader) for what needs it), and nothing becomes wrong when two copies see different Leases for a
 //! moment: then something is done twice, or a little later.
 //!
 //! Own code instead of kube-runtime, which has no Leases: a copy counts by the time since its Lease was *seen* to change, so
