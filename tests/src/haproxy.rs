@@ -146,12 +146,20 @@ impl HaProxy {
         self.signal(Signal::SIGUSR2)
     }
 
-    /// Stops the master and its workers as they are, as if the machine had frozen.
+    /// Kills the master, and waits until its workers have noticed it and ended: they would share the port with the next ones.
     ///
     /// # Errors
-    /// When the process is gone.
-    pub fn kill(&self) -> Result<()> {
-        self.process.kill9().context("kill HAProxy")
+    /// When the process is gone, or a worker stays.
+    pub async fn kill(&self) -> Result<()> {
+        self.process.kill9().context("kill HAProxy")?;
+        let ended =
+            eventually("HAProxy's workers end", START_TIMEOUT, async || {
+                match tokio::net::TcpStream::connect(self.frontend).await {
+                    Ok(_) => Err(format!("{} still listens", self.frontend)),
+                    Err(_) => Ok(()),
+                }
+            });
+        ended.await
     }
 
     /// Starts it again after [`Self::kill`].

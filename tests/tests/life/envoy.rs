@@ -31,6 +31,7 @@ async fn no_request_through_envoy_is_lost_while_code_number_and_lb_controller_ch
     class(&world, json!({"admins": [envoy.admin().to_string()], "proxies": 1})).await;
     world.deploy(4, behind_class(DRAIN_SECONDS)).await;
     world.ready(4).await;
+    has_endpoints(&envoy, "v1").await;
     let client = Client::start(envoy.frontend());
     answered(&client, "v1").await;
 

@@ -95,7 +95,7 @@ async fn a_balancer_that_does_not_answer_holds_up_what_needs_it_and_is_caught_up
     world.ready(2).await;
     assert_eq!(class_is(&world, "True", "").await, "all 1 processes answer");
 
-    haproxy.kill().unwrap();
+    haproxy.kill().await.unwrap();
     let message = class_is(&world, "False", "").await;
     assert!(message.contains("1 of 1 processes do not answer") && message.contains("master.sock"), "{message}");
     world.patch(json!({"spec": {"app": world.app("v2")}})).await;
@@ -148,7 +148,7 @@ async fn a_reload_and_a_restart_of_haproxy_lose_no_server() {
 
     // lb-controller does not answer: the script has the servers of the last time.
     world.berth.kill9(Part::LbController).unwrap();
-    haproxy.kill().unwrap();
+    haproxy.kill().await.unwrap();
     haproxy.restart().await.unwrap();
     let client = Client::start(haproxy.frontend());
     answered(&client, "v2").await;
