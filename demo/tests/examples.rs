@@ -48,6 +48,7 @@ async fn deploy(machine: &SshMachine, artifacts: &Artifacts, revision: &str) {
         port: 8080,
         keep_releases: 3,
         proven: None,
+        restart: None,
         authorization: None,
         format: None,
         files: Vec::new(),

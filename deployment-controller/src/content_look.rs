@@ -44,7 +44,7 @@ impl ContentLook {
         if !app.has_references() {
             return Ok(SeenContent::Nothing);
         }
-        let app = app.without_content();
+        let app = app.as_declared();
         let key = (wanted.metadata.uid.clone().unwrap_or_default(), digest::short(&app));
         if let Some(content) = self.remembered(&key).filter(|content| is_recorded(wanted, &app, content)) {
             return Ok(content);
@@ -69,7 +69,7 @@ impl ContentLook {
 /// controller may have looked since.
 fn is_recorded(wanted: &VMDeployment, app: &App, content: &SeenContent) -> bool {
     let SeenContent::Digest(content) = content else { return true };
-    if *app != wanted.spec.app.without_content() {
+    if *app != wanted.spec.app.as_declared() {
         return true;
     }
     let revision = Some(app.effective_revision());

@@ -351,16 +351,16 @@ fn what_an_older_version_has_rolled_out_is_left_alone_until_it_is_declared_diffe
     // Without digests of content, and with progress that is about such an application.
     let old = newest_app(&story.deployment);
     let forget = |story: &mut Story| {
-        let digest = digest::short(&newest_app(&story.deployment).without_content());
+        let digest = digest::short(&newest_app(&story.deployment).as_declared());
         for server in &mut story.servers {
-            let app = server.spec.app.take().map(|app| app.without_content());
+            let app = server.spec.app.take().map(|app| app.as_declared());
             server.spec.app = app;
         }
         let status = story.deployment.status.as_mut().unwrap();
         status.content_digest = None;
-        status.stable_app = status.stable_app.take().map(|app| app.without_content());
+        status.stable_app = status.stable_app.take().map(|app| app.as_declared());
         let template = &mut story.set.as_mut().unwrap().spec.template.spec.app;
-        *template = template.take().map(|app| app.without_content());
+        *template = template.take().map(|app| app.as_declared());
         status.rollout.as_mut().unwrap().digest = digest;
     };
     forget(&mut story);

@@ -29,6 +29,9 @@ mod proven;
 mod reconcile;
 mod references;
 mod replica_set;
+mod restart;
+#[cfg(test)]
+mod restart_tests;
 mod rollout;
 #[cfg(test)]
 mod rollout_properties;

@@ -38,8 +38,8 @@ fn known(deployment: &VMDeployment, newest: &App, digest: String) -> RolloutProg
     if known.is_about(newest) {
         return RolloutProgress { digest, ..known };
     }
-    let RolloutProgress { observed_request, undone, .. } = known;
-    RolloutProgress { digest, observed_request, undone, ..RolloutProgress::default() }
+    let RolloutProgress { observed_request, undone, restart, .. } = known;
+    RolloutProgress { digest, observed_request, undone, restart, ..RolloutProgress::default() }
 }
 
 /// When the roll-out is late; none while it is held, and when it has ended. Servers need `minReadySeconds` to become available,

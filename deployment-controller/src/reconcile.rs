@@ -316,10 +316,10 @@ pub(crate) fn history_changes(
     status: &VMDeploymentStatus,
     known: &[Revision],
 ) -> Changes {
-    let (newest, declared) = (newest_app(observed.deployment).without_content(), newest_app(read).without_content());
-    let stable = status.stable_app.as_ref().map(App::without_content);
+    let (newest, declared) = (newest_app(observed.deployment).as_declared(), newest_app(read).as_declared());
+    let stable = status.stable_app.as_ref().map(App::as_declared);
     let of_servers = observed.servers.iter().filter_map(|server| server.spec.app.as_ref());
-    let of_servers: Vec<App> = of_servers.map(App::without_content).collect();
+    let of_servers: Vec<App> = of_servers.map(App::as_declared).collect();
     let in_use: Vec<&App> = of_servers.iter().chain([&declared]).collect();
     let wanted = Wanted {
         newest: &newest,

@@ -22,7 +22,7 @@ use crate::{
     history::{self, Revision, Wanted},
     observed::ObservedDeployment,
     replica_set::{self, newest_app},
-    rollout, stable, status, steps, testing, undo,
+    restart, rollout, stable, status, steps, testing, undo,
 };
 
 const ZONE: &str = "zone";
@@ -68,6 +68,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
             1 => Just(RolloutAction::Abort),
             1 => Just(RolloutAction::Retry),
             2 => Just(RolloutAction::Undo),
+            2 => Just(RolloutAction::Restart),
         ].prop_map(Event::Request),
         1 => (0..6i32).prop_map(Event::Scale),
         6 => Just(Event::Sync),
@@ -101,7 +102,8 @@ impl World {
     }
 
     fn newest(&self) -> App {
-        newest_app(&self.deployment)
+        let restart = restart::requested(&self.deployment).map(str::to_owned);
+        App { restart, ..newest_app(&self.deployment) }
     }
 
     fn initial(&self) -> App {
@@ -147,12 +149,14 @@ impl World {
         if is_undone && !names.is_empty() {
             assert_ne!(updates.app, self.newest(), "an undone application is declared");
         }
+        // It may differ by a restart, which a new Server does not need.
+        let is_same = |known: Option<&App>| known.is_some_and(|known| known.is_same_code(&initial));
         let is_kept = self.servers.iter().any(|server| server.spec.app.as_ref() == Some(&initial));
         assert!(
-            is_undone || initial == before || stable.as_ref() == Some(&initial) || is_kept || self.servers.is_empty(),
+            is_undone || is_same(Some(&before)) || is_same(stable.as_ref()) || is_kept || self.servers.is_empty(),
             "new Servers get an application that nobody has"
         );
-        if initial == self.newest() && initial != before && stable.as_ref() != Some(&initial) {
+        if initial == self.newest() && !is_same(Some(&before)) && !is_same(stable.as_ref()) {
             assert!(self.has_available(&initial) || self.servers.is_empty(), "nobody has proven {initial:?}");
         }
         let newest = updates.app;
@@ -165,12 +169,15 @@ impl World {
                 "more than {allowed}"
             );
         }
-        if newest == assessment.count.newest && !steps::needs_no_steps(&wanted, &assessment.count) {
+        let is_watched =
+            !steps::needs_no_steps(&wanted, &assessment.count) || steps::is_restart(&wanted, &assessment.count);
+        if newest == assessment.count.newest && is_watched {
             self.assert_one_zone(&wanted, &newest, &names);
         }
-        let newest_of_history = assessment.count.newest.clone();
+        let newest_of_history = assessment.count.newest.as_declared();
+        let stable_of_history = status.stable_app.as_ref().map(App::as_declared);
         let wanted_history =
-            Wanted { newest: &newest_of_history, stable: status.stable_app.as_ref(), in_use: &[], limit: 3 };
+            Wanted { newest: &newest_of_history, stable: stable_of_history.as_ref(), in_use: &[], limit: 3 };
         let changes = history::changes(&self.deployment, &self.history, wanted_history);
         self.history.retain(|known| changes.apply.iter().all(|revision| revision.name != known.name));
         self.history.extend(changes.apply);

@@ -33,7 +33,7 @@ pub(crate) fn initial_app(observed: &ObservedDeployment<'_>, assessment: &Assess
     }
     let given = || observed.own_set()?.spec.template.spec.app.clone();
     let stable = recorded(observed, assessment).or_else(given).unwrap_or_else(|| count.newest.clone());
-    // What its ConfigMaps and Secrets contained before, no Server can get any more.
+    // What its ConfigMaps and Secrets contained before, no Server can get any more. A new Server needs no restart.
     let stable = if stable.is_declared_as(&count.newest) { count.newest.clone() } else { stable };
     if assessment.is_achieved() && count.old.len() < count.budget.partition {
         most_common(count.old.iter().filter_map(|server| server.spec.app.as_ref())).cloned().unwrap_or(stable)

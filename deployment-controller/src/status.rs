@@ -131,7 +131,8 @@ fn counts(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>) -> VMD
 
 /// Since when this application has been the stable one. A status of an older version does not say it: then it is since now.
 fn stable_since(known: &VMDeploymentStatus, stable: Option<&App>, now: Timestamp) -> Option<Time> {
-    let since = known.stable_since.clone().filter(|_| known.stable_app.as_ref() == stable);
+    let is_same = known.stable_app.as_ref().zip(stable).is_some_and(|(known, stable)| known.is_same_code(stable));
+    let since = known.stable_since.clone().filter(|_| is_same);
     // As the API stores it.
     stable.and(since.or_else(|| Timestamp::from_second(now.as_second()).ok().map(Time)))
 }
@@ -183,6 +184,7 @@ fn set_conditions(
     set(AVAILABLE, enough, if enough { "EnoughAvailable" } else { "TooFewAvailable" }, &message);
     let has_failed = stall.filter(|stall| FAILED.contains(&stall.reason));
     let aborted = assessment.progress.aborted.as_ref();
+    let is_restart = steps::is_restart(deployment, &assessment.count);
     match has_failed {
         _ if aborted.is_some() => {
             let (is_going_back, reason) =
@@ -190,7 +192,7 @@ fn set_conditions(
             let message = aborted.map_or("", |abort| abort.message.as_str());
             set(PROGRESSING, is_going_back, reason, message);
         }
-        None if let Some(undone) = &assessment.progress.undone => {
+        None if let Some(undone) = assessment.progress.undone.as_ref().filter(|_| !is_restart) => {
             let is_there = assessment.is_achieved();
             set(PROGRESSING, !is_there, if is_there { "RolledBack" } else { "RollingBack" }, &undone.message);
         }
@@ -199,6 +201,7 @@ fn set_conditions(
         None if assessment.count.is_settled() && assessment.has_no_step_left => {
             set(PROGRESSING, true, "WaitingForServers", "");
         }
+        None if is_restart => set(PROGRESSING, true, "Restarting", ""),
         None => set(PROGRESSING, true, "RollingOut", ""),
     }
 }

@@ -114,7 +114,7 @@ pub(crate) fn advance(
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let rollout = &deployment.spec.rollout;
     if let Some(request) = &rollout.request
-        && request.action != RolloutAction::Undo
+        && !matches!(request.action, RolloutAction::Undo | RolloutAction::Restart)
         && progress.observed_request.as_ref() != Some(&request.id)
     {
         // Which application is wanted has been decided before: see `undo`.
@@ -181,7 +181,7 @@ fn carry_out(
             progress.retries = progress.retries.saturating_add(1);
         }
         RolloutAction::Retry => return Err("nothing was aborted or undone".to_owned()),
-        RolloutAction::Undo => {}
+        RolloutAction::Undo | RolloutAction::Restart => {}
     }
     Ok(())
 }
@@ -220,10 +220,16 @@ fn all_steps(rollout: &Rollout) -> i32 {
     i32::try_from(rollout.steps.len()).unwrap_or(i32::MAX)
 }
 
+/// Whether all that is rolled out is a restart of the stable application.
+pub(crate) fn is_restart(deployment: &VMDeployment, count: &RolloutCount<'_>) -> bool {
+    let stable = deployment.status.as_ref().and_then(|status| status.stable_app.as_ref());
+    stable.is_some_and(|stable| *stable != count.newest && stable.is_same_code(&count.newest))
+}
+
 /// Whether the newest application is the first one, which there is nothing to compare with, or the stable one again.
 pub(crate) fn needs_no_steps(deployment: &VMDeployment, count: &RolloutCount<'_>) -> bool {
     match deployment.status.as_ref().and_then(|status| status.stable_app.as_ref()) {
-        Some(stable) => *stable == count.newest,
+        Some(stable) => stable.is_same_code(&count.newest),
         // Servers that were created before its ConfigMaps and Secrets were there have it, too.
         None => {
             let is_same = |app: &App| app.is_declared_as(&count.newest);

@@ -13,7 +13,7 @@ use berth_core::{
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
-use crate::{history::Revision, replica_set::newest_app, steps};
+use crate::{history::Revision, replica_set::newest_app, restart, steps};
 
 /// The request that decides anew which application is wanted, if it has not been carried out yet.
 pub(crate) fn pending(deployment: &VMDeployment) -> Option<&RolloutRequest> {
@@ -21,7 +21,7 @@ pub(crate) fn pending(deployment: &VMDeployment) -> Option<&RolloutRequest> {
     let request = deployment.spec.rollout.request.as_ref()?;
     let is_new = progress.and_then(|known| known.observed_request.as_ref()) != Some(&request.id);
     let decides = match request.action {
-        RolloutAction::Undo => true,
+        RolloutAction::Undo | RolloutAction::Restart => true,
         RolloutAction::Retry => in_force(deployment).is_some() && progress.is_none_or(|known| known.aborted.is_none()),
         RolloutAction::Promote | RolloutAction::PromoteFull | RolloutAction::Abort => false,
     };
@@ -36,14 +36,15 @@ fn in_force(deployment: &VMDeployment) -> Option<&Undone> {
 
 /// The declared application.
 fn declared(deployment: &VMDeployment) -> App {
-    newest_app(deployment).without_content()
+    newest_app(deployment).as_declared()
 }
 
-/// The VMDeployment as it is wanted: with the application that a person has gone back to in place of the declared one. That one goes
+/// The VMDeployment as it is wanted: with the last restart, whatever it declares, and with the application that a person has gone back to in place of the declared one. That one goes
 /// to every Server, without steps and checks, also while the roll-out is paused, and a failure does not bring back what was undone.
 pub(crate) fn wanted(deployment: &VMDeployment) -> Cow<'_, VMDeployment> {
     let progress = deployment.status.as_ref().and_then(|status| status.rollout.as_ref());
-    if progress.is_none_or(|known| known.undone.is_none()) {
+    let (has_undone, restart) = (progress.is_some_and(|known| known.undone.is_some()), restart::requested(deployment));
+    if !has_undone && deployment.spec.app.restart.as_deref() == restart {
         return Cow::Borrowed(deployment);
     }
     let mut wanted = deployment.clone();
@@ -57,6 +58,7 @@ pub(crate) fn wanted(deployment: &VMDeployment) -> Cow<'_, VMDeployment> {
     } else if let Some(progress) = wanted.status.as_mut().and_then(|status| status.rollout.as_mut()) {
         progress.undone = None;
     }
+    wanted.spec.app.restart = restart.map(str::to_owned);
     Cow::Owned(wanted)
 }
 
@@ -71,6 +73,9 @@ pub(crate) fn carry_out(
 ) -> RolloutProgress {
     let known = deployment.status.as_ref().and_then(|status| status.rollout.clone()).unwrap_or_default();
     let (declared, wanted) = (declared(deployment), wanted_with(deployment, content));
+    if request.action == RolloutAction::Restart {
+        return restart::carry_out(&wanted, request, now);
+    }
     let newest = newest_app(&wanted);
     let target = match request.action {
         RolloutAction::Undo => target(&declared, &present(&wanted, &newest), request.to_revision, history),
@@ -97,6 +102,7 @@ pub(crate) fn carry_out(
         retries,
         observed_request,
         undone,
+        restart: known.restart,
         ..RolloutProgress::default()
     }
 }
@@ -131,7 +137,7 @@ fn wanted_with(deployment: &VMDeployment, content: Option<String>) -> VMDeployme
 fn present(wanted: &VMDeployment, newest: &App) -> App {
     let stable = wanted.status.as_ref().and_then(|status| status.stable_app.as_ref());
     let is_aborted = steps::aborted(wanted, newest).is_some();
-    stable.filter(|_| is_aborted).unwrap_or(newest).without_content()
+    stable.filter(|_| is_aborted).unwrap_or(newest).as_declared()
 }
 
 fn there_are(history: &[Revision]) -> String {
@@ -143,4 +149,4 @@ fn there_are(history: &[Revision]) -> String {
 
 #[cfg(test)]
 #[path = "undo_tests.rs"]
-mod tests;
+pub(crate) mod tests;

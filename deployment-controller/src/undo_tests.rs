@@ -14,16 +14,16 @@ use crate::{
 };
 
 /// A VMDeployment of three Servers on which versions follow each other, and its history.
-struct Story {
-    deployment: VMDeployment,
-    servers: Vec<Server>,
+pub(crate) struct Story {
+    pub(crate) deployment: VMDeployment,
+    pub(crate) servers: Vec<Server>,
     history: Vec<Revision>,
     requests: u32,
 }
 
 impl Story {
     /// These versions were rolled out, one after the other.
-    fn new(revisions: &[&str]) -> Self {
+    pub(crate) fn new(revisions: &[&str]) -> Self {
         let first = revisions[0];
         let servers = ["web-0", "web-1", "web-2"].map(|name| server(name, first, "Ready", 90)).to_vec();
         let mut story = Self { deployment: deployment(first, |_| {}), servers, history: Vec::new(), requests: 0 };
@@ -33,27 +33,32 @@ impl Story {
         story
     }
 
-    fn declare(&mut self, revision: &str) {
+    pub(crate) fn declare(&mut self, revision: &str) {
         self.deployment.spec.app = deployment(revision, |_| {}).spec.app;
         self.settle(&[]);
     }
 
-    fn rollout(&mut self, rollout: Value) {
+    pub(crate) fn rollout(&mut self, rollout: Value) {
         let request = self.deployment.spec.rollout.request.take();
         self.deployment.spec.rollout = serde_json::from_value(rollout).unwrap();
         self.deployment.spec.rollout.request = request;
     }
 
     /// A person requests this, and the controller does what follows.
-    fn request(&mut self, action: &str, to_revision: Option<i64>) {
+    pub(crate) fn request(&mut self, action: &str, to_revision: Option<i64>) {
+        self.request_with_broken(action, to_revision, &[]);
+    }
+
+    /// The same, and these versions fail.
+    pub(crate) fn request_with_broken(&mut self, action: &str, to_revision: Option<i64>, broken: &[&str]) {
         self.requests += 1;
         let request = json!({"action": action, "toRevision": to_revision, "id": self.requests.to_string(), "by": "ann", "reason": "slow"});
         self.deployment.spec.rollout.request = serde_json::from_value(request).unwrap();
-        self.settle(&[]);
+        self.settle(broken);
     }
 
     /// What the controller does until nothing changes; Servers become Ready at once with what is declared, but not with a broken version.
-    fn settle(&mut self, broken: &[&str]) {
+    pub(crate) fn settle(&mut self, broken: &[&str]) {
         for _ in 0..20 {
             let request = pending(&self.deployment).cloned();
             if let Some(request) = &request {
@@ -65,7 +70,7 @@ impl Story {
             let set = ready_set(&wanted);
             let updates = rollout::next_updates(&wanted, &set, &servers, None, now());
             let names: Vec<String> = updates.servers.iter().map(|server| server.name().to_owned()).collect();
-            let revision = updates.app.effective_revision();
+            let (app, revision) = (updates.app.clone(), updates.app.effective_revision());
             let status = self.status();
             self.keep_history(&newest_app(&wanted), &status);
             self.deployment.status = Some(status);
@@ -76,22 +81,24 @@ impl Story {
                 let known = self.servers.iter_mut().find(|server| server.name() == name).unwrap();
                 let is_broken = broken.contains(&revision.as_str());
                 *known = if is_broken { failed(name, &revision) } else { server(name, &revision, "Ready", 9) };
+                known.spec.app = Some(app.clone());
             }
         }
     }
 
     fn keep_history(&mut self, newest: &App, status: &VMDeploymentStatus) {
-        let declared = newest_app(&self.deployment);
-        let in_use: Vec<&App> =
-            self.servers.iter().filter_map(|server| server.spec.app.as_ref()).chain([&declared]).collect();
-        let wanted = Wanted { newest, stable: status.stable_app.as_ref(), in_use: &in_use, limit: 10 };
+        let of_servers = self.servers.iter().filter_map(|server| server.spec.app.as_ref()).map(App::as_declared);
+        let in_use: Vec<App> = of_servers.chain([newest_app(&self.deployment).as_declared()]).collect();
+        let (newest, stable) = (newest.as_declared(), status.stable_app.as_ref().map(App::as_declared));
+        let in_use: Vec<&App> = in_use.iter().collect();
+        let wanted = Wanted { newest: &newest, stable: stable.as_ref(), in_use: &in_use, limit: 10 };
         for revision in history::changes(&self.deployment, &self.history, wanted).apply {
             self.history.retain(|known| known.name != revision.name);
             self.history.push(revision);
         }
     }
 
-    fn status(&self) -> VMDeploymentStatus {
+    pub(crate) fn status(&self) -> VMDeploymentStatus {
         self.observe(|observed| status::compute(observed).0)
     }
 
@@ -112,7 +119,7 @@ impl Story {
     }
 
     /// What the Servers have, and what a new one begins with.
-    fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         let of = |server: &Server| server.spec.app.as_ref().unwrap().effective_revision();
         let new =
             self.observe(|observed| stable::initial_app(observed, &Assessment::of(observed)).effective_revision());

@@ -55,7 +55,8 @@ fn of_roll_out(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>, s
     if assessment.progress.aborted.is_some() {
         return back(assessment.count.updated(), status.stable_revision.as_deref().unwrap_or_default());
     }
-    if assessment.progress.undone.is_some() && assessment.hold.is_none() && assessment.count.left > 0 {
+    let is_restart = steps::is_restart(observed.deployment, &assessment.count);
+    if assessment.progress.undone.is_some() && !is_restart && assessment.hold.is_none() && assessment.count.left > 0 {
         return back(assessment.count.left, &assessment.count.newest.effective_revision());
     }
     let is_left = status.updated_replicas < status.replicas;
@@ -69,8 +70,13 @@ fn of_roll_out(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>, s
     let of_zone = || assessment.zone_wait.clone().map(|message| Wait::new("WaitingForZone", message));
     let wait = spared.or_else(of_zone).or_else(|| of_step(observed, assessment)).or_else(|| said_by_set(observed));
     wait.unwrap_or_else(|| {
-        let (updated, revision) = (status.updated_replicas, assessment.count.newest.effective_revision());
-        Wait::new("RollingOut", format!("{updated} of {} Servers have revision {revision}", status.replicas))
+        let (updated, all) = (status.updated_replicas, status.replicas);
+        if let Some(restart) = assessment.progress.restart.as_ref().filter(|_| is_restart) {
+            let message = format!("{updated} of {all} Servers have been restarted ({})", restart.message);
+            return Wait::new("Restarting", message);
+        }
+        let revision = assessment.count.newest.effective_revision();
+        Wait::new("RollingOut", format!("{updated} of {all} Servers have revision {revision}"))
     })
 }
 

@@ -59,7 +59,7 @@ impl<'a> Zones<'a> {
         now: Timestamp,
     ) -> Option<Self> {
         let spread = deployment.spec.rollout.spread.as_ref()?;
-        if steps::needs_no_steps(deployment, count) {
+        if steps::needs_no_steps(deployment, count) && !steps::is_restart(deployment, count) {
             return None;
         }
         let (key, bake) = (spread.topology_key.as_str(), SignedDuration::from_secs(i64::from(spread.bake_seconds)));

@@ -6,7 +6,10 @@ mod support;
 
 use std::{collections::BTreeSet, fs};
 
-use berth_machine::app::{self, AppRelease};
+use berth_machine::{
+    MachineChange,
+    app::{self, AppRelease},
+};
 use support::{LIMIT, LocalLab, ROOT, application, get, until};
 
 /// An application that answers with its revision, unless it is a failing one.
@@ -68,4 +71,21 @@ async fn the_latest_releases_that_ran_well_stay_and_others_only_where_there_is_r
     let other = AppRelease { revision: "v4".into(), ..web("other", 0) };
     app::deploy_app(&machine, ROOT, &other, LIMIT).await.unwrap();
     assert_eq!(kept(&lab), BTreeSet::from(["v4".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_restart_starts_the_same_release_anew_without_its_artifact() {
+    let lab = LocalLab::start();
+    let machine = lab.machine();
+    let deploy = async |release: &AppRelease| app::deploy_app(&machine, ROOT, release, LIMIT).await.unwrap();
+    let release = web("v1", 2);
+    let first = deploy(&release).await.1;
+    let url = "http://127.0.0.1:1/gone.tgz".to_owned();
+    let restarted = AppRelease { url, restart: Some("it's 1".into()), digest: "another".into(), ..release };
+    let (change, second) = deploy(&restarted).await;
+    assert_eq!((change, second.revision.as_deref()), (MachineChange::Done, Some("v1")));
+    assert_ne!(second.pid, first.pid);
+    let environment = fs::read(format!("/proc/{}/environ", second.pid.unwrap())).unwrap();
+    assert!(String::from_utf8_lossy(&environment).split('\0').any(|variable| variable == "BERTH_RESTART=it's 1"));
+    assert_eq!(deploy(&restarted).await, (MachineChange::None, second));
 }

@@ -165,6 +165,7 @@ pub fn application(revision: &str, artifact: Vec<u8>) -> AppRelease {
         port: 8080,
         keep_releases: 1,
         proven: None,
+        restart: None,
         authorization: None,
         format: None,
         files: Vec::new(),

@@ -88,6 +88,8 @@ pub struct AppRelease {
     /// The revision that is known to have run well, if it is still the current one: the machine notes it before anything is
     /// changed.
     pub proven: Option<String>,
+    /// The restart that it is started for, passed to it as `BERTH_RESTART`. Another one starts it anew.
+    pub restart: Option<String>,
 }
 
 /// Environment variables with secret values. Their values are never printed.
@@ -156,7 +158,8 @@ impl AppRelease {
     }
 
     fn environment(&self) -> String {
-        format!("export PORT={}\n{}", self.port, exports(&self.env))
+        let restart = self.restart.iter().map(|id| ("BERTH_RESTART".to_owned(), id.clone())).collect();
+        format!("export PORT={}\n{}{}", self.port, exports(&self.env), exports(&restart))
     }
 
     /// The file in the release that the command starts; empty if that cannot be told.

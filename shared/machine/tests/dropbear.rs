@@ -75,6 +75,7 @@ async fn the_longest_operation_is_not_too_long_for_dropbear() {
         port: 1,
         keep_releases: 1,
         proven: None,
+        restart: None,
         authorization: None,
         format: None,
         files: Vec::new(),

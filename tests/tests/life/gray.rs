@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     deployment_status::{runs, status, waits_for},
-    world::World,
+    world::{World, uid},
 };
 
 /// An application that is never healthy.
@@ -82,6 +82,25 @@ async fn v3_is_undone(world: &World) {
     assert!(answered.contains("2 (v2), 3 (v3), 4 (v1)"), "{answered}");
     for server in world.ready(3).await {
         assert!(runs(&server, "v1"));
+    }
+    all_are_restarted(world).await;
+}
+
+/// A person restarts what runs: the machines start the releases that they have, for no artifact can be had.
+async fn all_are_restarted(world: &World) {
+    let process = |server: &Server| {
+        let service = world.berth.machines().of(&uid(server)).root().join("opt/berth/services/web");
+        std::fs::read_to_string(service.join("pid")).unwrap()
+    };
+    let before: Vec<String> = world.ready(3).await.iter().map(process).collect();
+    let request = json!({"action": "Restart", "toRevision": null, "id": "4", "reason": "new certificates"});
+    world.patch(json!({"spec": {"rollout": {"request": request}}})).await;
+    let is_restarted =
+        |server: &Server| server.spec.app.as_ref().is_some_and(|app| app.restart.as_deref() == Some("4"));
+    let servers = world.ready_when(3, |server| is_restarted(server) && runs(server, "v1")).await;
+    for (server, before) in servers.iter().zip(before) {
+        assert_ne!(process(server), before, "{}", server.name());
+        world.assert_answers(server, "v1").await;
     }
 }
 

@@ -60,6 +60,11 @@ pub struct App {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[a-z0-9]+$"))]
     pub content_digest: Option<String>,
+    /// The restart that the application is started for, as `BERTH_RESTART` in its environment. deployment-controller writes the `id` of
+    /// the last request `Restart` into Servers; what a VMDeployment declares is ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub restart: Option<String>,
     /// How many releases are kept on the machine, including the current one: first the latest with which the Server was
     /// Ready. Others are deleted after a deployment, but never the last one with which it was Ready.
     #[serde(default = "keep_releases")]
@@ -71,20 +76,26 @@ impl App {
     /// The declared revision, or a digest of what is declared where no revision is: whatever the content is.
     #[must_use]
     pub fn effective_revision(&self) -> String {
-        let declared = || digest::short(&AppEssence { content_digest: None, ..self.essence() });
+        let declared = || digest::short(&AppEssence { content_digest: None, restart: None, ..self.essence() });
         self.revision.clone().unwrap_or_else(declared)
     }
 
-    /// The application as it is declared, without what its ConfigMaps and Secrets contain.
+    /// The application as people declare it, without what its ConfigMaps and Secrets contain and without a restart.
     #[must_use]
-    pub fn without_content(&self) -> Self {
-        Self { content_digest: None, ..self.clone() }
+    pub fn as_declared(&self) -> Self {
+        Self { content_digest: None, restart: None, ..self.clone() }
     }
 
-    /// Whether both are the same application, whatever their ConfigMaps and Secrets contain.
+    /// Whether both are declared as the same application, whatever their ConfigMaps and Secrets contain, and whenever they were restarted.
     #[must_use]
     pub fn is_declared_as(&self, other: &Self) -> bool {
-        *self == Self { content_digest: self.content_digest.clone(), ..other.clone() }
+        self.is_same_code(&Self { content_digest: self.content_digest.clone(), ..other.clone() })
+    }
+
+    /// Whether both are the same application with the same content, whenever they were restarted.
+    #[must_use]
+    pub fn is_same_code(&self, other: &Self) -> bool {
+        *self == Self { restart: self.restart.clone(), ..other.clone() }
     }
 
     /// Digest of what makes the application differ while it runs, with this port.
@@ -145,6 +156,7 @@ impl App {
             env_from_maps: self.config_map_variables().collect(),
             files: self.files.iter().map(|file| (file.path.as_str(), file)).collect(),
             content_digest: self.content_digest.as_deref(),
+            restart: self.restart.as_deref(),
         }
     }
 }
@@ -177,6 +189,8 @@ struct AppEssence<'a> {
     files: BTreeMap<&'a str, &'a AppFile>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content_digest: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restart: Option<&'a str>,
 }
 
 fn stop_seconds() -> i32 {

@@ -62,7 +62,7 @@ pub use replicaset::{
     Failover, FailoverAction, RebootPolicy, Retain, ScaleDown, ScaleDownPolicy, UpdateStrategy, UpdateType,
     VMReplicaSet, VMReplicaSetSpec, VMReplicaSetStatus,
 };
-pub use rollout::{Abort, Rollout, RolloutAction, RolloutOrder, RolloutProgress, RolloutRequest, Undone};
+pub use rollout::{Abort, Restart, Rollout, RolloutAction, RolloutOrder, RolloutProgress, RolloutRequest, Undone};
 pub use rollout_step::{ApproveStep, BakeStep, PauseStep, RolloutStep};
 pub use server::{Force, Request, Retention, Server, ServerSpec};
 pub use server_status::{

@@ -175,6 +175,8 @@ pub enum RolloutAction {
     /// Every Server gets an earlier version of the application, whatever is declared, until another one is declared or a person
     /// requests `Retry`.
     Undo,
+    /// Every Server that has the stable version starts it anew, within the budget and without steps and checks.
+    Restart,
 }
 
 /// How far a roll-out has come.
@@ -229,6 +231,9 @@ pub struct RolloutProgress {
     /// again without a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undone: Option<Undone>,
+    /// The last restart that a person has requested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
     /// That and why the roll-out was aborted. The application is not deployed again without a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aborted: Option<Abort>,
@@ -244,7 +249,7 @@ impl RolloutProgress {
     /// has been recorded, a person has just gone back to it, or an older version of Berth has rolled it out.
     #[must_use]
     pub fn is_about(&self, app: &App) -> bool {
-        self.digest == digest::short(app) || self.digest == digest::short(&app.without_content())
+        self.digest == digest::short(app) || self.digest == digest::short(&app.as_declared())
     }
 }
 
@@ -255,6 +260,18 @@ pub struct Abort {
     /// The cause in one word in `CamelCase`.
     pub reason: String,
     /// What was wrong, or who has requested it.
+    pub message: String,
+    /// When.
+    pub at: Time,
+}
+
+/// That a person has requested a restart.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Restart {
+    /// The `id` of the request. Servers that were started for it have it in `spec.app.restart`.
+    pub id: String,
+    /// Who has requested it, and why.
     pub message: String,
     /// When.
     pub at: Time,

@@ -87,7 +87,11 @@ fn the_name_of_a_revision_is_that_of_what_is_declared_whatever_its_content_is() 
     let with_content = App { content_digest: Some("0a".into()), ..app.clone() };
     assert_eq!(with_content.effective_revision(), app.effective_revision());
     assert_ne!(with_content.digest(80), app.digest(80));
-    assert!(with_content.is_declared_as(&app) && with_content != app && with_content.without_content() == app);
+    assert!(with_content.is_declared_as(&app) && with_content != app && with_content.as_declared() == app);
+    let restarted = App { restart: Some("1".into()), ..app.clone() };
+    assert!(restarted.digest(80) != app.digest(80) && restarted.effective_revision() == app.effective_revision());
+    assert!(restarted.is_same_code(&app) && restarted.is_declared_as(&with_content) && restarted.as_declared() == app);
+    assert!(!restarted.is_same_code(&with_content));
     assert!(!App { user: Some("web".into()), ..with_content }.is_declared_as(&app));
 }
 

@@ -223,6 +223,7 @@ mod tests {
             port: 80,
             keep_releases: 1,
             proven: None,
+            restart: None,
             authorization: None,
             format: None,
             files: Vec::new(),
