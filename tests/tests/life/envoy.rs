@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     balanced::{answered, behind_class, class_is, classes, create_class, gets, none_failed, says, start_serving},
+    held::HeldWindows,
     world::World,
 };
 
@@ -35,6 +36,7 @@ async fn no_request_through_envoy_is_lost_while_code_number_and_lb_controller_ch
     let client = Client::start(envoy.frontend());
     answered(&client, "v1").await;
 
+    let held = HeldWindows::watch(&world);
     world.patch(json!({"spec": {"app": world.app("v2")}})).await;
     answered(&client, "v2").await;
     world.ready(4).await;
@@ -54,6 +56,8 @@ async fn no_request_through_envoy_is_lost_while_code_number_and_lb_controller_ch
     none_failed(&answers);
     assert!(answers.count() > 500, "{answers:?}");
     println!("{} requests: {:?}", answers.count(), answers.texts);
+    let proven = held.assert_no_request(&world);
+    assert!(proven >= 4, "traffic was held for {proven} s in all");
     world.end().await;
 }
 

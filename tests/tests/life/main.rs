@@ -14,6 +14,7 @@ mod failover;
 mod faults;
 mod gray;
 mod health;
+mod held;
 mod kstatus;
 mod namespaces;
 mod panic_floor;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     balanced::{answered, behind_class, class_is, classes, create_class, gets, none_failed, says, start_serving},
     deployment_status::{runs, status, waits_for},
+    held::HeldWindows,
     world::{LONG, World, traffic, uid},
 };
 
@@ -42,6 +43,7 @@ async fn serve(world: &World, haproxy: &HaProxy, servers: usize) -> Client {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_is_lost_while_code_environment_and_number_change() {
     let (_haproxy, world, client) = balanced(4).await;
+    let held = HeldWindows::watch(&world);
 
     world.patch(json!({"spec": {"app": world.app("v2")}})).await;
     answered(&client, "v2").await;
@@ -57,6 +59,8 @@ async fn no_request_is_lost_while_code_environment_and_number_change() {
     let answers = client.stop().await;
     none_failed(&answers);
     assert!(answers.count() > 500, "{answers:?}");
+    let proven = held.assert_no_request(&world);
+    assert!(proven >= 4, "traffic was held for {proven} s in all");
     world.end().await;
 }
 

@@ -23,9 +23,10 @@ pub(crate) struct World {
     pub(crate) berth: Berth,
 }
 
-/// An application that answers `/` with this text, and is healthy while its file `healthz` exists.
+/// An application that answers `/` with this text, and is healthy while its file `healthz` exists. It logs requests beside its releases.
 fn code(text: &str) -> Vec<u8> {
-    let run = "#!/bin/sh\nexec berth-httpd --address \"$BERTH_MACHINE_ADDRESS\" --port 8080 --root ./www\n";
+    let run = "#!/bin/sh\nexec berth-httpd --address \"$BERTH_MACHINE_ADDRESS\" --port 8080 --root ./www \
+               --access-log ../../access.log\n";
     let archive = Archive::new().executable("run", run).file("www/index.html", text).file("www/healthz", "ok");
     archive.build().unwrap()
 }
