@@ -22,8 +22,8 @@ pub enum ReportOrder {
 /// A report that is due on a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrafficReport {
-    /// The id of the task.
-    pub task: i64,
+    /// The id of the task; none for one that only the decision makes which the report asks for.
+    pub task: Option<i64>,
     /// The kind of the task.
     pub kind: TaskKind,
     /// What became of the task. A Running task is reported when draining begins.
@@ -78,7 +78,7 @@ fn plan_for_task(server: &Server, seen: Seen) -> TrafficPlan {
     let Some(status) = &server.status else { return TrafficPlan::default() };
     let at_rest = TrafficPlan { desired: promised(server), ..TrafficPlan::default() };
     let Some(task) = server.open_tasks(Executor::LbController).min_by_key(|task| task.step) else {
-        return at_rest;
+        return drain_before_decision(server, status).unwrap_or(at_rest);
     };
     if let Some(begin) = task.earliest_begin().filter(|begin| *begin > seen.now) {
         return TrafficPlan { requeue_at: Some(begin), ..at_rest };
@@ -132,6 +132,16 @@ fn hold(server: &Server, status: &ServerStatus, task: &Task, seen: Seen) -> Traf
     }
 }
 
+/// Drains a Server whose deletion was requested, although the webhook has not decided on that yet. None if that is not to be done.
+fn drain_before_decision(server: &Server, status: &ServerStatus) -> Option<TrafficPlan> {
+    let fact = status.traffic.as_ref().filter(|_| server.may_drain_before_decision())?;
+    let drains = TrafficFact { phase: TrafficPhase::Draining, ..fact.clone() };
+    let result = TaskResult::new(Outcome::Running, "draining").with(Fact::Traffic(Some(drains)));
+    let report = TrafficReport { task: None, kind: TaskKind::HoldTraffic, result, order: ReportOrder::AfterTraffic };
+    let desired = registration(server, fact, TrafficPhase::Draining);
+    Some(TrafficPlan { desired, report: Some(report), ..TrafficPlan::default() })
+}
+
 /// How far draining has come.
 enum Drain {
     /// It has not begun.
@@ -149,8 +159,7 @@ enum Drain {
 
 /// The connections of a machine that is out of reach are not waited for.
 fn drain(server: &Server, status: &ServerStatus, fact: &TrafficFact, task: &Task) -> Drain {
-    let api::Drain { seconds, min_seconds } =
-        server.spec.traffic.as_ref().and_then(|traffic| traffic.drain).unwrap_or_default();
+    let api::Drain { seconds, min_seconds } = server.drain();
     if status.state == Some(State::Unknown) || fact.phase == TrafficPhase::Held || seconds <= 0 {
         return Drain::NotNeeded;
     }
@@ -230,7 +239,7 @@ fn remove(task: &Task, message: &str) -> TrafficPlan {
 }
 
 fn after_traffic(task: &Task, result: TaskResult) -> TrafficReport {
-    TrafficReport { task: task.id, kind: task.kind, result, order: ReportOrder::AfterTraffic }
+    TrafficReport { task: Some(task.id), kind: task.kind, result, order: ReportOrder::AfterTraffic }
 }
 
 #[cfg(test)]

@@ -54,6 +54,29 @@ fn removed() -> Vec<Fact> {
 use TrafficPhase::{Draining, Held, Serving};
 
 #[test]
+fn a_server_that_is_deleted_drains_before_that_is_decided() {
+    let deleted = |change: &Value| {
+        let mut value = serde_json::to_value(server("Ready", &fact("Serving"), &json!([]))).unwrap();
+        value["metadata"]["deletionTimestamp"] = json!(at(0).to_string());
+        json_patch::merge(&mut value, change);
+        plan_at(&serde_json::from_value(value).unwrap(), 1)
+    };
+    let planned = deleted(&json!({}));
+    assert_eq!((phase(&planned), planned.held_for), (Some(Draining), None));
+    assert_eq!(report(&planned), (Outcome::Running, facts("Draining"), ReportOrder::AfterTraffic));
+    assert_eq!(planned.report.unwrap().task, None, "there is no task yet");
+    for (why, change) in [
+        ("it drains for no time", json!({"spec": {"traffic": {"drain": {"seconds": 0}}}})),
+        ("a person has to agree", json!({"spec": {"gates": [{"before": "DestroyMachine"}]}})),
+        ("the decision is there", json!({"status": {"state": "Offline"}})),
+        ("it drains already", json!({"status": {"traffic": {"phase": "Draining"}}})),
+        ("nothing is deleted", json!({"metadata": {"deletionTimestamp": null}})),
+    ] {
+        assert_eq!(deleted(&change).report, None, "{why}");
+    }
+}
+
+#[test]
 fn without_a_task_load_balancers_show_what_the_fact_promises() {
     for (state, fact_phase, shown) in [
         ("Ready", "Serving", Serving),

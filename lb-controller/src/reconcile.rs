@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use berth_core::{
-    api::{Server, TaskKind},
+    api::{Server, Task, TaskKind},
     lifecycle::HoldCause,
     protocol::{StatusWrite, TaskResult},
 };
@@ -139,7 +139,9 @@ impl TrafficReconciler {
                 (Err(BalancerFailure { cause: BalancerError::Superseded, .. }), _) => {
                     return Ok(Action::requeue(SUPERSEDED_REQUEUE_AFTER));
                 }
-                (Err(failure @ BalancerFailure { cause: BalancerError::Refused { .. }, .. }), Some(report)) => {
+                (Err(failure @ BalancerFailure { cause: BalancerError::Refused { .. }, .. }), Some(report))
+                    if report.task.is_some() =>
+                {
                     let retry = TrafficReport { result: TaskResult::retry(failure.to_string()), ..report };
                     server = Arc::new(self.write_report(&server, &retry).await?);
                 }
@@ -226,8 +228,8 @@ impl TrafficReconciler {
         report: Option<TrafficReport>,
     ) -> Result<Action, TrafficError> {
         self.kept.keep(&member.server, kept);
-        let is_said = |task| server.task(task).is_some_and(|task| task.message.starts_with(&kept.title()));
-        if let Some(report) = report.filter(|report| !is_said(report.task)) {
+        let is_said = |task: &Task| task.message.starts_with(&kept.title());
+        if let Some(report) = report.filter(|report| has_task(server, report, |task| !is_said(task))) {
             self.publish_problems(server, member).await;
             self.publish(server, "KeptInTraffic", kept.to_string());
             let waiting = TrafficReport { result: TaskResult::waiting(kept.to_string()), ..report };
@@ -243,8 +245,7 @@ impl TrafficReconciler {
         reason: &str,
         report: Option<TrafficReport>,
     ) -> Result<Action, TrafficError> {
-        let is_said = |task| server.task(task).is_some_and(|task| task.message == reason);
-        if let Some(report) = report.filter(|report| !is_said(report.task)) {
+        if let Some(report) = report.filter(|report| has_task(server, report, |task| task.message != reason)) {
             self.publish(server, "TrafficBlocked", reason.to_owned());
             let waiting = TrafficReport { result: TaskResult::waiting(reason), ..report };
             self.write_report(server, &waiting).await?;
@@ -253,7 +254,11 @@ impl TrafficReconciler {
     }
 
     async fn write_report(&self, server: &Server, report: &TrafficReport) -> Result<Server, ApiError> {
-        let written = self.ctx.write_result(server, StatusWrite::new(server), report.task, &report.result).await?;
+        let write = StatusWrite::new(server);
+        let written = match report.task {
+            Some(task) => self.ctx.write_result(server, write, task, &report.result).await?,
+            None => self.ctx.write_status(server, write.facts(&report.result.facts)).await?,
+        };
         self.expectations.expect(&written);
         Ok(written)
     }
@@ -275,6 +280,11 @@ impl TrafficReconciler {
     fn publish(&self, server: &Server, reason: &str, note: String) {
         self.ctx.events.publish(&reference(server), EventType::Warning, reason, note);
     }
+}
+
+/// Whether the report is on a task of the Server of which this holds.
+fn has_task(server: &Server, report: &TrafficReport, holds: impl FnOnce(&Task) -> bool) -> bool {
+    report.task.and_then(|task| server.task(task)).is_some_and(holds)
 }
 
 /// What load balancers should show of the Server.

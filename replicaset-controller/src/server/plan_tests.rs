@@ -8,7 +8,10 @@ use berth_core::{
     identity::{Author, Identities},
     lifecycle::{admit_create, admit_status},
 };
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
 use serde_json::{Value, json};
 
 use super::plan::{FIRST_TASK, NextAction, ThisInstance, next_action};
@@ -149,6 +152,19 @@ fn a_new_declaration_is_acknowledged_unless_the_report_of_a_running_task_does_it
     assert_eq!(action(&server, false, now()), NextAction::Acknowledge);
     server.spec.offline = true;
     assert_eq!(action(&server, true, now()), NextAction::Acknowledge, "a retirement does not wait");
+}
+
+#[test]
+fn lb_controller_has_time_to_ask_for_the_decision_on_a_deletion_by_draining() {
+    let mut server = server(json!({"traffic": {"backends": [{"service": "web", "port": 8080}]}}));
+    let traffic = json!({"phase": "Serving", "backends": [], "address": "10.0.0.1"});
+    server = write(&server, now(), |_| {});
+    server.status.as_mut().unwrap().traffic = serde_json::from_value(traffic).unwrap();
+    server.metadata.deletion_timestamp = Some(Time(now()));
+    assert_eq!(action(&server, false, now()), NextAction::RequeueAt(later(10)));
+    assert_eq!(action(&server, false, later(10)), NextAction::Acknowledge, "it is away");
+    server.status.as_mut().unwrap().traffic = None;
+    assert_eq!(action(&server, false, now()), NextAction::Acknowledge, "there is nothing to drain");
 }
 
 #[test]

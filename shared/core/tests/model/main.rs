@@ -103,7 +103,7 @@ impl Model for Berth {
         fixture.server.spec.packages[0].version = package_version(1);
         fixture.server.spec.app.as_mut().unwrap().revision = Some(code_revision(1));
         fixture.server.spec.traffic.as_mut().unwrap().drain =
-            Some(berth_core::api::Drain { seconds: 0, min_seconds: 0 });
+            Some(berth_core::api::Drain { seconds: 1, min_seconds: 0 });
         fixture.server.spec.gates = self.gates.iter().map(|before| Gate { before: *before }).collect();
         if self.person_actions.contains(&PersonAction::ApproveSet) {
             fixture.server.metadata.owner_references = set_approval::owner();

@@ -15,10 +15,10 @@ use crate::{
     world::{BalancerWrite, Endpoint, Snapshot, World},
 };
 
-/// The phase that the endpoint should have, and the report that belongs to it.
+/// The phase that the endpoint should have, and the report that belongs to it: the task, if there is one already, and the fact.
 struct Plan {
     target: Option<TrafficPhase>,
-    report: Option<(i64, Option<TrafficPhase>)>,
+    report: Option<(Option<i64>, Option<TrafficPhase>)>,
     /// The report comes before the endpoint is written: from then on the Server counts as serving.
     report_first: bool,
     /// The endpoint must carry this decision even if its phase is right already, so that no older decision can overwrite it.
@@ -81,7 +81,7 @@ impl Berth {
 
     fn traffic_report(&self, world: &mut World, index: usize, plan: &Plan) {
         let Some((task, fact)) = plan.report else { return };
-        let report = Some((task, Outcome::Succeeded));
+        let report = task.map(|task| (task, Outcome::Succeeded));
         let write = Write { traffic: Some(fact), report, ..written_by(world, index) };
         let cache = world.actors[index].cache.clone().unwrap();
         self.write(world, index, &cache, &write);
@@ -131,23 +131,30 @@ impl Berth {
 fn plan(server: &Server, status: &ServerStatus) -> Plan {
     let fact = status.traffic.as_ref().map(|fact| fact.phase);
     let rest = Plan { target: server.promised_traffic(), report: None, report_first: false, fence: false };
-    let Some(task) = server.open_tasks(Executor::LbController).min_by_key(|task| task.step) else { return rest };
+    let Some(task) = server.open_tasks(Executor::LbController).min_by_key(|task| task.step) else {
+        let drains = server.may_drain_before_decision().then_some(TrafficPhase::Draining);
+        return if drains.is_some() {
+            Plan { target: drains, report: Some((None, drains)), fence: true, ..rest }
+        } else {
+            rest
+        };
+    };
     let ready = status.state == Some(State::Ready);
     let addressed = status.machine.as_ref().is_some_and(|machine| machine.address.is_some());
     let held = Some(TrafficPhase::Held);
     match task.kind {
         TaskKind::HoldTraffic => {
-            Plan { target: fact.and(held), report: Some((task.id, fact.and(held))), fence: true, ..rest }
+            Plan { target: fact.and(held), report: Some((Some(task.id), fact.and(held))), fence: true, ..rest }
         }
-        TaskKind::RegisterBackend if addressed => Plan { target: held, report: Some((task.id, held)), ..rest },
+        TaskKind::RegisterBackend if addressed => Plan { target: held, report: Some((Some(task.id), held)), ..rest },
         // Registered in the same step: the endpoint is there, without traffic, before the report.
         TaskKind::ReleaseTraffic if ready && addressed && fact.is_none() => {
-            Plan { target: held, report: Some((task.id, Some(TrafficPhase::Serving))), ..rest }
+            Plan { target: held, report: Some((Some(task.id), Some(TrafficPhase::Serving))), ..rest }
         }
         TaskKind::ReleaseTraffic if ready && addressed => {
-            Plan { report: Some((task.id, Some(TrafficPhase::Serving))), report_first: true, ..rest }
+            Plan { report: Some((Some(task.id), Some(TrafficPhase::Serving))), report_first: true, ..rest }
         }
-        TaskKind::RemoveBackend => Plan { target: None, report: Some((task.id, None)), fence: true, ..rest },
+        TaskKind::RemoveBackend => Plan { target: None, report: Some((Some(task.id), None)), fence: true, ..rest },
         _ => rest,
     }
 }
