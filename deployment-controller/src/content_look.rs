@@ -1,4 +1,4 @@
-//! Looks at the ConfigMaps and Secrets of applications.
+//! Looks at the ConfigMaps, Secrets and DeployClasses of applications.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     content::{ContentKey, SeenContent},
+    external::DeploySystem,
     references,
 };
 
@@ -38,10 +39,10 @@ impl ContentLook {
         Self { client, key, seen: Mutex::default() }
     }
 
-    /// What the ConfigMaps and Secrets contain that this application of the VMDeployment refers to.
+    /// What the ConfigMaps and Secrets contain that this application of the VMDeployment refers to, or why its DeployClass cannot be used.
     /// `wanted`: the VMDeployment with the application that is wanted.
     pub(crate) async fn look(&self, wanted: &VMDeployment, app: &App) -> Result<SeenContent, ApiError> {
-        if !app.has_references() {
+        if !app.has_references() && app.deploy_class().is_none() {
             return Ok(SeenContent::Nothing);
         }
         let app = app.as_declared();
@@ -49,10 +50,16 @@ impl ContentLook {
         if let Some(content) = self.remembered(&key).filter(|content| is_recorded(wanted, &app, content)) {
             return Ok(content);
         }
-        let values = references::resolve(&self.client, wanted.namespace(), &app).await?;
-        let content = match values {
-            Ok(values) => SeenContent::Digest(self.key.digest(&values).into()),
-            Err(missing) => SeenContent::Missing(missing.into()),
+        let content = match app.deploy_class() {
+            Some(class) => match DeploySystem::of_class(&self.client, class, wanted.namespace()).await? {
+                // Such an application refers to nothing else.
+                Ok(_) => return Ok(SeenContent::Nothing),
+                Err(unusable) => SeenContent::Missing(unusable.into()),
+            },
+            None => match references::resolve(&self.client, wanted.namespace(), &app).await? {
+                Ok(values) => SeenContent::Digest(self.key.digest(&values).into()),
+                Err(missing) => SeenContent::Missing(missing.into()),
+            },
         };
         self.seen.lock().insert(key, Seen { at: Instant::now(), content: content.clone() });
         Ok(content)

@@ -45,8 +45,9 @@ pub async fn run_with(ctx: &Context, process: &Process, connector: Arc<dyn Conne
         _ = future::join3(servers.ready(), sets.ready(), deployments.ready()) => {}
         () = ctx.shutdown.cancelled() => return,
     }
+    let most_tasks = ctx.concurrency.saturating_mul(TASKS_PER_RECONCILE);
     tokio::join!(
-        run_tasks(ctx, &servers, DeployTasks::new(ctx, connector, &servers)),
+        run_tasks(ctx, &servers, DeployTasks::new(ctx, connector, &servers, most_tasks)),
         run_deployments(ctx, &servers, &sets, &deployments, key),
     );
 }
@@ -70,7 +71,7 @@ fn with_simulated(args: &Args, others: Arc<dyn Connector>) -> Arc<dyn Connector>
 /// Carries out the tasks of Servers.
 async fn run_tasks(ctx: &Context, servers: &Cache<Server>, tasks: DeployTasks) {
     Controller::new("tasks", servers)
-        .concurrency(ctx.concurrency.saturating_mul(TASKS_PER_RECONCILE))
+        .concurrency(tasks.most_reconciles())
         .run(ctx, Arc::new(tasks), |server, tasks| async move { tasks.reconcile(&server).await })
         .await;
 }

@@ -91,7 +91,7 @@ fn deployed(server: &Server, wanted: &AppRelease, change: MachineChange, now: Ti
     };
     let what = if change == MachineChange::Done { "deployed" } else { "is deployed already" };
     let (revision, digest) = (wanted.revision.clone(), wanted.digest.clone());
-    let fact = AppFact { revision, digest, verified: true, deployed_at };
+    let fact = AppFact { revision, digest, verified: true, deployed_at, deploy_class: None };
     TaskResult::succeeded(format!("{place} {what}")).with(Fact::App(Some(fact)))
 }
 

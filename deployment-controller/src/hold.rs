@@ -26,6 +26,9 @@ const MISSING_SECRET: &str = "MissingSecret";
 /// The same for a ConfigMap.
 const MISSING_CONFIG_MAP: &str = "MissingConfigMap";
 
+/// The same for a DeployClass that is missing, or cannot be used.
+const MISSING_DEPLOY_CLASS: &str = "MissingDeployClass";
+
 /// Reasons of the condition `Stalled` with which the roll-out has failed, if it does not go back.
 pub(crate) const FAILED: [&str; 4] = [TOO_MANY_FAILED, ANALYSIS_FAILED, BACKGROUND_CHECK_FAILED, ALARM_FIRING];
 
@@ -57,9 +60,13 @@ pub(crate) fn hold(
         .or_else(|| alarms::hold(rollout, progress, is_gradual, now))
 }
 
-/// Reason of the condition `Stalled` while this is missing of the ConfigMaps and Secrets.
+/// Reason of the condition `Stalled` while this is missing.
 pub(crate) fn missing_reason(missing: &str) -> &'static str {
-    if missing.contains(" of ConfigMap ") { MISSING_CONFIG_MAP } else { MISSING_SECRET }
+    match missing {
+        _ if missing.starts_with("DeployClass ") => MISSING_DEPLOY_CLASS,
+        _ if missing.contains(" of ConfigMap ") => MISSING_CONFIG_MAP,
+        _ => MISSING_SECRET,
+    }
 }
 
 /// That the analysis of the current step or a check in the background has failed, if one has.

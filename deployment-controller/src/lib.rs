@@ -1,7 +1,8 @@
 //! Reconciles VMDeployments and carries out DeployApp tasks.
 //!
 //! [`run`] starts two controllers on the same cache of Servers. [`Deployments`] maintains the VMReplicaSet of each
-//! VMDeployment, rolls its application out and writes its status; `tasks` deploys the application on machines. `content` tells what the application's
+//! VMDeployment, rolls its application out and writes its status; `tasks` deploys the application on machines, or has it
+//! deployed by a deploy system (`external`). `content` tells what the application's
 //! ConfigMaps and Secrets contain, as a digest.
 
 mod after;
@@ -12,12 +13,14 @@ mod args;
 mod assessment;
 mod background;
 mod bake;
+mod class_access;
 mod content;
 mod content_look;
 mod controller;
 mod count;
 mod deploy_app;
 mod deployment_api;
+mod external;
 mod held;
 mod history;
 mod hold;

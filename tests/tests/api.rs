@@ -81,7 +81,7 @@ fn assert_says(refusal: &str, words: &[&str]) {
 async fn the_api_on_a_real_apiserver() {
     let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();
     let report = control_plane.install(&crds(), None).await.unwrap();
-    assert_eq!(report.applied.len(), 7, "{:?}", report.applied);
+    assert_eq!(report.applied.len(), 8, "{:?}", report.applied);
     assert!(report.warnings.is_empty(), "the API server warns: {:?}", report.warnings);
     let client = control_plane.admin_client();
 

@@ -61,7 +61,7 @@ impl Rights {
 }
 
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
-const RESOURCES: [&str; 30] = [
+const RESOURCES: [&str; 31] = [
     "berth.dev/servers",
     "berth.dev/servers/status",
     "berth.dev/vmreplicasets",
@@ -75,6 +75,7 @@ const RESOURCES: [&str; 30] = [
     "berth.dev/machineclasses",
     "berth.dev/balancerclasses",
     "berth.dev/balancerclasses/status",
+    "berth.dev/deployclasses",
     "berth.dev/monitoringclasses",
     "berth.dev/approvals",
     "berth.dev/approvals/status",
@@ -124,6 +125,7 @@ fn allowed(part: Part) -> BTreeMap<&'static str, String> {
             ("berth.dev/vmreplicasets", format!("{READ} create update patch")),
             ("berth.dev/vmreplicasets/status", "patch".into()),
             ("apps/controllerrevisions", "list create patch delete".into()),
+            ("berth.dev/deployclasses", "get".into()),
             ("berth.dev/monitoringclasses", "get".into()),
             ("/configmaps", "get".into()),
         ]),

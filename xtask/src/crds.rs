@@ -6,7 +6,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use berth_core::api::{Approval, BalancerClass, MachineClass, MonitoringClass, Server, VMDeployment, VMReplicaSet};
+use berth_core::api::{
+    Approval, BalancerClass, DeployClass, MachineClass, MonitoringClass, Server, VMDeployment, VMReplicaSet,
+};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
@@ -14,9 +16,11 @@ use kube::CustomResourceExt;
 use serde_json::json;
 
 /// All CRDs, in the order of the reference: from what users write to what controllers write.
-pub(crate) fn all() -> [CustomResourceDefinition; 7] {
+pub(crate) fn all() -> [CustomResourceDefinition; 8] {
     let [deployment, set] = [VMDeployment::crd(), VMReplicaSet::crd()].map(with_unobserved_status);
-    [deployment, set, Server::crd(), MachineClass::crd(), BalancerClass::crd(), MonitoringClass::crd(), Approval::crd()]
+    let classes = [MachineClass::crd(), BalancerClass::crd(), DeployClass::crd(), MonitoringClass::crd()];
+    let [machine, balancer, deploy, monitoring] = classes;
+    [deployment, set, Server::crd(), machine, balancer, deploy, monitoring, Approval::crd()]
 }
 
 /// The CRD whose objects begin with a status that has observed nothing. Tools would take an object without one for ready.

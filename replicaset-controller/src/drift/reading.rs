@@ -27,7 +27,7 @@ impl MachineReading {
     pub(super) async fn read(tasks: &TaskContext, server: &Server) -> Result<Self, String> {
         let environment = read_environment(tasks, server).await?;
         let app = match &server.spec.app {
-            Some(app) if tasks.connector.sees_application(server) => {
+            Some(app) if is_read(server) && tasks.connector.sees_application(server) => {
                 let connection = tasks.connector.connect(server).map_err(|error| error.to_string())?;
                 let read = read_app(connection.machine.as_ref(), &connection.root, &app.name, READ_LIMIT).await;
                 Some(read.map_err(|error| error.to_string())?)
@@ -63,6 +63,13 @@ impl MachineReading {
         let is_other = found.digest.as_ref() != Some(&known.digest);
         is_other.then(|| format!("application {revision} is not started as it was deployed"))
     }
+}
+
+/// Whether the application is where Berth puts one. What a deploy system has deployed is in no folder that Berth knows, also when Berth
+/// is to deploy the next one.
+fn is_read(server: &Server) -> bool {
+    let fact = server.status.as_ref().and_then(|status| status.app.as_ref());
+    fact.is_none_or(|fact| fact.deploy_class.is_none())
 }
 
 /// The fact about the application that the Server declares, if it was read back.
@@ -108,5 +115,9 @@ mod tests {
         assert_eq!(reading(None, None).difference(&unverified), None, "a task reads it back");
         let not_read = MachineReading { app: None, ..reading(None, None) };
         assert_eq!(not_read.difference(&server), None);
+        assert!(is_read(&server));
+        let mut external = server;
+        external.status.as_mut().unwrap().app.as_mut().unwrap().deploy_class = Some("ci".into());
+        assert!(!is_read(&external), "else everything that a deploy system deploys is drift");
     }
 }

@@ -3,7 +3,9 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 
-use crate::api::{Approval, BalancerClass, MachineClass, MonitoringClass, Server, VMDeployment, VMReplicaSet};
+use crate::api::{
+    Approval, BalancerClass, DeployClass, MachineClass, MonitoringClass, Server, VMDeployment, VMReplicaSet,
+};
 
 /// The identity of an object, borrowed. Every stored object has a name and a UID, and a namespace unless its kind is
 /// cluster-scoped. A missing value (in an object that was never stored) is the empty string.
@@ -31,7 +33,7 @@ macro_rules! identity {
     )+};
 }
 
-identity!(Approval, BalancerClass, MachineClass, MonitoringClass, Server, VMDeployment, VMReplicaSet);
+identity!(Approval, BalancerClass, DeployClass, MachineClass, MonitoringClass, Server, VMDeployment, VMReplicaSet);
 
 /// The owner of kind `K` that controls the object. Only owner references decide who owns an object, never its labels.
 #[must_use]

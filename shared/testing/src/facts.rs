@@ -61,6 +61,7 @@ pub fn app(spec: &ServerSpec) -> Option<AppFact> {
         digest,
         verified: true,
         deployed_at: None,
+        deploy_class: None,
     })
 }
 

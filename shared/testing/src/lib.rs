@@ -4,6 +4,7 @@
 //!   is about. [`manifest`] gives the document itself, for tests that send it.
 //! - [`Fixture`] is a Server that lives: its writes go through the rules of the webhook.
 //! - `FakeApi` (feature `fake-api`) is an API server in memory, whose network can fail.
+//! - `FakeDeploySystem` (feature `deploy-system`) is a deploy system on loopback, which keeps to the contract or breaks it.
 //! - `FakeMachine` (feature `fake-machine`) is a machine in memory.
 //!
 //! The unit tests of a crate on which this one depends (berth-core, berth-machine) cannot use what is made of that crate's
@@ -24,6 +25,8 @@
 
 mod admission;
 mod clock;
+#[cfg(feature = "deploy-system")]
+mod deploy_system;
 mod facts;
 #[cfg(feature = "fake-api")]
 mod fake_api;
@@ -34,6 +37,8 @@ mod objects;
 #[cfg(feature = "fake-machine")]
 pub use berth_machine::fake::{FakeArchive, FakeMachine, FakePackage, FakeState, MachineFault};
 
+#[cfg(feature = "deploy-system")]
+pub use self::deploy_system::{DeployFault, DeployState, FakeDeploySystem, executor_contract};
 #[cfg(feature = "fake-api")]
 pub use self::fake_api::{ApiFault, FakeApi, FakeApiState};
 pub use self::{

@@ -76,10 +76,11 @@ use crate::{
 const SERVERS: &str = include_str!("../../../deploy/crds/servers.yaml");
 
 /// Berth's CRDs, as they are shipped. That of Servers gets one more field, for upgrades.
-const CRDS: [&str; 7] = [
+const CRDS: [&str; 8] = [
     include_str!("../../../deploy/crds/approvals.yaml"),
     include_str!("../../../deploy/crds/balancerclasses.yaml"),
     include_str!("../../../deploy/crds/machineclasses.yaml"),
+    include_str!("../../../deploy/crds/deployclasses.yaml"),
     include_str!("../../../deploy/crds/monitoringclasses.yaml"),
     SERVERS,
     include_str!("../../../deploy/crds/vmdeployments.yaml"),

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use kube::KubeSchema;
+use kube::{
+    KubeSchema,
+    core::{Message, Rule},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    app_executor::AppExecutor,
     app_file::AppFile,
     artifact::{Artifact, ArtifactFormat},
     hooks::Hooks,
@@ -16,6 +20,13 @@ use crate::digest;
 /// An application: its code and how it runs.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = only_by_ssh("!has(self.hooks)", "app.hooks: Berth runs hooks by SSH. Let the deploy system run what belongs to a deployment"),
+    validation = only_by_ssh("!has(self.env) || self.env.all(variable, !has(variable.valueFrom))",
+        "valueFrom in app.env: a deploy system gets nothing of ConfigMaps and Secrets. Let it have its own, or declare the value"),
+    validation = only_by_ssh("!has(self.files) || self.files.size() == 0",
+        "app.files: a deploy system gets nothing of ConfigMaps and Secrets. Let it have its own"),
+    validation = only_by_ssh("!has(self.artifact.secretRef)",
+        "app.artifact.secretRef: a deploy system gets nothing of Secrets. Let it have its own credentials for the artifact"))]
 pub struct App {
     /// Name of the application's service on the machine.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
@@ -65,6 +76,10 @@ pub struct App {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub restart: Option<String>,
+    /// Who brings the application onto machines; without it Berth itself, by SSH. Another one deploys nothing by itself: it gets the
+    /// next deployment.
+    #[serde(default, skip_serializing_if = "AppExecutor::is_ssh")]
+    pub executor: AppExecutor,
     /// How many releases are kept on the machine, including the current one: first the latest with which the Server was
     /// Ready. Others are deleted after a deployment, but never the last one with which it was Ready.
     #[serde(default = "keep_releases")]
@@ -136,6 +151,12 @@ impl App {
         self.has_content() || self.artifact.secret_ref.is_some()
     }
 
+    /// Name of the DeployClass whose deploy system deploys it; none when Berth does so itself.
+    #[must_use]
+    pub fn deploy_class(&self) -> Option<&str> {
+        self.executor.class_name.as_deref().filter(|_| !self.executor.is_ssh())
+    }
+
     /// The other variables, with their values.
     pub fn plain_variables(&self) -> impl Iterator<Item = (&str, &str)> {
         let plain = self.env.iter().filter(|variable| variable.value_from.is_none());
@@ -161,7 +182,8 @@ impl App {
     }
 }
 
-/// What makes an application differ while it runs: not where its archive comes from, nor how many releases are kept.
+/// What makes an application differ while it runs: not where its archive comes from, nor how many releases are kept,
+/// nor who deploys it: what runs is the same, and another executor alone is no reason to restart it.
 ///
 /// A field that a later version adds must be left out of the JSON while it has its default: else an upgrade would deploy every
 /// application again.
@@ -191,6 +213,12 @@ struct AppEssence<'a> {
     content_digest: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     restart: Option<&'a str>,
+}
+
+/// A rule for what only Berth itself can do, and no deploy system.
+fn only_by_ssh(rule: &str, message: &str) -> Rule {
+    Rule::new(format!("!has(self.executor) || self.executor.type != 'External' || {rule}"))
+        .message(Message::Message(format!("app.executor: with type External there is no {message}")))
 }
 
 fn stop_seconds() -> i32 {

@@ -6,10 +6,12 @@ mod after;
 mod alarms;
 mod analysis;
 mod app;
+mod app_executor;
 mod app_file;
 mod approval;
 mod artifact;
 mod balancer_class;
+mod deploy_class;
 mod deployment;
 mod gate;
 mod health;
@@ -38,6 +40,7 @@ pub use analysis::{
     AnalysisProgress, AnalysisStep, Background, Check, CheckProgress, CheckVerdict, NoData, Proportion,
 };
 pub use app::{App, EnvVar, EnvVarSource};
+pub use app_executor::{AppExecutor, AppExecutorType};
 pub use app_file::AppFile;
 pub use approval::{
     Approval, ApprovalDecision, ApprovalSpec, ApprovalStatus, ApprovalTarget, ApprovedServer, Approver, TargetKind,
@@ -47,6 +50,7 @@ pub use balancer_class::{
     BalancerClass, BalancerClassSpec, BalancerClassStatus, BalancerDriver, HaProxyAccess, HaProxySocket,
     UnreachablePolicy, WhenUnreachable,
 };
+pub use deploy_class::{DeployClass, DeployClassSpec};
 pub use deployment::{RevisionCount, VMDeployment, VMDeploymentSpec, VMDeploymentStatus};
 pub use gate::{Gate, GatePoint};
 pub use health::{HealthCheck, HttpGet, Reachability, TcpSocket};

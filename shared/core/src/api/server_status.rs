@@ -236,6 +236,10 @@ pub struct AppFact {
     /// When it was deployed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployed_at: Option<Time>,
+    /// DeployClass whose deploy system has deployed it; none if Berth did so by SSH. What a deploy system has deployed is not looked
+    /// for on the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deploy_class: Option<String>,
 }
 
 /// Which load balancers know the Server, and whether they send it traffic.

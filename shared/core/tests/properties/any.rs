@@ -168,6 +168,7 @@ pub(crate) fn fact() -> impl Strategy<Value = Fact> {
         digest,
         verified,
         deployed_at: None,
+        deploy_class: None,
     });
     let phase = select(vec![TrafficPhase::Held, TrafficPhase::Serving, TrafficPhase::Draining]);
     let traffic = (phase, any::<bool>()).prop_map(|(phase, known)| TrafficFact {

@@ -1,7 +1,10 @@
 //! `decide`: every rule, and the order of the rules.
 
 use berth_core::{
-    api::{App, EnvVar, Executor, HealthCheck, HealthState, MachinePhase, State, TrafficPhase},
+    api::{
+        App, AppExecutor, AppExecutorType, EnvVar, Executor, HealthCheck, HealthState, MachinePhase, State,
+        TrafficPhase,
+    },
     lifecycle::decide,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -198,6 +201,7 @@ fn another_application_under_the_same_revision_has_to_be_deployed() {
     }
     for same in [
         declaring(|app| app.keep_releases = 9),
+        declaring(|app| app.executor = AppExecutor { kind: AppExecutorType::External, class_name: Some("ci".into()) }),
         declaring(|app| app.artifact.url = "http://mirror.example/w.tgz".into()),
         right().spec(|spec| spec.health_check.as_mut().unwrap().period_seconds = 7),
     ] {

@@ -104,7 +104,8 @@ fn changed_packages_or_application_require_a_new_proof_of_health() {
     assert_eq!((&fixture.status().health, fixture.state()), (&None, State::Deploying));
 
     let mut fixture = ready();
-    let fact = AppFact { revision: "r0".into(), digest: String::new(), verified: true, deployed_at: None };
+    let fact =
+        AppFact { revision: "r0".into(), digest: String::new(), verified: true, deployed_at: None, deploy_class: None };
     fixture.write(Executor::DeploymentController, |write| write.app(Some(fact))).unwrap();
     assert_eq!((epoch(&fixture), &fixture.status().health, fixture.state()), (before + 1, &None, State::Deploying));
     assert_eq!(verified(&fixture), (true, true));

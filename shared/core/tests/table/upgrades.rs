@@ -59,6 +59,8 @@ fn everything_about_how_an_application_runs_is_part_of_its_digest_once_it_is_dec
         json!({}),
         json!({"stopSeconds": 10}),
         json!({"keepReleases": 7}),
+        json!({"executor": {"type": "SSH"}}),
+        json!({"executor": {"type": "External", "className": "ci"}}),
         json!({"artifact": {"url": "https://elsewhere/x", "secretRef": {"name": "art"}}}),
     ] {
         assert_eq!(digest(same.clone()), "1f389af820", "{same}");
@@ -78,6 +80,23 @@ fn everything_about_how_an_application_runs_is_part_of_its_digest_once_it_is_dec
     let digests: BTreeSet<String> = changes.iter().cloned().map(digest).collect();
     assert_eq!(digests.len(), changes.len());
     assert!(!digests.contains("1f389af820"));
+}
+
+/// Stored objects of earlier versions have none, and nothing is written to them.
+#[test]
+fn the_default_executor_is_left_out_of_objects() {
+    let with = |executor: serde_json::Value| {
+        let mut app = serde_json::to_value(declaration().app.unwrap()).unwrap();
+        json_patch::merge(&mut app, &json!({"executor": executor}));
+        serde_json::from_value::<App>(app).unwrap()
+    };
+    let ssh = with(json!({"type": "SSH"}));
+    assert_eq!(ssh, declaration().app.unwrap());
+    assert_eq!((serde_json::to_value(&ssh).unwrap().get("executor"), ssh.deploy_class()), (None, None));
+    let external = with(json!({"type": "External", "className": "ci"}));
+    assert_eq!(external.deploy_class(), Some("ci"));
+    assert_eq!(external.without_defaults()["executor"], json!({"type": "External", "className": "ci"}));
+    assert_eq!(external.effective_revision(), ssh.effective_revision());
 }
 
 #[test]

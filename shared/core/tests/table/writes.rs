@@ -86,7 +86,13 @@ fn every_fact_is_written_to_its_field() {
     let write = StatusWrite::new(&fixture.server)
         .machine(Some(machine("m9", "b9")))
         .environment(environment(&fixture.server.spec))
-        .app(Some(AppFact { revision: "r9".into(), digest: "d".into(), verified: true, deployed_at: None }))
+        .app(Some(AppFact {
+            revision: "r9".into(),
+            digest: "d".into(),
+            verified: true,
+            deployed_at: None,
+            deploy_class: None,
+        }))
         .traffic(traffic(&fixture.server, TrafficPhase::Draining))
         .reachability(unreachable(9, start()))
         .health(health)
