@@ -45,6 +45,7 @@ mod orphans;
 pub mod panic_floor;
 pub mod plan;
 pub mod reconcile;
+pub mod subsets;
 
 pub use args::Args;
 pub use controller::{run, run_with};

@@ -30,7 +30,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// It answers in a millisecond.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An HAProxy with a master and a worker, one frontend, and an empty backend `web`. It ends when this is dropped or this process dies.
+/// An HAProxy with a master and a worker, one frontend, and two empty backends: `canary` for requests with the header
+/// `x-canary`, and `web` for all others. It ends when this is dropped or this process dies.
 #[derive(Debug)]
 pub struct HaProxy {
     process: ChildProcess,
@@ -219,7 +220,8 @@ fn configuration(frontend: SocketAddr, repeats: bool) -> String {
     format!(
         "global\n    maxconn 2000\n    nbthread 1\n\
          defaults\n    mode http\n    timeout connect 2s\n    timeout client 30s\n    timeout server 30s\n    option redispatch 1\n\
-         frontend web\n    bind {frontend}\n    default_backend web\n\
+         frontend web\n    bind {frontend}\n    use_backend canary if {{ req.hdr(x-canary) -m found }}\n    default_backend web\n\
+         backend canary\n    balance roundrobin\n    retries 1\n\
          backend web\n    balance roundrobin\n{repetition}    # berth-servers web\n"
     )
 }

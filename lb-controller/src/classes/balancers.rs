@@ -29,6 +29,7 @@ use crate::{
     kept::KeptServers,
     member::{Member, ServerRef},
     panic_floor::PanicThreshold,
+    subsets::Subsets,
 };
 
 /// The Lease of the copy that carries out the traffic of Servers with a class.
@@ -46,6 +47,7 @@ struct Followed {
 pub struct ClassBalancers {
     classes: Cache<BalancerClass>,
     deployments: Cache<VMDeployment>,
+    subsets: Subsets,
     servers: Cache<Server>,
     kept: Arc<KeptServers>,
     default_threshold: PanicThreshold,
@@ -61,14 +63,16 @@ impl ClassBalancers {
     #[must_use]
     pub fn new(
         ctx: &Context,
-        servers: &Cache<Server>,
+        (servers, deployments): (&Cache<Server>, &Cache<VMDeployment>),
+        subsets: &Subsets,
         kept: &Arc<KeptServers>,
         default_threshold: PanicThreshold,
         drivers: Drivers,
     ) -> Self {
         Self {
             classes: Cache::start(ctx),
-            deployments: Cache::start(ctx),
+            deployments: deployments.clone(),
+            subsets: subsets.clone(),
             servers: servers.clone(),
             kept: Arc::clone(kept),
             default_threshold,
@@ -104,6 +108,7 @@ impl ClassBalancers {
             ctx: ctx.clone(),
             servers: self.servers.clone(),
             deployments: self.deployments.clone(),
+            subsets: self.subsets.clone(),
             kept: Arc::clone(&self.kept),
             default_threshold: self.default_threshold,
             leader: leader.clone(),

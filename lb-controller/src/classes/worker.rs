@@ -23,6 +23,7 @@ use crate::{
     member::{Member, ServerRef},
     panic_floor::{FloorMember, PanicThreshold},
     plan,
+    subsets::Subsets,
 };
 
 /// How often all processes are read.
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     pub(super) ctx: Context,
     pub(super) servers: Cache<Server>,
     pub(super) deployments: Cache<VMDeployment>,
+    pub(super) subsets: Subsets,
     pub(super) kept: Arc<KeptServers>,
     pub(super) default_threshold: PanicThreshold,
     pub(super) leader: Leader,
@@ -66,7 +68,7 @@ impl Worker {
     pub(super) async fn run(mut self, mut submissions: UnboundedReceiver<Submission>, stop: CancellationToken) {
         if self.driver.is_asked() {
             let leader = self.shared.leader.clone();
-            let entries = Box::pin(first::entries(&self.shared.ctx, self.class.name()));
+            let entries = Box::pin(first::entries(&self.shared.ctx, &self.shared.subsets, self.class.name()));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -106,7 +108,7 @@ impl Worker {
             self.shared.observer.changed(server.clone());
         }
         self.suspects = wrong;
-        let members = floor::members(self.class.name(), &servers, &view, now);
+        let members = floor::members(self.class.name(), &servers, &view, &self.shared.subsets, now);
         self.look_at_kept(&servers, &members);
         let known: BTreeSet<&str> = servers.iter().map(|server| server.uid()).collect();
         self.decided.retain(|uid, _| known.contains(uid.as_str()));
@@ -121,7 +123,7 @@ impl Worker {
         let read = join_all(reads).await;
         let now = self.shared.ctx.clock.now();
         let find = |namespace: &str, name: &str| self.shared.deployments.get(Some(namespace), name);
-        let weights = split::weights(self.class.name(), servers, find, now);
+        let weights = split::weights(self.class.name(), servers, &self.shared.subsets, find, now);
         let mut view = self.view.lock();
         view.weights = weights;
         for (process, read) in processes.iter().zip(read) {
@@ -153,7 +155,8 @@ impl Worker {
         for server in servers {
             let identity = ServerRef::of(server);
             owners.remove(&identity);
-            let wanted = view.wanted(self.class.name(), &identity, plan::desired(server, now).as_ref());
+            let desired = plan::desired(server, now, self.shared.subsets.of(server));
+            let wanted = view.wanted(self.class.name(), &identity, desired.as_ref());
             if !view.shows(&identity, &wanted) {
                 wrong.insert(identity);
             }

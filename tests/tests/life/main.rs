@@ -23,6 +23,7 @@ mod retirement;
 mod scale;
 mod sets;
 mod sight;
+mod subsets;
 mod traffic;
 mod world;
 mod writes;

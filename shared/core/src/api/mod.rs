@@ -73,5 +73,5 @@ pub use server_status::{
 pub use spread::{Spread, SpreadMode};
 pub use task::{Executor, State, Task, TaskKind, TaskPhase};
 pub use template::{ServerTemplate, TemplateMeta};
-pub use traffic::{Backend, Drain, Monitoring, Traffic};
+pub use traffic::{Backend, Drain, Monitoring, Subset, Traffic};
 pub use transition::Transition;
