@@ -23,6 +23,7 @@ use crate::{
     member::ServerRef,
     orphans::{self, suspect},
     reconcile::TrafficReconciler,
+    routes::RouteWeights,
     subsets::Subsets,
 };
 
@@ -73,6 +74,7 @@ pub async fn run_with(ctx: &Context, args: &Args, process: &Process, server_list
         () = ctx.shutdown.cancelled() => return,
     }
     let (moved, has_moved) = mpsc::unbounded();
+    process.tasks.spawn(RouteWeights::new(ctx, &deployments, &subsets).run());
     process.tasks.spawn(subsets.follow(ctx.clone(), moved));
     let changed = stream::select(changes, has_moved).map(move |server| {
         let key = ObjectRef::new(&server.name).within(&server.namespace);

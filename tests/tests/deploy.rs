@@ -61,7 +61,7 @@ impl Rights {
 }
 
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
-const RESOURCES: [&str; 30] = [
+const RESOURCES: [&str; 31] = [
     "berth.dev/servers",
     "berth.dev/servers/status",
     "berth.dev/vmreplicasets",
@@ -82,6 +82,7 @@ const RESOURCES: [&str; 30] = [
     "apps/deployments",
     "coordination.k8s.io/leases",
     "discovery.k8s.io/endpointslices",
+    "gateway.networking.k8s.io/httproutes",
     "/services",
     "/secrets",
     "/configmaps",
@@ -132,7 +133,9 @@ fn allowed(part: Part) -> BTreeMap<&'static str, String> {
             ("/services", READ.into()),
             ("berth.dev/balancerclasses", READ.into()),
             ("berth.dev/vmdeployments", READ.into()),
+            ("berth.dev/vmdeployments/status", "patch".into()),
             ("berth.dev/balancerclasses/status", "patch".into()),
+            ("gateway.networking.k8s.io/httproutes", format!("{READ} patch")),
         ]),
     }
     rights

@@ -69,6 +69,13 @@ impl Subsets {
         known().unwrap_or(Belongs::BOTH)
     }
 
+    /// How many Servers of the VMDeployment stay in traffic on each side, and have for a moment.
+    #[must_use]
+    pub fn sides(&self, deployment: &VMDeployment) -> Sides {
+        let key = (deployment.namespace().to_owned(), deployment.name().to_owned());
+        self.0.as_ref().map_or(Sides { updated: 0, stable: 0 }, |inner| inner.sides_of(&key, deployment))
+    }
+
     /// Sends the Servers whose subsets have changed, until shutdown.
     pub(crate) async fn follow(self, ctx: Context, changed: UnboundedSender<ServerRef>) {
         let Some(inner) = self.0 else { return };

@@ -81,9 +81,14 @@ pub(super) fn belongs(server: &Server, deployment: &VMDeployment, sides: Sides) 
     };
     let (is_updated, is_split) = (is_updated(server, progress), progress.weight.is_some());
     let most = load_factor(deployment.spec.rollout.max_load_factor.as_deref());
+    // The steps with a weight are over, or there is nothing to roll out.
+    let is_over = !is_split && deployment.spec.rollout.steps.iter().any(|step| step.weight.is_some());
     let (all, stable) = (f64::from(sides.updated) + f64::from(sides.stable), f64::from(sides.stable));
     let is_overloaded = !is_split && all > most * stable;
-    Belongs { updated: is_updated || sides.updated == 0, stable: !is_updated || sides.stable == 0 || is_overloaded }
+    Belongs {
+        updated: is_updated || sides.updated == 0,
+        stable: !is_updated || sides.stable == 0 || is_overloaded || is_over,
+    }
 }
 
 /// How many Servers of a VMDeployment stay in traffic, on both sides: those that count. `counts` is asked whether one does on its side.

@@ -12,6 +12,7 @@ mod deployment_status;
 mod envoy;
 mod failover;
 mod faults;
+mod gateway;
 mod gray;
 mod health;
 mod kstatus;

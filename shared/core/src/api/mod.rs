@@ -14,6 +14,7 @@ mod deployment;
 mod gate;
 mod health;
 mod hooks;
+mod http_route;
 mod key_ref;
 mod ledger;
 mod machine;
@@ -51,6 +52,7 @@ pub use deployment::{RevisionCount, VMDeployment, VMDeploymentSpec, VMDeployment
 pub use gate::{Gate, GatePoint};
 pub use health::{HealthCheck, HttpGet, Reachability, TcpSocket};
 pub use hooks::{Hook, Hooks};
+pub use http_route::{HttpRoute, HttpRouteStatus};
 pub use key_ref::{ConfigMapKeyRef, SecretKeyRef};
 pub use ledger::{Axis, LedgerEntry, PendingServer};
 pub use machine::Machine;
