@@ -180,12 +180,21 @@ impl HaProxy {
     /// # Errors
     /// When HAProxy does not answer.
     pub async fn repeated(&self) -> Result<u64> {
+        let answer = self.ask("show stat").await?;
+        repetitions(&answer).with_context(|| format!("no count of retries in HAProxy's answer: {answer:?}"))
+    }
+
+    /// What the first worker answers to this command.
+    ///
+    /// # Errors
+    /// When HAProxy does not answer.
+    pub async fn ask(&self, command: &str) -> Result<String> {
         let mut connection = UnixStream::connect(self.socket()).await.context("connect to HAProxy's socket")?;
-        connection.write_all(b"@1 show stat\nquit\n").await.context("ask HAProxy")?;
+        connection.write_all(format!("@1 {command}\nquit\n").as_bytes()).await.context("ask HAProxy")?;
         let mut answer = String::new();
         let read = tokio::time::timeout(ANSWER_TIMEOUT, connection.read_to_string(&mut answer));
         read.await.context("HAProxy does not answer")?.context("read from HAProxy")?;
-        repetitions(&answer).with_context(|| format!("no count of retries in HAProxy's answer: {answer:?}"))
+        Ok(answer)
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {

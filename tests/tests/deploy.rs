@@ -131,7 +131,7 @@ fn allowed(part: Part) -> BTreeMap<&'static str, String> {
         Part::LbController => rights.extend([
             ("discovery.k8s.io/endpointslices", format!("{READ} create update patch delete")),
             ("/services", READ.into()),
-            ("berth.dev/balancerclasses", READ.into()),
+            ("berth.dev/balancerclasses", format!("{READ} patch")),
             ("berth.dev/vmdeployments", READ.into()),
             ("berth.dev/vmdeployments/status", "patch".into()),
             ("berth.dev/balancerclasses/status", "patch".into()),

@@ -20,6 +20,7 @@ type Failures = BTreeMap<String, DriverError>;
 impl Worker {
     /// Makes the changes, and answers each when all processes show it, or why not.
     pub(super) async fn settle(&mut self, batch: Vec<Submission>) {
+        self.mark().await;
         let servers = self.servers();
         self.read(&servers).await;
         let newest = self.newest(&batch);

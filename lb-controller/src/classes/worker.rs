@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{driver::Driver, first, floor, named, split, status::StatusWriter, view::View};
+use super::{driver::Driver, first, floor, in_use, named, split, status::StatusWriter, view::View};
 use crate::{
     balancer::{BalancerError, Observer},
     kept::KeptServers,
@@ -40,6 +40,7 @@ pub(super) struct Submission {
 /// What all workers share.
 pub(super) struct Shared {
     pub(super) ctx: Context,
+    pub(super) classes: Cache<BalancerClass>,
     pub(super) servers: Cache<Server>,
     pub(super) deployments: Cache<VMDeployment>,
     pub(super) subsets: Subsets,
@@ -61,6 +62,8 @@ pub(super) struct Worker {
     /// The Servers that were found to need a look, and not to be right since.
     pub(super) suspects: BTreeSet<ServerRef>,
     pub(super) status: StatusWriter,
+    /// Whether the class was marked as in use, as far as this copy knows.
+    pub(super) is_marked: bool,
 }
 
 impl Worker {
@@ -112,7 +115,45 @@ impl Worker {
         self.look_at_kept(&servers, &members);
         let known: BTreeSet<&str> = servers.iter().map(|server| server.uid()).collect();
         self.decided.retain(|uid, _| known.contains(uid.as_str()));
-        self.status.write(&self.shared.ctx, &self.class, &view).await;
+        let class = self.declared();
+        let stays = if in_use::is_being_deleted(&class) {
+            in_use::stays(&servers, &view, self.driver.is_asked())
+        } else {
+            None
+        };
+        self.status.write(&self.shared.ctx, &class, &view, stays.as_deref()).await;
+        if in_use::is_being_deleted(&class) && stays.is_none() {
+            self.release(&class).await;
+        } else if !servers.is_empty() || !view.servers().is_empty() {
+            self.mark().await;
+        }
+    }
+
+    /// The class as the cache has it.
+    fn declared(&self) -> Arc<BalancerClass> {
+        self.shared.classes.get(None, self.class.name()).unwrap_or_else(|| Arc::clone(&self.class))
+    }
+
+    /// Marks the class as in use, once. Traffic goes on without the mark: a class that is deleted without it leaves its entries.
+    pub(super) async fn mark(&mut self) {
+        let class = self.declared();
+        self.is_marked |= in_use::is_marked(&class) || in_use::is_being_deleted(&class);
+        if !self.is_marked && self.shared.leader.leads() {
+            match in_use::mark(&self.shared.ctx, &class, true).await {
+                Ok(written) => self.is_marked = written,
+                Err(error) => tracing::warn!(%error, "the BalancerClass may be deleted although it is in use"),
+            }
+        }
+    }
+
+    /// Lets a class go that is to be deleted and has nothing left.
+    async fn release(&self, class: &BalancerClass) {
+        if !in_use::is_marked(class) || !self.shared.leader.leads() {
+            return;
+        }
+        if let Err(error) = in_use::mark(&self.shared.ctx, class, false).await {
+            tracing::warn!(%error, "the BalancerClass stays; trying again");
+        }
     }
 
     /// Reads all processes at once. `servers` are those that name this class.

@@ -7,6 +7,7 @@ mod analysis;
 mod balanced;
 mod bulk;
 mod changes;
+mod class_end;
 mod classes;
 mod deployment_status;
 mod envoy;
