@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Installs the tools of `make test` once, each at a pinned version, into a cache outside of the checkout.
-# Usage: scripts/tools.sh cargo-deny|cargo-mutants|envoy|typos|kstatus
-# Prints the path of the program. A tool is built in a temporary folder and renamed when it is complete, so that a partial
+# Usage: scripts/tools.sh cargo-deny|cargo-mutants|envoy|gateway-api|typos|kstatus
+# Prints the path of the program, or of the folder with the CRDs of the Gateway API. A tool is built in a temporary folder and renamed when it is complete, so that a partial
 # installation is never used. Of parallel callers, one installs and the others wait.
 set -euo pipefail
 
 CARGO_DENY_VERSION=0.20.2
 CARGO_MUTANTS_VERSION=27.1.0
 ENVOY_VERSION=1.40.0
+GATEWAY_API_VERSION=v1.4.1
+GATEWAY_API_SUM=h1:NPxFutNkKNa8UfLd2CMlEuhIPMQgDQ6DXNKG9sHbJU8=
 TYPOS_VERSION=1.52.0
 
 cache=${BERTH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/berth}/tools
@@ -55,6 +57,20 @@ envoy() {
     "$1/envoy/_bin/envoy" --version
 }
 
+# The CRDs, from the Go module, which is compared with the checksum above.
+gateway_api() {
+    local go=${BERTH_GO:-go} found
+    command -v "$go" >/dev/null || { say "gateway-api needs Go 1.21 or newer (https://go.dev/dl)"; return 1; }
+    mkdir -p "$1"
+    found=$(cd "$1" && GOWORK=off GOFLAGS= GOSUMDB=off "$go" mod download -json "sigs.k8s.io/gateway-api@$GATEWAY_API_VERSION")
+    if ! grep -qF "\"Sum\": \"$GATEWAY_API_SUM\"" <<<"$found"; then
+        say "sigs.k8s.io/gateway-api@$GATEWAY_API_VERSION does not have the checksum $GATEWAY_API_SUM: $found"
+        return 1
+    fi
+    cp "$(sed -n 's/^\s*"Dir": "\(.*\)",\?$/\1/p' <<<"$found")"/config/crd/standard/*.yaml "$1"
+    chmod u+w "$1"/*.yaml
+}
+
 # The one in tests/kstatus, which needs Go. Its modules are pinned by go.sum.
 kstatus() {
     local go=${BERTH_GO:-go}
@@ -81,12 +97,16 @@ envoy)
     install_once "envoy-$ENVOY_VERSION" envoy
     echo "$cache/envoy-$ENVOY_VERSION/envoy/_bin/envoy"
     ;;
+gateway-api)
+    install_once "gateway-api-$GATEWAY_API_VERSION" gateway_api
+    echo "$cache/gateway-api-$GATEWAY_API_VERSION"
+    ;;
 typos)
     install_once "typos-$TYPOS_VERSION" typos
     echo "$cache/typos-$TYPOS_VERSION/bin/typos"
     ;;
 *)
-    echo "usage: scripts/tools.sh cargo-deny|cargo-mutants|envoy|typos|kstatus" >&2
+    echo "usage: scripts/tools.sh cargo-deny|cargo-mutants|envoy|gateway-api|typos|kstatus" >&2
     exit 2
     ;;
 esac

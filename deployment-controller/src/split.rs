@@ -4,7 +4,7 @@
 //! begins with no traffic at all, and an aborted one gets none.
 
 use berth_core::{
-    api::{Rollout, RolloutProgress},
+    api::{HttpRouteStatus, Rollout, RolloutProgress},
     traffic_split::{Sides, load_factor},
 };
 
@@ -31,12 +31,13 @@ pub(crate) struct Obstacle {
     pub(crate) message: String,
 }
 
-/// What a step with this weight waits for; none when it is done, which it is as soon as its weight is written.
+/// What a step with this weight waits for; none when it is done, which it is as soon as its weight is written, and the routes follow it.
 pub(crate) fn obstacle(
     weight: i32,
     rollout: &Rollout,
     progress: &RolloutProgress,
     count: &RolloutCount<'_>,
+    routes: &[HttpRouteStatus],
 ) -> Option<Obstacle> {
     let obstacle = |needs_person, message| Some(Obstacle { needs_person, message });
     let size = |servers: usize| u32::try_from(servers).unwrap_or(u32::MAX);
@@ -56,7 +57,17 @@ pub(crate) fn obstacle(
         );
         return obstacle(true, message);
     }
-    if progress.weight == Some(weight) { None } else { obstacle(false, format!("weight {weight} is being set")) }
+    if progress.weight != Some(weight) {
+        return obstacle(false, format!("weight {weight} is being set"));
+    }
+    rollout.http_routes.iter().find_map(|route| {
+        let known = routes.iter().find(|known| known.name == route.name);
+        match known.map(|known| (known.weight, known.problem.as_ref())) {
+            Some((_, Some(problem))) => obstacle(true, format!("weight {weight}: {problem}")),
+            Some((shown, None)) if shown == Some(weight) => None,
+            _ => obstacle(false, format!("weight {weight} is being set in HTTPRoute {}", route.name)),
+        }
+    })
 }
 
 #[cfg(test)]

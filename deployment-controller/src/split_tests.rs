@@ -49,3 +49,25 @@ fn an_aborted_version_gets_no_traffic() {
     assert_eq!(story.settle(&[]), 0);
     assert_eq!(weight(&story), Some(0));
 }
+
+#[test]
+fn a_weight_is_set_once_the_routes_follow_it() {
+    let route = json!({"name": "web", "stableService": "web-stable", "canaryService": "web-canary"});
+    let steps = json!([{"servers": 2}, {"weight": 10}, {"pause": {}}]);
+    let mut story = Story::new(json!({"steps": steps, "httpRoutes": [route]}));
+    let shows = |story: &mut Story, route| {
+        let status = story.deployment.status.get_or_insert_default();
+        status.http_routes = vec![serde_json::from_value(route).unwrap()];
+        story.settle(&[]);
+    };
+    assert_eq!(story.settle(&[]), 2);
+    assert_eq!(weight(&story), Some(10));
+    let waits = "step 2 of 3: weight 10 is being set in HTTPRoute web";
+    assert_eq!(story.waiting_for(), waits);
+    shows(&mut story, json!({"name": "web", "weight": 0}));
+    assert_eq!(story.waiting_for(), waits, "the weight of before");
+    shows(&mut story, json!({"name": "web", "problem": "HTTPRoute default/web does not exist"}));
+    assert_eq!(story.waiting_for(), "a person: step 2 of 3: weight 10: HTTPRoute default/web does not exist");
+    shows(&mut story, json!({"name": "web", "weight": 10}));
+    assert!(story.waiting_for().contains("step 3 of 3 is a pause"), "{}", story.waiting_for());
+}

@@ -122,6 +122,7 @@ fn counts(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>) -> VMD
         stable_app: stable,
         content_digest: deployment.spec.app.content_digest.clone().filter(|content| content != UNKNOWN),
         revisions: revisions(observed),
+        http_routes: known.http_routes,
         rollout: Some(assessment.progress.clone()),
         selector: Some(deployment.selector_text()),
         waiting_for: None,

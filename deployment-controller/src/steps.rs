@@ -6,8 +6,8 @@
 
 use berth_core::{
     api::{
-        Abort, App, ApproveStep, OnFailure, Rollout, RolloutAction, RolloutProgress, RolloutRequest, RolloutStep,
-        VMDeployment,
+        Abort, App, ApproveStep, HttpRouteStatus, OnFailure, Rollout, RolloutAction, RolloutProgress, RolloutRequest,
+        RolloutStep, VMDeployment,
     },
     budget::at_least_one,
 };
@@ -140,7 +140,10 @@ pub(crate) fn advance(
     if !is_gradual {
         progress.steps_done = all_steps(rollout);
     }
-    while !is_held && current(rollout, &progress).is_some_and(|step| is_done(step, &progress, rollout, count, now)) {
+    while !is_held
+        && current(rollout, &progress)
+            .is_some_and(|step| is_done(step, &progress, (rollout, routes(deployment)), count, now))
+    {
         finish_step(&mut progress, now);
     }
     let has_step = current(rollout, &progress).is_some();
@@ -261,12 +264,17 @@ fn has_another_stable_app(deployment: &VMDeployment, count: &RolloutCount<'_>) -
     stable.is_some_and(|stable| !stable.is_declared_as(&count.newest))
 }
 
+/// What is known of the routes whose weights follow the roll-out.
+fn routes(deployment: &VMDeployment) -> &[HttpRouteStatus] {
+    deployment.status.as_ref().map_or(&[], |status| status.http_routes.as_slice())
+}
+
 /// Whether the next step may begin: enough Servers have the newest application and are well, the pause or the bake is over, or the checks
 /// have passed. As many of the Servers may be unavailable as the budget allows: one broken machine does not hold up a roll-out.
 fn is_done(
     step: &RolloutStep,
     progress: &RolloutProgress,
-    rollout: &Rollout,
+    (rollout, routes): (&Rollout, &[HttpRouteStatus]),
     count: &RolloutCount<'_>,
     now: Timestamp,
 ) -> bool {
@@ -275,7 +283,7 @@ fn is_done(
         return count.updated() >= wanted && count.under_way == 0 && count.proven >= well;
     }
     if let Some(weight) = step.weight {
-        return split::obstacle(weight, rollout, progress, count).is_none();
+        return split::obstacle(weight, rollout, progress, count, routes).is_none();
     }
     if step.analysis.is_some() {
         return analysis::has_passed(rollout, progress);
@@ -301,7 +309,7 @@ pub(crate) fn waiting_for(
         return Some(format!("{place}: {well} of {wanted} Servers are well with revision {revision}"));
     }
     if let Some(weight) = step.weight {
-        let Obstacle { needs_person, message } = split::obstacle(weight, rollout, progress, count)?;
+        let Obstacle { needs_person, message } = split::obstacle(weight, rollout, progress, count, routes(deployment))?;
         let whom = if needs_person { "a person: " } else { "" };
         return Some(format!("{whom}{place}: {message}"));
     }

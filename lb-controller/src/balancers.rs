@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use berth_core::api::Server;
+use berth_core::api::{Server, VMDeployment};
 use berth_runtime::{Cache, Context, Process};
 use futures::{
     FutureExt,
@@ -18,6 +18,7 @@ use crate::{
     endpoint_slices::{EndpointSlices, PanicFloor},
     kept::KeptServers,
     member::{Member, ServerRef},
+    subsets::Subsets,
 };
 
 /// A load balancer that does not show what it should.
@@ -49,15 +50,18 @@ impl Balancers {
     pub fn configured(
         ctx: &Context,
         args: &Args,
-        servers: &Cache<Server>,
+        (servers, deployments): (&Cache<Server>, &Cache<VMDeployment>),
+        subsets: &Subsets,
         kept: &Arc<KeptServers>,
         drivers: Drivers,
     ) -> Self {
         let batch_window = Duration::from_millis(u64::from(args.batch_window_ms));
         let floor = PanicFloor { default: args.panic_threshold, servers: servers.clone(), kept: Arc::clone(kept) };
+        let caches = (servers, deployments);
+        let classes = ClassBalancers::new(ctx, caches, subsets, kept, args.panic_threshold, drivers);
         let balancers: Vec<Arc<dyn LoadBalancer>> = vec![
-            Arc::new(EndpointSlices::new(ctx, batch_window, floor)), // backends that name a service
-            Arc::new(ClassBalancers::new(ctx, servers, kept, args.panic_threshold, drivers)), // backends that name a class
+            Arc::new(EndpointSlices::new(ctx, batch_window, floor, subsets.clone())), // backends that name a service
+            Arc::new(classes),                                                        // backends that name a class
         ];
         Self::new(balancers)
     }

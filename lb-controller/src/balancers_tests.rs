@@ -60,8 +60,13 @@ fn registry(balancers: &[&Arc<FakeBalancer>]) -> Balancers {
 
 fn held() -> Member {
     let server = ServerRef { namespace: "ns".into(), name: "web-0".into(), uid: "u".into() };
-    let desired =
-        Registration { phase: TrafficPhase::Held, services: vec![], classes: vec![], address: "10.0.0.1".into() };
+    let desired = Registration {
+        phase: TrafficPhase::Held,
+        services: vec![],
+        classes: vec![],
+        left: vec![],
+        address: "10.0.0.1".into(),
+    };
     Member { server, version: 1, desired: Some(desired), must_record_version: false, held_for: None }
 }
 

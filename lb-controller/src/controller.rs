@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use berth_core::api::{Executor, Server};
+use berth_core::api::{Executor, Server, VMDeployment};
 use berth_runtime::{Cache, CacheOptions, Context, Controller, Copies, Process};
 use futures::{
     StreamExt,
     channel::mpsc::{self, UnboundedSender},
-    future,
+    future, stream,
 };
 use kube::runtime::reflector::ObjectRef;
 use tokio::net::TcpListener;
@@ -23,6 +23,8 @@ use crate::{
     member::ServerRef,
     orphans::{self, suspect},
     reconcile::TrafficReconciler,
+    routes::RouteWeights,
+    subsets::Subsets,
 };
 
 /// Servers that are reconciled at the same time, for each one of `--concurrency`: most of them only wait for the same write of
@@ -50,24 +52,31 @@ pub async fn run(args: Args, process: Process) -> Result<()> {
 pub async fn run_with(ctx: &Context, args: &Args, process: &Process, server_lists: Option<TcpListener>) {
     let _copies = Copies::start(ctx, &process.tasks);
     let servers = Cache::start_with(ctx, CacheOptions::servers_with_state());
+    let deployments = Cache::<VMDeployment>::start(ctx);
+    let subsets = Subsets::new(&servers, &deployments);
     let envoy = EnvoyClasses::new(server_lists.is_some());
     if let Some(listener) = server_lists {
-        process.tasks.spawn(server_lists::serve(ctx.clone(), listener, servers.clone(), envoy.routes()));
+        let (servers, subsets) = (servers.clone(), subsets.clone());
+        process.tasks.spawn(server_lists::serve(ctx.clone(), listener, servers, subsets, envoy.routes()));
     }
     let kept = Arc::new(KeptServers::default());
     ctx.metrics.register(|registry| kept.register(registry));
-    let balancers = Balancers::configured(ctx, args, &servers, &kept, classes::configured(&ctx.client, &envoy));
+    let drivers = classes::configured(&ctx.client, &envoy);
+    let balancers = Balancers::configured(ctx, args, (&servers, &deployments), &subsets, &kept, drivers);
     let Observations { changes, synced } = balancers.start(ctx, process);
     let (suspects, suspected) = mpsc::unbounded();
-    let reconciler = Arc::new(TrafficReconciler::new(ctx, &balancers, &kept, suspects.clone()));
+    let reconciler = Arc::new(TrafficReconciler::new(ctx, &balancers, &kept, &subsets, suspects.clone()));
     process.tasks.spawn(follow_deletions(ctx.clone(), servers.clone(), reconciler.clone(), suspects.clone()));
     process.tasks.spawn(orphans::run(ctx.clone(), servers.clone(), balancers, suspected));
     tokio::select! {
         biased;
-        _ = future::join(servers.ready(), synced) => {}
+        _ = future::join(subsets.ready(), synced) => {}
         () = ctx.shutdown.cancelled() => return,
     }
-    let changed = changes.map(move |server| {
+    let (moved, has_moved) = mpsc::unbounded();
+    process.tasks.spawn(RouteWeights::new(ctx, &deployments, &subsets).run());
+    process.tasks.spawn(subsets.follow(ctx.clone(), moved));
+    let changed = stream::select(changes, has_moved).map(move |server| {
         let key = ObjectRef::new(&server.name).within(&server.namespace);
         suspect(&suspects, server);
         key

@@ -45,6 +45,9 @@ mod orphans;
 pub mod panic_floor;
 pub mod plan;
 pub mod reconcile;
+mod routes;
+pub mod subsets;
 
 pub use args::Args;
 pub use controller::{run, run_with};
+pub use routes::WEIGHTS_OF;

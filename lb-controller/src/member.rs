@@ -1,9 +1,11 @@
 //! A Server as load balancers know it.
 
 use berth_core::{
-    api::{Backend, Server, Traffic, TrafficPhase},
+    api::{Backend, Server, Subset, Traffic, TrafficPhase},
     lifecycle::HoldCause,
 };
+
+use crate::subsets::Belongs;
 
 /// The identity of a Server.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +33,8 @@ pub struct ServiceBackend {
     pub name: String,
     /// The ports of the machine.
     pub ports: Vec<ServicePort>,
+    /// The subset that the Service is for; none if it is for all Servers.
+    pub subset: Option<Subset>,
 }
 
 /// A port of a Service.
@@ -53,6 +57,8 @@ pub struct ClassBackend {
     pub port: u16,
     /// The Server's share of the backend's traffic, relative to the others.
     pub weight: u16,
+    /// The subset that the backend is for; none if it is for all Servers.
+    pub subset: Option<Subset>,
 }
 
 /// How load balancers should show a Server.
@@ -64,6 +70,8 @@ pub struct Registration {
     pub services: Vec<ServiceBackend>,
     /// The backends of load balancers outside of the cluster that it belongs to.
     pub classes: Vec<ClassBackend>,
+    /// Those that are for a subset which the Server is not in. If they know it, they send it no traffic.
+    pub left: Vec<ClassBackend>,
     /// The address of its machine.
     pub address: String,
 }
@@ -73,9 +81,15 @@ const DEFAULT_WEIGHT: i32 = 100;
 
 impl Registration {
     /// The registration with these backends. The weights are those that are declared now, because they are no part of what was
-    /// registered.
+    /// registered. What is for a subset that the Server does not belong to is left out.
     #[must_use]
-    pub fn new(phase: TrafficPhase, address: String, registered: &[Backend], declared: Option<&Traffic>) -> Self {
+    pub fn new(
+        phase: TrafficPhase,
+        address: String,
+        registered: &[Backend],
+        declared: Option<&Traffic>,
+        belongs: Belongs,
+    ) -> Self {
         let weight = |backend: &Backend| {
             let same = declared.and_then(|traffic| {
                 traffic.backends.iter().find(|declared| declared.without_weight() == backend.without_weight())
@@ -88,15 +102,32 @@ impl Registration {
                 name: backend.name.clone()?,
                 port: u16::try_from(backend.port).ok()?,
                 weight: u16::try_from(weight(backend)).ok()?,
+                subset: backend.subset,
             })
         };
-        let classes = registered.iter().filter_map(class).collect();
-        Self { phase, services: services(registered), classes, address }
+        let (within, without): (Vec<&Backend>, Vec<&Backend>) =
+            registered.iter().partition(|backend| belongs.to(backend.subset));
+        let classes = within.iter().copied().filter_map(class).collect();
+        let left = without.into_iter().filter_map(class).collect();
+        Self { phase, services: services(within), classes, left, address }
+    }
+
+    /// Whether the backend of this class is for a subset.
+    #[must_use]
+    pub fn subset_of(&self, class: &str, name: &str) -> Option<Subset> {
+        self.classes.iter().find(|backend| backend.class == class && backend.name == name)?.subset
     }
 }
 
+/// Whether a backend has a panic floor. One for the newest version has none: a canary that is sick has to go, and then all Servers are in
+/// that backend.
+#[must_use]
+pub fn has_panic_floor(subset: Option<Subset>) -> bool {
+    subset != Some(Subset::Updated)
+}
+
 /// The Services among the backends, each with all of its ports.
-fn services(backends: &[Backend]) -> Vec<ServiceBackend> {
+fn services(backends: Vec<&Backend>) -> Vec<ServiceBackend> {
     let mut services: Vec<ServiceBackend> = Vec::new();
     for backend in backends {
         let Some(name) = &backend.service else { continue };
@@ -104,7 +135,9 @@ fn services(backends: &[Backend]) -> Vec<ServiceBackend> {
         match services.iter_mut().find(|service| service.name == *name) {
             Some(service) if service.ports.contains(&port) => {}
             Some(service) => service.ports.push(port),
-            None => services.push(ServiceBackend { name: name.clone(), ports: vec![port] }),
+            None => {
+                services.push(ServiceBackend { name: name.clone(), ports: vec![port], subset: backend.subset });
+            }
         }
     }
     for service in &mut services {

@@ -7,7 +7,7 @@ use berth_core::{
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::member::Registration;
+use crate::{member::Registration, subsets::Belongs};
 
 /// When a report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub struct Seen {
     pub now: Timestamp,
     /// Whether all load balancers of the Server say that no request is under way.
     pub is_idle: bool,
+    /// The subsets that the Server is in.
+    pub belongs: Belongs,
 }
 
 /// What to do about the traffic of a Server. While no task is open, load balancers should show what the fact promises; anything else
@@ -76,7 +78,7 @@ fn held_for(server: &Server, desired: Option<&Registration>) -> Option<HoldCause
 
 fn plan_for_task(server: &Server, seen: Seen) -> TrafficPlan {
     let Some(status) = &server.status else { return TrafficPlan::default() };
-    let at_rest = TrafficPlan { desired: promised(server), ..TrafficPlan::default() };
+    let at_rest = TrafficPlan { desired: promised(server, seen.belongs), ..TrafficPlan::default() };
     let Some(task) = server.open_tasks(Executor::LbController).min_by_key(|task| task.step) else {
         return drain_before_decision(server, status).unwrap_or(at_rest);
     };
@@ -85,8 +87,8 @@ fn plan_for_task(server: &Server, seen: Seen) -> TrafficPlan {
     }
     let planned = match task.kind {
         TaskKind::HoldTraffic => Some(hold(server, status, task, seen)),
-        TaskKind::RegisterBackend => register(server, task),
-        TaskKind::ReleaseTraffic => release(server, task, seen.now),
+        TaskKind::RegisterBackend => register(server, task, seen.belongs),
+        TaskKind::ReleaseTraffic => release(server, task, seen),
         TaskKind::RemoveBackend => Some(remove(task, "no load balancer knows the Server")),
         _ => None,
     };
@@ -95,19 +97,19 @@ fn plan_for_task(server: &Server, seen: Seen) -> TrafficPlan {
 
 /// What load balancers should show of a Server, whether or not they can: for load balancers that read the Server again.
 #[must_use]
-pub fn desired(server: &Server, now: Timestamp) -> Option<Registration> {
-    plan(server, Seen { now, is_idle: false }).desired
+pub fn desired(server: &Server, now: Timestamp, belongs: Belongs) -> Option<Registration> {
+    plan(server, Seen { now, is_idle: false, belongs }).desired
 }
 
 /// What the fact promises.
-fn promised(server: &Server) -> Option<Registration> {
+fn promised(server: &Server, belongs: Belongs) -> Option<Registration> {
     let phase = server.promised_traffic()?;
-    registration(server, server.status.as_ref()?.traffic.as_ref()?, phase)
+    registration(server, server.status.as_ref()?.traffic.as_ref()?, phase, belongs)
 }
 
 /// None while the fact names no address.
-fn registration(server: &Server, fact: &TrafficFact, phase: TrafficPhase) -> Option<Registration> {
-    Some(Registration::new(phase, fact.address.clone()?, &fact.backends, server.spec.traffic.as_ref()))
+fn registration(server: &Server, fact: &TrafficFact, phase: TrafficPhase, belongs: Belongs) -> Option<Registration> {
+    Some(Registration::new(phase, fact.address.clone()?, &fact.backends, server.spec.traffic.as_ref(), belongs))
 }
 
 /// Drains, then holds. A Server that retires is removed from load balancers in the same write, because it never comes back.
@@ -119,15 +121,16 @@ fn hold(server: &Server, status: &ServerStatus, task: &Task, seen: Seen) -> Traf
     match drain(server, status, fact, task) {
         Drain::NotBegun { seconds } => {
             let result = TaskResult::new(Outcome::Running, format!("draining for {seconds} s"));
-            with_phase(server, task, fact, TrafficPhase::Draining, result)
+            with_phase(server, task, (fact, TrafficPhase::Draining), result, seen.belongs)
         }
         Drain::Until { end, idle_from } if end > seen.now && !(seen.is_idle && idle_from <= seen.now) => {
-            let desired = registration(server, fact, TrafficPhase::Draining);
+            let desired = registration(server, fact, TrafficPhase::Draining, seen.belongs);
             TrafficPlan { desired, requeue_at: Some(end), idle_from: Some(idle_from), ..TrafficPlan::default() }
         }
         _ if status.state == Some(State::Offline) => remove(task, "drained, and no load balancer knows the Server"),
         _ => {
-            with_phase(server, task, fact, TrafficPhase::Held, TaskResult::succeeded("the Server receives no traffic"))
+            let result = TaskResult::succeeded("the Server receives no traffic");
+            with_phase(server, task, (fact, TrafficPhase::Held), result, seen.belongs)
         }
     }
 }
@@ -174,13 +177,13 @@ fn drain(server: &Server, status: &ServerStatus, fact: &TrafficFact, task: &Task
 }
 
 /// None while the machine has no address yet.
-fn register(server: &Server, task: &Task) -> Option<TrafficPlan> {
+fn register(server: &Server, task: &Task, belongs: Belongs) -> Option<TrafficPlan> {
     let Some(traffic) = server.declared_traffic() else {
         return Some(remove(task, "the Server declares no load balancer"));
     };
     let fact = declared_fact(traffic, server.address()?, TrafficPhase::Held);
     let result = TaskResult::succeeded("registered, without traffic");
-    Some(with_phase(server, task, &fact, TrafficPhase::Held, result))
+    Some(with_phase(server, task, (&fact, TrafficPhase::Held), result, belongs))
 }
 
 /// None while the Server is not Ready: then the task is about to be cancelled.
@@ -189,23 +192,24 @@ fn register(server: &Server, task: &Task) -> Option<TrafficPlan> {
 ///
 /// The webhook accepts the report only while no lock is held. The holder may have crashed, and nothing changes when its lock
 /// expires, so the end of the lock is waited for.
-fn release(server: &Server, task: &Task, now: Timestamp) -> Option<TrafficPlan> {
+fn release(server: &Server, task: &Task, Seen { now, belongs, .. }: Seen) -> Option<TrafficPlan> {
     if server.state() != Some(State::Ready) {
         return None;
     }
     if let Some(lock) = server.status.as_ref().and_then(|status| status.lock.as_ref()).filter(|l| !l.is_expired(now)) {
         let after = lock.expires_at().checked_add(SignedDuration::from_secs(1)).unwrap_or(Timestamp::MAX);
-        return Some(TrafficPlan { desired: promised(server), requeue_at: Some(after), ..TrafficPlan::default() });
+        let desired = promised(server, belongs);
+        return Some(TrafficPlan { desired, requeue_at: Some(after), ..TrafficPlan::default() });
     }
     let traffic = server.declared_traffic()?;
     let fact = declared_fact(traffic, server.address()?, TrafficPhase::Serving);
     let known = server.status.as_ref().and_then(|status| status.traffic.as_ref());
     let is_known = known.is_some_and(|known| server.is_registered_as(traffic, known));
     let (desired, order) = if is_known {
-        (promised(server), ReportOrder::BeforeTraffic)
+        (promised(server, belongs), ReportOrder::BeforeTraffic)
     } else {
         // Registered in the same step. What a load balancer refuses is found before the Server counts as serving.
-        (registration(server, &fact, TrafficPhase::Held), ReportOrder::AfterTraffic)
+        (registration(server, &fact, TrafficPhase::Held, belongs), ReportOrder::AfterTraffic)
     };
     let result = TaskResult::succeeded("load balancers may send traffic").with(Fact::Traffic(Some(fact)));
     let report = TrafficReport { order, ..after_traffic(task, result) };
@@ -220,13 +224,13 @@ fn declared_fact(traffic: &Traffic, address: &str, phase: TrafficPhase) -> Traff
 fn with_phase(
     server: &Server,
     task: &Task,
-    fact: &TrafficFact,
-    phase: TrafficPhase,
+    (fact, phase): (&TrafficFact, TrafficPhase),
     result: TaskResult,
+    belongs: Belongs,
 ) -> TrafficPlan {
     let shown = TrafficFact { phase, ..fact.clone() };
     TrafficPlan {
-        desired: registration(server, fact, phase),
+        desired: registration(server, fact, phase, belongs),
         report: Some(after_traffic(task, result.with(Fact::Traffic(Some(shown))))),
         ..TrafficPlan::default()
     }

@@ -31,7 +31,7 @@ fn server(state: &str, traffic: &Value, tasks: &Value) -> Server {
 
 /// The plan with requests under way.
 fn plan_at(server: &Server, second: i64) -> TrafficPlan {
-    plan(server, Seen { now: at(second), is_idle: false })
+    plan(server, Seen { now: at(second), is_idle: false, belongs: Belongs::BOTH })
 }
 
 fn phase(plan: &TrafficPlan) -> Option<TrafficPhase> {
@@ -227,7 +227,7 @@ fn a_retired_server_is_removed_as_soon_as_it_is_drained() {
 fn draining_ends_early_once_no_request_is_under_way() {
     let mut server = server("Deploying", &fact("Draining"), &json!([task("HoldTraffic", "Running", 1)]));
     server.spec.traffic.as_mut().unwrap().drain = Some(api::Drain { seconds: 30, min_seconds: 2 });
-    let at = |second, is_idle| plan(&server, Seen { now: at(second), is_idle });
+    let at = |second, is_idle| plan(&server, Seen { now: at(second), is_idle, belongs: Belongs::BOTH });
     assert_eq!(phase(&at(1, true)), Some(Draining), "too early to trust the count");
     assert_eq!(at(1, true).idle_from, Some(self::at(2)));
     assert_eq!(phase(&at(29, false)), Some(Draining), "requests are under way");

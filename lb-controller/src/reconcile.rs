@@ -25,6 +25,7 @@ use crate::{
     member::{Member, Registration, ServerRef},
     orphans::suspect,
     plan::{ReportOrder, Seen, TrafficPlan, TrafficReport, plan},
+    subsets::Subsets,
 };
 
 /// Reports that one reconcile writes before other Servers have their turn: a task with two reports (draining, held) and the
@@ -66,6 +67,7 @@ pub struct TrafficReconciler {
     balancers: Balancers,
     expectations: Expectations,
     kept: Arc<KeptServers>,
+    subsets: Subsets,
     /// Takes Servers that may be gone and still be shown.
     suspects: UnboundedSender<ServerRef>,
 }
@@ -77,10 +79,11 @@ impl TrafficReconciler {
         ctx: &Context,
         balancers: &Balancers,
         kept: &Arc<KeptServers>,
+        subsets: &Subsets,
         suspects: UnboundedSender<ServerRef>,
     ) -> Self {
-        let (ctx, balancers, kept) = (ctx.clone(), balancers.clone(), Arc::clone(kept));
-        Self { ctx, balancers, expectations: Expectations::default(), kept, suspects }
+        let (ctx, balancers, kept, subsets) = (ctx.clone(), balancers.clone(), Arc::clone(kept), subsets.clone());
+        Self { ctx, balancers, expectations: Expectations::default(), kept, subsets, suspects }
     }
 
     /// Makes the load balancers show what they should, and writes the reports that are due.
@@ -153,13 +156,13 @@ impl TrafficReconciler {
 
     /// The plan, with what the load balancers say about requests under way.
     fn plan(&self, server: &Server) -> TrafficPlan {
-        let now = self.ctx.clock.now();
-        let planned = plan(server, Seen { now, is_idle: false });
+        let (now, belongs) = (self.ctx.clock.now(), self.subsets.of(server));
+        let planned = plan(server, Seen { now, is_idle: false, belongs });
         if planned.idle_from.is_none_or(|from| from > now) {
             return planned;
         }
         let draining = member(server, planned.desired.clone(), None, None);
-        if self.balancers.is_idle(&draining) { plan(server, Seen { now, is_idle: true }) } else { planned }
+        if self.balancers.is_idle(&draining) { plan(server, Seen { now, is_idle: true, belongs }) } else { planned }
     }
 
     /// When to look at the Server again. While it drains, load balancers that count requests are asked each second.

@@ -30,7 +30,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// It answers in a millisecond.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An HAProxy with a master and a worker, one frontend, and an empty backend `web`. It ends when this is dropped or this process dies.
+/// An HAProxy with a master and a worker, one frontend, and two empty backends: `canary` for requests with the header
+/// `x-canary`, and `web` for all others. It ends when this is dropped or this process dies.
 #[derive(Debug)]
 pub struct HaProxy {
     process: ChildProcess,
@@ -179,12 +180,21 @@ impl HaProxy {
     /// # Errors
     /// When HAProxy does not answer.
     pub async fn repeated(&self) -> Result<u64> {
+        let answer = self.ask("show stat").await?;
+        repetitions(&answer).with_context(|| format!("no count of retries in HAProxy's answer: {answer:?}"))
+    }
+
+    /// What the first worker answers to this command.
+    ///
+    /// # Errors
+    /// When HAProxy does not answer.
+    pub async fn ask(&self, command: &str) -> Result<String> {
         let mut connection = UnixStream::connect(self.socket()).await.context("connect to HAProxy's socket")?;
-        connection.write_all(b"@1 show stat\nquit\n").await.context("ask HAProxy")?;
+        connection.write_all(format!("@1 {command}\nquit\n").as_bytes()).await.context("ask HAProxy")?;
         let mut answer = String::new();
         let read = tokio::time::timeout(ANSWER_TIMEOUT, connection.read_to_string(&mut answer));
         read.await.context("HAProxy does not answer")?.context("read from HAProxy")?;
-        repetitions(&answer).with_context(|| format!("no count of retries in HAProxy's answer: {answer:?}"))
+        Ok(answer)
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
@@ -219,7 +229,8 @@ fn configuration(frontend: SocketAddr, repeats: bool) -> String {
     format!(
         "global\n    maxconn 2000\n    nbthread 1\n\
          defaults\n    mode http\n    timeout connect 2s\n    timeout client 30s\n    timeout server 30s\n    option redispatch 1\n\
-         frontend web\n    bind {frontend}\n    default_backend web\n\
+         frontend web\n    bind {frontend}\n    use_backend canary if {{ req.hdr(x-canary) -m found }}\n    default_backend web\n\
+         backend canary\n    balance roundrobin\n    retries 1\n\
          backend web\n    balance roundrobin\n{repetition}    # berth-servers web\n"
     )
 }

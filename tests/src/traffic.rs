@@ -8,12 +8,15 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::{
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 
+/// What requests for the newest version have.
+const CANARY: HeaderName = HeaderName::from_static("x-canary");
 /// The time between two requests: a hundred each second.
 const PERIOD: Duration = Duration::from_millis(10);
 /// Every hundredth request takes this long.
@@ -62,8 +65,18 @@ impl Client {
     /// Begins to send requests to this address. Half of them use a new connection.
     #[must_use]
     pub fn start(address: SocketAddr) -> Self {
+        Self::start_with(address, HeaderMap::new())
+    }
+
+    /// The same, with the header `x-canary` in each request.
+    #[must_use]
+    pub fn start_for_canary(address: SocketAddr) -> Self {
+        Self::start_with(address, HeaderMap::from_iter([(CANARY, HeaderValue::from_static("yes"))]))
+    }
+
+    fn start_with(address: SocketAddr, headers: HeaderMap) -> Self {
         let (answers, stop) = (Arc::default(), CancellationToken::new());
-        let sending = tokio::spawn(send(address, Arc::clone(&answers), stop.clone()));
+        let sending = tokio::spawn(send(address, headers, Arc::clone(&answers), stop.clone()));
         Self { answers, stop, sending }
     }
 
@@ -84,9 +97,11 @@ impl Client {
     }
 }
 
-async fn send(address: SocketAddr, answers: Arc<Mutex<Answers>>, stop: CancellationToken) {
-    let client =
-        |idle: usize| reqwest::Client::builder().no_proxy().timeout(TIME_LIMIT).pool_max_idle_per_host(idle).build();
+async fn send(address: SocketAddr, headers: HeaderMap, answers: Arc<Mutex<Answers>>, stop: CancellationToken) {
+    let client = |idle: usize| {
+        let client = reqwest::Client::builder().no_proxy().timeout(TIME_LIMIT).pool_max_idle_per_host(idle);
+        client.default_headers(headers.clone()).build()
+    };
     let (Ok(reusing), Ok(connecting)) = (client(64), client(0)) else { return };
     let (begun, mut requests) = (Instant::now(), JoinSet::new());
     let mut tick = interval(PERIOD);

@@ -157,6 +157,15 @@ fn others() -> Vec<Case> {
             object: set("VMDeployment", "service", &service),
             words: &["rollout.steps", "a weight needs a load balancer that knows weights: name a class"],
         },
+        Case {
+            object: set("VMDeployment", "route", &with_route("Updated", "Updated")),
+            words: &["rollout.httpRoutes", "has to name stableService with subset: Stable"],
+        },
+        rollout(
+            "route",
+            &json!({"httpRoutes": [{"name": "web", "stableService": "a", "canaryService": "a"}]}),
+            &["two Services"],
+        ),
         rollout("bake", &json!({"steps": [{"bake": {"seconds": 9}}, {"servers": 1}]}), &["bake needs an earlier step"]),
         rollout("approve", &json!({"steps": [{"approve": {"evidence": ["slo"]}}]}), &["evidence", "does not have"]),
         rollout("background", &json!({"background": {"checks": ["slo"]}}), &["rollout.background", "does not have"]),
@@ -172,6 +181,13 @@ fn others() -> Vec<Case> {
             words: &["spec.parameters", "provider local does not know size", "it has no parameters"],
         },
     ]
+}
+
+/// A weight, and a route between two Services with these subsets.
+fn with_route(stable: &str, canary: &str) -> Value {
+    let route = json!({"name": "web", "stableService": "web", "canaryService": "web-canary"});
+    let backends = json!([{"service": "web", "port": 80, "subset": stable}, {"service": "web-canary", "port": 80, "subset": canary}]);
+    json!({"rollout": {"steps": [{"weight": 5}], "httpRoutes": [route]}, "template": {"spec": {"traffic": {"backends": backends}}}})
 }
 
 fn rollout(name: &str, rollout: &Value, words: &'static [&'static str]) -> Case {

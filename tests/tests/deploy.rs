@@ -83,6 +83,7 @@ const RESOURCES: [&str; 31] = [
     "apps/deployments",
     "coordination.k8s.io/leases",
     "discovery.k8s.io/endpointslices",
+    "gateway.networking.k8s.io/httproutes",
     "/services",
     "/secrets",
     "/configmaps",
@@ -132,9 +133,11 @@ fn allowed(part: Part) -> BTreeMap<&'static str, String> {
         Part::LbController => rights.extend([
             ("discovery.k8s.io/endpointslices", format!("{READ} create update patch delete")),
             ("/services", READ.into()),
-            ("berth.dev/balancerclasses", READ.into()),
+            ("berth.dev/balancerclasses", format!("{READ} patch")),
             ("berth.dev/vmdeployments", READ.into()),
+            ("berth.dev/vmdeployments/status", "patch".into()),
             ("berth.dev/balancerclasses/status", "patch".into()),
+            ("gateway.networking.k8s.io/httproutes", format!("{READ} patch")),
         ]),
     }
     rights

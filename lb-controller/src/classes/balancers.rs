@@ -7,7 +7,7 @@ use std::{
 };
 
 use berth_core::api::{BalancerClass, Server, VMDeployment};
-use berth_runtime::{Cache, Context, Leader};
+use berth_runtime::{Cache, Context, EventType, Leader, reference};
 use futures::{
     StreamExt as _,
     channel::mpsc::{self, UnboundedSender},
@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     drivers::Drivers,
+    in_use,
     named::classes_of,
     status::StatusWriter,
     view::View,
@@ -29,6 +30,7 @@ use crate::{
     kept::KeptServers,
     member::{Member, ServerRef},
     panic_floor::PanicThreshold,
+    subsets::Subsets,
 };
 
 /// The Lease of the copy that carries out the traffic of Servers with a class.
@@ -46,6 +48,7 @@ struct Followed {
 pub struct ClassBalancers {
     classes: Cache<BalancerClass>,
     deployments: Cache<VMDeployment>,
+    subsets: Subsets,
     servers: Cache<Server>,
     kept: Arc<KeptServers>,
     default_threshold: PanicThreshold,
@@ -61,14 +64,16 @@ impl ClassBalancers {
     #[must_use]
     pub fn new(
         ctx: &Context,
-        servers: &Cache<Server>,
+        (servers, deployments): (&Cache<Server>, &Cache<VMDeployment>),
+        subsets: &Subsets,
         kept: &Arc<KeptServers>,
         default_threshold: PanicThreshold,
         drivers: Drivers,
     ) -> Self {
         Self {
             classes: Cache::start(ctx),
-            deployments: Cache::start(ctx),
+            deployments: deployments.clone(),
+            subsets: subsets.clone(),
             servers: servers.clone(),
             kept: Arc::clone(kept),
             default_threshold,
@@ -102,8 +107,10 @@ impl ClassBalancers {
         let standing = self.tasks.spawn(standing);
         let shared = Arc::new(Shared {
             ctx: ctx.clone(),
+            classes: self.classes.clone(),
             servers: self.servers.clone(),
             deployments: self.deployments.clone(),
+            subsets: self.subsets.clone(),
             kept: Arc::clone(&self.kept),
             default_threshold: self.default_threshold,
             leader: leader.clone(),
@@ -165,6 +172,7 @@ impl ClassBalancers {
         }
         let Some(class) = declared else { return };
         let driver = (self.drivers)(Arc::clone(&class)).await;
+        let declared = Arc::clone(&class);
         let started = driver.map(|driver| {
             let (submissions, receiver) = mpsc::unbounded();
             let followed = Followed {
@@ -181,12 +189,14 @@ impl ClassBalancers {
                 decided: BTreeMap::new(),
                 suspects: BTreeSet::new(),
                 status: StatusWriter::default(),
+                is_marked: false,
             };
             self.tasks.spawn(worker.run(receiver, followed.stop.clone()));
             followed
         });
         if let Err(why) = &started {
             tracing::warn!(class = name, why, "cannot use the BalancerClass");
+            shared.ctx.events.publish(&reference(&*declared), EventType::Warning, "NotReady", why);
         }
         self.followed.lock().insert(name.to_owned(), started);
     }
@@ -219,6 +229,11 @@ impl ClassBalancers {
         }
         let namespace = &member.server.namespace;
         let is_new = !self.is_shown_by(class, &member.server);
+        if is_new && in_use::is_being_deleted(&declared) {
+            return Some(format!(
+                "BalancerClass {class} is being deleted: name another class in spec.traffic.backends, or create it again"
+            ));
+        }
         (is_new && !declared.spec.allows(namespace)).then(|| {
             format!(
                 "BalancerClass {class} does not allow namespace {namespace}: add it to spec.allowedNamespaces, or use another \

@@ -20,6 +20,7 @@ type Failures = BTreeMap<String, DriverError>;
 impl Worker {
     /// Makes the changes, and answers each when all processes show it, or why not.
     pub(super) async fn settle(&mut self, batch: Vec<Submission>) {
+        self.mark().await;
         let servers = self.servers();
         self.read(&servers).await;
         let newest = self.newest(&batch);
@@ -74,7 +75,8 @@ impl Worker {
             return BTreeMap::new();
         }
         let view = self.view.lock().clone();
-        let members = floor::members(self.class.name(), servers, &view, self.shared.ctx.clock.now());
+        let (subsets, now) = (&self.shared.subsets, self.shared.ctx.clock.now());
+        let members = floor::members(self.class.name(), servers, &view, subsets, now);
         let threshold = floor::threshold(&self.class.spec, self.shared.default_threshold);
         floor::kept(self.class.name(), threshold, &members, &batch, &view)
     }
@@ -151,7 +153,7 @@ impl Worker {
     }
 
     fn is_still_wanted(&self, server: &Server, member: &Member) -> bool {
-        let desired = plan::desired(server, self.shared.ctx.clock.now());
+        let desired = plan::desired(server, self.shared.ctx.clock.now(), self.shared.subsets.of(server));
         let is_serving = |wanted: &BTreeMap<EntryKey, Entry>| {
             !wanted.is_empty() && wanted.values().all(|entry| entry.phase == TrafficPhase::Serving)
         };

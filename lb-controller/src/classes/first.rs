@@ -14,10 +14,11 @@ use super::{
 use crate::{
     member::ServerRef,
     plan::{Seen, plan},
+    subsets::{Belongs, Subsets},
 };
 
 /// Reads it from the API server, until that succeeds. The cache may be older than what the copy in charge before has reported.
-pub(super) async fn entries(ctx: &Context, class: &str) -> BTreeMap<EntryKey, Entry> {
+pub(super) async fn entries(ctx: &Context, subsets: &Subsets, class: &str) -> BTreeMap<EntryKey, Entry> {
     let api = Api::<Guarded<Server>>::all(ctx.client.clone());
     let mut failures = 0;
     loop {
@@ -26,7 +27,7 @@ pub(super) async fn entries(ctx: &Context, class: &str) -> BTreeMap<EntryKey, En
             Ok(list) => {
                 let now = ctx.clock.now();
                 let servers = list.items.into_iter().filter_map(|server| server.0.ok());
-                return servers.flat_map(|server| wanted(class, &server, now)).collect();
+                return servers.flat_map(|server| wanted(class, &server, subsets.of(&server), now)).collect();
             }
             Err(error) => tracing::warn!(%error, class, "the class is not served before all Servers are known"),
         }
@@ -37,8 +38,8 @@ pub(super) async fn entries(ctx: &Context, class: &str) -> BTreeMap<EntryKey, En
 
 /// What the class should show of a Server. A sick or silent one keeps its traffic: whether it may lose it is decided together with the
 /// others of its backend.
-fn wanted(class: &str, server: &Server, now: Timestamp) -> BTreeMap<EntryKey, Entry> {
-    let plan = plan(server, Seen { now, is_idle: false });
+fn wanted(class: &str, server: &Server, belongs: Belongs, now: Timestamp) -> BTreeMap<EntryKey, Entry> {
+    let plan = plan(server, Seen { now, is_idle: false, belongs });
     let mut desired = plan.desired;
     if plan.held_for.is_some()
         && let Some(desired) = &mut desired
@@ -60,8 +61,8 @@ mod tests {
             "spec": {"traffic": {"backends": backends, "drain": {"seconds": 30}}},
             "status": {"state": state, "traffic": {"phase": phase, "backends": backends, "address": "10.0.0.1"}},
         }));
-        assert!(wanted("other", &server, Timestamp::UNIX_EPOCH).is_empty());
-        wanted("edge", &server, Timestamp::UNIX_EPOCH).into_values().map(|entry| entry.phase).collect()
+        assert!(wanted("other", &server, Belongs::BOTH, Timestamp::UNIX_EPOCH).is_empty());
+        wanted("edge", &server, Belongs::BOTH, Timestamp::UNIX_EPOCH).into_values().map(|entry| entry.phase).collect()
     }
 
     #[test]

@@ -10,12 +10,14 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{
     driver::EntryKey,
-    view::{View, entries_of, entries_of_server},
+    view::{View, entries_of},
 };
 use crate::{
     kept::Kept,
-    member::{Member, ServerRef},
+    member::{Member, ServerRef, has_panic_floor},
     panic_floor::{FloorMember, PanicThreshold, withheld},
+    plan,
+    subsets::Subsets,
 };
 
 /// The name of a backend in messages.
@@ -33,12 +35,14 @@ pub(super) fn members(
     class: &str,
     servers: &[Arc<Server>],
     view: &View,
+    subsets: &Subsets,
     now: Timestamp,
 ) -> BTreeMap<String, BTreeMap<String, FloorMember>> {
     let mut backends: BTreeMap<String, BTreeMap<String, FloorMember>> = BTreeMap::new();
     for server in servers.iter().filter(|server| !server.must_retire()) {
-        let entries = entries_of_server(class, server, now);
-        for key in entries.keys() {
+        let Some(desired) = plan::desired(server, now, subsets.of(server)) else { continue };
+        let entries = entries_of(class, &ServerRef::of(server), Some(&desired));
+        for key in entries.keys().filter(|key| has_panic_floor(desired.subset_of(class, &key.backend))) {
             let member = FloorMember { serves: view.is_serving(key), is_coming_back: server.is_coming_back() };
             backends.entry(key.backend.clone()).or_default().insert(server.uid().to_owned(), member);
         }

@@ -19,6 +19,7 @@ pub mod driver;
 mod drivers;
 mod first;
 mod floor;
+mod in_use;
 mod named;
 pub mod names;
 mod split;

@@ -15,7 +15,8 @@ use berth_core::{
 };
 use k8s_openapi::jiff::Timestamp;
 
-use super::{driver::EntryKey, view::entries_of_server};
+use super::{driver::EntryKey, view::entries_of};
+use crate::{member::ServerRef, plan, subsets::Subsets};
 
 /// The Servers of a backend that belong to one VMDeployment, on both sides.
 #[derive(Default)]
@@ -25,18 +26,23 @@ struct Group {
 }
 
 /// The weights of entries whose VMDeployment splits the traffic, instead of those that their Servers declare. `find` gives the
-/// VMDeployment of a namespace and name.
+/// VMDeployment of a namespace and name. In a backend for a subset all run the same version, so that nothing is split.
 pub(super) fn weights(
     class: &str,
     servers: &[Arc<Server>],
+    subsets: &Subsets,
     find: impl Fn(&str, &str) -> Option<Arc<VMDeployment>>,
     now: Timestamp,
 ) -> BTreeMap<EntryKey, u16> {
     let mut groups: BTreeMap<(String, String, String), Group> = BTreeMap::new();
     for server in servers {
         let Some((name, progress)) = split_of(server, &find) else { continue };
-        let entries = entries_of_server(class, server, now);
-        for (key, _) in entries.into_iter().filter(|(_, entry)| entry.phase == TrafficPhase::Serving) {
+        let Some(desired) = plan::desired(server, now, subsets.of(server)) else { continue };
+        if desired.phase != TrafficPhase::Serving {
+            continue;
+        }
+        let entries = entries_of(class, &ServerRef::of(server), Some(&desired));
+        for key in entries.into_keys().filter(|key| desired.subset_of(class, &key.backend).is_none()) {
             let of = (server.namespace().to_owned(), name.clone(), key.backend.clone());
             let group = groups.entry(of).or_default();
             if is_updated(server, &progress) {
@@ -85,6 +91,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::subsets::Belongs;
 
     fn server(n: usize, revision: &str, phase: &str) -> Arc<Server> {
         let backends = json!([{"class": "edge", "name": "web", "port": 80}]);
@@ -109,9 +116,10 @@ mod tests {
     fn split(servers: &[Arc<Server>], weight: &Value) -> Vec<u16> {
         let deployment = deployment(weight);
         let find = |_: &str, name: &str| (name == "web").then(|| Arc::clone(&deployment));
-        let weights = weights("edge", servers, find, Timestamp::UNIX_EPOCH);
+        let weights = weights("edge", servers, &Subsets::default(), find, Timestamp::UNIX_EPOCH);
         let of = |server: &Arc<Server>| {
-            let entries = entries_of_server("edge", server, Timestamp::UNIX_EPOCH);
+            let desired = plan::desired(server, Timestamp::UNIX_EPOCH, Belongs::BOTH);
+            let entries = entries_of("edge", &ServerRef::of(server), desired.as_ref());
             entries.keys().next().and_then(|key| weights.get(key).copied()).unwrap_or(999)
         };
         servers.iter().map(of).collect()

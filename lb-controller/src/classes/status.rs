@@ -22,9 +22,10 @@ pub(super) struct StatusWriter {
 
 impl StatusWriter {
     /// Writes the status, unless it is what was written last.
-    pub(super) async fn write(&mut self, ctx: &Context, class: &BalancerClass, view: &View) {
+    /// `stays` says why a class stays that is to be deleted.
+    pub(super) async fn write(&mut self, ctx: &Context, class: &BalancerClass, view: &View, stays: Option<&str>) {
         let before = self.written.as_ref().or(class.status.as_ref());
-        let status = status(view, class.metadata.generation, before, ctx.clock.now());
+        let status = status(view, stays, class.metadata.generation, before, ctx.clock.now());
         if before == Some(&status) {
             return;
         }
@@ -53,6 +54,7 @@ impl StatusWriter {
 /// The status of a class whose processes look like this.
 fn status(
     view: &View,
+    stays: Option<&str>,
     generation: Option<i64>,
     before: Option<&BalancerClassStatus>,
     now: Timestamp,
@@ -61,6 +63,7 @@ fn status(
         view.processes.iter().filter_map(|(name, process)| Some((name, &process.failed.as_ref()?.0))).collect();
     let answering = view.processes.len() - failed.len();
     let (state, reason, message) = match failed.first() {
+        _ if stays.is_some() => ("False", "Deleting", stays.unwrap_or_default().to_owned()),
         None => ("True", "Answers", format!("all {answering} processes answer")),
         Some((name, why)) => {
             let all = view.processes.len();

@@ -13,6 +13,7 @@ use crate::{
     balancer::BalancerError,
     member::{ClassBackend, Registration, ServerRef},
     plan,
+    subsets::Belongs,
 };
 
 /// What is known of one process.
@@ -40,19 +41,18 @@ pub struct View {
 pub fn entries_of(class: &str, server: &ServerRef, desired: Option<&Registration>) -> BTreeMap<EntryKey, Entry> {
     let Some(desired) = desired else { return BTreeMap::new() };
     let backends = desired.classes.iter().filter(|backend| backend.class == class);
-    let entry = |backend: &ClassBackend| {
-        let name = names::name_of(server, &desired.address, backend.port);
-        let key = EntryKey { backend: backend.name.clone(), name };
-        let (address, port) = (desired.address.clone(), backend.port);
-        (key, Entry { address, port, weight: backend.weight, phase: desired.phase })
-    };
-    backends.map(entry).collect()
+    backends.map(|backend| entry(server, &desired.address, backend, desired.phase)).collect()
+}
+
+fn entry(server: &ServerRef, address: &str, backend: &ClassBackend, phase: TrafficPhase) -> (EntryKey, Entry) {
+    let key = EntryKey { backend: backend.name.clone(), name: names::name_of(server, address, backend.port) };
+    (key, Entry { address: address.to_owned(), port: backend.port, weight: backend.weight, phase })
 }
 
 /// What a class should show of a Server, by its declaration and facts.
 #[must_use]
-pub fn entries_of_server(class: &str, server: &Server, now: Timestamp) -> BTreeMap<EntryKey, Entry> {
-    entries_of(class, &ServerRef::of(server), plan::desired(server, now).as_ref())
+pub fn entries_of_server(class: &str, server: &Server, belongs: Belongs, now: Timestamp) -> BTreeMap<EntryKey, Entry> {
+    entries_of(class, &ServerRef::of(server), plan::desired(server, now, belongs).as_ref())
 }
 
 /// What has to change in a process, so that it shows these entries of the Server and no others.
@@ -70,10 +70,20 @@ impl View {
     #[must_use]
     pub fn wanted(&self, class: &str, server: &ServerRef, desired: Option<&Registration>) -> BTreeMap<EntryKey, Entry> {
         let mut wanted = entries_of(class, server, desired);
+        wanted.extend(self.left(class, server, desired));
         for (key, entry) in &mut wanted {
             entry.weight = self.weights.get(key).copied().unwrap_or(entry.weight);
         }
         wanted
+    }
+
+    /// The entries in backends for a subset that the Server is not in any more. They stay without traffic: to remove them would have to
+    /// wait for open connections, and the Server may be back with the next roll-out.
+    fn left(&self, class: &str, server: &ServerRef, desired: Option<&Registration>) -> Vec<(EntryKey, Entry)> {
+        let Some(desired) = desired else { return Vec::new() };
+        let backends = desired.left.iter().filter(|backend| backend.class == class);
+        let entries = backends.map(|backend| entry(server, &desired.address, backend, TrafficPhase::Held));
+        entries.filter(|(key, _)| self.processes.values().any(|view| view.shown.entries.contains_key(key))).collect()
     }
 
     /// The processes whose word counts.

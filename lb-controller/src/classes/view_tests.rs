@@ -11,9 +11,15 @@ fn server(name: &str) -> ServerRef {
 }
 
 fn registered(phase: TrafficPhase, weight: u16) -> Registration {
-    let backend = |class: &str, name: &str| ClassBackend { class: class.into(), name: name.into(), port: 80, weight };
+    let backend = |class: &str, name: &str| ClassBackend {
+        class: class.into(),
+        name: name.into(),
+        port: 80,
+        weight,
+        subset: None,
+    };
     let classes = vec![backend("edge", "web"), backend("other", "web")];
-    Registration { phase, services: Vec::new(), classes, address: "10.0.0.1".into() }
+    Registration { phase, services: Vec::new(), classes, left: Vec::new(), address: "10.0.0.1".into() }
 }
 
 fn entries(name: &str, phase: TrafficPhase) -> BTreeMap<EntryKey, Entry> {

@@ -16,13 +16,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{driver::Driver, first, floor, named, split, status::StatusWriter, view::View};
+use super::{driver::Driver, first, floor, in_use, named, split, status::StatusWriter, view::View};
 use crate::{
     balancer::{BalancerError, Observer},
     kept::KeptServers,
     member::{Member, ServerRef},
     panic_floor::{FloorMember, PanicThreshold},
     plan,
+    subsets::Subsets,
 };
 
 /// How often all processes are read.
@@ -39,8 +40,10 @@ pub(super) struct Submission {
 /// What all workers share.
 pub(super) struct Shared {
     pub(super) ctx: Context,
+    pub(super) classes: Cache<BalancerClass>,
     pub(super) servers: Cache<Server>,
     pub(super) deployments: Cache<VMDeployment>,
+    pub(super) subsets: Subsets,
     pub(super) kept: Arc<KeptServers>,
     pub(super) default_threshold: PanicThreshold,
     pub(super) leader: Leader,
@@ -59,6 +62,8 @@ pub(super) struct Worker {
     /// The Servers that were found to need a look, and not to be right since.
     pub(super) suspects: BTreeSet<ServerRef>,
     pub(super) status: StatusWriter,
+    /// Whether the class was marked as in use, as far as this copy knows.
+    pub(super) is_marked: bool,
 }
 
 impl Worker {
@@ -66,7 +71,7 @@ impl Worker {
     pub(super) async fn run(mut self, mut submissions: UnboundedReceiver<Submission>, stop: CancellationToken) {
         if self.driver.is_asked() {
             let leader = self.shared.leader.clone();
-            let entries = Box::pin(first::entries(&self.shared.ctx, self.class.name()));
+            let entries = Box::pin(first::entries(&self.shared.ctx, &self.shared.subsets, self.class.name()));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -106,11 +111,49 @@ impl Worker {
             self.shared.observer.changed(server.clone());
         }
         self.suspects = wrong;
-        let members = floor::members(self.class.name(), &servers, &view, now);
+        let members = floor::members(self.class.name(), &servers, &view, &self.shared.subsets, now);
         self.look_at_kept(&servers, &members);
         let known: BTreeSet<&str> = servers.iter().map(|server| server.uid()).collect();
         self.decided.retain(|uid, _| known.contains(uid.as_str()));
-        self.status.write(&self.shared.ctx, &self.class, &view).await;
+        let class = self.declared();
+        let stays = if in_use::is_being_deleted(&class) {
+            in_use::stays(&servers, &view, self.driver.is_asked())
+        } else {
+            None
+        };
+        self.status.write(&self.shared.ctx, &class, &view, stays.as_deref()).await;
+        if in_use::is_being_deleted(&class) && stays.is_none() {
+            self.release(&class).await;
+        } else if !servers.is_empty() || !view.servers().is_empty() {
+            self.mark().await;
+        }
+    }
+
+    /// The class as the cache has it.
+    fn declared(&self) -> Arc<BalancerClass> {
+        self.shared.classes.get(None, self.class.name()).unwrap_or_else(|| Arc::clone(&self.class))
+    }
+
+    /// Marks the class as in use, once. Traffic goes on without the mark: a class that is deleted without it leaves its entries.
+    pub(super) async fn mark(&mut self) {
+        let class = self.declared();
+        self.is_marked |= in_use::is_marked(&class) || in_use::is_being_deleted(&class);
+        if !self.is_marked && self.shared.leader.leads() {
+            match in_use::mark(&self.shared.ctx, &class, true).await {
+                Ok(written) => self.is_marked = written,
+                Err(error) => tracing::warn!(%error, "the BalancerClass may be deleted although it is in use"),
+            }
+        }
+    }
+
+    /// Lets a class go that is to be deleted and has nothing left.
+    async fn release(&self, class: &BalancerClass) {
+        if !in_use::is_marked(class) || !self.shared.leader.leads() {
+            return;
+        }
+        if let Err(error) = in_use::mark(&self.shared.ctx, class, false).await {
+            tracing::warn!(%error, "the BalancerClass stays; trying again");
+        }
     }
 
     /// Reads all processes at once. `servers` are those that name this class.
@@ -121,7 +164,7 @@ impl Worker {
         let read = join_all(reads).await;
         let now = self.shared.ctx.clock.now();
         let find = |namespace: &str, name: &str| self.shared.deployments.get(Some(namespace), name);
-        let weights = split::weights(self.class.name(), servers, find, now);
+        let weights = split::weights(self.class.name(), servers, &self.shared.subsets, find, now);
         let mut view = self.view.lock();
         view.weights = weights;
         for (process, read) in processes.iter().zip(read) {
@@ -153,7 +196,8 @@ impl Worker {
         for server in servers {
             let identity = ServerRef::of(server);
             owners.remove(&identity);
-            let wanted = view.wanted(self.class.name(), &identity, plan::desired(server, now).as_ref());
+            let desired = plan::desired(server, now, self.shared.subsets.of(server));
+            let wanted = view.wanted(self.class.name(), &identity, desired.as_ref());
             if !view.shows(&identity, &wanted) {
                 wrong.insert(identity);
             }

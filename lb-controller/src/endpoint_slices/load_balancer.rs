@@ -31,7 +31,8 @@ use super::{
 };
 use crate::{
     balancer::{BalancerError, LoadBalancer, Observer, Problem},
-    member::{Member, ServerRef},
+    member::{Member, ServerRef, has_panic_floor},
+    subsets::Subsets,
 };
 
 /// Slices in one page of the first list: a full slice has up to 40 KB, so a page has up to 2 MB.
@@ -46,7 +47,7 @@ pub struct EndpointSlices {
 impl EndpointSlices {
     /// The slices that the client of this context can reach. Changes that arrive within `batch_window` are written together.
     #[must_use]
-    pub fn new(ctx: &Context, batch_window: Duration, floor: PanicFloor) -> Self {
+    pub fn new(ctx: &Context, batch_window: Duration, floor: PanicFloor, subsets: Subsets) -> Self {
         let context = WriterContext {
             api: SliceApi::new(ctx.client.clone()),
             cache: SliceCache::default(),
@@ -54,6 +55,7 @@ impl EndpointSlices {
             batch_window,
             services: ServiceLookup::default(),
             floor,
+            subsets,
         };
         Self { context: Arc::new(context), writers: Mutex::default() }
     }
@@ -100,12 +102,15 @@ impl EndpointSlices {
 
     /// What each Service should show of the Server: the Services that it belongs to, and those that show it and should not.
     fn desired_endpoints(&self, member: &Member) -> BTreeMap<ServiceKey, DesiredEndpoint> {
-        let desired = |endpoint| DesiredEndpoint {
-            server: member.server.clone(),
-            version: member.version,
-            endpoint,
-            must_record_version: member.must_record_version,
-            held_for: member.held_for,
+        let desired = |endpoint: Option<EndpointSpec>| {
+            let subset = endpoint.as_ref().and_then(|spec| spec.backend.subset);
+            DesiredEndpoint {
+                server: member.server.clone(),
+                version: member.version,
+                endpoint,
+                must_record_version: member.must_record_version,
+                held_for: member.held_for.filter(|_| has_panic_floor(subset)),
+            }
         };
         let shown = self.context.cache.services_with(&member.server.uid).into_iter();
         let mut endpoints: BTreeMap<_, _> = shown.map(|service| (service, desired(None))).collect();

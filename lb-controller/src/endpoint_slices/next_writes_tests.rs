@@ -88,7 +88,11 @@ fn desired_at(n: usize, version: u64, phase: Option<TrafficPhase>, port: i32) ->
         server: ServerRef { namespace: "ns".into(), name: format!("web-{n}"), uid: format!("uid-{n}") },
         version,
         endpoint: phase.map(|phase| EndpointSpec {
-            backend: ServiceBackend { name: "web".into(), ports: vec![ServicePort { name: String::new(), port }] },
+            backend: ServiceBackend {
+                name: "web".into(),
+                ports: vec![ServicePort { name: String::new(), port }],
+                subset: None,
+            },
             address: format!("10.0.{}.{}", n / 250, n % 250 + 1),
             phase,
         }),

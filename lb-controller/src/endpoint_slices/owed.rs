@@ -9,26 +9,23 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use berth_core::api::{Server, TrafficPhase};
 use berth_runtime::resource_version;
-use k8s_openapi::{
-    api::discovery::v1::{Endpoint, EndpointSlice},
-    jiff::Timestamp,
-};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::{
     endpoint,
     keys::ServiceKey,
     next_writes::{DesiredEndpoint, EndpointSpec},
 };
-use crate::{member::ServerRef, plan};
+use crate::member::{Registration, ServerRef};
 
 /// What is owed to other Servers of the Service, if one of the desired changes takes traffic away. `find` gives the Server of an endpoint,
-/// as the cache has it.
+/// as the cache has it, and `promised` what load balancers should show of it.
 pub(super) fn owed(
     service: &ServiceKey,
     slices: &[Arc<EndpointSlice>],
     desired: &[DesiredEndpoint],
     find: impl Fn(&Endpoint, &str) -> Option<Arc<Server>>,
-    now: Timestamp,
+    promised: impl Fn(&Server) -> Option<Registration>,
 ) -> Vec<DesiredEndpoint> {
     let taken: BTreeSet<&str> = desired.iter().filter(|d| !d.is_serving()).map(|d| d.server.uid.as_str()).collect();
     let endpoints = || slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
@@ -42,15 +39,22 @@ pub(super) fn owed(
     let waiting = endpoints().filter(is_other).filter(|found| !endpoint::is_ready(found));
     let given = waiting.filter_map(|found| {
         let server = find(found, endpoint::uid(found)?)?;
-        promise(service, found, &server, now)
+        promise(service, found, &server, promised(&server)?)
     });
     given.collect()
 }
 
 /// The endpoint with traffic, if that is what the Server was promised. Another address is left to the Server's own reconcile: it might be
 /// refused, and the change that takes traffic away must not fail because of that.
-fn promise(service: &ServiceKey, found: &Endpoint, server: &Server, now: Timestamp) -> Option<DesiredEndpoint> {
-    let registration = plan::desired(server, now).filter(|desired| desired.phase == TrafficPhase::Serving)?;
+fn promise(
+    service: &ServiceKey,
+    found: &Endpoint,
+    server: &Server,
+    registration: Registration,
+) -> Option<DesiredEndpoint> {
+    if registration.phase != TrafficPhase::Serving {
+        return None;
+    }
     let backend = registration.services.iter().find(|backend| backend.name == service.name)?;
     let spec = EndpointSpec { backend: backend.clone(), address: registration.address, phase: TrafficPhase::Serving };
     let version = resource_version(server);
@@ -66,13 +70,18 @@ fn promise(service: &ServiceKey, found: &Endpoint, server: &Server, now: Timesta
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::jiff::Timestamp;
     use serde_json::json;
 
     use super::*;
-    use crate::member::{ServiceBackend, ServicePort};
+    use crate::{
+        member::{ServiceBackend, ServicePort},
+        plan,
+        subsets::Belongs,
+    };
 
     fn backend() -> ServiceBackend {
-        ServiceBackend { name: "web".into(), ports: vec![ServicePort { name: "http".into(), port: 80 }] }
+        ServiceBackend { name: "web".into(), ports: vec![ServicePort { name: "http".into(), port: 80 }], subset: None }
     }
 
     /// A Server whose traffic is in this phase, by its fact.
@@ -101,7 +110,8 @@ mod tests {
     fn owed_beside(servers: &[Server], endpoints: Vec<Endpoint>, desired: &[DesiredEndpoint]) -> Vec<DesiredEndpoint> {
         let slice = EndpointSlice { endpoints: Some(endpoints), ..EndpointSlice::default() };
         let find = |_: &Endpoint, uid: &str| servers.iter().find(|server| server.uid() == uid).cloned().map(Arc::new);
-        owed(&ServiceKey::new("default", "web"), &[Arc::new(slice)], desired, find, Timestamp::UNIX_EPOCH)
+        let promised = |server: &Server| plan::desired(server, Timestamp::UNIX_EPOCH, Belongs::BOTH);
+        owed(&ServiceKey::new("default", "web"), &[Arc::new(slice)], desired, find, promised)
     }
 
     #[test]

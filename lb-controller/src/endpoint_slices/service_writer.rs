@@ -27,7 +27,7 @@ use super::{
     slice_api::{SliceApi, WriteResult},
     slice_cache::SliceCache,
 };
-use crate::{balancer::BalancerError, kept::Kept, plan};
+use crate::{balancer::BalancerError, kept::Kept, plan, subsets::Subsets};
 
 /// Batch windows between the beginnings of two writes: the first change is written at once, and while a fleet comes or goes, few
 /// writes show many changes.
@@ -57,6 +57,7 @@ pub(crate) struct WriterContext {
     pub(crate) batch_window: Duration,
     pub(crate) services: ServiceLookup,
     pub(crate) floor: PanicFloor,
+    pub(crate) subsets: Subsets,
 }
 
 /// Writes the EndpointSlices of one Service.
@@ -143,7 +144,8 @@ impl ServiceWriter {
             let mut slices = context.cache.slices_of(&self.service);
             slices.append(&mut unlabelled);
             let find = |endpoint: &Endpoint, uid: &str| context.floor.server(endpoint, uid);
-            desired.append(&mut owed(&self.service, &slices, &desired, find, context.clock.now()));
+            let promised = |server: &Server| plan::desired(server, context.clock.now(), context.subsets.of(server));
+            desired.append(&mut owed(&self.service, &slices, &desired, find, promised));
             let (services, api) = (&context.services, &context.api);
             let kept = context.floor.withheld(&self.service, &slices, &desired, (services, api)).await;
             let wanted = desired.iter().filter(|desired| !kept.contains_key(&desired.server.uid));
@@ -214,8 +216,8 @@ impl ServiceWriter {
     }
 
     fn is_desired_by(&self, server: &Server, desired: &DesiredEndpoint) -> bool {
-        let (Some(registration), Some(spec)) = (plan::desired(server, self.context.clock.now()), &desired.endpoint)
-        else {
+        let now_desired = plan::desired(server, self.context.clock.now(), self.context.subsets.of(server));
+        let (Some(registration), Some(spec)) = (now_desired, &desired.endpoint) else {
             return false;
         };
         server.uid() == desired.server.uid

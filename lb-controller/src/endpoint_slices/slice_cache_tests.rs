@@ -7,7 +7,8 @@ use crate::{
 };
 
 fn slice(version: u64, uids: &[&str]) -> EndpointSlice {
-    let backend = ServiceBackend { name: "web".into(), ports: vec![ServicePort { name: String::new(), port: 80 }] };
+    let backend =
+        ServiceBackend { name: "web".into(), ports: vec![ServicePort { name: String::new(), port: 80 }], subset: None };
     let mut slice = SliceGroup::new(&backend, "10.0.0.1").empty_slice("ns", "web-1");
     slice.metadata.resource_version = Some(version.to_string());
     let server = |uid: &str| ServerRef { namespace: "ns".into(), name: uid.into(), uid: uid.into() };

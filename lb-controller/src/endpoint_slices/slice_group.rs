@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     fn backend(port: i32) -> ServiceBackend {
-        ServiceBackend { name: "web".into(), ports: vec![ServicePort { name: String::new(), port }] }
+        ServiceBackend { name: "web".into(), ports: vec![ServicePort { name: String::new(), port }], subset: None }
     }
 
     #[test]

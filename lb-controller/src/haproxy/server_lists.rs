@@ -21,19 +21,26 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::net::TcpListener;
 
 use super::driver::new_server;
-use crate::classes::view::entries_of_server;
+use crate::{classes::view::entries_of_server, subsets::Subsets};
 
 #[derive(Clone)]
 struct Lists {
     ctx: Context,
     servers: Cache<Server>,
+    subsets: Subsets,
 }
 
 /// Serves until shutdown, together with what is for other load balancers.
-pub(crate) async fn serve(ctx: Context, listener: TcpListener, servers: Cache<Server>, others: Router) {
+pub(crate) async fn serve(
+    ctx: Context,
+    listener: TcpListener,
+    servers: Cache<Server>,
+    subsets: Subsets,
+    others: Router,
+) {
     let shutdown = ctx.shutdown.clone();
-    let router =
-        Router::new().route("/haproxy/{class}/{backend}", get(list)).with_state(Lists { ctx, servers }).merge(others);
+    let lists = Lists { ctx, servers, subsets };
+    let router = Router::new().route("/haproxy/{class}/{backend}", get(list)).with_state(lists).merge(others);
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await {
         tracing::error!(%error, "the lists of servers for HAProxy are served no longer");
     }
@@ -45,11 +52,12 @@ async fn list(
     Path((class, backend)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    if lists.servers.ready().now_or_never().is_none() {
+    if lists.servers.ready().now_or_never().is_none() || lists.subsets.ready().now_or_never().is_none() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the Servers are not known yet\n").into_response();
     }
     let servers = lists.servers.store().state();
-    let configured = configured(&class, &backend, servers.iter().map(AsRef::as_ref), lists.ctx.clock.now());
+    let now = lists.ctx.clock.now();
+    let configured = configured(&class, &backend, servers.iter().map(AsRef::as_ref), &lists.subsets, now);
     let text = match server_list(&backend, &configured) {
         Ok(text) => text,
         Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
@@ -70,9 +78,10 @@ fn configured<'a>(
     class: &str,
     backend: &str,
     servers: impl Iterator<Item = &'a Server>,
+    subsets: &Subsets,
     now: Timestamp,
 ) -> Vec<ConfiguredServer> {
-    let entries = servers.flat_map(|server| entries_of_server(class, server, now));
+    let entries = servers.flat_map(|server| entries_of_server(class, server, subsets.of(server), now));
     let of_backend = entries.filter(|(key, _)| key.backend == backend);
     let line = |(key, entry)| {
         let server = new_server(&key, &entry)?;
@@ -98,12 +107,12 @@ mod tests {
             }))
         };
         let servers = [server("a", "edge", "Serving"), server("b", "edge", "Held"), server("c", "other", "Serving")];
-        let found = configured("edge", "web", servers.iter(), Timestamp::UNIX_EPOCH);
+        let found = configured("edge", "web", servers.iter(), &Subsets::default(), Timestamp::UNIX_EPOCH);
         let text = server_list("web", &found).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
         assert!(lines[1].contains(":a:") && !lines[1].ends_with("disabled"), "{text}");
         assert!(lines[2].contains(":b:") && lines[2].ends_with("disabled"), "{text}");
-        assert_eq!(configured("edge", "api", servers.iter(), Timestamp::UNIX_EPOCH), []);
+        assert_eq!(configured("edge", "api", servers.iter(), &Subsets::default(), Timestamp::UNIX_EPOCH), []);
     }
 }

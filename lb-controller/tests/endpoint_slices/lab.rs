@@ -29,6 +29,7 @@ use lb_controller::{
     member::{Member, Registration, ServerRef, ServiceBackend, ServicePort},
     panic_floor::PanicThreshold,
     reconcile::TrafficReconciler,
+    subsets::Subsets,
 };
 use serde_json::json;
 
@@ -92,13 +93,13 @@ impl Lab {
         let servers = Cache::start_with(&ctx, CacheOptions::servers_with_state());
         let kept = Arc::new(KeptServers::default());
         let floor = PanicFloor { default: PanicThreshold::DEFAULT, servers: servers.clone(), kept: Arc::clone(&kept) };
-        let slices = Arc::new(EndpointSlices::new(&ctx, BATCH_WINDOW, floor));
+        let slices = Arc::new(EndpointSlices::new(&ctx, BATCH_WINDOW, floor, Subsets::default()));
         let balancers = Balancers::new([slices.clone() as Arc<dyn LoadBalancer>]);
         let Observations { changes, synced } = balancers.start(&ctx, &process);
         synced.await;
         servers.ready().await;
         let (suspect, suspects) = mpsc::unbounded();
-        let reconciler = TrafficReconciler::new(&ctx, &balancers, &kept, suspect);
+        let reconciler = TrafficReconciler::new(&ctx, &balancers, &kept, &Subsets::default(), suspect);
         LbCopy { slices, reconciler, servers, changes, kept, suspects }
     }
 
@@ -152,8 +153,10 @@ pub(crate) fn member(server: &Server, phase: Option<TrafficPhase>) -> Member {
             services: vec![ServiceBackend {
                 name: "web".into(),
                 ports: vec![ServicePort { name: String::new(), port: 8080 }],
+                subset: None,
             }],
             classes: Vec::new(),
+            left: Vec::new(),
             address,
         }),
         must_record_version: false,

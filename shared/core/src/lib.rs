@@ -32,6 +32,7 @@ pub const VERSION: &str = "v1alpha1";
 /// allows its removal only when traffic, monitoring and machine
 /// are gone.
 pub const FINALIZER: &str = "berth.dev/retire";
-/// The finalizer of a MachineClass that machines may have been made of. replicaset-controller sets it before the first one, and
+/// The finalizer of a BalancerClass that Servers may be registered with (lb-controller sets and removes it), and of a MachineClass that
+/// machines may have been made of. replicaset-controller sets it before the first one, and
 /// removes it when the class is being deleted and no Server names it any more.
 pub const CLASS_FINALIZER: &str = "berth.dev/in-use";

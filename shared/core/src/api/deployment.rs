@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{App, Failover, Rollout, RolloutProgress, ScaleDown, ServerTemplate, UpdateStrategy};
+use super::{App, Failover, HttpRouteStatus, Rollout, RolloutProgress, ScaleDown, ServerTemplate, UpdateStrategy};
 
 /// Declaration of a VMDeployment: one set of Servers and the application that runs on them.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -37,8 +37,10 @@ use super::{App, Failover, Rollout, RolloutProgress, ScaleDown, ServerTemplate, 
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.selector.matchLabels) || (has(self.template.metadata) && has(self.template.metadata.labels) && self.selector.matchLabels.all(k, k in self.template.metadata.labels && self.template.metadata.labels[k] == self.selector.matchLabels[k]))")
     .message("spec.selector does not match spec.template.metadata.labels: every label of the selector must be in the template with the same value"),
-  validation = Rule::new("!has(self.rollout) || !has(self.rollout.steps) || !self.rollout.steps.exists(step, has(step.weight)) || (has(self.template.spec.traffic) && has(self.template.spec.traffic.backends) && self.template.spec.traffic.backends.exists(backend, has(backend.class)))")
-    .message("spec.rollout.steps: a weight needs a load balancer that knows weights: name a class in spec.template.spec.traffic.backends"),
+  validation = Rule::new("!has(self.rollout) || !has(self.rollout.steps) || !self.rollout.steps.exists(step, has(step.weight)) || (has(self.template.spec.traffic) && has(self.template.spec.traffic.backends) && self.template.spec.traffic.backends.exists(backend, has(backend.class))) || (has(self.rollout.httpRoutes) && self.rollout.httpRoutes.size() > 0)")
+    .message("spec.rollout.steps: a weight needs a load balancer that knows weights: name a class in spec.template.spec.traffic.backends, or a route in spec.rollout.httpRoutes"),
+  validation = Rule::new(format!("!has(self.rollout) || !has(self.rollout.httpRoutes) || self.rollout.httpRoutes.all(route, {} && {})", has_service("stableService", "Stable"), has_service("canaryService", "Updated")))
+    .message("spec.rollout.httpRoutes: spec.template.spec.traffic.backends has to name stableService with subset: Stable, and canaryService with subset: Updated"),
   validation = Rule::new("!has(self.template.spec.app)").message("spec.template.spec.app: a VMDeployment declares the application in spec.app"))]
 pub struct VMDeploymentSpec {
     /// Desired number of Servers.
@@ -81,6 +83,15 @@ pub struct VMDeploymentSpec {
     /// again or a person acts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover: Option<Failover>,
+}
+
+/// CEL that says whether the template names the Service in this field of a route with this subset.
+fn has_service(field: &str, subset: &str) -> String {
+    format!(
+        "has(self.template.spec.traffic) && has(self.template.spec.traffic.backends) && \
+         self.template.spec.traffic.backends.exists(backend, has(backend.service) && backend.service == route.{field} && \
+         has(backend.subset) && backend.subset == '{subset}')"
+    )
 }
 
 fn one() -> i32 {
@@ -133,6 +144,11 @@ pub struct VMDeploymentStatus {
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["revision".into()]))]
     pub revisions: Vec<RevisionCount>,
+    /// What became of the weights of `rollout.httpRoutes`. Written by lb-controller.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub http_routes: Vec<HttpRouteStatus>,
     /// How far the roll-out of the application has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutProgress>,

@@ -16,6 +16,7 @@ mod deployment;
 mod gate;
 mod health;
 mod hooks;
+mod http_route;
 mod key_ref;
 mod ledger;
 mod machine;
@@ -55,6 +56,7 @@ pub use deployment::{RevisionCount, VMDeployment, VMDeploymentSpec, VMDeployment
 pub use gate::{Gate, GatePoint};
 pub use health::{HealthCheck, HttpGet, Reachability, TcpSocket};
 pub use hooks::{Hook, Hooks};
+pub use http_route::{HttpRoute, HttpRouteStatus};
 pub use key_ref::{ConfigMapKeyRef, SecretKeyRef};
 pub use ledger::{Axis, LedgerEntry, PendingServer};
 pub use machine::Machine;
@@ -77,5 +79,5 @@ pub use server_status::{
 pub use spread::{Spread, SpreadMode};
 pub use task::{Executor, State, Task, TaskKind, TaskPhase};
 pub use template::{ServerTemplate, TemplateMeta};
-pub use traffic::{Backend, Drain, Monitoring, Traffic};
+pub use traffic::{Backend, Drain, Monitoring, Subset, Traffic};
 pub use transition::Transition;

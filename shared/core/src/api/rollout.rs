@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    After, AlarmProgress, Alarms, AnalysisProgress, App, Background, Check, Followed, OnFailure, RolloutStep, Spread,
-    replicaset::percent_rule,
+    After, AlarmProgress, Alarms, AnalysisProgress, App, Background, Check, Followed, HttpRoute, OnFailure,
+    RolloutStep, Spread, replicaset::percent_rule,
 };
 use crate::digest;
 
@@ -86,6 +86,11 @@ pub struct Rollout {
       validation = Rule::new("self.all(step, !has(step.bake)) || self.map(step, has(step.bake) ? 2 : has(step.servers) ? 1 : 0).filter(kind, kind > 0)[0] == 1")
         .message("rollout.steps: a bake needs an earlier step with servers, or there is nothing to watch"))]
     pub steps: Vec<RolloutStep>,
+    /// Routes of the Gateway API whose weights follow the steps with a `weight`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub http_routes: Vec<HttpRoute>,
     /// How many times its even share of the traffic any Server may get while a weight splits the traffic, such as `2.5`; 1.5 by default. A
     /// step whose weight would give more waits for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,6 +118,7 @@ impl Default for Rollout {
             follower_namespaces: Vec::new(),
             alarms: None,
             steps: Vec::new(),
+            http_routes: Vec::new(),
             max_load_factor: None,
             request: None,
         }

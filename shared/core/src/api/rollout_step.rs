@@ -22,7 +22,8 @@ pub struct RolloutStep {
     /// Waits, as long as it says or until a person promotes the roll-out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<PauseStep>,
-    /// Percentage of the traffic that load balancers of BalancerClasses give the new version. The step is done when it is set.
+    /// Percentage of the traffic that load balancers of BalancerClasses, and the routes of `httpRoutes`, give the new version. The step is
+    /// done when it is set, and the routes follow it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub weight: Option<i32>,

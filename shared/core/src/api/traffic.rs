@@ -94,6 +94,21 @@ pub struct Backend {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 256))]
     pub weight: Option<i32>,
+    /// Only the Servers with this version of the application are in the backend; without it, all of them. A Server that leaves the
+    /// backend gets no new requests there, and stays registered elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subset: Option<Subset>,
+}
+
+/// Servers of a VMDeployment, by the version of the application that they run. A subset is never empty: where no Server with its version
+/// receives traffic, all Servers are in it.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum Subset {
+    /// Those with the version that is being rolled out, or was rolled out last.
+    Updated,
+    /// The others, as long as there are so many of them that none gets more than `rollout.maxLoadFactor` times its even share. While a
+    /// weight splits the traffic, they alone, however few they are.
+    Stable,
 }
 
 impl Backend {

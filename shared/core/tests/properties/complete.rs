@@ -50,7 +50,7 @@ fn environment() -> Value {
             "successThreshold": 2, "failureThreshold": 4, "deadlineSeconds": 60},
         "reachability": {"periodSeconds": 5, "timeoutSeconds": 1, "unreachableAfterSeconds": 20},
         "traffic": {"backends": [{"service": "web", "port": 8080, "portName": "http"},
-            {"class": "edge", "name": "web", "port": 80, "weight": 50}], "drain": {"seconds": 5, "minSeconds": 2}},
+            {"class": "edge", "name": "web", "port": 80, "weight": 50, "subset": "Updated"}], "drain": {"seconds": 5, "minSeconds": 2}},
         "monitoring": {"port": 9100, "path": "/m", "labels": {"team": "a"}},
         "gates": [{"before": "DeployApp"}, {"before": "ReleaseTraffic"}],
         "taskAttempts": 3,
@@ -98,12 +98,14 @@ fn deployment() -> Value {
     let analysis = json!({"step": 5, "attempt": 1, "digest": "d", "since": "2027-01-15T08:00:00Z", "looks": 6,
         "lookedAt": "2027-01-15T08:00:00Z", "checks": [{"name": "slo", "passes": 1, "failures": 2, "inconclusive": 3,
         "verdict": "Pass", "message": "1"}]});
-    let rollout = json!({"checks": checks, "order": "Priority", "partition": 1, "maxFailed": "5%", "progressDeadlineSeconds": 60, "steps": steps});
+    let rollout = json!({"checks": checks, "order": "Priority", "partition": 1, "maxFailed": "5%", "progressDeadlineSeconds": 60, "steps": steps,
+        "httpRoutes": [{"name": "web", "stableService": "web", "canaryService": "web-canary"}]});
     let spec = json!({"replicas": 3, "selector": {"matchLabels": {"app": "web"}}, "template": template(), "app": app(),
         "rollout": rollout, "updateStrategy": update_strategy(), "minReadySeconds": 5, "paused": true,
         "scaleDown": {"policy": "Random", "servers": ["web-1"]}, "failover": failover()});
     let status = json!({"observedGeneration": 3, "replicas": 3, "readyReplicas": 2, "availableReplicas": 1,
         "updatedReplicas": 1, "revision": "r2", "stableRevision": "r1", "stableApp": app(), "selector": "app=web",
+        "httpRoutes": [{"name": "web", "weight": 10}, {"name": "api", "problem": "HTTPRoute api does not exist"}],
         "rollout": {"digest": "d", "healthyReplicas": 1, "progressedAt": "2027-01-15T08:00:00Z",
             "analysis": analysis},
         "waitingFor": "a person: no", "conditions": conditions()});

@@ -153,12 +153,10 @@ impl<K: Cached> Cache<K> {
         self.0.undecodable.lock().values().cloned().collect()
     }
 
-    /// Returns when the first list is there.
+    /// Returns when the first list is there. Any number of tasks may wait for that.
     pub async fn ready(&self) {
-        // An error means that the watch has ended, which it does only at shutdown.
-        if self.0.store.wait_until_ready().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        // There is no error: this cache holds the sender.
+        let _ = self.0.is_listed.subscribe().wait_for(|is_listed| *is_listed).await;
     }
 
     /// The changes from now on, after one `Present` for every object that is there already. Changes of one object that the

@@ -54,6 +54,17 @@ async fn an_undecodable_object_is_ignored_and_reported_and_does_not_stop_the_wat
 }
 
 #[tokio::test(start_paused = true)]
+async fn all_tasks_that_wait_for_the_first_list_go_on_when_it_is_there() {
+    let servers = ServerCache::start(&context(&FakeApi::new(), "a"));
+    let waiting = (0..3).map(|_| {
+        let servers = servers.clone();
+        tokio::spawn(async move { servers.ready().await })
+    });
+    let all = futures::future::join_all(waiting.collect::<Vec<_>>());
+    timeout(SOON, all).await.expect("each of them was woken");
+}
+
+#[tokio::test(start_paused = true)]
 async fn keep_change_times_keeps_the_time_of_the_last_change() {
     let api = FakeApi::new();
     let mut changes =

@@ -145,6 +145,7 @@ impl<K: Cached> WatchLoop<K> {
                 .subscribers
                 .publish(&key, &if is_undecodable { Change::Undecodable(old) } else { Change::Gone(old) });
         }
+        self.shared.is_listed.send_replace(true);
         self.ready.set(true);
     }
 
