@@ -80,7 +80,7 @@ fn plan_for_task(server: &Server, seen: Seen) -> TrafficPlan {
     let Some(status) = &server.status else { return TrafficPlan::default() };
     let at_rest = TrafficPlan { desired: promised(server, seen.belongs), ..TrafficPlan::default() };
     let Some(task) = server.open_tasks(Executor::LbController).min_by_key(|task| task.step) else {
-        return drain_before_decision(server, status).unwrap_or(at_rest);
+        return hold_before_decision(server, status, seen.belongs).unwrap_or(at_rest);
     };
     if let Some(begin) = task.earliest_begin().filter(|begin| *begin > seen.now) {
         return TrafficPlan { requeue_at: Some(begin), ..at_rest };
@@ -135,14 +135,23 @@ fn hold(server: &Server, status: &ServerStatus, task: &Task, seen: Seen) -> Traf
     }
 }
 
-/// Drains a Server whose deletion was requested, although the webhook has not decided on that yet. None if that is not to be done.
-fn drain_before_decision(server: &Server, status: &ServerStatus) -> Option<TrafficPlan> {
-    let fact = status.traffic.as_ref().filter(|_| server.may_drain_before_decision())?;
-    let drains = TrafficFact { phase: TrafficPhase::Draining, ..fact.clone() };
-    let result = TaskResult::new(Outcome::Running, "draining").with(Fact::Traffic(Some(drains)));
+/// Drains a Server whose deletion was requested, or removes it if that takes no time, although the webhook has not decided on the deletion
+/// yet. None if that is not to be done.
+fn hold_before_decision(server: &Server, status: &ServerStatus, belongs: Belongs) -> Option<TrafficPlan> {
+    let fact = status.traffic.as_ref().filter(|_| server.may_hold_before_decision())?;
+    let (desired, shown, message) = if drain_of(server).seconds > 0 {
+        let drains = TrafficFact { phase: TrafficPhase::Draining, ..fact.clone() };
+        (registration(server, fact, TrafficPhase::Draining, belongs), Some(drains), "draining")
+    } else {
+        (None, None, "no load balancer knows the Server")
+    };
+    let result = TaskResult::new(Outcome::Running, message).with(Fact::Traffic(shown));
     let report = TrafficReport { task: None, kind: TaskKind::HoldTraffic, result, order: ReportOrder::AfterTraffic };
-    let desired = registration(server, fact, TrafficPhase::Draining);
     Some(TrafficPlan { desired, report: Some(report), ..TrafficPlan::default() })
+}
+
+fn drain_of(server: &Server) -> api::Drain {
+    server.spec.traffic.as_ref().and_then(|traffic| traffic.drain).unwrap_or_default()
 }
 
 /// How far draining has come.
@@ -162,7 +171,7 @@ enum Drain {
 
 /// The connections of a machine that is out of reach are not waited for.
 fn drain(server: &Server, status: &ServerStatus, fact: &TrafficFact, task: &Task) -> Drain {
-    let api::Drain { seconds, min_seconds } = server.drain();
+    let api::Drain { seconds, min_seconds } = drain_of(server);
     if status.state == Some(State::Unknown) || fact.phase == TrafficPhase::Held || seconds <= 0 {
         return Drain::NotNeeded;
     }

@@ -65,8 +65,9 @@ fn a_server_that_is_deleted_drains_before_that_is_decided() {
     assert_eq!((phase(&planned), planned.held_for), (Some(Draining), None));
     assert_eq!(report(&planned), (Outcome::Running, facts("Draining"), ReportOrder::AfterTraffic));
     assert_eq!(planned.report.unwrap().task, None, "there is no task yet");
+    let removes = deleted(&json!({"spec": {"traffic": {"drain": {"seconds": 0}}}}));
+    assert_eq!((phase(&removes), report(&removes)), (None, (Outcome::Running, removed(), ReportOrder::AfterTraffic)));
     for (why, change) in [
-        ("it drains for no time", json!({"spec": {"traffic": {"drain": {"seconds": 0}}}})),
         ("a person has to agree", json!({"spec": {"gates": [{"before": "DestroyMachine"}]}})),
         ("the decision is there", json!({"status": {"state": "Offline"}})),
         ("it drains already", json!({"status": {"traffic": {"phase": "Draining"}}})),

@@ -68,7 +68,7 @@ pub(super) fn next_action<'a>(
     if server.is_done() {
         return end(server);
     }
-    if server.may_drain_before_decision()
+    if server.may_hold_before_decision()
         && let Some(at) = drain_is_late(server).filter(|at| *at > now)
     {
         return NextAction::RequeueAt(at);

@@ -4,7 +4,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::plan::plan;
-use crate::api::{Drain, Executor, GatePoint, Server, ServerStatus, State, Task, TaskKind, TaskPhase, TrafficPhase};
+use crate::api::{Executor, GatePoint, Server, ServerStatus, State, Task, TaskKind, TaskPhase, TrafficPhase};
 
 /// Rules of replicaset-controller.
 impl Server {
@@ -61,23 +61,17 @@ impl Server {
 
 /// Rules of lb-controller.
 impl Server {
-    /// How the Server drains.
+    /// Whether a deletion was requested on which the webhook has not decided yet, and whose first task is going to be to hold the
+    /// traffic of the Server. Then the write that says that it drains, or is removed, also asks for the decision, which finds the task
+    /// begun, or not needed.
     #[must_use]
-    pub fn drain(&self) -> Drain {
-        self.spec.traffic.as_ref().and_then(|traffic| traffic.drain).unwrap_or_default()
-    }
-
-    /// Whether a deletion was requested on which the webhook has not decided yet, and whose first task is going to be to drain the
-    /// Server. Then the write that says that it drains also asks for the decision, which finds the task begun.
-    #[must_use]
-    pub fn may_drain_before_decision(&self) -> bool {
+    pub fn may_hold_before_decision(&self) -> bool {
         let serves = |status: &ServerStatus| {
             let fact = status.traffic.as_ref();
             status.state != Some(State::Offline)
                 && fact.is_some_and(|fact| fact.phase == TrafficPhase::Serving && fact.address.is_some())
         };
         self.is_being_deleted()
-            && self.drain().seconds > 0
             && self.status.as_ref().is_some_and(serves)
             && plan(self, State::Offline).first().is_some_and(|first| first.kind == TaskKind::HoldTraffic)
     }

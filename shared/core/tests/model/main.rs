@@ -41,6 +41,8 @@ struct Berth {
     lagging: Vec<Executor>,
     /// Whether the Server is Ready at the beginning, or newly created.
     begins_ready: bool,
+    /// Whether Servers drain before they are without traffic.
+    drains: bool,
     /// Whether a load balancer registers the Server before it receives traffic.
     registers_first: bool,
     faults: Faults,
@@ -103,7 +105,7 @@ impl Model for Berth {
         fixture.server.spec.packages[0].version = package_version(1);
         fixture.server.spec.app.as_mut().unwrap().revision = Some(code_revision(1));
         fixture.server.spec.traffic.as_mut().unwrap().drain =
-            Some(berth_core::api::Drain { seconds: 1, min_seconds: 0 });
+            Some(berth_core::api::Drain { seconds: i32::from(self.drains), min_seconds: 0 });
         fixture.server.spec.gates = self.gates.iter().map(|before| Gate { before: *before }).collect();
         if self.person_actions.contains(&PersonAction::ApproveSet) {
             fixture.server.metadata.owner_references = set_approval::owner();

@@ -132,12 +132,12 @@ fn plan(server: &Server, status: &ServerStatus) -> Plan {
     let fact = status.traffic.as_ref().map(|fact| fact.phase);
     let rest = Plan { target: server.promised_traffic(), report: None, report_first: false, fence: false };
     let Some(task) = server.open_tasks(Executor::LbController).min_by_key(|task| task.step) else {
-        let drains = server.may_drain_before_decision().then_some(TrafficPhase::Draining);
-        return if drains.is_some() {
-            Plan { target: drains, report: Some((None, drains)), fence: true, ..rest }
-        } else {
-            rest
-        };
+        if !server.may_hold_before_decision() {
+            return rest;
+        }
+        let drain = server.spec.traffic.as_ref().and_then(|traffic| traffic.drain).unwrap_or_default();
+        let shown = (drain.seconds > 0).then_some(TrafficPhase::Draining);
+        return Plan { target: shown, report: Some((None, shown)), fence: true, ..rest };
     };
     let ready = status.state == Some(State::Ready);
     let addressed = status.machine.as_ref().is_some_and(|machine| machine.address.is_some());

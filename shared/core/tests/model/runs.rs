@@ -40,6 +40,7 @@ pub(crate) fn new() -> Berth {
         gates: Vec::new(),
         lagging: ONE_OF_EACH.to_vec(),
         begins_ready: false,
+        drains: true,
         registers_first: false,
         faults: NO_FAULTS,
         person_actions: Vec::new(),
@@ -119,7 +120,7 @@ fn retirement_at_any_time() {
     let lagging = vec![ReplicasetController, LbController];
     let faults = Faults { lost: 1, ..NO_FAULTS };
     let person_actions = vec![PersonAction::Delete];
-    holds("creation and deletion; a lost answer", Berth { lagging, faults, person_actions, ..new() });
+    holds("creation and deletion; a lost answer", Berth { lagging, faults, person_actions, drains: false, ..new() });
 }
 
 #[test]

@@ -109,13 +109,13 @@ fn the_finalizer_stays_while_a_machine_may_exist() {
 fn a_server_that_says_that_it_drains_is_decided_to_be_retired_and_has_begun_with_it() {
     let mut fixture = Fixture::ready();
     fixture.server.metadata.deletion_timestamp = Some(Time(fixture.now));
-    assert!(fixture.server.may_drain_before_decision());
+    assert!(fixture.server.may_hold_before_decision());
     let fact = fixture.status().traffic.clone().map(|fact| TrafficFact { phase: TrafficPhase::Draining, ..fact });
     fixture.write(Executor::LbController, |write| write.traffic(fact)).unwrap();
     let status = fixture.status();
     let hold = status.tasks.iter().rfind(|task| task.kind == TaskKind::HoldTraffic).unwrap();
     assert_eq!((status.state, hold.phase, hold.attempts), (Some(State::Offline), TaskPhase::Running, 1));
     assert_eq!(hold.started_at, Some(Time(fixture.now)));
-    assert!(!fixture.server.may_drain_before_decision());
+    assert!(!fixture.server.may_hold_before_decision());
     fixture.perform(TaskKind::HoldTraffic);
 }
