@@ -15,7 +15,7 @@ use crate::{
     FINALIZER,
     api::{
         Approval, ApprovalDecision, Approver, Executor, Outcome, Request, RolloutRequest, Server, ServerSpec,
-        TargetKind,
+        ServerStatus, TargetKind, Task, TaskKind, TaskPhase, TrafficPhase,
     },
     identity::{Author, Identities},
 };
@@ -76,6 +76,7 @@ pub fn admit_status(
     };
     trust::update(before, new.status.get_or_insert_default(), proof);
     apply_decision(&mut new, &author.username, now);
+    begin_drain(before, new.status.get_or_insert_default(), now);
     let epoch = new.known_status().epoch;
     let is_release = claim.as_ref().is_some_and(|claim| claim.duration_seconds == 0);
     match (claim, report) {
@@ -95,6 +96,24 @@ pub fn admit_status(
     }
     summary::summarise(&mut new, now);
     Ok(new)
+}
+
+/// A HoldTraffic that the decision on the word of lb-controller that the Server drains has made has begun: nobody needs to report it.
+fn begin_drain(before: &ServerStatus, status: &mut ServerStatus, now: Timestamp) {
+    let drains = |status: &ServerStatus| status.traffic.as_ref().is_some_and(|t| t.phase == TrafficPhase::Draining);
+    if drains(before) || !drains(status) {
+        return;
+    }
+    let known = before.last_task_id.unwrap_or(0);
+    let open = status.current_tasks().filter(|task| !task.phase.is_finished());
+    let Some(step) = open.map(|task| task.step).min() else { return };
+    let is_new = |task: &&mut Task| {
+        task.id > known && task.kind == TaskKind::HoldTraffic && task.phase == TaskPhase::Pending && task.step == step
+    };
+    if let Some(task) = status.tasks.iter_mut().find(is_new) {
+        (task.phase, task.attempts, task.started_at) = (TaskPhase::Running, 1, Some(Time(now)));
+        "draining".clone_into(&mut task.message);
+    }
 }
 
 /// Admits the creation of an Approval: records user and time, over whatever the client sent, and until when it counts.

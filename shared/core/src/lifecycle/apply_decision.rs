@@ -9,7 +9,7 @@ use super::{
     plan::{Planned, plan},
     trust,
 };
-use crate::api::{Server, ServerStatus, State, Task, TaskKind, TaskPhase, TrafficPhase, Transition};
+use crate::api::{Server, ServerStatus, State, Task, TaskKind, TaskPhase, Transition};
 
 /// How many finished tasks of the state, and gates of earlier ones, are kept beyond those that still count.
 const FINISHED: usize = 10;
@@ -36,9 +36,7 @@ pub(super) fn apply_decision(server: &mut Server, author: &str, now: Timestamp) 
     let plan = plan(server, decision.state);
     let status = server.status.get_or_insert_default();
     cancel_unplanned(status, &plan, now);
-    let known = status.last_task_id.unwrap_or(0);
     append_missing(status, &plan, retry);
-    begin_drain(status, known, now);
     drop_old_tasks(status);
     record_left_tasks(status);
 }
@@ -174,23 +172,6 @@ fn new_task(id: i64, planned: &Planned) -> Task {
         started_at: None,
         finished_at: None,
         message: String::new(),
-    }
-}
-
-/// A new HoldTraffic of a Server that drains already has begun: nobody needs to report it. It drains for the whole time from now.
-/// `known`: the last task before this decision.
-fn begin_drain(status: &mut ServerStatus, known: i64, now: Timestamp) {
-    if status.traffic.as_ref().is_none_or(|fact| fact.phase != TrafficPhase::Draining) {
-        return;
-    }
-    let open = status.current_tasks().filter(|task| !task.phase.is_finished());
-    let Some(step) = open.map(|task| task.step).min() else { return };
-    let is_new = |task: &&mut Task| {
-        task.id > known && task.kind == TaskKind::HoldTraffic && task.phase == TaskPhase::Pending && task.step == step
-    };
-    if let Some(task) = status.tasks.iter_mut().find(is_new) {
-        (task.phase, task.attempts, task.started_at) = (TaskPhase::Running, 1, Some(Time(now)));
-        "draining".clone_into(&mut task.message);
     }
 }
 

@@ -119,3 +119,11 @@ fn a_server_that_says_that_it_drains_is_decided_to_be_retired_and_has_begun_with
     assert!(!fixture.server.may_hold_before_decision());
     fixture.perform(TaskKind::HoldTraffic);
 }
+
+#[test]
+fn a_server_that_drained_before_is_drained_by_a_task_of_its_own() {
+    let mut fixture = Fixture::ready().traffic(TrafficPhase::Draining);
+    fixture.delete();
+    fixture.acknowledge();
+    assert_eq!(fixture.phase(TaskKind::HoldTraffic), TaskPhase::Pending, "only lb-controller begins it");
+}
