@@ -103,6 +103,16 @@ pub(super) fn succeeded() -> Value {
     json!({"state": "Succeeded"})
 }
 
+/// Waits until this holds.
+pub(super) async fn until(holds: impl Fn() -> bool) {
+    let held = tokio::time::timeout(Duration::from_secs(20), async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    held.await.expect("it never holds");
+}
+
 #[track_caller]
 pub(super) fn says(result: &TaskResult, outcome: Outcome, words: &[&str]) {
     assert_eq!(result.outcome, outcome, "{}", result.message);
