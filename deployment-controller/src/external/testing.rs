@@ -68,7 +68,8 @@ impl World {
 
     pub(super) async fn attempt(&self, attempt: i32) -> TaskResult {
         let (request, clock) = (request(attempt), ManualClock::new(now()));
-        Attempt::new(&self.system, &request, self.limits, &clock, &self.said, &self.superseded).carry_out().await
+        let attempt = Attempt::new(&self.system, &request, self.limits, &clock, &self.said, &self.superseded);
+        tokio::time::timeout(Duration::from_secs(30), attempt.carry_out()).await.expect("it never ends")
     }
 
     pub(super) fn begun(&self) -> Vec<String> {
