@@ -173,7 +173,8 @@ impl<'a> Attempt<'a> {
             };
             if begun.elapsed() >= self.limits.silence {
                 return Asked::Ended(self.retry(format!(
-                    "the deploy system of DeployClass {} has not said for {} s what became of job {key}: {problem}",
+                    "the deploy system of DeployClass {} has not said for {} s what became of job {key}, which may go \
+                     on: {problem}. See whether it runs",
                     self.system.class,
                     begun.elapsed().as_secs()
                 )));
@@ -189,7 +190,7 @@ impl<'a> Attempt<'a> {
         let ended = timeout(self.limits.cancel, self.cancel(key)).await.is_ok_and(|has_ended| has_ended);
         let then = if ended { "and was cancelled" } else { "and does not end although it was cancelled: end it there" };
         self.retry(format!(
-            "{} has not ended within {} s (spec.jobTimeoutSeconds of the class), {then}{}",
+            "{} has not ended within {} s (spec.jobTimeoutSeconds of the class; raise it if deployments take longer), {then}{}",
             self.subject().name(key),
             self.system.job_limit.as_secs(),
             newest.map(log).unwrap_or_default()

@@ -4,7 +4,7 @@ use berth_testing::{DeployFault, DeployState};
 use serde_json::json;
 
 use super::{
-    super::testing::{LIMITS, LOG, World, request, running, says, succeeded},
+    super::testing::{LIMITS, LOG, World, request, running, says, succeeded, until},
     *,
 };
 use crate::testing::now;
@@ -80,9 +80,7 @@ async fn a_job_that_was_forgotten_is_started_once_more_with_the_same_key() {
     let forget = async {
         for _ in 0..2 {
             let count = world.begun().len();
-            while world.begun().len() <= count {
-                sleep(Duration::from_millis(1)).await;
-            }
+            until(|| world.begun().len() > count).await;
             world.fake.state().forget();
         }
         std::future::pending::<()>().await;
@@ -102,9 +100,7 @@ async fn whoever_follows_an_attempt_that_ended_without_a_word_goes_on_with_its_j
     let world = World::new().await;
     world.fake.state().set(&World::key(1), json!({"state": "Running", "digest": "1f389af820"}));
     let ends = async {
-        while world.said.borrow().is_empty() {
-            sleep(Duration::from_millis(1)).await;
-        }
+        until(|| !world.said.borrow().is_empty()).await;
         let right = DeployState::right(&serde_json::to_value(request(1)).unwrap());
         world.fake.state().set(&World::key(1), right);
     };
@@ -172,7 +168,11 @@ async fn a_job_that_takes_too_long_is_cancelled() {
         says(
             &result,
             Outcome::Retry,
-            &["has not ended within 0 s (spec.jobTimeoutSeconds of the class), ", words, LOG],
+            &[
+                "has not ended within 0 s (spec.jobTimeoutSeconds of the class; raise it if deployments take longer), ",
+                words,
+                LOG,
+            ],
         );
         assert!(world.fake.state().calls.contains(&format!("POST {}", World::key(1))));
         world.ends();
@@ -188,15 +188,11 @@ async fn a_job_that_is_superseded_is_cancelled_and_nothing_else_begins_before_it
     world.plan([running()]);
     world.fake.state().ignores_cancel = true;
     let supersede = async {
-        while world.said.borrow().is_empty() {
-            sleep(Duration::from_millis(1)).await;
-        }
+        until(|| !world.said.borrow().is_empty()).await;
         let begun = Instant::now();
         world.superseded.cancel();
         let post = format!("POST {}", World::key(1));
-        while !world.fake.state().calls.contains(&post) {
-            sleep(Duration::from_millis(1)).await;
-        }
+        until(|| world.fake.state().calls.contains(&post)).await;
         assert!(begun.elapsed() < world.system.poll, "it is cancelled at once");
         world.fake.state().set(&World::key(1), json!({"state": "Cancelled"}));
     };
@@ -220,9 +216,7 @@ async fn a_job_that_is_not_wanted_any_more_is_cancelled_and_one_that_is_goes_on(
         let (request, clock) = (request(1), ManualClock::new(now()));
         let attempt = Attempt::new(&world.system, &request, LIMITS, &clock, &world.said, &world.superseded);
         let begun = async {
-            while world.said.borrow().is_empty() {
-                sleep(Duration::from_millis(1)).await;
-            }
+            until(|| !world.said.borrow().is_empty()).await;
         };
         tokio::select! {
             biased;

@@ -42,7 +42,12 @@ async fn refusals_are_said_and_only_those_for_good_fail_the_task() {
         (403, &Value::Null, Outcome::Retry, "it refuses the credentials (status 403)"),
         (404, &Value::Null, Outcome::Retry, "status 404 to the start of a job: see spec.url of the DeployClass"),
         (302, &Value::Null, Outcome::Retry, "it answers with status 302: see spec.url"),
-        (500, &said, Outcome::Retry, "what became of job u-1-7-1: it cannot answer now (status 500): unknown team"),
+        (
+            500,
+            &said,
+            Outcome::Retry,
+            "what became of job u-1-7-1, which may go on: it cannot answer now (status 500): unknown team",
+        ),
     ] {
         let world = World::new().await.impatient();
         world.fake.state().always = Some(DeployFault::Refused(code, body.clone()));
@@ -60,7 +65,7 @@ async fn a_deploy_system_that_takes_requests_and_never_answers_is_said() {
     says(
         &world.attempt(1).await,
         Outcome::Retry,
-        &["has not said for ", "became of job u-1-7-1: ", "it does not answer within 0 s"],
+        &["has not said for ", "became of job u-1-7-1, which may go on: ", "it does not answer within 0 s"],
     );
     let calls = world.fake.state().calls.len();
     assert!((2..=5).contains(&calls), "{calls} requests");

@@ -68,7 +68,8 @@ impl World {
 
     pub(super) async fn attempt(&self, attempt: i32) -> TaskResult {
         let (request, clock) = (request(attempt), ManualClock::new(now()));
-        Attempt::new(&self.system, &request, self.limits, &clock, &self.said, &self.superseded).carry_out().await
+        let attempt = Attempt::new(&self.system, &request, self.limits, &clock, &self.said, &self.superseded);
+        tokio::time::timeout(Duration::from_secs(30), attempt.carry_out()).await.expect("it never ends")
     }
 
     pub(super) fn begun(&self) -> Vec<String> {
@@ -101,6 +102,16 @@ pub(super) fn running() -> Value {
 
 pub(super) fn succeeded() -> Value {
     json!({"state": "Succeeded"})
+}
+
+/// Waits until this holds.
+pub(super) async fn until(holds: impl Fn() -> bool) {
+    let held = tokio::time::timeout(Duration::from_secs(20), async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    held.await.expect("it never holds");
 }
 
 #[track_caller]

@@ -33,7 +33,7 @@ pub(crate) const LOGS: &str = "https://ci.example/runs/";
 pub(crate) enum Fate {
     /// It fails with these words.
     Fails(&'static str),
-    /// It goes on and on.
+    /// It goes on until something else is decided.
     Hangs,
 }
 
@@ -62,6 +62,11 @@ impl House {
     /// Says what becomes of jobs of this revision.
     pub(crate) fn decide(&self, revision: &str, fate: Fate) {
         self.fates.lock().insert(revision.to_owned(), fate);
+    }
+
+    /// Jobs of this revision succeed from now on.
+    pub(crate) fn let_succeed(&self, revision: &str) {
+        self.fates.lock().remove(revision);
     }
 
     /// How many jobs of this revision were begun.
@@ -134,13 +139,15 @@ async fn work(system: Arc<FakeDeploySystem>, fates: Arc<Mutex<BTreeMap<String, F
             jobs.filter(|(key, _)| !done.contains(key)).collect()
         };
         for (key, request) in jobs {
+            let fate = fates.lock().get(revision_of(&request)).cloned();
+            if matches!(fate, Some(Fate::Hangs)) {
+                continue;
+            }
             let log = format!("{LOGS}{}", done.len() + 1);
             done.insert(key.clone());
-            let fate = fates.lock().get(revision_of(&request)).cloned();
             let shown = match fate {
-                Some(Fate::Hangs) => continue,
                 Some(Fate::Fails(words)) => json!({"state": "Failed", "message": words, "logURL": log}),
-                None => match deploy(&request, &mut running).await {
+                Some(Fate::Hangs) | None => match deploy(&request, &mut running).await {
                     Ok(()) => {
                         let mut right = DeployState::right(&request);
                         right["logURL"] = log.into();

@@ -5,7 +5,7 @@ use berth_core::{
     conditions::{STALLED, get_true},
 };
 use berth_testing::manifest;
-use berth_tests::eventually;
+use berth_tests::{Part, eventually};
 use k8s_openapi::api::core::v1::Event;
 use kube::{
     Api, ResourceExt,
@@ -60,6 +60,7 @@ async fn a_deploy_system_deploys_in_place_of_ssh() {
         assert_eq!((fact.deploy_class.as_deref(), fact.verified), (Some("ci"), true));
     }
     assert_eq!(house.jobs("v1"), 2);
+    status(&world, "v1 is stable", |status| status.stable_revision.as_deref() == Some("v1")).await;
 
     // Another artifact is rolled out.
     world.patch(json!({"spec": {"app": app(&world, "v2")}})).await;
@@ -70,6 +71,7 @@ async fn a_deploy_system_deploys_in_place_of_ssh() {
 
     Box::pin(a_failing_job_is_said_and_a_hanging_one_is_cancelled(&world, &house)).await;
     Box::pin(another_executor_alone_deploys_nothing(&world, &house)).await;
+    Box::pin(a_job_outlives_the_process_that_has_begun_it(&world, &house)).await;
     nobody_sees_the_token(&world).await;
     assert_eq!(house.system.state().violations, Vec::<String>::new());
     world.end().await;
@@ -143,6 +145,22 @@ async fn another_executor_alone_deploys_nothing(world: &World, house: &House) {
     let all = Patch::Merge(json!({"spec": {"allowedNamespaces": null}}));
     classes.patch("ci", &PatchParams::default(), &all).await.unwrap();
     world.ready_when(2, |server| runs(server, "v6")).await;
+}
+
+/// The next process goes on with it, and begins no other.
+async fn a_job_outlives_the_process_that_has_begun_it(world: &World, house: &House) {
+    house.decide("v7", Fate::Hangs);
+    world.patch(json!({"spec": {"app": app(world, "v7")}})).await;
+    let begun = eventually("a job of v7", LONG, async || check(house.jobs("v7") == 1, || "none".to_owned()));
+    begun.await.unwrap();
+    world.berth.kill9(Part::DeploymentController).unwrap();
+    house.let_succeed("v7");
+    world.berth.restart(Part::DeploymentController).await.unwrap();
+    for server in world.ready_when(2, |server| runs(server, "v7")).await {
+        world.assert_answers(&server, "v7").await;
+    }
+    let keys = house.keys("v7");
+    assert!(keys.len() == 2 && keys.iter().all(|key| key.ends_with("-1")), "one for each Server: {keys:?}");
 }
 
 async fn nobody_sees_the_token(world: &World) {
