@@ -3,7 +3,8 @@
 //! [`plan`] computes what the load balancers should show of a Server and which report is due, and [`reconcile`] carries that
 //! out. [`panic_floor`] limits what sickness and silence take out of traffic. Every load balancer implements the trait in [`balancer`], and
 //! [`balancers`] is the registry: [`endpoint_slices`], the load balancing that Kubernetes brings with it, and [`classes`], those outside of
-//! the cluster, such as [`haproxy`] and [`envoy`]. [`run`] starts everything.
+//! the cluster, such as [`haproxy`] and [`envoy`]. [`subsets`] says which Servers are in a backend for one version alone, and `routes` sets the
+//! weights of two Services in routes of the Gateway API. [`run`] starts everything.
 //!
 //! # Why traffic reaches a Server only while it is Ready
 //!

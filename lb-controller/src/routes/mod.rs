@@ -92,14 +92,6 @@ impl RouteWeights {
             match self.settle(routes, deployment, declared).await {
                 Some(Ok(weight)) => after.push(HttpRouteStatus { name: declared.name.clone(), weight, problem: None }),
                 Some(Err(problem)) => {
-                    if known.and_then(|known| known.problem.as_ref()) != Some(&problem) {
-                        self.ctx.events.publish(
-                            &reference(deployment),
-                            EventType::Warning,
-                            "HTTPRouteProblem",
-                            &problem,
-                        );
-                    }
                     let problem = Some(problem);
                     after.push(HttpRouteStatus { name: declared.name.clone(), weight: None, problem });
                 }
@@ -107,6 +99,10 @@ impl RouteWeights {
             }
         }
         if after != before && self.ctx.turns.wait(deployment).is_none() {
+            let new = after.iter().filter(|route| !before.contains(route));
+            for problem in new.filter_map(|route| route.problem.as_ref()) {
+                self.ctx.events.publish(&reference(deployment), EventType::Warning, "HTTPRouteProblem", problem);
+            }
             self.write_status(deployment, &after).await;
         }
     }
