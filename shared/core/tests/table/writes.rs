@@ -82,7 +82,7 @@ fn every_fact_is_written_to_its_field() {
     let health = HealthFact { state: HealthState::Unhealthy, epoch: 4, since: later, message: "503".into() };
     let task =
         berth_core::api::Task { id: 5, ..Fixture::registering().decided().task(TaskKind::CreateMachine).clone() };
-    let claim = berth_core::api::Claim { task_id: 9, holder: "h".into(), duration_seconds: 3 };
+    let claim = berth_core::api::Claim { task_id: 9, holder: "h".into(), duration_seconds: 3, again: false };
     let write = StatusWrite::new(&fixture.server)
         .machine(Some(machine("m9", "b9")))
         .environment(environment(&fixture.server.spec))

@@ -86,6 +86,11 @@ impl HeldLocks {
         newest.renewed_at = Time(newest.renewed_at.0.max(lock.renewed_at.0).max(now));
     }
 
+    /// Whether work was begun under the Server's lock, or under a newer one for the same task.
+    pub(super) fn has_begun(&self, server: &Server) -> bool {
+        server.lock().is_some_and(|lock| self.has_begun_under(server, lock))
+    }
+
     fn has_begun_under(&self, server: &Server, lock: &Lock) -> bool {
         let begun = self.begun.lock();
         begun.get(&(server.uid().to_owned(), lock.task_id)).is_some_and(|last| last.acquired_at.0 >= lock.acquired_at.0)
