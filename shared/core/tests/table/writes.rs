@@ -2,7 +2,7 @@
 
 use berth_core::{
     api::{AppFact, HealthFact, HealthState, Outcome, TaskKind, TrafficPhase},
-    protocol::StatusWrite,
+    protocol::{GuardedPatch, StatusWrite},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
 use serde_json::{Value, json};
@@ -43,6 +43,33 @@ fn if_unchanged_tests_the_resource_version() {
     let mut newer = fixture.clone();
     newer.server.metadata.resource_version = Some("2".into());
     assert!(applied(&newer, write).is_err());
+}
+
+/// Nobody counts it as disturbed, so its budget may be spent on others by the time at which it serves.
+#[test]
+fn a_server_that_was_out_of_service_is_left_alone_when_it_may_serve() {
+    let server = |state: &str, phase: &str, version: &str| {
+        berth_testing::server(json!({
+            "metadata": {"resourceVersion": version},
+            "spec": {"traffic": {"backends": [{"service": "web", "port": 80}]}},
+            "status": {"state": state, "traffic": {"phase": phase, "backends": [], "address": "127.0.0.1"}},
+        }))
+    };
+    let deploying = server("Deploying", "Held", "1");
+    let (released, ready) = (server("Ready", "Serving", "2"), server("Ready", "Held", "2"));
+    for (read, found, applies) in [
+        (&deploying, server("Deploying", "Held", "2"), true),
+        (&deploying, ready.clone(), false),
+        (&deploying, released.clone(), false),
+        (&ready, ready.clone(), true),
+        (&ready, server("Ready", "Serving", "3"), false),
+        // It is in service: whoever changes it has counted it.
+        (&released, server("Deploying", "Serving", "3"), true),
+    ] {
+        let patch = GuardedPatch::of(&read.metadata).if_still_out_of_service(read).build();
+        let result = json_patch::patch(&mut serde_json::to_value(&found).unwrap(), &patch);
+        assert_eq!(result.is_ok(), applies, "{:?} {:?}", read.status, found.status);
+    }
 }
 
 #[test]
