@@ -121,6 +121,7 @@ fn app_patch(server: &Server, app: &App) -> GuardedPatch {
     // A request may arrive after its sender has given up, and another copy has declared a newer application.
     GuardedPatch::of(&server.metadata)
         .test(&["metadata", "generation"], &server.metadata.generation)
+        .if_still_out_of_service(server)
         .add(&["spec", "app"], &app.without_defaults())
 }
 
@@ -147,6 +148,16 @@ mod tests {
         let mut other = serde_json::to_value(server("web-0", "v1", "Ready", 5)).unwrap();
         other["metadata"]["uid"] = "another".into();
         json_patch::patch(&mut other, &patch).unwrap_err();
+    }
+
+    /// It was free to change, and is not any more.
+    #[test]
+    fn a_server_that_may_serve_by_now_is_left_alone() {
+        let read = server("web-0", "v1", "Deploying", 5);
+        let patch = app_patch(&read, &newest_app(&deployment("v2", |_| {}))).build();
+        json_patch::patch(&mut serde_json::to_value(&read).unwrap(), &patch).unwrap();
+        let ready = server("web-0", "v1", "Ready", 5);
+        json_patch::patch(&mut serde_json::to_value(&ready).unwrap(), &patch).unwrap_err();
     }
 
     #[test]

@@ -48,7 +48,7 @@ fn write(server: &Server, at: Timestamp, change: impl FnOnce(&mut Value)) -> Ser
 }
 
 fn claim(server: &Server, id: i64, holder: &str) -> Server {
-    let claim = Claim { task_id: id, holder: holder.into(), duration_seconds: 30 };
+    let claim = Claim { task_id: id, holder: holder.into(), duration_seconds: 30, again: false };
     write(server, now(), |status| status["claim"] = serde_json::to_value(claim).unwrap())
 }
 

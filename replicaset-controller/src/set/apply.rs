@@ -15,7 +15,7 @@ use super::{
     inquiries::Inquiries,
     machines::MachineSource,
     observe::SetMemories,
-    plan::{FailoverPlan, Plan, may_be_in_service},
+    plan::{FailoverPlan, Plan},
     writes::{Creation, SetWrites},
 };
 
@@ -52,11 +52,9 @@ impl Applier<'_> {
     ) -> Result<Option<BatchGuard>, ApiError> {
         self.fail_over(servers, &plan.failover).await?;
         let (set, writes) = (self.set, self.writes);
-        // A Server that was not in service costs nothing; if it is Ready by now, its turn has not come.
-        let in_state = |server: &Server| plan.is_paced && !may_be_in_service(server);
         all(plan.retire.iter().map(|server| writes.delete(server)).collect()).await?;
         all(plan.replace.iter().map(|server| writes.delete(server)).collect()).await?;
-        all(plan.update.iter().map(|server| writes.update(set, server, in_state(server))).collect()).await?;
+        all(plan.update.iter().map(|server| writes.update(set, server)).collect()).await?;
         for server in &plan.repair {
             self.memories.note_repair_request(set, server, self.ctx.clock.now());
             self.drifts.report(server);

@@ -156,11 +156,17 @@ impl Inner {
         let _slot = slots.acquire().await;
         let at_provider = timeout(PROVIDER_LIMIT, self.machines.find(server)).await;
         let at_provider = at_provider.unwrap_or_else(|_| Err(format!("no answer within {PROVIDER_LIMIT:?}")));
-        let answers = match at_provider {
-            Ok(MachineAtProvider::Running) => timeout(KNOCK_LIMIT, self.machines.knock(server)).await.unwrap_or(false),
-            _ => false,
-        };
-        MachineFinding::of(at_provider, answers)
+        if at_provider != Ok(MachineAtProvider::Running) {
+            return MachineFinding::of(at_provider, false);
+        }
+        match timeout(KNOCK_LIMIT, self.machines.knock(server)).await {
+            Ok(answers) => MachineFinding::of(at_provider, answers),
+            // A machine that is silent ends its knocks long before. So it was this process that stood still, and heard nothing.
+            Err(_) => MachineFinding::of(
+                Err(format!("it runs, and knocking at it did not end within {KNOCK_LIMIT:?}")),
+                false,
+            ),
+        }
     }
 
     fn note(&self, set: &SetKey, server: &Server, loss: &Loss, finding: MachineFinding) {
@@ -222,7 +228,10 @@ mod tests {
 
         fn knock<'a>(&'a self, server: &'a Server) -> BoxFuture<'a, bool> {
             self.knocks.fetch_add(1, Ordering::SeqCst);
-            future::ready(server.name() == "alive").boxed()
+            match server.name() {
+                "unheard" => future::pending().boxed(),
+                name => future::ready(name == "alive").boxed(),
+            }
         }
 
         fn zone(&self, _: &str) -> Option<String> {
@@ -288,6 +297,17 @@ mod tests {
             2,
             "nobody knocks at a machine of which it is not known that it runs"
         );
+    }
+
+    /// As when the process stood still (a paused virtual machine): that says nothing about the machine.
+    #[tokio::test(start_paused = true)]
+    async fn a_knock_that_does_not_end_is_no_silence() {
+        let (_, inquiries) = inquiries();
+        let lost = server("unheard", "quick", ONCE);
+        inquiries.ask(&set(), std::iter::once(&lost));
+        inquiries.notifications().boxed().next().await.unwrap();
+        let finding = inquiries.known(&set(), &[&lost])["unheard"].finding.clone();
+        assert!(finding.holds() && inquiries.fresh(&set(), &lost).is_none(), "{finding:?}");
     }
 
     #[tokio::test]

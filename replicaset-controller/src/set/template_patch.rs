@@ -19,16 +19,15 @@ const FIELDS: [&str; 8] =
     ["packages", "prunePackages", "healthCheck", "reachability", "traffic", "monitoring", "gates", "taskAttempts"];
 
 /// The patch that gives this very Server the template's environment, and leaves everything else to its owners. It is refused if
-/// the Server's declaration has changed since it was read, and, with `in_state`, if its state has.
+/// the Server's declaration has changed since it was read, or if the Server was out of service then and may serve by now.
 #[must_use]
-pub(super) fn patch(set: &VMReplicaSet, server: &Server, in_state: bool) -> Patch {
+pub(super) fn patch(set: &VMReplicaSet, server: &Server) -> Patch {
     let template = &set.spec.template;
     // A request may arrive after its sender has given up and has written a newer declaration.
-    let mut patch = GuardedPatch::of(&server.metadata).test(&["metadata", "generation"], &server.metadata.generation);
-    if let Some(state) = server.state().filter(|_| in_state) {
-        patch = patch.test(&["status", "state"], &state);
-    }
-    patch = replace_fields(patch, &template.spec, &server.spec);
+    let patch = GuardedPatch::of(&server.metadata)
+        .test(&["metadata", "generation"], &server.metadata.generation)
+        .if_still_out_of_service(server);
+    let mut patch = replace_fields(patch, &template.spec, &server.spec);
     patch = add_missing(patch, "labels", &template.metadata.labels, server.metadata.labels.as_ref());
     patch = add_missing(patch, "annotations", &template.metadata.annotations, server.metadata.annotations.as_ref());
     patch.build()

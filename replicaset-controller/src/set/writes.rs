@@ -89,10 +89,10 @@ impl<'a> SetWrites<'a> {
         written(result.map_err(ApiError::doing(format!("delete Server {}", server.name())))).map(drop)
     }
 
-    /// Gives this very Server the template's environment. With `in_state` it is left alone if its state has changed since it
-    /// was read.
-    pub(super) async fn update(&self, set: &VMReplicaSet, server: &Server, in_state: bool) -> Result<(), ApiError> {
-        let patch = template_patch::patch(set, server, in_state);
+    /// Gives this very Server the template's environment. It is left alone if it was out of service when it was read, and may serve
+    /// by now.
+    pub(super) async fn update(&self, set: &VMReplicaSet, server: &Server) -> Result<(), ApiError> {
+        let patch = template_patch::patch(set, server);
         self.patch(server, patch, "update the environment of").await.map(drop)
     }
 

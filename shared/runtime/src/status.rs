@@ -20,13 +20,13 @@ impl Context {
     #[must_use]
     pub fn claim(&self, task: &Task) -> Claim {
         let seconds = i32::try_from(self.lock_duration.as_secs()).unwrap_or(i32::MAX);
-        Claim { task_id: task.id, holder: self.holder.clone(), duration_seconds: seconds }
+        Claim { task_id: task.id, holder: self.holder.clone(), duration_seconds: seconds, again: false }
     }
 
     /// The release of the task's lock.
     #[must_use]
     pub fn release(&self, task: &Task) -> Claim {
-        Claim { task_id: task.id, holder: self.holder.clone(), duration_seconds: 0 }
+        Claim { task_id: task.id, holder: self.holder.clone(), duration_seconds: 0, again: false }
     }
 
     /// A report on the task. The delay of a `Retry` grows with the number of attempts: see [`Backoff::TASK`]. What a task on

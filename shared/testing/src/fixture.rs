@@ -207,7 +207,8 @@ impl Fixture {
     /// The same, for this many seconds.
     pub fn claim_for(&mut self, kind: TaskKind, instance: &str, duration_seconds: i32) -> Result<(), Denied> {
         let executor = kind.executor();
-        let claim = Claim { task_id: self.task(kind).id, holder: holder(executor, instance), duration_seconds };
+        let claim =
+            Claim { task_id: self.task(kind).id, holder: holder(executor, instance), duration_seconds, again: false };
         self.write(executor, |write| write.claim(claim))
     }
 

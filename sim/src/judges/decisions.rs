@@ -91,6 +91,7 @@ pub(super) fn work_on_forced(work: &Work<'_>) -> Option<String> {
     if !matches!(state, "Ready" | "Unknown") || server["status"]["force"]["active"] != true {
         return None;
     }
-    let is_later = work.begun(server)? > time(force, "/at")?;
+    // Not what the force says of it: that is by the clock of a copy of the webhook.
+    let is_later = work.begun(server)? > work.view.forced_since(work.place)?;
     is_later.then(|| format!("{} changed the machine of {}, which is forced to {state}", work.holder, work.place))
 }

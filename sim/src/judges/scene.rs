@@ -6,7 +6,7 @@ use berth_iaas::simulated::{SimulatedMachines, Simulation};
 use berth_machine::fake::FakeState;
 use serde_json::Value;
 
-use super::view::{Place, View, is_berth, time};
+use super::view::{Place, View, is_berth};
 use crate::SimClock;
 
 /// A change of an object, as a judge sees it.
@@ -43,9 +43,10 @@ pub(crate) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// When the task of which it is a part was begun; none if the Server is not locked. A script may outlive its task.
+    /// When the task of which it is a part was begun; none if the Server is not locked. A script may outlive its task. What the lock
+    /// says of that is by the clock of a copy of the webhook, which may be a minute ahead or behind.
     pub(super) fn begun(&self, server: &Value) -> Option<Duration> {
-        Some(time(server, "/status/lock/acquiredAt")?.min(self.sent))
+        server["status"]["lock"].is_object().then(|| self.view.begun_at(self.place))?.map(|at| at.min(self.sent))
     }
 }
 

@@ -54,6 +54,10 @@ pub(crate) struct View {
     paused: BTreeMap<Place, Duration>,
     /// When the locks of Servers were written or renewed last. What they say of it depends on the clock of a copy of the webhook.
     renewed: BTreeMap<Place, Duration>,
+    /// When the present attempts under the locks of Servers began.
+    begun: BTreeMap<Place, Duration>,
+    /// Since when Servers are forced as they are now.
+    forced: BTreeMap<Place, Duration>,
     /// Servers whose lock its holder has claimed or renewed. Another lock was handed over by who had it before.
     claimed: BTreeSet<Place>,
 }
@@ -88,6 +92,13 @@ impl View {
                 |lock: &Option<Value>| lock.as_ref().map(|lock| (lock["holder"].clone(), lock["taskID"].clone()));
             if attempt(&is) != attempt(&was) {
                 self.claimed.remove(&place);
+            }
+            let acquired_at = |lock: &Option<Value>| lock.as_ref().map(|lock| lock["acquiredAt"].clone());
+            if attempt(&is) != attempt(&was) || acquired_at(&is) != acquired_at(&was) {
+                self.begun.insert(place.clone(), now);
+            }
+            if force_in_effect(after.as_ref()) != force_in_effect(objects.get(&place)) {
+                self.forced.insert(place.clone(), now);
             }
             if after.is_none() {
                 self.removed.remove(&place);
@@ -152,6 +163,16 @@ impl View {
     /// When the Server's lock was written or renewed last.
     pub(crate) fn renewed_at(&self, server: &Place) -> Option<Duration> {
         self.renewed.get(server).copied()
+    }
+
+    /// When the present attempt under the Server's lock began.
+    pub(crate) fn begun_at(&self, server: &Place) -> Option<Duration> {
+        self.begun.get(server).copied()
+    }
+
+    /// Since when the force of this Server, as it is now, is in effect.
+    pub(crate) fn forced_since(&self, server: &Place) -> Option<Duration> {
+        self.forced.get(server).copied()
     }
 
     /// Since when the set is paused; none when it is not.
@@ -221,6 +242,11 @@ impl View {
         let set = self.get("vmreplicasets", &place)?;
         (text(set, "/metadata/uid") == text(owner, "/uid")).then_some((place, set))
     }
+}
+
+/// The force of the Server, if it is in effect.
+fn force_in_effect(server: Option<&Arc<Stored>>) -> Option<&Value> {
+    server.filter(|server| server["status"]["force"]["active"] == true).map(|server| &server["spec"]["force"])
 }
 
 /// The names of the Servers that this slice sends clients to.

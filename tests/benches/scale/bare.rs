@@ -277,5 +277,5 @@ fn holder(executor: Executor) -> String {
 }
 
 fn claim(executor: Executor, task: i64) -> Claim {
-    Claim { task_id: task, holder: holder(executor), duration_seconds: 600 }
+    Claim { task_id: task, holder: holder(executor), duration_seconds: 600, again: false }
 }

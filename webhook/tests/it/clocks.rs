@@ -47,7 +47,7 @@ impl Copies {
         let server: berth_core::api::Server = serde_json::from_value(self.server.clone()).unwrap();
         let task = server.tasks().iter().find(|task| task.kind == TaskKind::CreateMachine).unwrap();
         let holder = holder(Executor::ReplicasetController, instance);
-        let claim = Claim { task_id: task.id, holder, duration_seconds: seconds };
+        let claim = Claim { task_id: task.id, holder, duration_seconds: seconds, again: false };
         let mut new = self.server.clone();
         json_patch::patch(&mut new, &StatusWrite::new(&server).claim(claim).into_patch()).unwrap();
         let user = Identities::default().username(Executor::ReplicasetController);

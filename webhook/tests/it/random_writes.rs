@@ -56,7 +56,7 @@ fn status_write(random: &RandomWrite, server: &Server, now: Timestamp) -> (Execu
         3 => (executor, facts_of(task.kind, server, &boot, write)),
         4 => (executor, write.report(report(task, &holder, Outcome::Retry))),
         5.. if task.kind.needs_lock() && lock.is_none() => {
-            (executor, write.claim(Claim { task_id: task.id, holder, duration_seconds: 30 }))
+            (executor, write.claim(Claim { task_id: task.id, holder, duration_seconds: 30, again: false }))
         }
         5 => (executor, write.report(report(task, &holder, Outcome::Running))),
         _ => (executor, facts_of(task.kind, server, &boot, write).report(report(task, &holder, Outcome::Succeeded))),

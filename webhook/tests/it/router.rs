@@ -218,6 +218,7 @@ async fn forbidden_writes_are_denied_with_field_and_reason() {
         task_id: id,
         holder: holder(executor, instance),
         duration_seconds: 30,
+        again: false,
     };
     let report = |fixture: &Fixture, instance: &str| {
         let task = fixture.task(TaskKind::CreateMachine);

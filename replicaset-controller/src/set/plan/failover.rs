@@ -72,6 +72,9 @@ impl<'a> Planner<'_, 'a> {
     /// known that they do not answer.
     fn act(&mut self, policy: &Failover, stages: &Stages<'a>) {
         self.give_back_what_answers();
+        if policy.action == FailoverAction::AskHuman {
+            self.give_back_what_is_asked_about();
+        }
         let begun: HashSet<String> = self.fleet.ledger.on(Axis::Failover).map(str::to_owned).collect();
         let rebooting = stages.iter().filter(|(_, stage)| matches!(stage, Stage::Rebooted(_))).count();
         let limit = usize::try_from(policy.max_in_flight).unwrap_or(1);

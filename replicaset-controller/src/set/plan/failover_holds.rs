@@ -43,6 +43,13 @@ impl<'a> Planner<'_, 'a> {
         self.fleet.ledger.retain(|entry| entry.axis != Axis::Failover || !back.contains(entry.server.as_str()));
     }
 
+    /// Removes from the ledger what was to be given up before a person wanted to be asked: nothing was done about it yet.
+    pub(super) fn give_back_what_is_asked_about(&mut self) {
+        let unreachable = self.fleet.servers.iter().filter(|server| server.is_unreachable());
+        let unreachable: BTreeSet<&str> = unreachable.map(|server| server.name()).collect();
+        self.fleet.ledger.retain(|entry| entry.axis != Axis::Failover || !unreachable.contains(entry.server.as_str()));
+    }
+
     /// Whether nothing is done about the Server, because its machine runs and answers. It is asked again from time to time.
     pub(super) fn is_held_because_it_answers(&mut self, server: &'a Server) -> bool {
         let answer = self.input.answers.get(server.name());

@@ -36,6 +36,7 @@ pub use output::{
     Blocker, Brake, Effect, FailoverPlan, Hold, PROVIDER_UNRESPONSIVE, Plan, SetLedgers, TOO_MANY_FAILED,
     TOO_MANY_UNKNOWN, TOO_MANY_UNKNOWN_IN_ZONE,
 };
+#[cfg(test)]
 pub(in crate::set) use pacing::may_be_in_service;
 use planner::Planner;
 

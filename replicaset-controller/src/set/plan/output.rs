@@ -23,9 +23,6 @@ pub struct Plan<'a> {
     pub repair: Vec<&'a Server>,
     /// What is done about unreachable Servers.
     pub failover: FailoverPlan,
-    /// Whether Ready Servers are changed one at a time. Then a Server that was not Ready when it was read, and is Ready now,
-    /// must be left alone: its turn has not come.
-    pub is_paced: bool,
     /// Servers whose machine has yet to be replaced.
     pub to_replace: usize,
     /// Why the set makes no progress.

@@ -48,7 +48,6 @@ impl<'i, 'a> Planner<'i, 'a> {
         }
         let entered_at = self.input.set.status.as_ref().and_then(|status| status.last_disturbed_at.clone());
         self.plan.retire = self.fleet.entered(Axis::Retirement);
-        self.plan.is_paced = self.pacing.is_paced();
         self.plan.ledgers.disturbed = self.fleet.ledger;
         self.plan.ledgers.last_disturbed_at = self.pacing.last_begun().or(entered_at);
         self.plan

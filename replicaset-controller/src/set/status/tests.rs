@@ -228,7 +228,7 @@ fn the_patch_replaces_the_environment_and_leaves_the_rest() {
     server.metadata.labels.as_mut().unwrap().insert("person".into(), "label".into());
     assert!(new.environment_differs(&server) && !old.environment_differs(&server));
     let mut value = serde_json::to_value(&server).unwrap();
-    json_patch::patch(&mut value, &template_patch::patch(&new, &server, false)).unwrap();
+    json_patch::patch(&mut value, &template_patch::patch(&new, &server)).unwrap();
     let changed: Server = serde_json::from_value(value).unwrap();
     assert!(!new.environment_differs(&changed), "{changed:?}");
     assert!(changed.spec.offline && changed.spec.monitoring.is_none() && changed.spec.gates.is_empty());
@@ -238,7 +238,7 @@ fn the_patch_replaces_the_environment_and_leaves_the_rest() {
 
     let mut other = serde_json::to_value(&server).unwrap();
     other["metadata"]["uid"] = "another".into();
-    json_patch::patch(&mut other, &template_patch::patch(&new, &server, false)).unwrap_err();
+    json_patch::patch(&mut other, &template_patch::patch(&new, &server)).unwrap_err();
 }
 
 /// It was on its way for so long that its sender has given up, and has declared something newer.
@@ -246,7 +246,7 @@ fn the_patch_replaces_the_environment_and_leaves_the_rest() {
 fn a_patch_that_comes_late_does_not_bring_an_earlier_environment_back() {
     let new = set(|spec| spec["template"]["spec"]["packages"] = json!([package("theme", "2")]));
     let server = server(&set(|_| {}), "web-0", "Ready", 60);
-    let patch = template_patch::patch(&new, &server, false);
+    let patch = template_patch::patch(&new, &server);
     let mut newer = serde_json::to_value(&server).unwrap();
     json_patch::patch(&mut newer, &patch).unwrap();
     newer["metadata"]["generation"] = (server.metadata.generation.unwrap() + 1).into();

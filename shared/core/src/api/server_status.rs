@@ -339,6 +339,10 @@ pub struct Claim {
     pub holder: String,
     /// Seconds after which the lock expires unless it is renewed; 0 releases it.
     pub duration_seconds: i32,
+    /// Begins another attempt under the lock that the holder has for this task already: `acquiredAt` of the lock changes, so that
+    /// what was sent for the attempt before does not fit this one when it arrives late.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 /// A report on an attempt at a task.

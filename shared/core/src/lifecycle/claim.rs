@@ -1,6 +1,9 @@
 //! Claims: taking, renewing and releasing a Server's lock.
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
 
 use super::{
     guard,
@@ -49,7 +52,7 @@ pub(super) fn hand_over(server: &mut Server, successors: &[String], now: Timesta
     let Some(next) = server.known_status().current_tasks().filter(may_begin).min_by_key(|task| task.id) else { return };
     let is_its_executor = |holder: &&String| guard::check_holder(holder, next.executor(), "").is_ok();
     let Some(holder) = successors.iter().find(is_its_executor) else { return };
-    let claim = Claim { task_id: next.id, holder: holder.clone(), duration_seconds: HAND_OVER_SECONDS };
+    let claim = Claim { task_id: next.id, holder: holder.clone(), duration_seconds: HAND_OVER_SECONDS, again: false };
     take(server, &claim, now);
 }
 
@@ -61,10 +64,15 @@ fn is_renewal(server: &Server, claim: &Claim) -> bool {
 }
 
 /// Renews the lock. Its time never moves backwards: a copy of the webhook whose clock is behind would otherwise shorten what
-/// another copy has granted.
+/// another copy has granted. For another attempt it is another lock from now on, also within the same second.
 fn renew(server: &mut Server, claim: &Claim, now: Timestamp) {
     if let Some(lock) = server.status.as_mut().and_then(|s| s.lock.as_mut()) {
         lock.renewed_at = Time(now.max(lock.renewed_at.0));
+        if claim.again {
+            let next_second = lock.acquired_at.0.checked_add(SignedDuration::from_secs(1)).unwrap_or(Timestamp::MAX);
+            lock.renewed_at = Time(lock.renewed_at.0.max(next_second));
+            lock.acquired_at = lock.renewed_at.clone();
+        }
         lock.duration_seconds = claim.duration_seconds;
     }
 }

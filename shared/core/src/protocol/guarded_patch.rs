@@ -7,6 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::api::{Server, State};
+
 /// A JSON Patch that is refused as a whole if one of its tests fails: a compare-and-swap on just the fields that it relies on, so
 /// that several controllers can write to one object without conflicts or lost updates.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,6 +31,17 @@ impl GuardedPatch {
     #[must_use]
     pub fn if_unchanged(self, object: &ObjectMeta) -> Self {
         self.test(&["metadata", "resourceVersion"], &object.resource_version)
+    }
+
+    /// Also tests that a Server that was out of service when it was read still is, because nobody counts it as disturbed: its budget
+    /// may be spent on others when it serves by now. Only a Ready Server is given traffic, and one that is may get it at any moment.
+    #[must_use]
+    pub fn if_still_out_of_service(self, server: &Server) -> Self {
+        match server.state() {
+            _ if server.is_in_service() => self,
+            None | Some(State::Ready) => self.if_unchanged(&server.metadata),
+            Some(state) => self.test(&["status", "state"], &state),
+        }
     }
 
     /// Tests that the field has this value.

@@ -354,7 +354,7 @@ fn build(snapshot: &Server, write: &Write) -> StatusWrite {
     }
     if let Some((task_id, take)) = write.claim {
         let duration_seconds = if take { LOCK } else { 0 };
-        out = out.claim(Claim { task_id, holder: write.holder.clone(), duration_seconds });
+        out = out.claim(Claim { task_id, holder: write.holder.clone(), duration_seconds, again: false });
     }
     out
 }

@@ -182,7 +182,7 @@ impl Clocks {
     fn admit(&self, server: &Server, clock: i64, index: usize) -> Option<Arc<Version>> {
         let task = server.tasks().iter().find(|task| task.kind == TaskKind::CreateMachine)?;
         let holder = holder(Executor::ReplicasetController, NAMES[index]);
-        let claim = Claim { task_id: task.id, holder, duration_seconds: LOCK };
+        let claim = Claim { task_id: task.id, holder, duration_seconds: LOCK, again: false };
         let mut seen = server.clone();
         if self.ignore_margin
             && let Some(lock) = seen.status.as_mut().and_then(|status| status.lock.as_mut())

@@ -42,7 +42,12 @@ fn happen(fixture: &mut Fixture, event: Event) -> Result<(), Denied> {
         Event::Person(change) => fixture.update(&person("ann"), |server| change.apply(&mut server.spec)),
         Event::Fact(executor, fact) => fixture.write(executor, |write| add(write, fact)),
         Event::Claim(executor, a, n, duration_seconds) => {
-            let claim = Claim { task_id: nth(&status, n), holder: holder(executor, instance(a)), duration_seconds };
+            let claim = Claim {
+                task_id: nth(&status, n),
+                holder: holder(executor, instance(a)),
+                duration_seconds,
+                again: false,
+            };
             fixture.write(executor, |write| write.claim(claim))
         }
         Event::Report(executor, a, n, outcome, wait) => {

@@ -74,7 +74,8 @@ fn claiming_destroy_machine_records_that_the_machine_may_be_gone() {
 #[test]
 fn the_first_write_may_claim_the_first_task() {
     let mut fixture = Fixture::registering();
-    let claim = Claim { task_id: 1, holder: holder(Executor::ReplicasetController, "a"), duration_seconds: LOCK };
+    let claim =
+        Claim { task_id: 1, holder: holder(Executor::ReplicasetController, "a"), duration_seconds: LOCK, again: false };
     fixture.write(Executor::ReplicasetController, |write| write.acknowledge().claim(claim)).unwrap();
     assert_eq!((lock(&fixture).task_id, fixture.phase(CreateMachine)), (1, TaskPhase::Running));
 }
@@ -84,7 +85,12 @@ fn a_report_may_claim_the_task_that_it_opens() {
     let mut fixture = new();
     fixture.claim(CreateMachine, "a").unwrap();
     let next = fixture.task(InstallPackages).id;
-    let claim = Claim { task_id: next, holder: holder(Executor::ReplicasetController, "a"), duration_seconds: LOCK };
+    let claim = Claim {
+        task_id: next,
+        holder: holder(Executor::ReplicasetController, "a"),
+        duration_seconds: LOCK,
+        again: false,
+    };
     let fact = berth_testing::machine("m1", "b1");
     fixture
         .report_with(CreateMachine, "a", Outcome::Succeeded, |write| write.machine(Some(fact)).claim(claim))
@@ -97,11 +103,12 @@ fn claims_of_another_executors_task_are_refused() {
     let mut fixture = new();
     let task_id = fixture.task(CreateMachine).id;
     for executor in [Executor::DeploymentController, Executor::LbController, Executor::MonitorController] {
-        let claim = Claim { task_id, holder: holder(executor, "a"), duration_seconds: LOCK };
+        let claim = Claim { task_id, holder: holder(executor, "a"), duration_seconds: LOCK, again: false };
         let result = fixture.write(executor, |write| write.claim(claim));
         assert_eq!(refusal(result), ("status.claim.taskID".into(), R::WrongExecutor));
     }
-    let claim = Claim { task_id, holder: holder(Executor::ReplicasetController, "a"), duration_seconds: LOCK };
+    let claim =
+        Claim { task_id, holder: holder(Executor::ReplicasetController, "a"), duration_seconds: LOCK, again: false };
     let result = fixture.write_as(&person("ann"), |write| write.claim(claim));
     assert_eq!(refusal(result), ("status.claim".into(), R::WrongExecutor));
     assert_eq!(fixture.status().lock, None);
@@ -114,7 +121,7 @@ fn a_holder_must_be_an_instance_of_the_writer() {
     for bad in
         ["a", "", "replicaset-controller", "replicaset-controller/", "lb-controller/a", "replicaset-controllers/a"]
     {
-        let claim = Claim { task_id, holder: bad.into(), duration_seconds: LOCK };
+        let claim = Claim { task_id, holder: bad.into(), duration_seconds: LOCK, again: false };
         let result = fixture.write(Executor::ReplicasetController, |write| write.claim(claim));
         assert_eq!(refusal(result), ("status.claim.holder".into(), R::Malformed), "{bad:?}");
     }
@@ -128,7 +135,12 @@ fn a_negative_lock_duration_is_refused() {
 
 #[test]
 fn an_unknown_task_cannot_be_claimed() {
-    let claim = Claim { task_id: 99, holder: holder(Executor::ReplicasetController, "a"), duration_seconds: LOCK };
+    let claim = Claim {
+        task_id: 99,
+        holder: holder(Executor::ReplicasetController, "a"),
+        duration_seconds: LOCK,
+        again: false,
+    };
     let result = new().write(Executor::ReplicasetController, |write| write.claim(claim));
     assert_eq!(refusal(result), ("status.claim.taskID".into(), R::UnknownTask));
 }
@@ -299,6 +311,25 @@ fn a_claim_before_not_before_is_refused() {
     assert_eq!(fixture.task(CreateMachine).not_before, None);
 }
 
+/// By `acquiredAt` a holder's write names the attempt that it belongs to.
+#[test]
+fn another_attempt_under_the_same_lock_is_told_apart_also_within_a_second() {
+    let mut fixture = new();
+    fixture.claim(CreateMachine, "a").unwrap();
+    let (task, first) = (fixture.task(CreateMachine).clone(), lock(&fixture).clone());
+    let again = || Claim { task_id: task.id, holder: first.holder.clone(), duration_seconds: LOCK, again: true };
+    fixture.write(Executor::ReplicasetController, |write| write.claim(again())).unwrap();
+    let second = lock(&fixture).clone();
+    assert!(second.acquired_at.0.as_second() > first.acquired_at.0.as_second());
+    assert_eq!((&second.renewed_at, &second.holder), (&second.acquired_at, &first.holder));
+    assert_eq!(fixture.task(CreateMachine), &task, "no other attempt is counted");
+    fixture.advance(7);
+    fixture.write(Executor::ReplicasetController, |write| write.claim(again())).unwrap();
+    assert_eq!(lock(&fixture).acquired_at, Time(fixture.now));
+    fixture.write(Executor::ReplicasetController, |write| write.claim(Claim { again: false, ..again() })).unwrap();
+    assert_eq!(lock(&fixture).acquired_at, Time(fixture.now), "a renewal changes nothing about that");
+}
+
 #[test]
 fn a_finished_task_leaves_the_lock_to_the_next_executor() {
     let mut fixture = new();
@@ -319,6 +350,7 @@ fn a_refused_claim_discards_the_facts_of_its_write() {
         task_id: fixture.task(CreateMachine).id,
         holder: holder(Executor::ReplicasetController, "b"),
         duration_seconds: LOCK,
+        again: false,
     };
     let fact = berth_testing::machine("m1", "b1");
     let result = fixture.write(Executor::ReplicasetController, |write| write.machine(Some(fact)).claim(claim));

@@ -88,7 +88,12 @@ fn the_release_of_one_task_leaves_the_lock_that_was_handed_over_for_the_next() {
     fixture.claim(InstallPackages, "a").unwrap();
     let reported = fixture.task(InstallPackages).id;
     succeed(&mut fixture, InstallPackages, &["deployment-controller/a"]);
-    let release = |task_id| Claim { task_id, holder: holder(Executor::DeploymentController, "a"), duration_seconds: 0 };
+    let release = |task_id| Claim {
+        task_id,
+        holder: holder(Executor::DeploymentController, "a"),
+        duration_seconds: 0,
+        again: false,
+    };
     let late = release(reported);
     fixture.write(Executor::DeploymentController, |write| write.claim(late)).unwrap();
     let task = fixture.task(DeployApp).clone();

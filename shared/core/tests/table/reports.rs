@@ -233,6 +233,7 @@ fn a_report_on_a_cancelled_task_is_refused_but_its_facts_are_accepted() {
         task_id: fixture.task(CreateMachine).id,
         holder: holder(Executor::ReplicasetController, "a"),
         duration_seconds: 0,
+        again: false,
     };
     fixture
         .write(Executor::ReplicasetController, |write| write.machine(Some(machine("m1", "b1"))).claim(release))

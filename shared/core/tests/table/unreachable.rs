@@ -55,6 +55,7 @@ fn what_was_observed_about_a_machine_that_is_gone_keeps_no_other_from_being_crea
         task_id: server.task(TaskKind::CreateMachine).id,
         holder: "replicaset-controller/a".into(),
         duration_seconds: 30,
+        again: false,
     };
     let begun = MachineFact { phase: MachinePhase::Creating, id: None, address: None, ..gone };
     server.write(Executor::ReplicasetController, |write| write.machine(Some(begun)).claim(claim)).unwrap();

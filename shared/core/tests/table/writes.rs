@@ -2,7 +2,7 @@
 
 use berth_core::{
     api::{AppFact, HealthFact, HealthState, Outcome, TaskKind, TrafficPhase},
-    protocol::StatusWrite,
+    protocol::{GuardedPatch, StatusWrite},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
 use serde_json::{Value, json};
@@ -45,6 +45,33 @@ fn if_unchanged_tests_the_resource_version() {
     assert!(applied(&newer, write).is_err());
 }
 
+/// Nobody counts it as disturbed, so its budget may be spent on others by the time at which it serves.
+#[test]
+fn a_server_that_was_out_of_service_is_left_alone_when_it_may_serve() {
+    let server = |state: &str, phase: &str, version: &str| {
+        berth_testing::server(json!({
+            "metadata": {"resourceVersion": version},
+            "spec": {"traffic": {"backends": [{"service": "web", "port": 80}]}},
+            "status": {"state": state, "traffic": {"phase": phase, "backends": [], "address": "127.0.0.1"}},
+        }))
+    };
+    let deploying = server("Deploying", "Held", "1");
+    let (released, ready) = (server("Ready", "Serving", "2"), server("Ready", "Held", "2"));
+    for (read, found, applies) in [
+        (&deploying, server("Deploying", "Held", "2"), true),
+        (&deploying, ready.clone(), false),
+        (&deploying, released.clone(), false),
+        (&ready, ready.clone(), true),
+        (&ready, server("Ready", "Serving", "3"), false),
+        // It is in service: whoever changes it has counted it.
+        (&released, server("Deploying", "Serving", "3"), true),
+    ] {
+        let patch = GuardedPatch::of(&read.metadata).if_still_out_of_service(read).build();
+        let result = json_patch::patch(&mut serde_json::to_value(&found).unwrap(), &patch);
+        assert_eq!(result.is_ok(), applies, "{:?} {:?}", read.status, found.status);
+    }
+}
+
 #[test]
 fn the_first_write_creates_the_status_but_never_overwrites_one() {
     let fixture = Fixture::registering();
@@ -82,7 +109,7 @@ fn every_fact_is_written_to_its_field() {
     let health = HealthFact { state: HealthState::Unhealthy, epoch: 4, since: later, message: "503".into() };
     let task =
         berth_core::api::Task { id: 5, ..Fixture::registering().decided().task(TaskKind::CreateMachine).clone() };
-    let claim = berth_core::api::Claim { task_id: 9, holder: "h".into(), duration_seconds: 3 };
+    let claim = berth_core::api::Claim { task_id: 9, holder: "h".into(), duration_seconds: 3, again: false };
     let write = StatusWrite::new(&fixture.server)
         .machine(Some(machine("m9", "b9")))
         .environment(environment(&fixture.server.spec))

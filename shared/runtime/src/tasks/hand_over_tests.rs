@@ -3,14 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use berth_core::{
-    api::{Executor, Task, TaskKind, TaskPhase},
+    api::{Executor, Lock, Server, Task, TaskKind, TaskPhase},
     protocol::TaskResult,
 };
 use berth_testing::{ApiFault, FakeApi};
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
 use tokio::{sync::oneshot, time::sleep};
 
-use super::tests::{created, first, lock, runner, task};
+use super::{
+    held_lock::HeldLocks,
+    tests::{created, first, lock, runner, task},
+};
 use crate::{Context, ManualClock, ServerCache, TaskRun, TaskRunner, TurnOrder};
 
 /// A Server whose InstallPackages has been handed over to `holder`.
@@ -97,6 +100,29 @@ async fn a_task_is_not_begun_again_under_a_lock_that_other_tasks_have_followed()
         let run = runner.run(&behind, &begun, |_, _| async { panic!("without the lock") }).await.unwrap();
         assert!(matches!(run, TaskRun::NotYet { .. }), "{run:?}");
     }
+}
+
+/// Copies of the webhook whose clocks differ: the lock that was begun last may look older than the one before it.
+#[test]
+fn a_task_is_not_begun_again_under_a_lock_that_a_webhook_ahead_has_given() {
+    let (api, now) = (FakeApi::new(), FakeApi::new().now());
+    let with_lock = |ago| {
+        let (mut server, acquired_at) = (api.server(), Time(now - SignedDuration::from_secs(ago)));
+        let status = server.status.as_mut().unwrap();
+        let (task, holder) = (&mut status.tasks[0], "replicaset-controller/a".to_owned());
+        task.phase = TaskPhase::Running;
+        let (task_id, renewed_at) = (task.id, acquired_at.clone());
+        status.lock = Some(Lock { holder, task_id, acquired_at, renewed_at, duration_seconds: 30 });
+        server
+    };
+    let (ahead, behind, locks) = (with_lock(2), with_lock(10), HeldLocks::default());
+    let accepts = |server: &Server| {
+        locks.accept(server, &server.status.as_ref().unwrap().tasks[0], "replicaset-controller/a", now).is_some()
+    };
+    assert!(accepts(&ahead), "nothing was begun");
+    locks.begin(&ahead, now);
+    locks.begin(&behind, now);
+    assert!(!accepts(&ahead) && !accepts(&behind));
 }
 
 /// What a watch shows before the release would let the work begin without the lock.

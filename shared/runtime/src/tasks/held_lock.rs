@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use berth_core::api::{Lock, Server, Task, TaskPhase};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -40,8 +40,9 @@ impl HeldLock {
 pub(super) struct HeldLocks {
     /// Those that were claimed with the report on the task before, and that no work relies on yet.
     claimed: Mutex<HashMap<String, HeldLock>>,
-    /// The last one for each task that work was begun under, by the Server's UID and the task's ID, for as long as it may look like
-    /// a new one: a cache that is behind shows it long after it was released, and even after other tasks.
+    /// The newest one for each task that work was begun under, by the Server's UID and the task's ID, for as long as it may look like
+    /// a new one: a cache that is behind shows it long after it was released, and even after other tasks. The newest is not always
+    /// the last one, because copies of the webhook have different clocks.
     begun: Mutex<HashMap<(String, i64), Lock>>,
 }
 
@@ -73,13 +74,21 @@ impl HeldLocks {
         Some(HeldLock { task_id: task.id, since, duration: lock.duration() })
     }
 
-    /// Remembers that work begins under the Server's lock. `now` is by the clock that [`Self::accept`] reads.
+    /// Remembers that work is done under the Server's lock, which may have been renewed until `now`, by the clock that
+    /// [`Self::accept`] reads.
     pub(super) fn begin(&self, server: &Server, now: Timestamp) {
         let Some(lock) = server.lock() else { return };
         let mut begun = self.begun.lock();
         // A clock that is behind the webhook's sees a lock as new only when it has got there.
         begun.retain(|_, lock| !lock.is_expired(now));
-        begun.insert((server.uid().to_owned(), lock.task_id), lock.clone());
+        let newest = begun.entry((server.uid().to_owned(), lock.task_id)).or_insert_with(|| lock.clone());
+        newest.acquired_at = Time(newest.acquired_at.0.max(lock.acquired_at.0));
+        newest.renewed_at = Time(newest.renewed_at.0.max(lock.renewed_at.0).max(now));
+    }
+
+    /// Whether work was begun under the Server's lock, or under a newer one for the same task.
+    pub(super) fn has_begun(&self, server: &Server) -> bool {
+        server.lock().is_some_and(|lock| self.has_begun_under(server, lock))
     }
 
     fn has_begun_under(&self, server: &Server, lock: &Lock) -> bool {

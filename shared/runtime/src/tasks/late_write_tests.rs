@@ -52,3 +52,26 @@ async fn a_report_that_arrives_late_does_not_end_the_next_attempt() {
     assert!(matches!(run, TaskRun::Reported(_)), "{run:?}");
     assert_eq!((first(&api).phase, first(&api).attempts), (TaskPhase::Succeeded, 2));
 }
+
+/// A holder that did not hear what became of its report goes on under the lock that it has.
+#[tokio::test(start_paused = true)]
+async fn a_report_that_arrives_late_does_not_end_the_next_attempt_under_the_same_lock() {
+    let api = FakeApi::new();
+    let (ctx, runner) = runner(&api, "a").await;
+    api.state().faults.push_back(ApiFault::None);
+    api.state().always = ApiFault::NoAnswer;
+    runner.run(&api.server(), &first(&api), |_, _| async { TaskResult::retry("no room") }).await.unwrap_err();
+    api.state().always = ApiFault::None;
+    let (_, late) = api.state().patches.last().cloned().unwrap();
+    let (observer, servers) = (api.clone(), Api::<Server>::namespaced(ctx.client.clone(), "default"));
+    let work = |server: Arc<Server>, _| async move {
+        let late = Patch::Json::<()>(serde_json::from_value(late).unwrap());
+        let answer = servers.patch_status(server.name(), &ctx.patch_params(), &late).await;
+        assert_eq!(lock(&observer).map(|lock| lock.holder).as_deref(), Some("replicaset-controller/a"));
+        answer.unwrap_err();
+        created()
+    };
+    let run = runner.run(&api.server(), &first(&api), work).await.unwrap();
+    assert!(matches!(run, TaskRun::Reported(_)), "{run:?}");
+    assert_eq!((first(&api).phase, first(&api).attempts), (TaskPhase::Succeeded, 1));
+}

@@ -3,7 +3,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use berth_core::{
-    api::{Lock, Outcome, Server, Task, TaskKind, TaskPhase},
+    api::{Claim, Lock, Outcome, Server, Task, TaskKind, TaskPhase},
     protocol::{Fact, StatusWrite, TaskResult},
 };
 use tokio::{
@@ -100,6 +100,7 @@ impl TaskRunner {
         let (sender, lock) = watch::channel(held);
         let begun = Instant::now();
         let end = self.work(&server, &task, sender, work).await;
+        self.locks.begin(&server, self.ctx.clock.now());
         self.ctx.metrics.time_attempt(task.kind.to_string(), begun.elapsed());
         let held = *lock.borrow();
         match end {
@@ -150,7 +151,12 @@ impl TaskRunner {
         }
         let since = Instant::now();
         let claim = StatusWrite::new(server).facts(facts).claim(self.ctx.claim(task));
-        let claimed = self.ctx.write_status(server, claim).await?;
+        let mut claimed = self.ctx.write_status(server, claim).await?;
+        if self.locks.has_begun(&claimed) {
+            // It was not heard what became of the attempt before, so its report may still arrive, and must not end this one.
+            let again = Claim { again: true, ..self.ctx.claim(task) };
+            claimed = self.ctx.write_status_as_holder(&claimed, StatusWrite::new(&claimed).claim(again)).await?;
+        }
         Ok((Arc::new(claimed), HeldLock::new(task, since, self.ctx.lock_duration)))
     }
 

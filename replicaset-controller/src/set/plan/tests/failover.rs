@@ -375,6 +375,16 @@ fn ask_human_names_the_command_that_answers() {
     assert!(message.contains("kubectl delete server web-2"), "{message}");
 }
 
+/// Whom the set was to replace stands in the ledger. A person who wants to be asked then is asked about it, too.
+#[test]
+fn ask_human_asks_about_servers_that_were_to_be_replaced() {
+    let mut servers = fleet(&[(2, 600)]);
+    servers.pop();
+    let plan = plan_of(&set(json!({"action": "AskHuman"})), &servers, &["web-2/Failover", "web-9/Failover"]);
+    assert_eq!((plan.plan.has_no_action(), held(&plan).0), (true, "AskHuman"));
+    assert_eq!(plan.ledger, ["web-9/Failover"], "what is gone is in flight until its successor is Ready");
+}
+
 #[test]
 fn a_message_names_ten_servers_and_counts_the_rest() {
     let mut set = set(json!({"unhealthyLessThanOrEqualTo": 0}));

@@ -142,7 +142,7 @@ fn plan_calls(
         assert!(is_entered, "{} is not entered", server.name());
     }
     let mut calls: VecDeque<Call> = plan.retire.iter().map(|s| Call::Retire(name(s), uid(s))).collect();
-    let in_state = |server: &Server| plan.is_paced && !may_be_in_service(server);
+    let in_state = |server: &Server| !may_be_in_service(server);
     calls.extend(plan.replace.iter().map(|s| Call::Replace(name(s), uid(s), in_state(s))));
     calls.extend(plan.update.iter().map(|s| Call::Update(name(s), uid(s), environment, in_state(s))));
     calls.extend(
