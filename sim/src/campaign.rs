@@ -44,7 +44,7 @@ struct Progress {
 
 impl Campaign {
     /// Plays them. Returns the first that went wrong.
-    pub(crate) fn run(&self) -> Option<(u64, Finding)> {
+    pub(crate) fn run(&self) -> Option<Failed> {
         println!("seeds from {}", self.from);
         let progress = Progress { begun: Instant::now(), next: self.from.into(), is_over: false.into() };
         let failed = thread::scope(|scope| {
@@ -74,31 +74,39 @@ impl Campaign {
                 break;
             }
             let schedule = Schedule::draw(seed);
-            let Outcome { finding, elapsed, coverage, .. } = play(&schedule);
-            if outcomes.send(Played { seed, events: schedule.events.len(), elapsed, finding, coverage }).is_err() {
+            let Outcome { finding, elapsed, coverage, log } = play(&schedule);
+            let failed = finding.map(|finding| Failed { seed, finding, log });
+            if outcomes.send(Played { events: schedule.events.len(), elapsed, failed, coverage }).is_err() {
                 break;
             }
         }
     }
 }
 
+/// A run that went wrong.
+pub(crate) struct Failed {
+    pub(crate) seed: u64,
+    pub(crate) finding: Finding,
+    /// What happened in it.
+    pub(crate) log: Vec<String>,
+}
+
 /// A run that is over.
 struct Played {
-    seed: u64,
     events: usize,
     elapsed: Duration,
-    finding: Option<Finding>,
+    failed: Option<Failed>,
     coverage: Coverage,
 }
 
 /// Shows progress until all runs are over, or one went wrong.
-fn watch(begun: Instant, outcomes: mpsc::Receiver<Played>) -> Option<(u64, Finding)> {
+fn watch(begun: Instant, outcomes: mpsc::Receiver<Played>) -> Option<Failed> {
     let (mut tally, mut shown) = (Tally::default(), Instant::now());
-    for Played { seed, events, elapsed, finding, coverage } in outcomes {
+    for Played { events, elapsed, failed, coverage } in outcomes {
         tally.coverage.add(&coverage);
-        if let Some(finding) = finding {
+        if failed.is_some() {
             println!("{}", tally.coverage);
-            return Some((seed, finding));
+            return failed;
         }
         tally.add(events, elapsed);
         if shown.elapsed() >= PROGRESS {

@@ -163,10 +163,15 @@ fn run(args: &Run) -> io::Result<bool> {
         limit: seconds.map(Duration::from_secs),
         jobs: args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
     };
-    let Some((seed, finding)) = campaign.run() else { return Ok(true) };
-    println!("seed {seed} went wrong: {finding}\nmaking its schedule shorter, for at most {} s", args.shrink);
-    let shortest = shrink(&Schedule::draw(seed), finding.judge, Duration::from_secs(args.shrink));
-    let Outcome { finding, log, .. } = play(&shortest);
+    let Some(failed) = campaign.run() else { return Ok(true) };
+    let seed = failed.seed;
+    println!("seed {seed} went wrong: {}\nmaking its schedule shorter, for at most {} s", failed.finding, args.shrink);
+    let mut shortest = shrink(&Schedule::draw(seed), failed.finding.judge, Duration::from_secs(args.shrink));
+    let Outcome { mut finding, mut log, .. } = play(&shortest);
+    if finding.is_none() {
+        println!("it went well when it was played again: what follows is the whole run, as it went wrong");
+        (shortest, finding, log) = (Schedule::draw(seed), Some(failed.finding), failed.log);
+    }
     fs::create_dir_all(&args.out).map_err(|error| named(&args.out, &error))?;
     let (json, text) = (args.out.join(format!("{seed}.json")), args.out.join(format!("{seed}.log")));
     let schedule = serde_json::to_string_pretty(&shortest).map_err(io::Error::other)?;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     scene::{Scene, Work, by_berth},
-    view::{Place, View, is_being_deleted, text, time},
+    view::{Place, View, is_being_deleted, text},
 };
 
 /// Fields of a Server's declaration whose change does not end a force.
