@@ -61,7 +61,7 @@ impl Rights {
 }
 
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
-const RESOURCES: [&str; 31] = [
+const RESOURCES: [&str; 32] = [
     "berth.dev/servers",
     "berth.dev/servers/status",
     "berth.dev/vmreplicasets",
