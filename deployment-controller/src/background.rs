@@ -71,7 +71,8 @@ pub(crate) fn next_look(rollout: &Rollout, progress: &RolloutProgress) -> Option
 pub(crate) fn compares(deployment: &VMDeployment, newest: &App) -> bool {
     let rollout = &deployment.spec.rollout;
     let Some(progress) = rollout_record::recorded(deployment, newest) else { return false };
-    let is_compared = |name: &String| check(rollout, name).is_some_and(|check| check.proportion.is_some());
+    let is_compared =
+        |name: &String| check(rollout, name).is_some_and(|check| check.proportion.is_some() || check.shift.is_some());
     recorded(rollout, progress).is_some_and(|(declared, _)| declared.checks.iter().any(is_compared))
         && failure(rollout, progress).is_none()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_core::api::{CheckVerdict, Proportion};
+use berth_core::api::{CheckVerdict, Proportion, Shift};
 use berth_verdict::{Condition, Counts, alpha_of_one_look, increase};
 
 use super::answer::{Answer, Sample};
@@ -96,6 +96,58 @@ pub(super) fn proportion(
         declared.max_increase,
     );
     Finding::Said(found.judge(tolerated), message)
+}
+
+/// Whether the numbers of the Servers with the new version have become higher.
+pub(super) fn shift(declared: &Shift, answer: &Answer, sides: &Sides<'_>, looks: u32) -> Finding {
+    let (Ok(tolerated), Ok(alpha)) = (declared.max_increase.parse::<f64>(), declared.alpha.parse::<f64>()) else {
+        return Finding::Unknown("maxIncrease or alpha of the check is no decimal number".to_owned());
+    };
+    let numbers = match counted("shift", answer, sides) {
+        Ok(numbers) => numbers,
+        Err(problem) => return Finding::Unknown(problem),
+    };
+    let of = |servers: &BTreeSet<&str>| -> Vec<f64> {
+        servers.iter().filter_map(|server| numbers.get(server).copied()).filter(|number| !number.is_nan()).collect()
+    };
+    let (canary, baseline) = (of(&sides.canary), of(&sides.baseline));
+    for (side, of, what) in [
+        (&canary, sides.canary.len(), "with the new version"),
+        (&baseline, sides.baseline.len(), "with another version"),
+    ] {
+        if side.is_empty() {
+            return Finding::NoData(format!("the query returns no number for a Server {what} ({of} of them)"));
+        }
+        if side.iter().any(|number| number.is_infinite()) {
+            return Finding::Unknown(format!(
+                "the query returns infinity for a Server {what}: the highest bucket of its histogram is too low"
+            ));
+        }
+    }
+    let text = format!(
+        "median {} on {} of {} Servers with the new version, {} on {} of {} with another one",
+        short(median(&canary)),
+        canary.len(),
+        sides.canary.len(),
+        short(median(&baseline)),
+        baseline.len(),
+        sides.baseline.len(),
+    );
+    match berth_verdict::shift(&canary, &baseline, alpha_of_one_look(alpha, looks)) {
+        None => Finding::Said(CheckVerdict::Inconclusive, format!("{text}: too few Servers for so small an alpha")),
+        Some(found) => {
+            let (low, high) = (short(found.low), short(found.high));
+            let message = format!("{text}: between {low} and {high} more, at most {} may be", declared.max_increase);
+            Finding::Said(found.judge(tolerated), message)
+        }
+    }
+}
+
+/// The number in the middle; the higher of two.
+fn median(numbers: &[f64]) -> f64 {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// The numbers of each Server.

@@ -116,3 +116,57 @@ fn what_was_not_measured_or_cannot_be_is_never_a_verdict() {
         assert!(matches!(&found, Finding::Unknown(message) if message.contains(words)), "{found:?}");
     }
 }
+
+fn latency(alpha: &str) -> Shift {
+    serde_json::from_value(serde_json::json!({"query": "q", "maxIncrease": "0.05", "alpha": alpha})).unwrap()
+}
+
+/// What is said of these numbers of ten Servers with the new version and thirty with another one.
+fn shifted(new: impl Fn(u32) -> f64, old: impl Fn(u32) -> f64) -> Finding {
+    let names: Vec<String> = (0..40).map(|n| format!("web-{n}")).collect();
+    let (canary, baseline) = names.split_at(10);
+    let sides = Sides {
+        namespace: "shop",
+        canary: canary.iter().map(String::as_str).collect(),
+        baseline: baseline.iter().map(String::as_str).collect(),
+    };
+    let number = |n: u32| if n < 10 { new(n) } else { old(n) };
+    let samples = names.iter().zip(0..).map(|(name, n)| sample(name, number(n))).collect();
+    shift(&latency("0.01"), &Answer::Series(samples), &sides, 10)
+}
+
+#[test]
+fn a_shift_is_judged_by_the_ranks_of_the_servers() {
+    let usual = |n: u32| 0.2 + f64::from(n % 10) / 1000.0;
+    for (by, expected) in [(0.0, CheckVerdict::Pass), (0.05, CheckVerdict::Inconclusive), (0.2, CheckVerdict::Fail)] {
+        let found = shifted(|n| usual(n) + by, usual);
+        assert_eq!(said(&found).0, Some(expected), "{found:?}");
+    }
+    let found = shifted(|n| if n == 3 { 60.0 } else { usual(n) }, usual);
+    let (verdict, message) = said(&found);
+    assert_eq!(verdict, Some(CheckVerdict::Pass), "one Server that is far off is no shift");
+    let text = "median 0.206 on 10 of 10 Servers with the new version, 0.205 on 30 of 30 with another one: between ";
+    assert!(message.starts_with(text) && message.ends_with(" more, at most 0.05 may be"), "{message}");
+}
+
+#[test]
+fn too_few_servers_for_a_shift_say_so_and_what_is_no_number_is_none() {
+    let four = |numbers: [f64; 4]| {
+        let samples = (0..4).map(|n| sample(&format!("web-{n}"), numbers[n])).collect();
+        shift(&latency("0.01"), &Answer::Series(samples), &sides(), 1)
+    };
+    let found = four([9.0, 9.0, 1.0, 1.0]);
+    assert_eq!(said(&found).0, Some(CheckVerdict::Inconclusive));
+    assert!(said(&found).1.ends_with("too few Servers for so small an alpha"), "{found:?}");
+    for (numbers, is_no_data, words) in [
+        ([f64::NAN, f64::NAN, 1.0, 1.0], true, "no number for a Server with the new version (2 of them)"),
+        ([1.0, 1.0, f64::NAN, f64::NAN], true, "no number for a Server with another version (2 of them)"),
+        ([1.0, f64::INFINITY, 1.0, 1.0], false, "the highest bucket of its histogram is too low"),
+    ] {
+        let found = four(numbers);
+        assert_eq!(said(&found).0, None, "{found:?}");
+        assert!(matches!(found, Finding::NoData(_)) == is_no_data && said(&found).1.contains(words), "{found:?}");
+    }
+    let one = shift(&latency("0.01"), &Answer::Scalar(1.0), &sides(), 1);
+    assert!(said(&one).1.contains("one for each Server is needed"), "{one:?}");
+}

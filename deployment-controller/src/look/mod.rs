@@ -170,6 +170,12 @@ async fn finding(
         None => return Finding::Unknown(format!("there is no MonitoringClass {}", check.source)),
     };
     let ask = async |query: &str| prometheus.ask(&fill(query)).await;
+    if let Some(declared) = &check.shift {
+        return match ask(&declared.query).await {
+            Ok(answer) => judge::shift(declared, &answer, sides, looks),
+            Err(problem) => Finding::Unknown(problem),
+        };
+    }
     match (&check.proportion, &check.query, &check.condition) {
         (Some(declared), ..) => {
             let answers = futures::join!(ask(&declared.bad), ask(&declared.total));
@@ -180,7 +186,7 @@ async fn finding(
             Ok(answer) => judge::value(&answer, condition, sides),
             Err(problem) => Finding::Unknown(problem),
         },
-        _ => Finding::Unknown("the check has neither proportion, nor query and condition".to_owned()),
+        _ => Finding::Unknown("the check has neither proportion nor shift, nor query and condition".to_owned()),
     }
 }
 

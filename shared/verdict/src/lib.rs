@@ -2,14 +2,17 @@
 //!
 //! Every check has one of three verdicts. `Fail` and `Pass` are said only where the measurements show it with
 //! the certainty that was asked for; otherwise it is `Inconclusive`, and one has to look again.
-//! [`increase`] compares two proportions by their counts, [`Condition`] judges one number.
+//! [`increase`] compares two proportions by their counts, [`shift`] the numbers of single Servers by their ranks, [`Condition`] judges one
+//! number.
 
 mod condition;
 mod limits;
 mod proportion;
+mod shift;
 
 pub use condition::Condition;
 pub use proportion::{Counts, Increase, increase};
+pub use shift::shift;
 
 /// The probability of an error at each of so many looks, so that over all of them together it is at most `alpha`.
 ///

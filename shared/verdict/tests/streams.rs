@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail a test by panicking")]
 
 use berth_core::api::CheckVerdict;
-use berth_verdict::{Counts, alpha_of_one_look, increase};
+use berth_verdict::{Counts, alpha_of_one_look, increase, shift};
 
 const STREAMS: u32 = 1000;
 const LOOKS: u32 = 10;
@@ -138,4 +138,36 @@ fn a_good_version_is_failed_at_most_as_often_as_alpha_says_and_a_doubled_error_r
     assert!(of("as good", 5000).passes > 0.99);
     assert!(of("as good", 200).fails[1] > 0.5, "a threshold takes noise for a failure");
     assert!(of("as good", 1000).fails[2] > ALPHA, "looking again and again is not paid for");
+}
+
+/// How often a shift of this size is found in the latencies of ten Servers against forty, which differ by their machines: their logarithms
+/// are distributed normally.
+fn share_of_shifts(by: f64, verdict: CheckVerdict) -> f64 {
+    let found = (0..u64::from(STREAMS)).filter(|seed| {
+        let mut random = fastrand::Rng::with_seed(*seed);
+        let mut latency = || {
+            let (a, b) = (1.0 - random.f64(), random.f64());
+            let normal = (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos();
+            100.0 * (0.1 * normal).exp()
+        };
+        let canary: Vec<f64> = (0..10).map(|_| latency() + by).collect();
+        let baseline: Vec<f64> = (0..40).map(|_| latency()).collect();
+        shift(&canary, &baseline, ALPHA).unwrap().judge(20.0) == verdict
+    });
+    f64::from(u32::try_from(found.count()).unwrap()) / f64::from(STREAMS)
+}
+
+#[test]
+fn a_shift_that_is_tolerated_is_failed_at_most_as_often_as_alpha_says_and_a_larger_one_is_found() {
+    use CheckVerdict::{Fail, Pass};
+    let shares = [(0.0, Fail), (0.0, Pass), (20.0, Fail), (20.0, Pass), (40.0, Fail)];
+    let [none_fails, none_passes, limit_fails, limit_passes, double_fails] =
+        shares.map(|(by, verdict)| share_of_shifts(by, verdict));
+    println!(
+        "shift: none fails {none_fails}, passes {none_passes}; at the limit fails {limit_fails}, passes {limit_passes}; twice the limit fails {double_fails}"
+    );
+    // Three standard deviations of a share of 1,000 beyond alpha.
+    let limit = ALPHA + 3.0 * (ALPHA * (1.0 - ALPHA) / f64::from(STREAMS)).sqrt();
+    assert!(none_fails <= limit && limit_fails <= limit && limit_passes <= limit);
+    assert!(none_passes > 0.9 && double_fails > 0.9);
 }

@@ -5,11 +5,11 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A question about the new version that Prometheus answers. It has either `proportion`, or `query` and `condition`.
+/// A question about the new version that Prometheus answers. It has one of `proportion`, `shift`, or `query` and `condition`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.proportion) != has(self.query)")
-    .message("a check has either proportion, or query and condition"),
+#[x_kube(validation = Rule::new("[has(self.proportion), has(self.shift), has(self.query)].filter(has, has).size() == 1")
+    .message("a check has one of proportion, shift, or query and condition"),
   validation = Rule::new("has(self.query) == has(self.condition)").message("query and condition of a check belong together"))]
 pub struct Check {
     /// Name by which steps refer to it.
@@ -21,6 +21,9 @@ pub struct Check {
     /// Compares how often something bad happens on Servers with the new version and on the others, by counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proportion: Option<Proportion>,
+    /// Compares a number of each Server with the new version, such as its latency, with those of the others, by their ranks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shift: Option<Shift>,
     /// Query in PromQL for one number, or for one number for each Server (label `server`), of which those with the new version
     /// count. It may contain `$namespace`, `$name` and `$elapsed`, which is the time since the analysis began, such as `90s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,6 +51,24 @@ pub struct Proportion {
     pub max_increase: String,
     /// Probability with which a new version that is within `maxIncrease` may be taken for a bad one, and one that is not for a
     /// good one, over all looks of a step together.
+    #[serde(default = "one_percent")]
+    #[schemars(length(max = 16), regex(pattern = r"^0\.0{0,7}[1-9][0-9]{0,5}$"))]
+    pub alpha: String,
+}
+
+/// By how much a number of Servers with the new version, such as the latency, may be higher than that of the others.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Shift {
+    /// Query in PromQL for one number for each Server (label `server`):
+    /// `histogram_quantile(0.9, sum by (server, le) (rate(http_request_duration_seconds_bucket{namespace="$namespace"}[$elapsed])))`.
+    #[schemars(length(min = 1, max = 2048))]
+    pub query: String,
+    /// By how much it may be higher, in its unit.
+    #[schemars(length(max = 16), regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
+    pub max_increase: String,
+    /// Probability with which a new version that is within `maxIncrease` may be taken for a bad one, and one that is not for a
+    /// good one, over all looks of a step together. The fewer Servers, the higher it has to be for any verdict.
     #[serde(default = "one_percent")]
     #[schemars(length(max = 16), regex(pattern = r"^0\.0{0,7}[1-9][0-9]{0,5}$"))]
     pub alpha: String,

@@ -38,7 +38,7 @@ mod transition;
 pub use after::{After, Followed};
 pub use alarms::{AlarmProgress, Alarms, AlreadyFiring, FiredAlarms};
 pub use analysis::{
-    AnalysisProgress, AnalysisStep, Background, Check, CheckProgress, CheckVerdict, NoData, Proportion,
+    AnalysisProgress, AnalysisStep, Background, Check, CheckProgress, CheckVerdict, NoData, Proportion, Shift,
 };
 pub use app::{App, EnvVar, EnvVarSource};
 pub use app_executor::{AppExecutor, AppExecutorType};
