@@ -29,7 +29,9 @@ pub(super) fn work_without_lock(work: &Work<'_>) -> Option<String> {
     // What the lock says depends on the clock of a copy of the webhook. A renewal leaves what another copy wrote if that is later.
     let renewed = work.view.renewed_at(place)?.max(time(lock, "/renewedAt")?);
     // Who was handed a lock begins in the first half of its time, by its own clock, and works for its time at most before it renews it.
-    let later = if work.view.is_handed_over(place) { duration / 2 + CLOCKS } else { Duration::ZERO };
+    // So does who did not hear that its claim was accepted, and finds the lock later.
+    let is_new = lock["acquiredAt"] == lock["renewedAt"];
+    let later = if work.view.is_handed_over(place) || is_new { duration / 2 + CLOCKS } else { Duration::ZERO };
     let end = renewed + later + duration + SLACK;
     let is_over = work.clock.elapsed() > end;
     is_over.then(|| format!("{holder} changed the machine of {place} after its lock had ended"))

@@ -142,8 +142,9 @@ fn runs(revision: &str) -> FakeState {
     state
 }
 
+/// A lock that its holder has renewed.
 fn lock(holder: &str) -> Value {
-    json!({"holder": holder, "taskID": 1, "acquiredAt": "2026-01-01T00:00:00Z", "renewedAt": "2026-01-01T00:00:00Z", "durationSeconds": 30})
+    json!({"holder": holder, "taskID": 1, "acquiredAt": "2025-12-31T23:59:59Z", "renewedAt": "2026-01-01T00:00:00Z", "durationSeconds": 30})
 }
 
 #[tokio::test(start_paused = true)]

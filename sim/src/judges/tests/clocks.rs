@@ -7,6 +7,23 @@ fn acquired(at: &str) -> Value {
     json!({"lock": {"acquiredAt": at, "renewedAt": at}})
 }
 
+/// Its holder did not hear that its claim was accepted, and finds the lock later.
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_its_holder_finds_later_counts_like_one_that_was_handed_over() {
+    let lab = Lab::new();
+    let uid = lab.serving("web-0", json!({})).await;
+    let mut status = json!({"lock": lock(HOLDER)});
+    json_patch::merge(&mut status, &acquired("2026-01-01T00:00:00Z"));
+    lab.set_status("web-0", status).await;
+    lab.court.see_claim("default", "web-0", HOLDER);
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    lab.work(&uid);
+    lab.assert_nothing();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    lab.work(&uid);
+    assert!(lab.found(Judge::Lock).contains("after its lock had ended"), "{:?}", lab.findings.first());
+}
+
 #[tokio::test(start_paused = true)]
 async fn work_is_judged_by_when_a_force_came_and_not_by_what_the_force_says() {
     let force = |at| json!({"spec": {"force": {"state": "Unknown", "reason": "a test", "at": at}}});
