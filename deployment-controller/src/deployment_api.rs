@@ -76,11 +76,24 @@ impl<'a> DeploymentApi<'a> {
         Ok(self.sets.get(deployment.name()).await?.filter(|set| deployment.owns(set)))
     }
 
-    /// Applies the set, server-side. The fields that it names belong to this controller; fields that others have added stay.
-    pub(crate) async fn apply_set(&self, desired: &VMReplicaSet) -> Result<(), ApiError> {
+    /// The set of this name as it is now, whoever controls it; none when there is none.
+    pub(crate) async fn set_of_any(&self, name: &str) -> Result<Option<VMReplicaSet>, ApiError> {
+        let found = self.sets.sets().get_opt(name).await;
+        found.map_err(ApiError::doing(format!("read VMReplicaSet {name}")))
+    }
+
+    /// Applies the set, server-side, unless it has changed since it was read, or is gone. The fields that it names belong to this
+    /// controller; fields that others have added stay. `read`: the set before; none creates it.
+    pub(crate) async fn apply_set(
+        &self,
+        desired: &VMReplicaSet,
+        read: Option<&VMReplicaSet>,
+    ) -> Result<bool, ApiError> {
         let (name, params) = (desired.name(), self.ctx.patch_params().force());
-        let applied = self.sets.sets().patch(name, &params, &Patch::Apply(desired)).await;
-        applied.map(drop).map_err(ApiError::doing(format!("apply VMReplicaSet {name}")))
+        let mut document = desired.clone();
+        document.metadata.resource_version = read.and_then(|read| read.metadata.resource_version.clone());
+        let applied = self.sets.sets().patch(name, &params, &Patch::Apply(document)).await;
+        written(applied.map_err(ApiError::doing(format!("apply VMReplicaSet {name}"))))
     }
 
     /// Makes sure that the set holds this ledger. Says whether it does: not if the set has changed since it was read.

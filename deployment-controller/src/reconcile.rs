@@ -175,12 +175,19 @@ impl Deployments {
         if has_to_act { self.ctx.turns.wait(read) } else { None }
     }
 
-    /// Creates the set, or brings it up to date.
+    /// Creates the set, or brings it up to date. The caches show whether that is to be done; it is done only if they show the
+    /// VMDeployment as it is. Of two copies of this controller the one whose cache is behind would take a newer declaration back again
+    /// and again. What changes between the reading and the write is refused, and makes the VMDeployment reconcile.
     async fn sync_replica_set(api: &DeploymentApi<'_>, observed: &ObservedDeployment<'_>) -> Result<(), ApiError> {
-        match differs(observed) {
-            Some(desired) => api.apply_set(&desired).await,
-            None => Ok(()),
+        let Some(desired) = differs(observed) else { return Ok(()) };
+        let set = api.set_of_any(desired.name()).await?;
+        let Some(now) = api.again(observed.deployment).await? else { return Ok(()) };
+        let is_known = now.metadata.resource_version == observed.deployment.metadata.resource_version;
+        let is_foreign = set.as_ref().is_some_and(|set| !observed.deployment.owns(set));
+        if is_known && !is_foreign && replica_set::differs(set.as_ref(), &desired) {
+            api.apply_set(&desired, set.as_ref()).await?;
         }
+        Ok(())
     }
 
     /// Makes the next move of the roll-out. The cache shows whether there is one. What it is must be decided on the set as

@@ -295,6 +295,25 @@ async fn an_application_is_rolled_out_within_the_budget() {
     cluster.control_plane.stop().await.unwrap();
 }
 
+/// Otherwise two copies would change the set to and fro: to fewer replicas, Servers would be removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_whose_cache_is_behind_does_not_take_a_newer_declaration_back() {
+    let cluster = Cluster::start().await;
+    let (one, behind) = (cluster.controller("a").await, cluster.controller("b").await);
+    cluster.create_deployment(app("v1", &[])).await;
+    cluster.reconcile_until(&one, |snapshot| snapshot.set.is_some()).await;
+    let old = cluster.snapshot().await;
+
+    let more = Patch::Merge(json!({"spec": {"replicas": 5}}));
+    cluster.deployments.patch("web", &PatchParams::default(), &more).await.unwrap();
+    let replicas = |snapshot: &Snapshot| snapshot.set.as_ref().unwrap().spec.replicas;
+    let new = cluster.reconcile_until(&one, |snapshot| replicas(snapshot) == 5).await;
+    // Its cache of sets is up to date, that of VMDeployments is not.
+    reconcile(&behind, &Snapshot { deployment: old.deployment, ..new }).await;
+    assert_eq!(replicas(&cluster.snapshot().await), 5);
+    cluster.control_plane.stop().await.unwrap();
+}
+
 /// Each version has one revision, a person goes back to one, and one that is gone is answered in words.
 async fn assert_history(cluster: &Cluster, controller: &Deployments) {
     assert_eq!(cluster.history().await, ["1 v1 stable", "2 v2 stable"]);

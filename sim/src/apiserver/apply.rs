@@ -27,6 +27,8 @@ pub(crate) fn apply(resource: &Resource, live: &Value, applied: &Value, manager:
     if let Some(metadata) = applied["metadata"].as_object_mut() {
         metadata.retain(|field, _| !matches!(field.as_str(), "name" | "namespace" | "managedFields"));
     }
+    // It is a precondition, and nobody's field.
+    let version = applied["metadata"].as_object_mut().and_then(|metadata| metadata.remove("resourceVersion"));
     let mut owned = BTreeSet::new();
     for (name, value) in applied.as_object().into_iter().flatten() {
         if !matches!(name.as_str(), "apiVersion" | "kind") {
@@ -40,6 +42,9 @@ pub(crate) fn apply(resource: &Resource, live: &Value, applied: &Value, manager:
         }
     }
     merge(schema, &mut result, &applied);
+    if let Some(version) = version {
+        result["metadata"]["resourceVersion"] = version;
+    }
     let entry = entry(&resource.api_version(), manager, &owned);
     set_entry(&mut result, live, entry, now);
     result

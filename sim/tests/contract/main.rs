@@ -73,6 +73,7 @@ behaviours!(
     patches::a_json_patch_may_test_the_version,
     patches::a_merge_patch_removes_what_is_null,
     patches::an_apply_creates_and_repeats_without_a_change,
+    patches::an_apply_of_a_version_that_has_changed_is_a_conflict,
     patches::an_apply_removes_what_it_no_longer_names,
     patches::an_apply_leaves_what_others_wrote,
     patches::an_apply_gives_a_revision_a_new_number,

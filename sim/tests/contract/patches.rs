@@ -56,6 +56,20 @@ pub(crate) async fn an_apply_creates_and_repeats_without_a_change(lab: Lab) {
     assert_eq!(version(&again), version(&observed));
 }
 
+pub(crate) async fn an_apply_of_a_version_that_has_changed_is_a_conflict(lab: Lab) {
+    let path = format!("{}/web", lab.path("vmreplicasets"));
+    let created = lab.apply(&path, "tester", &set(&json!({"a": "b"}), &json!({}))).await.expect(201);
+    let observed = json!({"status": {"observedGeneration": 1}});
+    let observed = lab.merge(&format!("{path}/status"), &observed).await.expect(200);
+    let mut changed = set(&json!({"a": "c"}), &json!({"replicas": 5}));
+    changed["metadata"]["resourceVersion"] = version(&created).into();
+    lab.apply(&path, "tester", &changed).await.refused(409, "Conflict");
+    changed["metadata"]["resourceVersion"] = version(&observed).into();
+    let applied = lab.apply(&path, "tester", &changed).await.expect(200);
+    assert_eq!((&applied["spec"]["replicas"], &applied["metadata"]["labels"]), (&json!(5), &json!({"a": "c"})));
+    assert!(!applied["metadata"]["managedFields"].to_string().contains("resourceVersion"), "{applied}");
+}
+
 pub(crate) async fn an_apply_removes_what_it_no_longer_names(lab: Lab) {
     let path = format!("{}/web", lab.path("vmreplicasets"));
     let packages = json!({"template": {"spec": {"packages": [
