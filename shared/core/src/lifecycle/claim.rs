@@ -27,6 +27,7 @@ pub(super) fn carry_out(server: &mut Server, claim: &Claim, executor: Executor, 
         return Ok(());
     }
     if is_renewal(server, claim) {
+        check_another_attempt(server, claim)?;
         renew(server, claim, now);
         return Ok(());
     }
@@ -61,6 +62,17 @@ fn is_renewal(server: &Server, claim: &Claim) -> bool {
     let status = server.known_status();
     status.lock.as_ref().is_some_and(|lock| lock.holder == claim.holder && lock.task_id == claim.task_id)
         && server.task(claim.task_id).is_some_and(|task| task.phase == TaskPhase::Running)
+}
+
+/// Refuses another attempt at a task that may not begin any more, for example because a gate was declared before it. Work that has
+/// begun goes on.
+fn check_another_attempt(server: &Server, claim: &Claim) -> Result<(), Refusal> {
+    let is_open = server.task(claim.task_id).is_some_and(|task| server.is_open(task));
+    if !claim.again || is_open {
+        return Ok(());
+    }
+    let message = format!("task {} waits for tasks before it that were not there when it began", claim.task_id);
+    Err(Refusal::new(RefusalReason::NotOpen, "status.claim.again", message))
 }
 
 /// Renews the lock. Its time never moves backwards: a copy of the webhook whose clock is behind would otherwise shorten what

@@ -2,7 +2,7 @@
 
 use berth_core::{
     CLOCK_MARGIN_SECONDS,
-    api::{Claim, Executor, GatePoint, Lock, MachinePhase, Outcome, TaskKind, TaskPhase},
+    api::{Claim, Executor, Gate, GatePoint, Lock, MachinePhase, Outcome, TaskKind, TaskPhase},
     lifecycle::RefusalReason,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -328,6 +328,19 @@ fn another_attempt_under_the_same_lock_is_told_apart_also_within_a_second() {
     assert_eq!(lock(&fixture).acquired_at, Time(fixture.now));
     fixture.write(Executor::ReplicasetController, |write| write.claim(Claim { again: false, ..again() })).unwrap();
     assert_eq!(lock(&fixture).acquired_at, Time(fixture.now), "a renewal changes nothing about that");
+}
+
+#[test]
+fn a_gate_that_is_declared_while_a_task_runs_stops_another_attempt_and_not_the_work() {
+    let mut fixture = new();
+    fixture.claim(CreateMachine, "a").unwrap();
+    let (task_id, holder) = (fixture.task(CreateMachine).id, lock(&fixture).holder.clone());
+    fixture.declare(|spec| spec.gates = vec![Gate { before: GatePoint::CreateMachine }]);
+    let claim = |again| Claim { task_id, holder: holder.clone(), duration_seconds: LOCK, again };
+    let another = fixture.write(Executor::ReplicasetController, |write| write.claim(claim(true)));
+    assert_eq!(reason(another), R::NotOpen);
+    fixture.write(Executor::ReplicasetController, |write| write.claim(claim(false))).unwrap();
+    fixture.report(CreateMachine, "a", Outcome::Succeeded).unwrap();
 }
 
 #[test]
