@@ -197,7 +197,8 @@ async fn in_a_namespace_that_is_being_deleted_only_traffic_cannot_be_shown() {
     let server = berth_testing::server(json!({
         // The finalizer keeps the namespace.
         "metadata": {"name": "web-0", "namespace": "ending", "finalizers": ["berth.dev/retire"]},
-        "spec": {"traffic": {"backends": [{"service": "web", "port": 8080}]}}
+        // Until a person agrees to its retirement it keeps its traffic.
+        "spec": {"traffic": {"backends": [{"service": "web", "port": 8080}]}, "gates": [{"before": "DestroyMachine"}]}
     }));
     servers.create(&PostParams::default(), &server).await.unwrap();
     namespaces.delete("ending", &DeleteParams::default()).await.unwrap();
