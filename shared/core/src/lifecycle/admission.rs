@@ -185,17 +185,18 @@ fn check_finalizer(old: &Server, new: &Server) -> Result<(), Refusal> {
         return Ok(());
     }
     let leftovers = old.leftovers();
-    if leftovers.is_empty() {
+    let why = if !leftovers.is_empty() {
+        format!("until nothing is left of the Server; there is still: {}", leftovers.join(", "))
+    } else if !old.is_being_deleted() {
+        // What was sent for a Server that is gone may arrive when etcd has been restored, and the Server lives again.
+        "until the Server is deleted".to_owned()
+    } else {
         return Ok(());
-    }
-    Err(Refusal::new(
-        RefusalReason::CleanupIncomplete,
-        "metadata.finalizers",
-        format!(
-            "{FINALIZER} stays until nothing is left of the Server; there is still: {}. To abandon the Server nevertheless, say why in the annotation {ABANDON_ANNOTATION}",
-            leftovers.join(", ")
-        ),
-    ))
+    };
+    let message = format!(
+        "{FINALIZER} stays {why}. To abandon the Server nevertheless, say why in the annotation {ABANDON_ANNOTATION}"
+    );
+    Err(Refusal::new(RefusalReason::CleanupIncomplete, "metadata.finalizers", message))
 }
 
 /// Stamps force and requests with user and time. One that was stamped before keeps its stamp when it is written again.

@@ -50,6 +50,16 @@ fn the_finalizer_cannot_be_removed_before_traffic_monitoring_and_machine_are_gon
     assert_eq!(fixture.server.metadata.finalizers, Some(vec![]));
 }
 
+/// Nothing is left of a new Server either, but a machine is about to be.
+#[test]
+fn the_finalizer_of_a_server_that_nobody_deletes_stays() {
+    let mut fixture = Fixture::registering();
+    let (field, why) = refusal(fixture.update(&controller(Executor::ReplicasetController), let_go));
+    assert_eq!((field.as_str(), why), ("metadata.finalizers", RefusalReason::CleanupIncomplete));
+    fixture.delete();
+    fixture.update(&controller(Executor::ReplicasetController), let_go).unwrap();
+}
+
 #[test]
 fn a_person_cannot_remove_the_finalizer_without_abandoning_the_server() {
     let mut fixture = Fixture::ready();
