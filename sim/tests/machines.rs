@@ -127,10 +127,14 @@ fn machines_hang_reboot_vanish_and_are_changed_and_berth_repairs_them() {
     for text in ["status 500", "connection refused", "No space left on device", "by-hand instead of", "no answer"] {
         assert!(count(&outcome, &[text]) > 0, "{text}: {}", outcome.log.join("\n"));
     }
-    // The one that hung and the one that vanished are replaced; the old disk is repaired, or one that was changed.
+    // The one that hung and the one that vanished are replaced.
     assert_eq!(count(&outcome, &["replicaset-controller: DELETE", "/servers/web-"]), 2);
-    let repaired = outcome.log.iter().filter(|line| line.contains("Drifted")).count();
-    assert!(repaired >= 3, "{repaired} drifts were found: {}", outcome.log.join("\n"));
+    // What somebody changed is found by a check; an old disk comes back with a reboot, after which everything is read back.
+    let drifts = outcome.log.iter().filter(|line| line.contains("Drifted")).count();
+    assert!(drifts >= 2, "{drifts} drifts were found: {}", outcome.log.join("\n"));
+    let at = |line: &str| line.split(" ms").next().and_then(|ms| ms.parse::<u64>().ok()).unwrap_or(0) / 1000;
+    let is_repaired = |line: &&String| (2_900..3_900).contains(&at(line)) && line.contains("First change");
+    assert!(outcome.log.iter().any(|line| is_repaired(&line)), "{}", outcome.log.join("\n"));
 }
 
 #[test]
