@@ -1,5 +1,6 @@
-//! Going back to an earlier version of the application, because a person wants it. Pure.
+//! Which application is wanted: the declared one, or an earlier one because a person has gone back to it. Pure.
 //!
+//! A request that decides this anew is carried out before everything else: `Undo`, the end of one by `Retry`, and `Restart` (see `restart`).
 //! That a version was undone is a fact in `status.rollout.undone`, as an abort is. `spec` stays as it is, so that no GitOps tool has
 //! anything to undo.
 //!
@@ -39,7 +40,8 @@ fn declared(deployment: &VMDeployment) -> App {
     newest_app(deployment).as_declared()
 }
 
-/// The VMDeployment as it is wanted: with the last restart, whatever it declares, and with the application that a person has gone back to in place of the declared one. That one goes
+/// The VMDeployment as it is wanted: with the last restart, whatever it declares, and with the application that a person has gone back to in
+/// place of the declared one. That one goes
 /// to every Server, without steps and checks, also while the roll-out is paused, and a failure does not bring back what was undone.
 pub(crate) fn wanted(deployment: &VMDeployment) -> Cow<'_, VMDeployment> {
     let progress = deployment.status.as_ref().and_then(|status| status.rollout.as_ref());

@@ -139,13 +139,14 @@ fn hold(server: &Server, status: &ServerStatus, task: &Task, seen: Seen) -> Traf
 /// yet. None if that is not to be done.
 fn hold_before_decision(server: &Server, status: &ServerStatus, belongs: Belongs) -> Option<TrafficPlan> {
     let fact = status.traffic.as_ref().filter(|_| server.may_hold_before_decision())?;
-    let (desired, shown, message) = if drain_of(server).seconds > 0 {
+    let (desired, shown) = if drain_of(server).seconds > 0 {
         let drains = TrafficFact { phase: TrafficPhase::Draining, ..fact.clone() };
-        (registration(server, fact, TrafficPhase::Draining, belongs), Some(drains), "draining")
+        (registration(server, fact, TrafficPhase::Draining, belongs), Some(drains))
     } else {
-        (None, None, "no load balancer knows the Server")
+        (None, None)
     };
-    let result = TaskResult::new(Outcome::Running, message).with(Fact::Traffic(shown));
+    // Nothing but the fact is written: there is no task yet to report on.
+    let result = TaskResult::new(Outcome::Running, "").with(Fact::Traffic(shown));
     let report = TrafficReport { task: None, kind: TaskKind::HoldTraffic, result, order: ReportOrder::AfterTraffic };
     Some(TrafficPlan { desired, report: Some(report), ..TrafficPlan::default() })
 }

@@ -225,7 +225,10 @@ async fn bad_analyses(client: &Client) {
             analysis(json!({"checks": ["slo"], "count": 10, "maxSeconds": 599})),
             &["steps[0].analysis", "longer than maxSeconds"],
         ),
-        (with("proportion", proportion.clone()), &["rollout.checks[0]", "one of proportion, shift, or query and condition"]),
+        (
+            with("proportion", proportion.clone()),
+            &["rollout.checks[0]", "one of proportion, shift, or query and condition"],
+        ),
         (checked(&json!({"name": "slo", "source": "main"})), &["one of proportion, shift, or query and condition"]),
         (
             checked(&json!({"name": "slo", "source": "main", "query": "up"})),

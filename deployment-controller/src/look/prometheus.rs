@@ -43,7 +43,7 @@ impl Prometheus {
         let Some(found) = found.map_err(ApiError::doing(format!("read MonitoringClass {class}")))? else {
             return Ok(Err(format!("there is no MonitoringClass {class}")));
         };
-        if found.spec.allowed_namespaces.as_ref().is_some_and(|allowed| !allowed.iter().any(|name| name == namespace)) {
+        if !found.spec.allows(namespace) {
             return Ok(Err(format!(
                 "MonitoringClass {class} does not allow namespace {namespace} (its spec.allowedNamespaces)"
             )));

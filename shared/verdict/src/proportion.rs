@@ -31,7 +31,7 @@ impl Counts {
     }
 }
 
-/// Between which limits the new proportion minus the old one lies.
+/// Between which limits the new value minus the old one lies, of a proportion or a shift.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Increase {
     /// It is lower than this with a probability of at most `alpha`.

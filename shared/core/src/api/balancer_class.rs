@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Credentials;
+use super::{Credentials, allowed_namespaces};
 
 /// Declaration of a BalancerClass: a load balancer outside of the cluster, and which namespaces may use it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl BalancerClassSpec {
     /// Whether Servers of this namespace may use the load balancer.
     #[must_use]
     pub fn allows(&self, namespace: &str) -> bool {
-        self.allowed_namespaces.as_ref().is_none_or(|allowed| allowed.iter().any(|name| name == namespace))
+        allowed_namespaces::allows(self.allowed_namespaces.as_ref(), namespace)
     }
 
     /// What happens when a process of the load balancer does not answer.

@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Credentials;
+use super::{Credentials, allowed_namespaces};
 
 /// Declaration of a DeployClass: a deploy system that brings applications onto machines, and which namespaces may use it.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
@@ -49,7 +49,7 @@ impl DeployClassSpec {
     /// Whether applications of this namespace may be deployed by the deploy system.
     #[must_use]
     pub fn allows(&self, namespace: &str) -> bool {
-        self.allowed_namespaces.as_ref().is_none_or(|allowed| allowed.iter().any(|name| name == namespace))
+        allowed_namespaces::allows(self.allowed_namespaces.as_ref(), namespace)
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod after;
 mod alarms;
+mod allowed_namespaces;
 mod analysis;
 mod app;
 mod app_executor;

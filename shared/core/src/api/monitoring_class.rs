@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Credentials;
+use super::{Credentials, allowed_namespaces};
 
 /// Declaration of a MonitoringClass: a Prometheus whose answers decide about roll-outs, and which namespaces may ask it.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
@@ -38,6 +38,14 @@ pub struct MonitoringClassSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1000), inner(length(min = 1, max = 63)))]
     pub allowed_namespaces: Option<Vec<String>>,
+}
+
+impl MonitoringClassSpec {
+    /// Whether VMDeployments of this namespace may ask.
+    #[must_use]
+    pub fn allows(&self, namespace: &str) -> bool {
+        allowed_namespaces::allows(self.allowed_namespaces.as_ref(), namespace)
+    }
 }
 
 /// A tenant of a monitoring system.
