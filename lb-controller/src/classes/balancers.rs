@@ -187,7 +187,7 @@ impl ClassBalancers {
                 driver,
                 view: Arc::clone(&followed.view),
                 decided: BTreeMap::new(),
-                suspects: BTreeSet::new(),
+                suspects: BTreeMap::new(),
                 status: StatusWriter::default(),
                 is_marked: false,
             };

@@ -1,33 +1,39 @@
 //! What a class should show when this copy of the program begins to follow it, for load balancers that ask for it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use berth_core::api::{Server, TrafficPhase};
-use berth_runtime::{ApiError, Backoff, Context, Guarded};
+use berth_runtime::{ApiError, Backoff, Guarded};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, api::ListParams};
 
 use super::{
     driver::{Entry, EntryKey},
     view::entries_of,
+    worker::Shared,
 };
 use crate::{
     member::ServerRef,
     plan::{Seen, plan},
-    subsets::{Belongs, Subsets},
+    subsets::Belongs,
 };
 
 /// Reads it from the API server, until that succeeds. The cache may be older than what the copy in charge before has reported.
-pub(super) async fn entries(ctx: &Context, subsets: &Subsets, class: &str) -> BTreeMap<EntryKey, Entry> {
-    let api = Api::<Guarded<Server>>::all(ctx.client.clone());
+pub(super) async fn entries(shared: &Shared, class: &str) -> BTreeMap<EntryKey, Entry> {
+    let api = Api::<Guarded<Server>>::all(shared.ctx.client.clone());
     let mut failures = 0;
     loop {
         let listed = api.list(&ListParams::default()).await.map_err(ApiError::doing("list the Servers"));
         match listed {
             Ok(list) => {
-                let now = ctx.clock.now();
-                let servers = list.items.into_iter().filter_map(|server| server.0.ok());
-                return servers.flat_map(|server| wanted(class, &server, subsets.of(&server), now)).collect();
+                let now = shared.ctx.clock.now();
+                let servers: Vec<_> = list.items.into_iter().filter_map(|server| server.0.ok()).map(Arc::new).collect();
+                let wanted = servers.iter().flat_map(|server| wanted(class, server, shared.subsets.of(server), now));
+                let mut entries: BTreeMap<EntryKey, Entry> = wanted.collect();
+                for (key, weight) in shared.weights(class, &servers, now) {
+                    entries.entry(key).and_modify(|entry| entry.weight = weight);
+                }
+                return entries;
             }
             Err(error) => tracing::warn!(%error, class, "the class is not served before all Servers are known"),
         }

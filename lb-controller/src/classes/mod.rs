@@ -22,6 +22,7 @@ mod floor;
 mod in_use;
 mod named;
 pub mod names;
+mod ramp;
 mod split;
 mod status;
 pub mod view;

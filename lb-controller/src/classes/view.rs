@@ -32,7 +32,8 @@ pub struct View {
     pub processes: BTreeMap<String, ProcessView>,
     /// The processes that do not answer and that the class's administrator has said may be ignored by now.
     pub ignored: BTreeSet<String>,
-    /// The weights of entries whose VMDeployment splits the traffic.
+    /// The weights of entries that have another one than their Servers declare: because their VMDeployment splits the traffic, or
+    /// because they begin with a small share.
     pub weights: BTreeMap<EntryKey, u16>,
 }
 
@@ -66,7 +67,7 @@ pub fn changes(shown: &Shown, server: &ServerRef, wanted: &BTreeMap<EntryKey, En
 }
 
 impl View {
-    /// What the class should show of a Server: with the weight that the split gives it, if there is one.
+    /// What the class should show of a Server, with the weights that it has now.
     #[must_use]
     pub fn wanted(&self, class: &str, server: &ServerRef, desired: Option<&Registration>) -> BTreeMap<EntryKey, Entry> {
         let mut wanted = entries_of(class, server, desired);

@@ -9,6 +9,7 @@ use std::{
 use berth_core::api::{BalancerClass, Server, VMDeployment};
 use berth_runtime::{Cache, Context, Leader};
 use futures::{StreamExt as _, channel::mpsc::UnboundedReceiver, future::join_all};
+use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::{
     sync::oneshot,
@@ -16,7 +17,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{driver::Driver, first, floor, in_use, named, split, status::StatusWriter, view::View};
+use super::{
+    driver::{Driver, Entry, EntryKey},
+    first, floor, in_use, named, ramp, split,
+    status::StatusWriter,
+    view::View,
+};
 use crate::{
     balancer::{BalancerError, Observer},
     kept::KeptServers,
@@ -50,6 +56,17 @@ pub(super) struct Shared {
     pub(super) observer: Observer,
 }
 
+impl Shared {
+    /// The weights of entries that have another one than their Servers declare. Where a roll-out splits the traffic, its share counts
+    /// exactly, so that no Server of it begins with less.
+    pub(super) fn weights(&self, class: &str, servers: &[Arc<Server>], now: Timestamp) -> BTreeMap<EntryKey, u16> {
+        let find = |namespace: &str, name: &str| self.deployments.get(Some(namespace), name);
+        let mut weights = ramp::weights(class, servers, &self.subsets, now);
+        weights.extend(split::weights(class, servers, &self.subsets, find, now));
+        weights
+    }
+}
+
 /// Follows one class.
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
@@ -59,8 +76,8 @@ pub(super) struct Worker {
     pub(super) view: Arc<Mutex<View>>,
     /// By UID, the version of the Server that the last change was decided on.
     pub(super) decided: BTreeMap<String, u64>,
-    /// The Servers that were found to need a look, and not to be right since.
-    pub(super) suspects: BTreeSet<ServerRef>,
+    /// The Servers that were found to need a look, with what the processes should have shown: a look is asked for once.
+    pub(super) suspects: BTreeMap<ServerRef, BTreeMap<EntryKey, Entry>>,
     pub(super) status: StatusWriter,
     /// Whether the class was marked as in use, as far as this copy knows.
     pub(super) is_marked: bool,
@@ -71,7 +88,7 @@ impl Worker {
     pub(super) async fn run(mut self, mut submissions: UnboundedReceiver<Submission>, stop: CancellationToken) {
         if self.driver.is_asked() {
             let leader = self.shared.leader.clone();
-            let entries = Box::pin(first::entries(&self.shared.ctx, &self.shared.subsets, self.class.name()));
+            let entries = Box::pin(first::entries(&self.shared, self.class.name()));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -107,7 +124,7 @@ impl Worker {
         let now = self.shared.ctx.clock.now();
         let view = self.view.lock().clone();
         let wrong = self.wrong(&servers, &view);
-        for server in wrong.difference(&self.suspects) {
+        for (server, _) in wrong.iter().filter(|(server, wanted)| self.suspects.get(*server) != Some(*wanted)) {
             self.shared.observer.changed(server.clone());
         }
         self.suspects = wrong;
@@ -163,8 +180,7 @@ impl Worker {
         let reads = processes.iter().map(|process| self.driver.read(process, &backends));
         let read = join_all(reads).await;
         let now = self.shared.ctx.clock.now();
-        let find = |namespace: &str, name: &str| self.shared.deployments.get(Some(namespace), name);
-        let weights = split::weights(self.class.name(), servers, &self.shared.subsets, find, now);
+        let weights = self.shared.weights(self.class.name(), servers, now);
         let mut view = self.view.lock();
         view.weights = weights;
         for (process, read) in processes.iter().zip(read) {
@@ -188,21 +204,22 @@ impl Worker {
         named.filter(|backend| backend.class.as_deref() == Some(class)).filter_map(|b| b.name.clone()).collect()
     }
 
-    /// The Servers of which the processes do not show what they should, and the owners of entries that nobody knows.
-    fn wrong(&self, servers: &[Arc<Server>], view: &View) -> BTreeSet<ServerRef> {
+    /// The Servers of which the processes do not show what they should, and the owners of entries that nobody knows; with what should
+    /// be shown of them.
+    fn wrong(&self, servers: &[Arc<Server>], view: &View) -> BTreeMap<ServerRef, BTreeMap<EntryKey, Entry>> {
         let now = self.shared.ctx.clock.now();
         let mut owners = view.servers();
-        let mut wrong = BTreeSet::new();
+        let mut wrong = BTreeMap::new();
         for server in servers {
             let identity = ServerRef::of(server);
             owners.remove(&identity);
             let desired = plan::desired(server, now, self.shared.subsets.of(server));
             let wanted = view.wanted(self.class.name(), &identity, desired.as_ref());
             if !view.shows(&identity, &wanted) {
-                wrong.insert(identity);
+                wrong.insert(identity, wanted);
             }
         }
-        wrong.append(&mut owners);
+        wrong.extend(owners.into_iter().map(|owner| (owner, BTreeMap::new())));
         wrong
     }
 

@@ -190,3 +190,40 @@ async fn a_gray_weight_is_the_share_of_the_requests() {
     none_failed(&client.stop().await);
     world.end().await;
 }
+
+/// The weights of the servers of the backend `web` in HAProxy, which has an answer to `show stat` in columns.
+async fn weights(haproxy: &HaProxy) -> Vec<i64> {
+    let answer = haproxy.ask("show stat").await.unwrap();
+    let mut lines = answer.lines().skip_while(|line| !line.starts_with("# pxname"));
+    let column = lines.next().unwrap().split(',').position(|name| name == "weight").unwrap();
+    let servers = lines.filter(|line| line.starts_with("web,berth:"));
+    servers.map(|line| line.split(',').nth(column).unwrap().parse().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_begins_gets_its_share_in_steps_and_is_not_written_for_it() {
+    let haproxy = HaProxy::start().await.unwrap();
+    let world = World::start().await;
+    class(&world, &haproxy, json!({})).await;
+    world
+        .deploy(1, |deployment| {
+            behind_class(DRAIN_SECONDS)(deployment);
+            deployment["spec"]["template"]["spec"]["traffic"]["ramp"] = json!({"seconds": 10});
+        })
+        .await;
+    let mut seen = vec![0];
+    let released = world.ready_when(1, |server| traffic(server) == Some(TrafficPhase::Serving)).await.remove(0);
+    eventually("the full weight", LONG, async || {
+        let weight = weights(&haproxy).await.pop().unwrap_or_default();
+        if seen.last() != Some(&weight) {
+            seen.push(weight);
+        }
+        if weight == 100 { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await
+    .unwrap();
+    assert!(seen.is_sorted() && seen.len() > 6 && seen.iter().all(|weight| weight % 10 == 0), "{seen:?}");
+    let now = world.server("web-0", "is as it was", |_| true).await;
+    assert_eq!(now.metadata.resource_version, released.metadata.resource_version);
+    world.end().await;
+}

@@ -80,5 +80,5 @@ pub use server_status::{
 pub use spread::{Spread, SpreadMode};
 pub use task::{Executor, State, Task, TaskKind, TaskPhase};
 pub use template::{ServerTemplate, TemplateMeta};
-pub use traffic::{Backend, Drain, Monitoring, Subset, Traffic};
+pub use traffic::{Backend, Drain, Monitoring, Ramp, Subset, Traffic};
 pub use transition::Transition;

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 /// Load balancers that send traffic to a Server while it is Ready.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.ramp) || (has(self.backends) && self.backends.exists(backend, has(backend.class)))")
+    .message("ramp needs a backend of a class: a Service knows no weights"))]
 pub struct Traffic {
     /// Where the Server receives traffic from. A Service that is named several times has several ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -19,6 +21,9 @@ pub struct Traffic {
     /// How long open connections may take when the Server is taken out of traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<Drain>,
+    /// How a Server that begins to receive traffic comes to its full share. Without it, it has its share at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<Ramp>,
 }
 
 impl Traffic {
@@ -50,6 +55,15 @@ pub struct Drain {
     #[serde(default = "drain_min_seconds")]
     #[schemars(range(min = 0, max = 3600))]
     pub min_seconds: i32,
+}
+
+/// Slow start: a Server whose application has just started gets less than its share of the traffic, until its caches are warm.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ramp {
+    /// Seconds from a tenth of the weight to all of it, in ten steps of the same length.
+    #[schemars(range(min = 1, max = 3600))]
+    pub seconds: i32,
 }
 
 impl Default for Drain {
