@@ -32,6 +32,8 @@ const ENDPOINTS: usize = 100;
 pub(crate) struct Rates {
     /// Requests per second until all are Ready.
     pub(crate) up: f64,
+    /// Requests per second until all have other code.
+    pub(crate) code: f64,
     /// Requests per second until all are gone.
     pub(crate) down: f64,
     /// Requests per Server until it is Ready.
@@ -40,15 +42,20 @@ pub(crate) struct Rates {
     pub(crate) created: f64,
 }
 
-/// Brings `count` Servers like the model to Ready and retires them, with as many writes of EndpointSlices as Berth made.
-pub(crate) async fn writes_per_second(
-    berth: &Berth,
-    model: &Server,
-    count: usize,
-    up: &Requests,
-    down: &Requests,
-) -> Rates {
-    let bare = Bare::new(berth, model).await;
+/// What the bare client imitates: a Server of Berth before and after other code was rolled out, and what Berth wrote meanwhile.
+pub(crate) struct Imitated<'a> {
+    pub(crate) model: &'a Server,
+    pub(crate) with_other_code: &'a Server,
+    pub(crate) up: &'a Requests,
+    pub(crate) code: &'a Requests,
+    pub(crate) down: &'a Requests,
+}
+
+/// Brings `count` Servers like the model to Ready and to other code and retires them, with as many writes of EndpointSlices as Berth
+/// made.
+pub(crate) async fn writes_per_second(berth: &Berth, imitated: &Imitated<'_>, count: usize) -> Rates {
+    let Imitated { up, code, down, .. } = imitated;
+    let bare = Bare::new(berth, imitated.model).await;
     let begin = Instant::now();
     let come = async {
         let created = stream::iter((0..count).map(|n| bare.create(n))).buffer_unordered(CALLS).collect().await;
@@ -59,6 +66,16 @@ pub(crate) async fn writes_per_second(
     let writes = count + sent + slices;
     let up_rate = writes as f64 / begin.elapsed().as_secs_f64();
     assert!(ready.iter().all(is_ready), "the bare client's Servers are not Ready");
+
+    let bare = Bare { model: imitated.with_other_code, ..bare };
+    let begin = Instant::now();
+    let renew = async {
+        let declared = stream::iter(ready.iter().map(|server| bare.declare_code(server)));
+        bare.carry_out(declared.buffer_unordered(CALLS).collect().await).await
+    };
+    let ((ready, sent), slices) = futures::join!(renew, bare.slices(code));
+    let code_rate = (2 * count + sent + slices) as f64 / begin.elapsed().as_secs_f64();
+    assert!(ready.iter().all(|server| bare.has_code(server)), "the bare client's Servers do not have the other code");
 
     let begin = Instant::now();
     let go = async {
@@ -71,6 +88,7 @@ pub(crate) async fn writes_per_second(
     let gone = 3 * count + sent + slices;
     Rates {
         up: up_rate,
+        code: code_rate,
         down: gone as f64 / begin.elapsed().as_secs_f64(),
         up_each: writes as f64 / count as f64,
         created: count as f64 / created_in.as_secs_f64(),
@@ -220,6 +238,9 @@ impl<'a> Bare<'a> {
                 write.health(health).monitoring(model.monitoring)
             }
             TaskKind::ReleaseTraffic => write.traffic(traffic(TrafficPhase::Serving)),
+            TaskKind::HoldTraffic if server.metadata.deletion_timestamp.is_none() => {
+                write.traffic(traffic(TrafficPhase::Held))
+            }
             TaskKind::HoldTraffic => write.traffic(None),
             TaskKind::UnbindMonitoring => write.monitoring(None),
             TaskKind::DestroyMachine => {
@@ -227,6 +248,20 @@ impl<'a> Bare<'a> {
             }
             kind => panic!("no such task was expected: {kind}"),
         }
+    }
+
+    /// Two writes: the application of the model is declared, and the status write that asks for a decision.
+    async fn declare_code(&self, server: &Server) -> Server {
+        let patch = json!([{"op": "replace", "path": "/spec/app", "value": self.model.spec.app}]);
+        let patch = Patch::Json::<()>(serde_json::from_value(patch).unwrap());
+        let api = &self.servers[&Executor::DeploymentController];
+        let by = patch_as(Executor::DeploymentController);
+        self.acknowledge(&api.patch(&server.name_any(), &by, &patch).await.unwrap()).await
+    }
+
+    fn has_code(&self, server: &Server) -> bool {
+        let deployed = |server: &Server| server.status.as_ref().and_then(|s| s.app.clone()).map(|app| app.revision);
+        is_ready(server) && deployed(server) == deployed(self.model)
     }
 
     /// Two writes: the deletion, and the status write that asks for a decision.

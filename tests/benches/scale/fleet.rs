@@ -22,7 +22,7 @@ use kube::{
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::reference::{created_per_second, until};
@@ -94,8 +94,18 @@ pub(crate) async fn smallest_per_second(berth: &Berth, size: usize, port: u16) -
 }
 
 impl Fleet {
-    /// Declares a VMDeployment of `size` Servers in a namespace of its own.
+    /// Declares a VMDeployment of `size` Servers behind a Service, in a namespace of its own.
     pub(crate) async fn declare(berth: &Berth, namespace: &str, size: usize, port: u16) -> Self {
+        let backend = json!({"service": "fleet", "port": 8080, "portName": "http"});
+        Self::create(berth, namespace, size, port, vec![backend]).await
+    }
+
+    /// The same without a load balancer.
+    pub(crate) async fn declare_without_balancer(berth: &Berth, namespace: &str, size: usize, port: u16) -> Self {
+        Self::create(berth, namespace, size, port, Vec::new()).await
+    }
+
+    async fn create(berth: &Berth, namespace: &str, size: usize, port: u16, backends: Vec<Value>) -> Self {
         let client = berth.client();
         prepare(&client, namespace, port).await;
         let progress: Arc<Mutex<FleetProgress>> = Arc::default();
@@ -111,7 +121,7 @@ impl Fleet {
                     "packages": [{"name": "tool", "version": "1", "archive": {"url": "http://127.0.0.1/tool.tar", "sha256": digest}}],
                     "healthCheck": {"tcpSocket": {"port": port}, "periodSeconds": 30, "successThreshold": 1},
                     "reachability": {"periodSeconds": 30},
-                    "traffic": {"backends": [{"service": "fleet", "port": 8080, "portName": "http"}], "drain": {"seconds": 0}},
+                    "traffic": {"backends": backends, "drain": {"seconds": 0}},
                     "monitoring": {"port": 8080, "path": "/metrics"}
                 }},
                 "app": {"name": "fleet", "revision": "1", "command": "run", "artifact": {"url": "http://127.0.0.1/app.tar", "sha256": digest}}
@@ -165,19 +175,21 @@ impl Fleet {
         .unwrap();
     }
 
-    /// Declares another revision, rolled out to all Servers at once, and waits until all are Ready with it.
-    pub(crate) async fn deploy(&self, revision: &str) {
+    /// Declares another revision, rolled out to all Servers at once, and returns the time until all are Ready with it.
+    pub(crate) async fn deploy(&self, revision: &str) -> Duration {
         let deployments: Api<VMDeployment> = Api::namespaced(self.client.clone(), &self.namespace);
         let patch = json!({"spec": {
             "app": {"revision": revision, "artifact": {"sha256": "b".repeat(64)}},
             "updateStrategy": {"maxUnavailable": "100%"},
         }});
+        let begin = Instant::now();
         deployments.patch("fleet", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
         self.wait(&format!("Ready with revision {revision}"), |progress| {
             let have = progress.servers.values().filter(|of| of.as_deref() == Some(revision)).count();
             (have == self.size).then(Instant::now)
         })
         .await;
+        begin.elapsed()
     }
 
     /// Writes to the set, per second between the first and the last.

@@ -3,7 +3,7 @@
 //!
 //! The references are measured in the same run on the same control plane: kube-controller-manager's ReplicaSet, which creates as
 //! many pods, and a bare client that sends the same writes through the same webhook. kube-apiserver collects garbage less often
-//! than by default, for all measurements (`GOGC=400`, unless this process has the variable). Takes about seven minutes.
+//! than by default, for all measurements (`GOGC=400`, unless this process has the variable). Takes about ten minutes.
 //! First comes what all of it costs kube-apiserver (see `cost.rs`); with `BERTH_BENCH_BASE` or `BERTH_BENCH_COST_ONLY`,
 //! only that.
 //! `BERTH_BENCH_SERVERS` sets the size of the fleet (default 1,000); the large fleet has five times as many Servers.
@@ -35,6 +35,9 @@ const SHORT_REST: Duration = Duration::from_secs(1);
 /// Servers of the fleet, and in a smoke test.
 const SIZE: usize = 1_000;
 const SMOKE_SIZE: usize = 4;
+/// The most writes per Server for other code, with a load balancer and without.
+const WRITES_OF_CODE: f64 = 7.0;
+const WRITES_OF_CODE_WITHOUT_BALANCER: f64 = 5.0;
 
 fn is_smoke_test() -> bool {
     std::env::var_os("BERTH_BENCH_SMOKE").is_some()
@@ -61,10 +64,23 @@ async fn run() {
     bench.smallest().await;
     let (mut fleet, up) = bench.becomes_ready().await;
     let model = bench.rests(&fleet).await;
+    let code = bench.gets_other_code(&fleet, WRITES_OF_CODE).await;
+    let with_other_code = fleet.one().await;
     let down = bench.goes(&mut fleet).await;
     fleet.delete().await;
+    bench.other_code_without_balancer().await;
     bench.small_and_large().await;
-    bench.bare_client(&model, &up, &down).await;
+    let imitated = bare::Imitated {
+        model: &model,
+        with_other_code: &with_other_code,
+        up: &up.writes,
+        code: &code.writes,
+        down: &down.writes,
+    };
+    let bare = bench.bare_client(&imitated).await;
+    at_least("writes per second on the way to Ready / bare client", up.writes_per_second(), bare.up, 0.6);
+    at_least("writes per second of a roll-out / bare client", code.writes_per_second(), bare.code, 0.6);
+    at_least("writes per second on the way out / bare client", down.writes_per_second(), bare.down, 0.6);
     bench.berth.stop().await.unwrap();
 }
 
@@ -133,6 +149,28 @@ impl ScaleBench {
         model
     }
 
+    /// Other code for all Servers at once.
+    async fn gets_other_code(&self, fleet: &Fleet, limit: f64) -> FleetCost {
+        say("other code");
+        let before = Requests::of(&self.berth).await;
+        let time = fleet.deploy("2").await;
+        let code = FleetCost { writes: Requests::of(&self.berth).await.since(&before), time };
+        fleet.settled().await;
+        at_most("seconds until all have other code", time.as_secs_f64(), 30.0);
+        at_most("writes per Server for other code", code.writes_per_server(self.size), limit);
+        say(&code.writes.to_string());
+        code
+    }
+
+    async fn other_code_without_balancer(&self) {
+        say("a fleet without a load balancer");
+        let mut fleet = Fleet::declare_without_balancer(&self.berth, "unbalanced", self.size, self.port).await;
+        fleet.ready().await;
+        fleet.settled().await;
+        self.gets_other_code(&fleet, WRITES_OF_CODE_WITHOUT_BALANCER).await;
+        fleet.delete().await;
+    }
+
     async fn goes(&self, fleet: &mut Fleet) -> FleetCost {
         say("a fleet goes");
         let before = Requests::of(&self.berth).await;
@@ -169,18 +207,17 @@ impl ScaleBench {
         large.forget();
     }
 
-    async fn bare_client(&self, model: &Server, up: &FleetCost, down: &FleetCost) {
+    async fn bare_client(&self, imitated: &bare::Imitated<'_>) -> bare::Rates {
         say("a bare client");
         for part in Part::CONTROLLERS {
             self.berth.kill9(part).unwrap();
         }
-        let bare = bare::writes_per_second(&self.berth, model, self.size, &up.writes, &down.writes).await;
+        let bare = bare::writes_per_second(&self.berth, imitated, self.size).await;
         say(&format!(
             "the bare client created {:.0} Servers per second and needed {:.2} writes for each on the way to Ready",
             bare.created, bare.up_each
         ));
-        at_least("writes per second on the way to Ready / bare client", up.writes_per_second(), bare.up, 0.6);
-        at_least("writes per second on the way out / bare client", down.writes_per_second(), bare.down, 0.6);
+        bare
     }
 }
 
