@@ -14,12 +14,13 @@ use futures::{
     future::{BoxFuture, join, join_all},
 };
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     drivers::Drivers,
     in_use,
+    metrics::Metrics,
     named::classes_of,
     status::StatusWriter,
     view::View,
@@ -57,6 +58,7 @@ pub struct ClassBalancers {
     /// By name, the classes that are followed by this copy, and why others are not.
     followed: Mutex<BTreeMap<String, Result<Followed, String>>>,
     tasks: TaskTracker,
+    metrics: Metrics,
 }
 
 impl ClassBalancers {
@@ -70,6 +72,8 @@ impl ClassBalancers {
         default_threshold: PanicThreshold,
         drivers: Drivers,
     ) -> Self {
+        let metrics = Metrics::default();
+        ctx.metrics.register(|registry| metrics.register(registry));
         Self {
             classes: Cache::start(ctx),
             deployments: deployments.clone(),
@@ -81,6 +85,7 @@ impl ClassBalancers {
             leader: Mutex::default(),
             followed: Mutex::default(),
             tasks: TaskTracker::new(),
+            metrics,
         }
     }
 
@@ -115,6 +120,7 @@ impl ClassBalancers {
             default_threshold: self.default_threshold,
             leader: leader.clone(),
             observer,
+            metrics: self.metrics.clone(),
         });
         let mut leads = leader.changes();
         loop {
@@ -260,7 +266,7 @@ impl ClassBalancers {
             return Err(BalancerError::Blocked(why));
         }
         let (result, answer) = oneshot::channel();
-        let submission = Submission { member: member.clone(), result };
+        let submission = Submission { member: member.clone(), since: Instant::now(), result };
         let sent = match self.followed.lock().get(class) {
             Some(Ok(followed)) => followed.submissions.unbounded_send(submission).is_ok(),
             _ => false,

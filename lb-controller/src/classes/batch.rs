@@ -48,9 +48,12 @@ impl Worker {
             };
             results.insert(uid.clone(), result);
         }
-        for Submission { member, result } in batch {
+        for Submission { member, since, result } in batch {
             let is_newest = newest.get(&member.server.uid).is_some_and(|newest| newest.version == member.version);
             let answer = results.get(&member.server.uid).filter(|_| is_newest).cloned();
+            if matches!(answer, Some(Ok(()))) {
+                self.shared.metrics.took(self.class.name(), since.elapsed());
+            }
             // A caller that no longer waits reconciles its Server again anyway.
             let _ = result.send(answer.unwrap_or(Err(BalancerError::Superseded)));
         }
@@ -101,6 +104,9 @@ impl Worker {
                 return Failures::new();
             }
             let results = self.driver.apply(name, &process.shown, &changes).await;
+            for result in &results {
+                self.shared.metrics.changed(self.class.name(), result);
+            }
             let failed = owners.into_iter().zip(results);
             failed.filter_map(|(uid, result)| Some((uid, result.err()?))).collect()
         }));

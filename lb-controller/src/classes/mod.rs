@@ -20,6 +20,7 @@ mod drivers;
 mod first;
 mod floor;
 mod in_use;
+mod metrics;
 mod named;
 pub mod names;
 mod ramp;

@@ -121,6 +121,14 @@ impl View {
         keys.filter_map(|key| names::server_of(&key.name)).collect()
     }
 
+    /// The Servers that any process sends traffic to.
+    #[must_use]
+    pub fn serving_servers(&self) -> BTreeSet<ServerRef> {
+        let entries = self.processes.values().flat_map(|view| &view.shown.entries);
+        let serving = entries.filter(|(_, shown)| shown.entry.phase == TrafficPhase::Serving);
+        serving.filter_map(|(key, _)| names::server_of(&key.name)).collect()
+    }
+
     /// Whether any process has an entry of this Server.
     #[must_use]
     pub fn knows(&self, server: &ServerRef) -> bool {

@@ -13,13 +13,15 @@ use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::{
     sync::oneshot,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     driver::{Driver, Entry, EntryKey},
-    first, floor, in_use, named, ramp, split,
+    first, floor, in_use,
+    metrics::Metrics,
+    named, ramp, split,
     status::StatusWriter,
     view::View,
 };
@@ -40,6 +42,7 @@ const BATCH_WINDOW: Duration = Duration::from_millis(20);
 /// A change that somebody waits for.
 pub(super) struct Submission {
     pub(super) member: Member,
+    pub(super) since: Instant,
     pub(super) result: oneshot::Sender<Result<(), BalancerError>>,
 }
 
@@ -54,6 +57,7 @@ pub(super) struct Shared {
     pub(super) default_threshold: PanicThreshold,
     pub(super) leader: Leader,
     pub(super) observer: Observer,
+    pub(super) metrics: Metrics,
 }
 
 impl Shared {
@@ -85,7 +89,12 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Runs until it is stopped.
-    pub(super) async fn run(mut self, mut submissions: UnboundedReceiver<Submission>, stop: CancellationToken) {
+    pub(super) async fn run(mut self, submissions: UnboundedReceiver<Submission>, stop: CancellationToken) {
+        self.follow(submissions, stop).await;
+        self.shared.metrics.forget(self.class.name());
+    }
+
+    async fn follow(&mut self, mut submissions: UnboundedReceiver<Submission>, stop: CancellationToken) {
         if self.driver.is_asked() {
             let leader = self.shared.leader.clone();
             let entries = Box::pin(first::entries(&self.shared, self.class.name()));
@@ -123,6 +132,7 @@ impl Worker {
         self.read(&servers).await;
         let now = self.shared.ctx.clock.now();
         let view = self.view.lock().clone();
+        self.shared.metrics.show(self.class.name(), &view);
         let wrong = self.wrong(&servers, &view);
         for (server, _) in wrong.iter().filter(|(server, wanted)| self.suspects.get(*server) != Some(*wanted)) {
             self.shared.observer.changed(server.clone());

@@ -82,3 +82,15 @@ pub(crate) fn none_failed(answers: &Answers) {
     let (failed, count) = (answers.failures.len(), answers.count());
     assert!(answers.failures.is_empty(), "{failed} of {count} failed: {:#?}", answers.failures);
 }
+
+/// Waits until lb-controller exposes this line.
+pub(crate) async fn lb_metric_is(world: &World, expected: &str) {
+    let name = expected.split(['{', ' ']).next().unwrap();
+    let shown = eventually(expected, LONG, async || {
+        let instance = world.berth.instance(Part::LbController, 1).map_err(|error| error.to_string())?;
+        let metrics = world.berth.metrics(&instance).await.map_err(|error| error.to_string())?;
+        let found: Vec<&str> = metrics.lines().filter(|line| line.starts_with(name)).collect();
+        if found.contains(&expected) { Ok(()) } else { Err(found.join("\n")) }
+    });
+    shown.await.unwrap();
+}

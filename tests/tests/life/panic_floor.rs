@@ -9,12 +9,15 @@ use std::{
 };
 
 use berth_core::api::{Server, State, TaskKind};
-use berth_tests::{Part, eventually};
+use berth_tests::eventually;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, ResourceExt, api::ListParams};
 use serde_json::json;
 
-use crate::world::{LONG, World, check, describe, is_in, succeeded, uid};
+use crate::{
+    balanced::lb_metric_is,
+    world::{LONG, World, describe, is_in, succeeded, uid},
+};
 
 /// Watches how many endpoints of the Service are ready.
 struct Watcher {
@@ -68,15 +71,7 @@ async fn two_are_kept(world: &World, state: State) -> Vec<String> {
 
 /// The value of the gauge of kept Servers.
 async fn says_kept(world: &World, count: usize) {
-    let gauge = format!("berth_panic_floor_servers {count}");
-    let shown = eventually(gauge.clone(), LONG, async || {
-        let instance = world.berth.instance(Part::LbController, 1).map_err(|e| e.to_string())?;
-        let metrics = world.berth.metrics(&instance).await.map_err(|e| e.to_string())?;
-        check(metrics.lines().any(|line| line == gauge), || {
-            metrics.lines().filter(|line| line.contains("panic_floor")).collect::<Vec<_>>().join("\n")
-        })
-    });
-    shown.await.unwrap();
+    lb_metric_is(world, &format!("berth_panic_floor_servers {count}")).await;
 }
 
 /// The application on this Server's machine is healthy while the file exists.

@@ -6,7 +6,9 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::{
-    balanced::{answered, behind_class, class_is, classes, create_class, gets, none_failed, says, start_serving},
+    balanced::{
+        answered, behind_class, class_is, classes, create_class, gets, lb_metric_is, none_failed, says, start_serving,
+    },
     deployment_status::{runs, status, waits_for},
     held::HeldWindows,
     world::{LONG, World, traffic, uid},
@@ -102,6 +104,8 @@ async fn a_balancer_that_does_not_answer_holds_up_what_needs_it_and_is_caught_up
     haproxy.kill().await.unwrap();
     let message = class_is(&world, "False", "").await;
     assert!(message.contains("1 of 1 processes do not answer") && message.contains("master.sock"), "{message}");
+    lb_metric_is(&world, "berth_balancer_processes{balancer=\"edge\",answers=\"no\"} 1").await;
+    lb_metric_is(&world, "berth_balancer_servers{balancer=\"edge\",serves=\"yes\"} 2").await;
     world.patch(json!({"spec": {"app": world.app("v2")}})).await;
     world.server("web-0", "waits for HAProxy", |server| says(server, "does not answer since")).await;
     haproxy.restart().await.unwrap();
