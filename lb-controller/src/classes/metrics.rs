@@ -4,16 +4,14 @@ use std::time::Duration;
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{
-        counter::Counter,
-        family::Family,
-        gauge::Gauge,
-        histogram::{Histogram, exponential_buckets},
-    },
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
 use super::{driver::DriverError, view::View};
+
+/// A second is what a change may take: changes are collected for 20 ms, and processes are read before and after.
+const SECONDS: [f64; 12] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BalancerLabels {
@@ -56,7 +54,7 @@ impl Default for Metrics {
             processes: Family::default(),
             servers: Family::default(),
             changes: Family::default(),
-            seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.005, 2.0, 14))),
+            seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
         }
     }
 }

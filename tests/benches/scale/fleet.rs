@@ -105,6 +105,18 @@ impl Fleet {
         Self::create(berth, namespace, size, port, Vec::new()).await
     }
 
+    /// The same in the backend `web` of a class.
+    pub(crate) async fn declare_behind_class(
+        berth: &Berth,
+        namespace: &str,
+        size: usize,
+        port: u16,
+        class: &str,
+    ) -> Self {
+        let backend = json!({"class": class, "name": "web", "port": 8080});
+        Self::create(berth, namespace, size, port, vec![backend]).await
+    }
+
     async fn create(berth: &Berth, namespace: &str, size: usize, port: u16, backends: Vec<Value>) -> Self {
         let client = berth.client();
         prepare(&client, namespace, port).await;
@@ -177,16 +189,22 @@ impl Fleet {
 
     /// Declares another revision, rolled out to all Servers at once, and returns the time until all are Ready with it.
     pub(crate) async fn deploy(&self, revision: &str) -> Duration {
+        self.deploy_to(revision, self.size).await
+    }
+
+    /// The same for so many of the Servers.
+    pub(crate) async fn deploy_to(&self, revision: &str, count: usize) -> Duration {
         let deployments: Api<VMDeployment> = Api::namespaced(self.client.clone(), &self.namespace);
         let patch = json!({"spec": {
             "app": {"revision": revision, "artifact": {"sha256": "b".repeat(64)}},
             "updateStrategy": {"maxUnavailable": "100%"},
+            "rollout": {"partition": self.size - count},
         }});
         let begin = Instant::now();
         deployments.patch("fleet", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
         self.wait(&format!("Ready with revision {revision}"), |progress| {
             let have = progress.servers.values().filter(|of| of.as_deref() == Some(revision)).count();
-            (have == self.size).then(Instant::now)
+            (have == count).then(Instant::now)
         })
         .await;
         begin.elapsed()

@@ -5,13 +5,14 @@
 //! many pods, and a bare client that sends the same writes through the same webhook. kube-apiserver collects garbage less often
 //! than by default, for all measurements (`GOGC=400`, unless this process has the variable). Takes about ten minutes.
 //! First comes what all of it costs kube-apiserver (see `cost.rs`); with `BERTH_BENCH_BASE` or `BERTH_BENCH_COST_ONLY`,
-//! only that.
+//! only that. At the end Servers come up behind an HAProxy (see `balancer.rs`); with `BERTH_BENCH_BALANCER_ONLY`, only that.
 //! `BERTH_BENCH_SERVERS` sets the size of the fleet (default 1,000); the large fleet has five times as many Servers.
 //! `BERTH_BENCH_SMOKE` makes everything as small and short as possible, only to show that the bench works.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a bench may panic")]
 #![expect(clippy::cast_precision_loss, reason = "counts are small")]
 
+mod balancer;
 mod bare;
 mod cost;
 mod fleet;
@@ -51,6 +52,10 @@ async fn run() {
     let default = if is_smoke_test() { SMOKE_SIZE } else { SIZE };
     let size: usize = std::env::var("BERTH_BENCH_SERVERS").map_or(default, |n| n.parse().unwrap());
     println!("figure | value | reference | ratio | target");
+    if std::env::var_os("BERTH_BENCH_BALANCER_ONLY").is_some() {
+        balancer::run(size * 5).await;
+        return;
+    }
     cost::run().await;
     if cost::base().is_some() || std::env::var_os("BERTH_BENCH_COST_ONLY").is_some() {
         return;
@@ -82,6 +87,7 @@ async fn run() {
     at_least("writes per second of a roll-out / bare client", code.writes_per_second(), bare.code, 0.6);
     at_least("writes per second on the way out / bare client", down.writes_per_second(), bare.down, 0.6);
     bench.berth.stop().await.unwrap();
+    balancer::run(size * 5).await;
 }
 
 /// A running Berth, and what is measured on it.
