@@ -56,8 +56,13 @@ pub async fn run_with(ctx: &Context, args: &Args, process: &Process, server_list
     let subsets = Subsets::new(&servers, &deployments);
     let envoy = EnvoyClasses::new(server_lists.is_some());
     if let Some(listener) = server_lists {
-        let (servers, subsets) = (servers.clone(), subsets.clone());
-        process.tasks.spawn(server_lists::serve(ctx.clone(), listener, servers, subsets, envoy.routes()));
+        let lists = server_lists::Lists {
+            ctx: ctx.clone(),
+            servers: servers.clone(),
+            deployments: deployments.clone(),
+            subsets: subsets.clone(),
+        };
+        process.tasks.spawn(server_lists::serve(lists, listener, envoy.routes()));
     }
     let kept = Arc::new(KeptServers::default());
     ctx.metrics.register(|registry| kept.register(registry));

@@ -27,7 +27,9 @@ mod ramp;
 mod split;
 mod status;
 pub mod view;
+mod weights;
 mod worker;
 
 pub use balancers::ClassBalancers;
 pub use drivers::{Drivers, configured};
+pub(crate) use weights::weights;

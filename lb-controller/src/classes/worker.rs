@@ -21,9 +21,10 @@ use super::{
     driver::{Driver, Entry, EntryKey},
     first, floor, in_use,
     metrics::Metrics,
-    named, ramp, split,
+    named,
     status::StatusWriter,
     view::View,
+    weights::weights,
 };
 use crate::{
     balancer::{BalancerError, Observer},
@@ -61,13 +62,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// The weights of entries that have another one than their Servers declare. Where a roll-out splits the traffic, its share counts
-    /// exactly, so that no Server of it begins with less.
+    /// See [`weights`].
     pub(super) fn weights(&self, class: &str, servers: &[Arc<Server>], now: Timestamp) -> BTreeMap<EntryKey, u16> {
-        let find = |namespace: &str, name: &str| self.deployments.get(Some(namespace), name);
-        let mut weights = ramp::weights(class, servers, &self.subsets, now);
-        weights.extend(split::weights(class, servers, &self.subsets, find, now));
-        weights
+        weights(class, servers, &self.subsets, &self.deployments, now)
     }
 }
 

@@ -165,8 +165,11 @@ async fn a_reload_and_a_restart_of_haproxy_lose_no_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gray_weight_is_the_share_of_the_requests() {
-    let (_haproxy, world, client) = balanced(4).await;
+async fn a_gray_weight_is_the_share_of_the_requests_whatever_is_reloaded() {
+    let (world, lists) = start_serving().await;
+    let haproxy = HaProxy::start_with_servers_of("edge", lists).await.unwrap();
+    class(&world, &haproxy, json!({})).await;
+    let client = serve(&world, &haproxy, 4).await;
     let steps = json!([{"servers": 1}, {"pause": {}}, {"weight": 10}, {"pause": {}}]);
     world.patch(json!({"spec": {"app": world.app("v2"), "rollout": {"steps": steps}}})).await;
     status(&world, "v2 has a Server", waits_for("step 2 of 4 is a pause")).await;
@@ -179,8 +182,13 @@ async fn a_gray_weight_is_the_share_of_the_requests() {
         if answers.texts.contains_key("v2") { Ok(answers) } else { Err(format!("{answers:?}")) }
     });
     let before = first.await.unwrap();
+    let mut reloads = 0;
     let count = eventually("2,000 requests", LONG, async || {
         let answers = client.answers();
+        if answers.count() > before.count() + 200 * reloads {
+            haproxy.reload().map_err(|error| error.to_string())?;
+            reloads += 1;
+        }
         if answers.count() >= before.count() + 2000 { Ok(answers) } else { Err(format!("{}", answers.count())) }
     });
     let after = count.await.unwrap();
