@@ -168,6 +168,13 @@ stop_service() { # stops the service, which may not run or not exist
         "$service/stop" >&2
     fi
 }
+remove_unit() { # of a service that is stopped
+    [ -e "/etc/systemd/system/$unit" ] && uses_systemd || return 0
+    systemctl --quiet disable "$unit" >&2
+    rm -f "/etc/systemd/system/$unit"
+    systemctl daemon-reload >&2
+    systemctl reset-failed "$unit" >/dev/null 2>&1 || :
+}
 start_service() { # starts the service, which does not run
     write_service
     if uses_systemd; then

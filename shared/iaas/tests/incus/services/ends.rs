@@ -64,3 +64,23 @@ fn an_interrupted_deployment_is_completed_by_the_next_one() {
         assert_eq!(machine.units().await, one_unit("web"));
     });
 }
+
+/// One Server has one application.
+#[test]
+fn an_application_with_another_name_takes_the_place_of_the_one_before() {
+    with_systemd("renamed", async |machine| {
+        machine.deploy(&web("v1")).await.unwrap();
+        let renamed = |release: AppRelease| AppRelease { name: "shop".into(), ..release };
+        let error = machine.deploy(&renamed(application("v2", "#!/bin/sh\nexit 1\n"))).await.unwrap_err();
+        assert!(error.to_string().contains("web v1, which ran before, runs again"), "{error}");
+        machine.answers("v1").await;
+        assert_eq!(machine.units().await, one_unit("web"));
+        machine.deploy(&renamed(web("v2"))).await.unwrap();
+        machine.answers("v2").await;
+        assert_eq!(machine.units().await, one_unit("shop"));
+        assert_eq!(
+            machine.run("ls /opt/berth/apps /opt/berth/services").await,
+            "/opt/berth/apps:\nshop\n\n/opt/berth/services:\nshop"
+        );
+    });
+}
