@@ -1,5 +1,7 @@
 //! An application with another name on a real machine process: one Server has one application.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail a test by panicking")]
+
 mod support;
 
 use std::fs;
@@ -57,4 +59,11 @@ async fn an_application_with_another_name_takes_the_place_of_the_one_before() {
     assert_eq!(folders(&lab), ["apps/shop", "services/shop"]);
     assert_eq!(fs::read_to_string(lab.dir.root().join("diary")).unwrap(), "drained\n".repeat(2));
     assert!(!app::read_app(&machine, ROOT, "web", LIMIT).await.unwrap().running);
+
+    // One that has never run well is started again and again until another name is declared.
+    let other = LocalLab::start();
+    let machine = other.machine();
+    app::deploy_app(&machine, ROOT, &named("web", "v1", "exit 1"), LIMIT).await.unwrap_err();
+    app::deploy_app(&machine, ROOT, &good("shop", "v2"), LIMIT).await.unwrap();
+    assert_eq!(folders(&other), ["apps/shop", "services/shop"]);
 }

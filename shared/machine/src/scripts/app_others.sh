@@ -5,7 +5,7 @@ others() { # prints their names
     for folder in "$root/services"/*/; do
         other=${folder%/}
         other=${other##*/}
-        if [ "$other" != "$NAME" ] && [ -s "$folder/started" ]; then echo "$other"; fi
+        if [ "$other" != "$NAME" ] && [ -d "$folder" ]; then echo "$other"; fi
     done
 }
 # In the place of the application itself.
@@ -25,6 +25,8 @@ stop_others() {
 # The new one does not start: nothing is left of it but its release.
 back_to_others() {
     for other in $(others); do
+        # One that never ran well is nothing to go back to.
+        [ -s "$root/services/$other/started" ] || continue
         forget_service
         # This script still needs a folder in it.
         cleanup=$cleanup'; rmdir "$service" 2>/dev/null || :'
