@@ -31,10 +31,9 @@ async fn took(machine: &SystemdMachine, release: &AppRelease) -> Duration {
 #[test]
 fn an_application_has_its_stop_seconds_to_end_and_then_it_is_killed_with_its_children() {
     with_systemd("stop-seconds", async |machine| {
-        // Longer than an application has unless it is declared.
-        took(&machine, &slow_to_end("v1", 11, 20)).await;
+        took(&machine, &slow_to_end("v1", 4, 20)).await;
         let waited = took(&machine, &slow_to_end("v2", 30, 1)).await;
-        assert!(waited > Duration::from_secs(11), "{waited:?}");
+        assert!(waited > Duration::from_secs(4), "{waited:?}");
         // It was asked once: many programs end at once when they are asked again.
         assert_eq!(machine.run("cat /root/ends").await, "v1 ended after 1");
         let killed = took(&machine, &web("v3")).await;
@@ -54,7 +53,7 @@ fn an_application_has_its_stop_seconds_to_end_and_then_it_is_killed_with_its_chi
 #[test]
 fn an_interrupted_deployment_is_completed_by_the_next_one() {
     with_systemd("interrupted", async |machine| {
-        machine.deploy(&slow_to_end("v1", 8, 20)).await.unwrap();
+        machine.deploy(&slow_to_end("v1", 6, 20)).await.unwrap();
         let short = Duration::from_secs(4);
         let error = app::deploy_app(&machine.ssh(), ROOT, &web("v2"), short).await.unwrap_err();
         assert!(matches!(error, MachineError::Timeout { .. }), "{error}");
