@@ -8,6 +8,8 @@ mod judge;
 mod system;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tls_tests;
 
 use std::sync::Arc;
 
