@@ -7,7 +7,7 @@ set -euo pipefail
 packages() {
     local missing=() entry
     for entry in dnf:dnf dnf:dnf-plugins-core rpmbuild:rpm createrepo_c:createrepo-c sshd:openssh-server ssh-keygen:openssh-client curl:curl cc:gcc make:make git:git \
-        ip:iproute2 nft:nftables dnsmasq:dnsmasq-base busybox:busybox-static dropbear:dropbear-bin prometheus:prometheus haproxy:haproxy; do
+        ip:iproute2 nft:nftables dnsmasq:dnsmasq-base busybox:busybox-static dropbear:dropbear-bin mmdebstrap:mmdebstrap prometheus:prometheus haproxy:haproxy; do
         PATH=$PATH:/usr/sbin command -v "${entry%%:*}" >/dev/null || missing+=("${entry#*:}")
     done
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)

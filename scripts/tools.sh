@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs the tools of `make test` once, each at a pinned version, into a cache outside of the checkout.
-# Usage: scripts/tools.sh cargo-deny|cargo-mutants|envoy|gateway-api|typos|kstatus
-# Prints the path of the program, or of the folder with the CRDs of the Gateway API. A tool is built in a temporary folder and renamed when it is complete, so that a partial
-# installation is never used. Of parallel callers, one installs and the others wait.
+# Usage: scripts/tools.sh cargo-deny|cargo-mutants|envoy|gateway-api|typos|kstatus|systemd-image
+# Prints the path of the program, of the folder with the CRDs of the Gateway API, or of the image. A tool is built in a temporary folder
+# and renamed when it is complete, so that a partial installation is never used. Of parallel callers, one installs and the others wait.
 set -euo pipefail
 
 CARGO_DENY_VERSION=0.20.2
@@ -78,7 +78,16 @@ kstatus() {
     (cd "$kstatus_source" && CGO_ENABLED=0 GOWORK=off GOFLAGS= nice "$go" build -mod=readonly -trimpath -o "$1/kstatus" .)
 }
 
+# A Debian machine with systemd, for Incus: 52 MB.
+systemd_image() { "$systemd_image_source" "$1"; }
+
 case ${1:-} in
+systemd-image)
+    systemd_image_source=$(cd "$(dirname "$0")" && pwd)/systemd_image.sh
+    version=$(sha256sum <"$systemd_image_source" | head -c 16)
+    install_once "systemd-image-$version" systemd_image
+    echo "$cache/systemd-image-$version/image.tar.gz"
+    ;;
 kstatus)
     kstatus_source=$(cd "$(dirname "$0")/../tests/kstatus" && pwd)
     version=$(cat "$kstatus_source"/{main.go,go.mod,go.sum} | sha256sum | head -c 16)
@@ -106,7 +115,7 @@ typos)
     echo "$cache/typos-$TYPOS_VERSION/bin/typos"
     ;;
 *)
-    echo "usage: scripts/tools.sh cargo-deny|cargo-mutants|envoy|gateway-api|typos|kstatus" >&2
+    echo "usage: scripts/tools.sh cargo-deny|cargo-mutants|envoy|gateway-api|typos|kstatus|systemd-image" >&2
     exit 2
     ;;
 esac

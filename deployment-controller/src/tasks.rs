@@ -66,14 +66,27 @@ impl DeployTasks {
         u16::try_from(self.slots.available_permits()).unwrap_or(u16::MAX).saturating_add(MOST_JOBS)
     }
 
-    /// Carries out the Server's open task, if it has one.
+    /// Carries out the Server's open task, if it has one. Before that, it ends a job that nobody follows any more.
     pub(crate) async fn reconcile(&self, server: &Server) -> Result<Action, ApiError> {
-        let Some(task) = server.open_tasks(Executor::DeploymentController).min_by_key(|task| task.id) else {
+        let task = server.open_tasks(Executor::DeploymentController).min_by_key(|task| task.id);
+        let left = external::left_job(server);
+        if task.is_none() && left.is_none() {
             return Ok(Action::await_change());
-        };
+        }
         if let Some(wait) = self.ctx.turns.wait(server) {
             return Ok(Action::requeue(wait));
         }
+        if let Some(left) = left {
+            let look_again = left.end(&self.ctx, &self.servers, server).await?;
+            if task.is_none() || left.is_locked(&self.ctx) {
+                return Ok(look_again.map_or_else(Action::await_change, Action::requeue));
+            }
+        }
+        let Some(task) = task else { return Ok(Action::await_change()) };
+        self.carry_out(server, task).await
+    }
+
+    async fn carry_out(&self, server: &Server, task: &Task) -> Result<Action, ApiError> {
         let class = server.spec.app.as_ref().and_then(|app| app.deploy_class());
         // The semaphore is never closed.
         let _slot = if class.is_none() { self.slots.acquire().await.ok() } else { None };

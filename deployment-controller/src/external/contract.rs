@@ -145,7 +145,12 @@ pub(crate) fn request(server: &Server, task: i64, attempt: i32, timeout_seconds:
 /// The key of the job of this attempt. Whoever carries out the attempt finds the same job by it: a start that is repeated starts
 /// nothing else.
 pub(crate) fn key(request: &JobRequest, attempt: i32) -> String {
-    format!("{}-{}-{attempt}", request.server.uid, request.task)
+    key_of(&request.server.uid, request.task, attempt)
+}
+
+/// The same, of the Server with this UID.
+pub(crate) fn key_of(uid: &str, task: i64, attempt: i32) -> String {
+    format!("{uid}-{task}-{attempt}")
 }
 
 #[cfg(test)]

@@ -56,6 +56,19 @@ async fn the_words_and_the_log_of_a_failed_job_are_said_and_the_next_attempt_is_
     world.ends();
 }
 
+/// A process that was stopped for long sends its start when another one has gone on.
+#[tokio::test]
+async fn a_start_that_is_older_than_another_one_of_the_server_begins_nothing() {
+    let world = World::new().await;
+    world.plan([running()]);
+    world.system.start(&World::key(3), &request(3)).await.unwrap();
+    let refused = "starts no job: it refuses (status 409): a newer job of this Server has been started";
+    says(&world.attempt(2).await, Outcome::Retry, &["application web v1: ", refused]);
+    assert_eq!(world.begun(), [World::key(3)]);
+    assert_eq!(world.system.look(&World::key(3)).await.unwrap().state, JobState::Running, "the newer one goes on");
+    world.ends();
+}
+
 #[tokio::test]
 async fn a_start_whose_answer_is_lost_is_repeated_and_begins_no_other_job() {
     for lost in [

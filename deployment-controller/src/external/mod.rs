@@ -1,13 +1,17 @@
 //! The task DeployApp, carried out by a deploy system: see `docs/executor.openapi.yaml`.
 //!
-//! `contract` has what is said, `system` says it, `follow` is one attempt, and `judge` what a job says about it.
+//! `contract` has what is said, `system` says it, `follow` is one attempt, `judge` what a job says about it, and `left` ends what nobody
+//! follows any more.
 
 mod contract;
 mod follow;
 mod judge;
+mod left;
 mod system;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tls_tests;
 
 use std::sync::Arc;
 
@@ -19,11 +23,11 @@ use berth_runtime::{Backoff, CachedObject, Context, ServerCache};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::system::DeploySystem;
 use self::{
     contract::JobRequest,
     follow::{Attempt, Limits},
 };
+pub(crate) use self::{left::left_job, system::DeploySystem};
 
 /// Has the deploy system deploy the Server's application. If there is none that may be used, nothing is done.
 pub(crate) async fn deploy(

@@ -41,6 +41,7 @@ pub(crate) static DEPLOY: LazyLock<String> = LazyLock::new(|| {
         include_str!("scripts/app_files.sh"),
         include_str!("scripts/app_start.sh"),
         include_str!("scripts/app_hooks.sh"),
+        include_str!("scripts/app_others.sh"),
         include_str!("scripts/app_back.sh"),
         include_str!("scripts/app_deploy.sh"),
     ])

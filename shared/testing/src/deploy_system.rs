@@ -87,9 +87,21 @@ impl DeployState {
             "revision": app["revision"], "digest": app["digest"], "sha256": app["artifact"]["sha256"]}})
     }
 
-    fn begin(&mut self, key: &str, request: &Value) {
+    /// Begins the job of this start, unless it is known, and ends those before it on the same machine. False if the start is older
+    /// than another one: then it is refused.
+    fn begin(&mut self, key: &str, request: &Value) -> bool {
         if self.jobs.contains_key(key) {
-            return;
+            return true;
+        }
+        let age = |start: &Value| (start["task"].as_i64(), start["attempt"].as_i64());
+        let known = self.begun.iter().zip(&self.requests);
+        let same = known.filter(|(_, known)| known["server"]["uid"] == request["server"]["uid"]);
+        let (newer, older): (Vec<_>, Vec<_>) = same.partition(|(_, known)| age(known) > age(request));
+        if !newer.is_empty() {
+            return false;
+        }
+        for key in older.into_iter().map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.cancel(&key);
         }
         let plan = if self.plan.is_empty() { vec![Self::right(request)] } else { self.plan.clone() };
         let is_right = |shown: &Value| shown["state"] == "Succeeded" && shown.get("running").is_none();
@@ -97,6 +109,7 @@ impl DeployState {
         self.jobs.insert(key.to_owned(), shown.collect());
         self.begun.push(key.to_owned());
         self.requests.push(request.clone());
+        true
     }
 
     fn cancel(&mut self, key: &str) {
@@ -230,7 +243,10 @@ async fn job(
         match &fault {
             DeployFault::NoAnswer => {}
             DeployFault::Refused(code, body) => return refused(*code, body),
-            _ if method == Method::PUT => state.begin(&key, &body),
+            _ if method == Method::PUT && !state.begin(&key, &body) => {
+                return refused(409, &json!({"message": "a newer job of this Server has been started"}));
+            }
+            _ if method == Method::PUT => {}
             _ if is_cancel => state.cancel(&key),
             _ => {}
         }

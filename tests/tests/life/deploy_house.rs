@@ -136,7 +136,8 @@ async fn work(system: Arc<FakeDeploySystem>, fates: Arc<Mutex<BTreeMap<String, F
         let jobs: Vec<(String, Value)> = {
             let state = system.state();
             let jobs = state.begun.iter().cloned().zip(state.requests.iter().cloned());
-            jobs.filter(|(key, _)| !done.contains(key)).collect()
+            let is_cancelled = |key: &String| state.jobs.get(key).is_some_and(|shown| shown[0]["state"] == "Cancelled");
+            jobs.filter(|(key, _)| !done.contains(key) && !is_cancelled(key)).collect()
         };
         for (key, request) in jobs {
             let fate = fates.lock().get(revision_of(&request)).cloned();

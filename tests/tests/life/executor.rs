@@ -6,10 +6,10 @@ use berth_core::{
 };
 use berth_testing::manifest;
 use berth_tests::{Part, eventually};
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::{api::core::v1::Event, jiff::Timestamp};
 use kube::{
     Api, ResourceExt,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     core::{ApiResource, DynamicObject},
 };
 use serde_json::{Value, json};
@@ -72,6 +72,7 @@ async fn a_deploy_system_deploys_in_place_of_ssh() {
     Box::pin(a_failing_job_is_said_and_a_hanging_one_is_cancelled(&world, &house)).await;
     Box::pin(another_executor_alone_deploys_nothing(&world, &house)).await;
     Box::pin(a_job_outlives_the_process_that_has_begun_it(&world, &house)).await;
+    Box::pin(a_job_that_was_cancelled_while_nobody_followed_it_is_ended(&world, &house)).await;
     nobody_sees_the_token(&world).await;
     assert_eq!(house.system.state().violations, Vec::<String>::new());
     world.end().await;
@@ -161,6 +162,43 @@ async fn a_job_outlives_the_process_that_has_begun_it(world: &World, house: &Hou
     }
     let keys = house.keys("v7");
     assert!(keys.len() == 2 && keys.iter().all(|key| key.ends_with("-1")), "one for each Server: {keys:?}");
+}
+
+/// Its Server is retired while deployment-controller is down.
+async fn a_job_that_was_cancelled_while_nobody_followed_it_is_ended(world: &World, house: &House) {
+    house.decide("v8", Fate::Hangs);
+    world.patch(json!({"spec": {"app": app(world, "v8")}})).await;
+    let begun = eventually("a job of v8", LONG, async || check(house.jobs("v8") == 1, || "none".to_owned()));
+    begun.await.unwrap();
+    let key = house.keys("v8").remove(0);
+    let servers = world.list().await;
+    let retired = servers.iter().find(|server| key.starts_with(server.uid())).unwrap();
+    // The lock would keep everybody from the machine for so long.
+    let lock = world.server(&retired.name_any(), "its job holds the lock", |server| server.lock().is_some()).await;
+    let expiry = lock.lock().unwrap().expires_at();
+    world.berth.kill9(Part::DeploymentController).unwrap();
+    world.servers().delete(&retired.name_any(), &DeleteParams::default()).await.unwrap();
+    let is_cancelled = |server: &Server| {
+        let task = server.lock().and_then(|lock| server.task(lock.task_id));
+        task.is_some_and(|task| task.kind == TaskKind::DeployApp && task.phase == TaskPhase::Cancelled)
+    };
+    world.server(&retired.name_any(), "its task is cancelled", is_cancelled).await;
+    assert!(!house.was_cancelled(&key));
+    world.berth.restart(Part::DeploymentController).await.unwrap();
+    let ended = eventually(format!("job {key} is cancelled"), LONG, async || {
+        check(house.was_cancelled(&key), || "not yet".to_owned())
+    });
+    ended.await.unwrap_or_else(|error| panic!("{error}\n{}", world.logs()));
+    // Nothing of the job can change the machine any more, so nothing waits for the lock.
+    let gone = eventually(format!("{} is gone", retired.name_any()), LONG, async || {
+        check(!world.has_machine(retired.uid()), || "its machine is there".to_owned())
+    });
+    gone.await.unwrap_or_else(|error| panic!("{error}\n{}", world.logs()));
+    assert!(Timestamp::now() < expiry, "the machine was kept until the lock had expired");
+    house.let_succeed("v8");
+    for server in world.ready_when(2, |server| runs(server, "v8")).await {
+        world.assert_answers(&server, "v8").await;
+    }
 }
 
 async fn nobody_sees_the_token(world: &World) {

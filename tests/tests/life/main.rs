@@ -30,5 +30,7 @@ mod sets;
 mod sight;
 mod subsets;
 mod traffic;
+mod two_rollouts;
 mod world;
 mod writes;
+mod zones;

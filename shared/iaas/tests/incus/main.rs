@@ -11,6 +11,7 @@ mod lab;
 mod project;
 #[path = "../provider_contract/mod.rs"]
 mod provider_contract;
+mod services;
 
 use lab::Incus;
 

@@ -36,7 +36,10 @@ failed_start() { # PROBLEM OUTPUT
     die 90 "$1"
 }
 go_back() {
-    [ -s "$service/good/started" ] || return 0
+    if [ ! -s "$service/good/started" ]; then
+        back_to_others
+        return 0
+    fi
     link=$(sed -n 's/^link=//p' "$service/good/started")
     revision=${link#releases/}
     if ! is_good_release "$home/$link"; then

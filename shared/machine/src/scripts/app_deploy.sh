@@ -50,6 +50,7 @@ if is_deployed && [ "$content" = "$release" ] && [ "$(readlink "$home/current")"
 fi
 if [ "$changed" = yes ]; then
     pre_stop
+    stop_others
     keep_way_back
     # Before the first change of what is started: until the start, nobody may take it for what runs.
     rm -f "$service/started"
@@ -73,6 +74,7 @@ fi
 write_if_changed "$service/started" "digest=$DIGEST
 $(parts)" 600
 forget_way_back
+remove_others
 
 # Keeps earlier releases for a rollback: those that ran well, the latest first, then others. The last one that ran well stays always.
 earlier() {

@@ -98,9 +98,44 @@ uses_systemd() {
     *) [ -d /run/systemd/system ] && [ "$(id -u)" = 0 ] ;;
     esac
 }
+# What the unit runs when it is stopped, or when its program has ended and left others. It has the unit's control group.
+write_end() {
+    write_if_changed "$service/end" '#!/bin/sh
+# Asks the processes of the unit to end, once, and kills those that have not ended in time. Left to itself, systemd sends TERM
+# again as soon as the shell that runs the command has ended, and many programs take a second TERM for an order to end at once.
+trap "" TERM
+dir=$(cd "$(dirname "$0")" && pwd -P)
+list=
+while IFS=: read -r _ kind path; do
+    case $kind:$path in
+    name=systemd:*/berth-*.service) tree=/sys/fs/cgroup/systemd ;;
+    :*/berth-*.service) tree=/sys/fs/cgroup ;;
+    *) continue ;;
+    esac
+    [ -n "$list" ] || [ ! -e "$tree$path/cgroup.procs" ] || list=$tree$path/cgroup.procs
+done </proc/self/cgroup
+[ -n "$list" ] || exit 0 # systemd ends them
+# Every 0.1 s, as the stop of machines without systemd.
+limit=$(($(cat "$dir/stop-seconds" 2>/dev/null || echo 10) * 10))
+tries=0
+while :; do
+    pids=
+    while read -r pid; do [ "$pid" = "$$" ] || pids="$pids $pid"; done <"$list"
+    [ -n "$pids" ] || exit 0
+    if [ "$tries" = 0 ]; then
+        kill -TERM $pids 2>/dev/null
+    elif [ "$tries" -ge "$limit" ]; then
+        kill -KILL $pids 2>/dev/null
+    fi
+    tries=$((tries + 1))
+    sleep 0.1
+done' 755
+}
 # Brings what manages the service up to date. Neither starts nor stops anything.
 write_service() {
     if uses_systemd; then
+        write_end
+        # systemd kills what is left 10 s after the time to end: then something is wrong with the script.
         write_if_changed "/etc/systemd/system/$unit" "[Unit]
 Description=$NAME, deployed by Berth
 After=network-online.target
@@ -109,9 +144,10 @@ StartLimitIntervalSec=0
 
 [Service]
 ExecStart=/bin/sh $service/run
+ExecStop=/bin/sh $service/end
 Restart=always
 RestartSec=1
-TimeoutStopSec=$(cat "$service/stop-seconds" 2>/dev/null || echo 10)
+TimeoutStopSec=$(($(cat "$service/stop-seconds" 2>/dev/null || echo 10) + 10))
 
 [Install]
 WantedBy=multi-user.target" 644
@@ -123,17 +159,33 @@ WantedBy=multi-user.target" 644
 }
 stop_service() { # stops the service, which may not run or not exist
     if uses_systemd; then
-        [ ! -e "/etc/systemd/system/$unit" ] || systemctl stop "$unit" >&2
+        [ -e "/etc/systemd/system/$unit" ] || return 0
+        # A version of Berth before this one may have written the unit.
+        write_service
+        systemctl stop "$unit" >&2
     else
         write_supervisor
         "$service/stop" >&2
     fi
 }
+remove_unit() { # of a service that is stopped
+    [ -e "/etc/systemd/system/$unit" ] && uses_systemd || return 0
+    systemctl --quiet disable "$unit" >&2
+    rm -f "/etc/systemd/system/$unit"
+    systemctl daemon-reload >&2
+    systemctl reset-failed "$unit" >/dev/null 2>&1 || :
+}
 start_service() { # starts the service, which does not run
     write_service
-    begun_at=$(date +%s)
-    log_from=$(wc -c 2>/dev/null <"$service/log" || echo 0)
-    if uses_systemd; then systemctl start "$unit" >&2; else "$service/start" >&2; fi
+    if uses_systemd; then
+        # What was printed before is in the journal with an earlier time.
+        journalctl --sync 2>/dev/null || :
+        log_from=$(date +%s.%6N)
+        systemctl start "$unit" >&2
+    else
+        log_from=$(wc -c 2>/dev/null <"$service/log" || echo 0)
+        "$service/start" >&2
+    fi
 }
 # Whether the service that was just started keeps running: its program must not end for two seconds. What ends later is for a
 # health check to find.
@@ -148,13 +200,25 @@ keeps_running() {
     done
     [ -n "$pid" ] && [ "$pid" = "$first" ]
 }
-last_output() { # prints the last lines that the service has printed since it was started
+last_output() { # prints the last lines that the service has printed since it was started, and how it has ended
     if uses_systemd; then
         journalctl --sync 2>/dev/null || :
-        journalctl --quiet --no-pager --output cat --unit "$unit" --since "@$begun_at" --lines 10 2>/dev/null || :
+        # With `--lines` it would print the first lines since then.
+        journalctl --quiet --no-pager --output cat --since "@$log_from" "_SYSTEMD_UNIT=$unit" 2>/dev/null | tail -n 9 || :
+        how_it_ended
     else
         tail -c "+$((log_from + 1))" "$service/log" 2>/dev/null || :
     fi
+}
+how_it_ended() { # says it in the words of the supervisor
+    result= code= status=
+    eval "$(systemctl show --property Result,ExecMainCode,ExecMainStatus "$unit" 2>/dev/null |
+        sed -n 's/^Result=\([a-z-]*\)$/result=\1/p; s/^ExecMainCode=\([0-9]*\)$/code=\1/p; s/^ExecMainStatus=\([0-9]*\)$/status=\1/p')"
+    # CLD_EXITED, CLD_KILLED and CLD_DUMPED of sigaction(2).
+    case $code in
+    1) echo "berth: the service ended with status $status" ;;
+    2 | 3) echo "berth: the service ended by signal $status ($result)" ;;
+    esac
 }
 service_pid() { # sets $pid; empty if the program does not run
     if uses_systemd; then

@@ -1,5 +1,5 @@
 # The first process of the namespaces that lab.sh makes: brings incusd up, and starts it again when it dies.
-# Argument: the name of the control groups. Environment: BERTH_CRT and BERTH_KEY, the server's certificate and key.
+# Argument: the name of the control groups. Environment: BERTH_CRT and BERTH_KEY, the server's certificate and key; BERTH_UNIFIED.
 name=$1
 
 # Nothing of the computer is written to.
@@ -17,6 +17,13 @@ for tree in /sys/fs/cgroup /sys/fs/cgroup/*; do
     mount --bind "$tree/$name" "/run/groups/${tree#/sys/fs/cgroup}"
 done
 mount -t sysfs sysfs /sys
+if [ -n "${BERTH_UNIFIED:-}" ] && [ -e /run/groups/unified ]; then
+    # A computer with both versions: the machines get version 2 alone, as machines of today have.
+    mkdir /run/unified
+    mount --move /run/groups/unified /run/unified
+    umount -l /run/groups/* /run/groups 2>/dev/null || true
+    mount --bind /run/unified /run/groups
+fi
 if [ -e /run/groups/cgroup.procs ]; then
     # Version 2: a group with processes in it has no groups below that are limited. LXC knows this name.
     mkdir /run/groups/init.scope

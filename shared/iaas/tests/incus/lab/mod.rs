@@ -89,6 +89,15 @@ fn require_programs() {
 impl Incus {
     /// Starts an incusd of its own.
     pub(crate) fn start(purpose: &str) -> Self {
+        Self::start_with(purpose, &[])
+    }
+
+    /// The same, and its machines have control groups of version 2 alone, as machines of today have.
+    pub(crate) fn start_unified(purpose: &str) -> Self {
+        Self::start_with(purpose, &[("BERTH_UNIFIED", "yes")])
+    }
+
+    fn start_with(purpose: &str, variables: &[(&str, &str)]) -> Self {
         require_programs();
         let (ca, certificate, key) = certificates();
         let name = format!("berth-incus-{purpose}-{}", std::process::id());
@@ -100,6 +109,7 @@ impl Incus {
             .env("BERTH_CRT", certificate.pem())
             .env("BERTH_KEY", key.serialize_pem())
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .envs(variables.iter().copied())
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -207,7 +217,8 @@ impl Incus {
         self.script("kill -KILL $(pidof incusd dnsmasq)", &[]);
     }
 
-    fn run<F: Future<Output = ()>>(&'static self, test: impl FnOnce(&'static Incus) -> F + Send) {
+    /// Runs a test in the network of the lab.
+    pub(crate) fn run<F: Future<Output = ()>>(&'static self, test: impl FnOnce(&'static Incus) -> F + Send) {
         let network = Arc::new(File::open(format!("/proc/{}/ns/net", self.first)).unwrap());
         let enter = move || setns(&*network, CloneFlags::CLONE_NEWNET).unwrap();
         // The test has a thread of its own, because a thread cannot leave the network namespace that it has entered.
