@@ -16,7 +16,7 @@ use kube::runtime::{
     reflector::{ObjectRef, Store},
 };
 
-use crate::{args::Args, content::ContentKey, reconcile::Deployments, tasks::DeployTasks};
+use crate::{args::Args, content::ContentKey, reconcile::Deployments, staging::Stager, tasks::DeployTasks};
 
 /// Tasks that run at the same time, for each unit of `--concurrency`: a task mostly waits for its machine and costs little.
 const TASKS_PER_RECONCILE: u16 = 4;
@@ -46,9 +46,12 @@ pub async fn run_with(ctx: &Context, process: &Process, connector: Arc<dyn Conne
         () = ctx.shutdown.cancelled() => return,
     }
     let most_tasks = ctx.concurrency.saturating_mul(TASKS_PER_RECONCILE);
+    let stager = Arc::new(Stager::new(ctx, connector.clone(), &servers, &deployments));
+    let reconciler = Deployments::new(ctx.clone(), key).with_stager(&stager);
     tokio::join!(
         run_tasks(ctx, &servers, DeployTasks::new(ctx, connector, &servers, most_tasks)),
-        run_deployments(ctx, &servers, &sets, &deployments, key),
+        run_deployments(ctx, &servers, &sets, &deployments, reconciler),
+        stager.run(),
     );
 }
 
@@ -82,10 +85,10 @@ async fn run_deployments(
     servers: &Cache<Server>,
     sets: &Cache<VMReplicaSet>,
     deployments: &Cache<VMDeployment>,
-    key: ContentKey,
+    reconciler: Deployments,
 ) {
     let cached = CachedDeployments {
-        deployments: Deployments::new(ctx.clone(), key),
+        deployments: reconciler,
         servers: servers.store(),
         sets: sets.clone(),
         throttle: Throttle::new(RECONCILE_INTERVAL),

@@ -41,6 +41,7 @@ mod rollout_properties;
 mod rollout_record;
 mod split;
 mod stable;
+mod staging;
 mod stall;
 mod status;
 mod steps;

@@ -1,6 +1,6 @@
 //! One reconcile of a VMDeployment: its set, its roll-out, its status.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use berth_core::api::{AlarmProgress, Alarms, App, Server, VMDeployment, VMDeploymentStatus, VMReplicaSet};
 use berth_runtime::{ApiError, Context, ListedServer, Throttle, requeue_after};
@@ -23,7 +23,9 @@ use crate::{
     replica_set::{self, newest_app},
     rollout,
     rollout::AppUpdates,
-    stable, status, steps, undo,
+    stable,
+    staging::Stager,
+    status, steps, undo,
 };
 
 /// The status of a VMDeployment is written at most this often: while many Servers change, one write shows many changes.
@@ -37,6 +39,7 @@ pub struct Deployments {
     ctx: Context,
     content: ContentLook,
     status_writes: Throttle,
+    stager: Option<Arc<Stager>>,
 }
 
 impl Deployments {
@@ -44,7 +47,12 @@ impl Deployments {
     #[must_use]
     pub fn new(ctx: Context, key: ContentKey) -> Self {
         let content = ContentLook::new(ctx.client.clone(), key);
-        Self { ctx, content, status_writes: Throttle::new(STATUS_INTERVAL) }
+        Self { ctx, content, status_writes: Throttle::new(STATUS_INTERVAL), stager: None }
+    }
+
+    /// Has artifacts brought ahead by this one.
+    pub(crate) fn with_stager(self, stager: &Arc<Stager>) -> Self {
+        Self { stager: Some(stager.clone()), ..self }
     }
 
     /// Reconciles a VMDeployment; `set` is the VMReplicaSet of its name, and `servers` are the Servers that the set controls,
@@ -81,6 +89,9 @@ impl Deployments {
             others: &others,
             now,
         };
+        if let Some(stager) = &self.stager {
+            stager.want(&observed);
+        }
         if let Some(wait) = self.leave_to_another(read, &observed) {
             return Ok(Action::requeue(wait));
         }

@@ -72,6 +72,24 @@ pub(crate) fn next_updates<'a>(
     AppUpdates { ledger: fleet.ledger, app, servers }
 }
 
+/// The Servers that the roll-out takes next, after those that stand in the ledger for it, in the order in which it takes them, whatever the
+/// budget, the current step and a zone that bakes say today. Without those that the partition keeps.
+pub(crate) fn upcoming<'a>(observed: &ObservedDeployment<'a>, count: &RolloutCount<'_>) -> Vec<&'a Server> {
+    let ObservedDeployment { deployment, servers, now, .. } = *observed;
+    let order = in_order(deployment.spec.rollout.order, servers);
+    let ledger = observed.set.map(Ledger::of).unwrap_or_default();
+    let entered: HashSet<&str> = ledger.on(Axis::App).collect();
+    let zones = Zones::of(deployment, count, &order, &entered, now);
+    let place = zones.as_ref().map(Zones::place);
+    let left = order.iter().copied().filter(|server| server.is_active() && !server.is_forced());
+    let (taken, mut next): (Vec<&Server>, Vec<&Server>) =
+        left.filter(|server| is_outdated(server, &count.newest)).partition(|server| entered.contains(server.name()));
+    // Those that serve nothing come first. The sort is stable.
+    next.sort_by_cached_key(|server| (place.as_ref().map(|place| place(server)), server.is_in_service()));
+    next.truncate(count.left.saturating_sub(taken.len()));
+    next
+}
+
 /// The zones that the roll-out goes through; none if their order does not matter.
 pub(crate) fn zones<'a>(observed: &ObservedDeployment<'a>, count: &RolloutCount<'_>) -> Option<Zones<'a>> {
     let ObservedDeployment { deployment, servers, now, .. } = *observed;

@@ -109,6 +109,15 @@ impl<'a> Zones<'a> {
         begun.or_else(|| self.all.iter().find(may))
     }
 
+    /// The place of a Server's zone in the row in which zones have their turn: first the one that has it, then those that were begun.
+    pub(crate) fn place(&self) -> impl Fn(&Server) -> usize {
+        let open = self.open().map(|zone| zone.name);
+        let mut row: Vec<&Zone<'a>> = self.all.iter().collect();
+        row.sort_by_key(|zone| (Some(zone.name) != open, zone.touched == 0));
+        let places: HashMap<&str, usize> = row.iter().enumerate().map(|(place, zone)| (zone.name, place)).collect();
+        move |server| places.get(zone_of(server, self.key)).copied().unwrap_or(usize::MAX)
+    }
+
     fn rest(&self, zone: &Zone<'_>) -> Rest {
         let in_action = zone.well + zone.failed;
         let enough = in_action.saturating_sub(self.max_unavailable).max(1).min(in_action);

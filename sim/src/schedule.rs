@@ -71,11 +71,15 @@ impl Schedule {
         let replicas = dice.between(1, Act::MOST_SERVERS);
         let (faults, mut events) = (Faults::draw(&dice), Vec::new());
         let has_restore = dice.chance(RESTORES);
-        let fleets: Vec<Shape> = if has_restore {
+        let mut fleets: Vec<Shape> = if has_restore {
             one_fleet()
         } else {
             (0..if dice.chance(0.25) { 2 } else { 1 }).map(|_| Shape::draw(&dice)).collect()
         };
+        // Not by the dice, so that the rest of each schedule stays as it was before this was possible.
+        for shape in &mut fleets {
+            shape.stages_ahead = seed.is_multiple_of(2) && !has_restore;
+        }
         let subjects = if has_restore { Act::usual_subjects() } else { Act::draw_subjects(&dice) };
         let mut now = Duration::ZERO;
         for number in 1..=dice.between(3, 12) {

@@ -85,7 +85,7 @@ impl ScriptCourse for Script {
         let longest = match work {
             _ if is_slow => SLOWEST,
             ScriptWork::Reads => faults.script_time / 10,
-            ScriptWork::FindsNothingToDo | ScriptWork::Changes => faults.script_time,
+            ScriptWork::FindsNothingToDo | ScriptWork::Stages | ScriptWork::Changes => faults.script_time,
         };
         let before = dice.duration(Duration::ZERO, longest / 2);
         let during = dice.duration(Duration::ZERO, longest / 2);

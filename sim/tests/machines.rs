@@ -22,8 +22,11 @@ fn schedule(faults: &Value, events: &[(u64, Value)]) -> Schedule {
 
 /// Plays it twice: it has to end well, and in the same way. Returns what happened.
 fn played(faults: &Value, events: &[(u64, Value)]) -> Outcome {
-    let schedule = schedule(faults, events);
-    let (one, other) = (play(&schedule), play(&schedule));
+    played_schedule(&schedule(faults, events))
+}
+
+fn played_schedule(schedule: &Schedule) -> Outcome {
+    let (one, other) = (play(schedule), play(schedule));
     assert_eq!(one.finding, None, "{}", one.log.join("\n"));
     let difference = one.log.iter().zip(&other.log).find(|(one, other)| one != other);
     assert!(difference.is_none() && one == other, "{difference:#?}");
@@ -72,6 +75,19 @@ fn seconds(times: &str) -> Option<f64> {
     let (before, during) = times.split_once(" and ")?;
     let whole = |time: &str| time.strip_suffix('s').and_then(|time| time.parse::<f64>().ok()).unwrap_or(0.0);
     Some(whole(before) + whole(during))
+}
+
+#[test]
+fn artifacts_are_brought_ahead_while_everything_else_goes_on() {
+    let scripts = json!({"script_time": {"secs": 20, "nanos": 0}, "slow_scripts": 0.3, "broken_connections": 0.3});
+    let crash = json!({"mishap": {"copyCrashes": {"copy": 2}}});
+    let events = [(60, code("r2")), (70, crash), (300, code("r4")), (310, package("1")), (320, code("r6"))];
+    let mut schedule = schedule(&json!({"machines": scripts}), &events);
+    schedule.fleets[0].stages_ahead = true;
+    let outcome = played_schedule(&schedule);
+    let staged = count(&outcome, &["deployment-controller/copy-", "script on default/web-", "Stages, takes"]);
+    assert!(staged > 0, "{}", outcome.log.join("\n"));
+    assert_eq!(count(&outcome, &["replicaset-controller/copy-", "Stages, takes"]), 0);
 }
 
 #[test]

@@ -2,23 +2,29 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use axum::{
     Router,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{Path, State},
-    http::StatusCode,
+    http::{StatusCode, header::CONTENT_LENGTH},
     response::{IntoResponse, Response},
     routing::get,
 };
+use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
 
 use crate::archive::sha256;
+
+/// In how many parts a file is sent that takes its time.
+const PARTS: u32 = 20;
 
 /// A served file, as a manifest declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +39,8 @@ pub struct Artifact {
 struct Files {
     content: BTreeMap<String, Bytes>,
     requests: BTreeMap<String, u64>,
+    /// How long each download takes; at once without an entry.
+    times: BTreeMap<String, Duration>,
 }
 
 /// Serves files from memory over HTTP until it is dropped.
@@ -71,6 +79,11 @@ impl Artifacts {
         Artifact { url: self.url(name), sha256 }
     }
 
+    /// From now on each download of this name takes so long, evenly.
+    pub fn slow_down(&self, name: &str, time: Duration) {
+        self.files.lock().times.insert(name.to_owned(), time);
+    }
+
     /// Removes the file of this name; requests are answered with 404.
     pub fn remove(&self, name: &str) {
         self.files.lock().content.remove(name);
@@ -98,10 +111,26 @@ impl Drop for Artifacts {
 async fn serve(State(files): State<Arc<Mutex<Files>>>, Path(name): Path<String>) -> Response {
     let mut files = files.lock();
     *files.requests.entry(name.clone()).or_default() += 1;
-    match files.content.get(&name) {
-        Some(bytes) => bytes.clone().into_response(),
-        None => (StatusCode::NOT_FOUND, format!("no artifact {name}\n")).into_response(),
+    match (files.content.get(&name), files.times.get(&name)) {
+        (Some(bytes), Some(time)) => slowly(bytes.clone(), *time),
+        (Some(bytes), None) => bytes.clone().into_response(),
+        (None, _) => (StatusCode::NOT_FOUND, format!("no artifact {name}\n")).into_response(),
     }
+}
+
+/// An answer that takes so long.
+fn slowly(bytes: Bytes, time: Duration) -> Response {
+    let length = bytes.len();
+    let part = length.div_ceil(PARTS as usize).max(1);
+    let starts = stream::iter((0..length).step_by(part));
+    let parts = starts.then(move |start| {
+        let part = bytes.slice(start..(start + part).min(length));
+        async move {
+            sleep(time / PARTS).await;
+            Ok::<_, Infallible>(part)
+        }
+    });
+    ([(CONTENT_LENGTH, length)], Body::from_stream(parts)).into_response()
 }
 
 #[cfg(test)]
@@ -122,9 +151,13 @@ mod tests {
         assert_eq!(get(&one.url).await, (200, "abc".to_owned()));
         artifacts.put("one", b"def".to_vec());
         assert_eq!(get(&one.url).await, (200, "def".to_owned()));
+        artifacts.slow_down("one", Duration::from_millis(100));
+        let start = std::time::Instant::now();
+        assert_eq!(get(&one.url).await, (200, "def".to_owned()));
+        assert!(start.elapsed() >= Duration::from_millis(10), "{:?}", start.elapsed());
         artifacts.remove("one");
         assert_eq!(get(&one.url).await.0, 404);
-        assert_eq!(artifacts.requests("one"), 3);
+        assert_eq!(artifacts.requests("one"), 4);
         assert_eq!(artifacts.requests("two"), 0);
         let taken = Artifacts::start(artifacts.address.port()).await.unwrap_err();
         assert!(format!("{taken:#}").contains("in use"), "{taken:#}");

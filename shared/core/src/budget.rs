@@ -57,6 +57,12 @@ impl Budget {
         }
     }
 
+    /// To how many of the Servers that have their turn next the artifact is brought ahead.
+    #[must_use]
+    pub fn stage_ahead(deployment: &VMDeployment) -> usize {
+        at_least_one(deployment.spec.rollout.stage_ahead.as_ref(), 0, count(deployment.spec.replicas))
+    }
+
     /// Whether this many available Servers are enough: no more are unavailable than the budget allows.
     #[must_use]
     pub fn is_met_by(&self, available: usize) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Layout on the machine: `<root>/apps/<name>/releases/<revision>` and the link `<root>/apps/<name>/current`. The
 //! service is a systemd unit where systemd runs the machine, else a small supervisor in `<root>/services/<name>`.
-//! `<root>/apps/<name>/proven` lists the releases that ran well.
+//! `<root>/apps/<name>/proven` lists the releases that ran well. `<root>/apps/<name>/staging` is for [`crate::staging`].
 
 use std::{
     collections::BTreeMap,
@@ -28,9 +28,10 @@ pub use crate::{
     authorization::Authorization,
 };
 
-const FETCH: &str = include_str!("scripts/fetch.sh");
+pub(crate) const FETCH: &str = include_str!("scripts/fetch.sh");
 const SERVICE: &str = include_str!("scripts/service.sh");
 const STATUS: &str = include_str!("scripts/app_status.sh");
+pub(crate) const STAGED: &str = include_str!("scripts/app_staged.sh");
 
 pub(crate) static DEPLOY: LazyLock<String> = LazyLock::new(|| {
     MachineOperation::script(&[
@@ -43,6 +44,7 @@ pub(crate) static DEPLOY: LazyLock<String> = LazyLock::new(|| {
         include_str!("scripts/app_hooks.sh"),
         include_str!("scripts/app_others.sh"),
         include_str!("scripts/app_back.sh"),
+        STAGED,
         include_str!("scripts/app_deploy.sh"),
     ])
 });

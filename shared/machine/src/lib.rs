@@ -5,7 +5,7 @@
 //! of a Server.
 //!
 //! The operations are [`ping`], packages ([`inventory`] reads all of them; [`apt`], [`dnf`], [`archive`] and
-//! [`script_package`] change them) and [`app`] (the application's code). Each is an idempotent POSIX shell script: it first
+//! [`script_package`] change them) [`app`] (the application's code), and [`staging`], which brings that code ahead. Each is an idempotent POSIX shell script: it first
 //! reads what is there, acts only on a difference and reports what is true afterwards. The report is parsed strictly.
 
 pub mod app;
@@ -30,6 +30,7 @@ pub mod script_package;
 pub mod settle;
 mod shell;
 pub mod ssh;
+pub mod staging;
 mod stop;
 mod task_result;
 mod validate;

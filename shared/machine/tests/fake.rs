@@ -10,6 +10,7 @@ use berth_machine::{
     fake::{ChangeMoment, FakeMachine, FakeState, LONGEST_DYING, ScriptCourse, ScriptPace, ScriptWork},
     inventory,
     script_package::{self, ScriptPackage},
+    staging::{StagedRelease, stage_app},
 };
 use bytes::Bytes;
 use contract::operations::{self, Workshop};
@@ -171,4 +172,33 @@ async fn scripts_end_with_their_machine_and_stand_still_with_it() {
     let (done, ()) = tokio::join!(install(), stand_still);
     assert_eq!(done, Ok(MachineChange::Done));
     assert!(start.elapsed() >= Duration::from_mins(5), "{:?}", start.elapsed());
+}
+
+/// What is brought ahead does not wait for a script that changes the machine, and is no change of what runs.
+#[tokio::test(start_paused = true)]
+async fn a_release_is_brought_ahead_while_something_else_changes_the_machine() {
+    let workshop = FakeWorkshop::default();
+    let slow = workshop.slow(Duration::from_mins(1));
+    let limit = Duration::from_mins(10);
+    let release = StagedRelease {
+        name: "web".into(),
+        revision: "v2".into(),
+        url: "http://127.0.0.1/a".into(),
+        sha256: "a".repeat(64),
+        format: None,
+        authorization: None,
+    };
+    let (start, before) = (Instant::now(), workshop.machine.state());
+    let staging = async {
+        for expected in [MachineChange::Done, MachineChange::None] {
+            assert_eq!(stage_app(&workshop, "opt/berth", &release, limit).await, Ok(expected));
+        }
+        (start.elapsed(), workshop.machine.state())
+    };
+    let (installed, (elapsed, after)) =
+        tokio::join!(script_package::install(&workshop, "opt/berth", &slow, limit), staging);
+    assert_eq!(installed, Ok(MachineChange::Done));
+    assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
+    assert!(!workshop.has_overlapped().await);
+    assert_eq!((after.apps, after.changes), (before.apps, before.changes));
 }

@@ -28,6 +28,8 @@ pub struct Shape {
     pub reboots: bool,
     /// Whether failover keeps machines for diagnosis.
     pub retains: bool,
+    /// Whether new code is brought to half of its machines ahead of their turn.
+    pub stages_ahead: bool,
     /// Its gates at first.
     pub gates: Vec<GatePoint>,
 }
@@ -42,6 +44,7 @@ impl Shape {
             replaces: dice.chance(0.3),
             reboots: dice.chance(0.3),
             retains: dice.chance(0.2),
+            stages_ahead: false,
             gates,
         }
     }
@@ -129,6 +132,9 @@ impl Fleet {
             spec["template"]["spec"]["app"] = self.app();
         } else {
             spec["app"] = self.app();
+            if self.shape.stages_ahead {
+                spec["rollout"] = json!({"stageAhead": "50%"});
+            }
         }
         if !self.wanted.gates.is_empty() {
             spec["template"]["spec"]["gates"] = self.gates();

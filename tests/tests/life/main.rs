@@ -28,6 +28,7 @@ mod retirement;
 mod scale;
 mod sets;
 mod sight;
+mod staging;
 mod subsets;
 mod traffic;
 mod two_rollouts;

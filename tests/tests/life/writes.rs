@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::world::World;
 
 /// The writes of Berth's ServiceAccounts in the audit log, by resource and verb, without those to the Leases of the copies.
-fn writes(world: &World) -> BTreeMap<String, u32> {
+pub(crate) fn writes(world: &World) -> BTreeMap<String, u32> {
     all_writes(world).into_iter().filter(|(name, _)| !is_lease(name)).collect()
 }
 

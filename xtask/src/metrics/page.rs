@@ -28,6 +28,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("All programs", &["shared/runtime"]),
     ("webhook", &["webhook"]),
     ("replicaset-controller", &["replicaset-controller", "shared/iaas"]),
+    ("deployment-controller", &["deployment-controller"]),
     ("lb-controller", &["lb-controller"]),
     ("monitor-controller", &["monitor-controller"]),
 ];

@@ -35,6 +35,14 @@ pub struct Rollout {
     /// Holds the roll-out of the application, and nothing else. A roll-back goes on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// To how many of the Servers that have their turn next (a number or a percentage of `replicas`) the new version's artifact is
+    /// brought while they still serve: downloaded, verified and unpacked, so that traffic is held without a download. A percentage
+    /// is rounded down, but to at least 1. Nothing else on them is touched. 0, which is the default, downloads it while traffic is
+    /// held. Without effect on an application that a deploy system deploys (`app.executor`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::replicaset::count_or_percent")]
+    #[x_kube(validation = percent_rule("stageAhead"))]
+    pub stage_ahead: Option<IntOrString>,
     /// How many Servers (a number or a percentage of `replicas`) may have failed with the new version before no further
     /// Server is touched: its deployment failed, or it was not healthy in time. A percentage is rounded down, but to at
     /// least 1. The roll-out goes on with a new version, when the Servers are repaired or retried, or when this is raised.
@@ -108,6 +116,7 @@ impl Default for Rollout {
             spread: None,
             partition: 0,
             paused: false,
+            stage_ahead: None,
             max_failed: None,
             on_failure: OnFailure::default(),
             irreversible_after: None,

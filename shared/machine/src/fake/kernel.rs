@@ -1,4 +1,4 @@
-//! What the scripts on a machine in memory have in common: its lock, and whether anything goes on at all.
+//! What the scripts on a machine in memory have in common: its locks, and whether anything goes on at all.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,6 +13,8 @@ use tokio::{
 pub(super) struct Kernel {
     /// `<root>/.lock`.
     pub(super) lock: Arc<RwLock<()>>,
+    /// `<root>/apps/<name>/staging/.lock`, of the one application that a machine in memory has.
+    pub(super) staging: Arc<RwLock<()>>,
     situation: Mutex<Situation>,
     /// Wakes those that wait in their order, which a watch channel does not.
     changed: Notify,

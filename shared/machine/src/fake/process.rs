@@ -18,7 +18,7 @@ use crate::{
     error::Result,
     machine::{Machine as _, Output},
     operation::exit_status,
-    settle,
+    settle, staging,
 };
 
 /// How long one script takes on a machine in memory, and who sees what it does.
@@ -35,6 +35,8 @@ pub trait ScriptCourse: Send + Sync {
 pub enum ScriptWork {
     /// It reads at most.
     Reads,
+    /// It brings a release ahead: whatever else runs or changes the machine, it does not matter to that.
+    Stages,
     /// It would change the machine, which is as asked for already.
     FindsNothingToDo,
     /// It changes the machine.
@@ -185,6 +187,12 @@ impl FakeScript {
         let pace = self.course.pace(work);
         dying.send_replace(pace.dying);
         self.kernel.pass(pace.before).await;
+        if work == ScriptWork::Stages {
+            self.kernel.pass(pace.during).await;
+            if let Some(reason) = pace.fails {
+                return Ok(output(1, "", &reason));
+            }
+        }
         if work != ScriptWork::Changes {
             return self.finish().await;
         }
@@ -207,6 +215,9 @@ impl FakeScript {
 
     /// What the script is going to do on the machine as it is now.
     fn foresee(&self, parameters: &FakeParameters) -> ScriptWork {
+        if self.script == staging::STAGE.as_str() {
+            return ScriptWork::Stages;
+        }
         if parameters.get("LOCK") != "exclusive" || self.script == settle::SCRIPT.as_str() {
             return ScriptWork::Reads;
         }
@@ -218,7 +229,8 @@ impl FakeScript {
     /// Waits for the machine's lock; none when it is held for too long.
     async fn lock(&self, parameters: &FakeParameters) -> Option<Held> {
         let limit = Duration::from_secs(parameters.get("LOCK_SECONDS").parse().unwrap_or(0));
-        let lock = self.kernel.lock.clone();
+        let is_staging = self.script == staging::STAGE.as_str();
+        let lock = if is_staging { self.kernel.staging.clone() } else { self.kernel.lock.clone() };
         match parameters.get("LOCK") {
             "exclusive" => timeout(limit, lock.write_owned()).await.ok().map(Held::Exclusive),
             "shared" => timeout(limit, lock.read_owned()).await.ok().map(Held::Shared),

@@ -7,7 +7,7 @@ use crate::{
     app::{self, AppStatus},
     apt, archive, dnf, inventory,
     machine::Output,
-    ping, script_package, settle,
+    ping, script_package, settle, staging,
 };
 
 /// The exit status of a shell that does not find a command.
@@ -27,6 +27,8 @@ pub struct FakeState {
     pub script_marks: BTreeMap<String, String>,
     /// Deployed applications by name.
     pub apps: BTreeMap<String, AppStatus>,
+    /// The SHA-256 of the release that was brought ahead, by application.
+    pub staged: BTreeMap<String, String>,
     /// The number of the current boot.
     pub boot: u32,
     /// How many operations changed something.
@@ -72,6 +74,8 @@ impl FakeState {
             Some(self.inventory(parameters))
         } else if script == app::DEPLOY.as_str() {
             Some(self.deploy(parameters))
+        } else if script == staging::STAGE.as_str() {
+            Some(self.stage(parameters))
         } else if script == settle::SCRIPT.as_str() {
             Some("fact settled yes\n".to_owned())
         } else if script == app::READ.as_str() {
@@ -126,6 +130,14 @@ impl FakeState {
         format!("fact changed {}\n", yes(changed))
     }
 
+    /// Changes nothing that other operations look at, and so is no change that counts.
+    fn stage(&mut self, parameters: &FakeParameters) -> String {
+        let (name, sha256) = (parameters.get("NAME").to_owned(), parameters.get("SHA256").to_owned());
+        let is_deployed = self.apps.get(&name).is_some_and(|app| app.sha256.as_ref() == Some(&sha256));
+        let changed = !is_deployed && self.staged.insert(name, sha256.clone()) != Some(sha256);
+        format!("fact changed {}\n", yes(changed))
+    }
+
     fn deploy(&mut self, parameters: &FakeParameters) -> String {
         let app = self.apps.entry(parameters.get("NAME").to_owned()).or_default();
         let revision = Some(parameters.get("REVISION").to_owned());
@@ -134,6 +146,7 @@ impl FakeState {
         let changed = !app.running || (&app.revision, &app.sha256, &app.digest) != (&revision, &sha256, &digest);
         if changed {
             *app = AppStatus { revision, digest, sha256, running: true, pid: Some(100 + self.changes) };
+            self.staged.remove(parameters.get("NAME"));
         }
         let status = app_facts(app);
         self.changed(changed) + &status

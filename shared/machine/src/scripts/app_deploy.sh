@@ -22,17 +22,13 @@ if [ -n "$PROVEN" ] && [ "$(readlink "$home/current" 2>/dev/null || :)" = "relea
 }$proven" 644
 fi
 
-# A program and an archive may be the same file, but not the same release.
-marker="revision=$REVISION
-sha256=$SHA256"
-[ "$FORMAT" != Binary ] || marker="$marker
-format=Binary"
-
 # First everything is made ready beside what runs, so that an artifact or a declaration that cannot be used touches no service.
 content=$release
-if [ "$(cat "$release/.berth-release" 2>/dev/null || :)" != "$marker" ]; then
-    fetch "$home/releases"
-    printf '%s\n' "$marker" >"$tmp/content/.berth-release"
+if ! is_release "$release"; then
+    if ! take_staged; then
+        fetch "$home/releases"
+        printf '%s\n' "$marker" >"$tmp/content/.berth-release"
+    fi
     # The same revision with another artifact has its turn when the service is stopped.
     content=$tmp/content
 fi
@@ -89,5 +85,6 @@ for old in $(earlier); do
     kept=$((kept + 1))
     if [ "$kept" -gt "$KEEP" ] && { [ "$kept" -gt 1 ] || ! is_proven "$old"; }; then rm -rf "$home/releases/$old"; fi
 done
+[ "$changed" = no ] || drop_staged
 fact changed "$changed"
 report_app
