@@ -105,6 +105,7 @@ fn main() {
         ("step analysis", json!({"steps": [{"analysis": {"checks": ["slo", "errors"]}}]}), 25),
         ("step approve", json!({"steps": [{"approve": {"evidence": ["slo"]}}]}), 25),
         ("step bake", json!({"steps": [{"servers": 0}, {"bake": {"seconds": 600}}]}), 90),
+        ("step baseline", json!({"steps": [{"weight": 0}, {"baseline": {"servers": "25%"}}]}), 25),
         ("step weight", json!({"steps": [{"weight": 10}]}), 0),
         ("no steps", json!({}), 50),
         ("checks in the background", json!({"background": {"checks": ["slo", "errors"]}}), 50),

@@ -8,7 +8,7 @@ use crate::{
     alarms::{self, ALARM_FIRING},
     analysis::{self, ANALYSIS_FAILED},
     background::{self, BACKGROUND_CHECK_FAILED},
-    bake,
+    bake, baseline,
     count::RolloutCount,
     held::{HeldBy, Hold},
     hold::{TOO_MANY_FAILED, hold, too_many_failed},
@@ -57,6 +57,7 @@ impl<'a> Assessment<'a> {
                 || analysis::step(rollout, known).is_some()
                 || steps::approval(rollout, known).is_some()
                 || bake::is_under_way(rollout, known, now)
+                || baseline::step(rollout, known).is_some()
         };
         let in_pause = known.is_some_and(waits);
         let zones = rollout::zones(observed, &count);
@@ -80,7 +81,8 @@ impl<'a> Assessment<'a> {
         let has_no_step_left = steps::current(rollout, &progress).is_none();
         let is_late = deadline.is_some_and(|at| at <= now);
         // What the present step allows is done; the zones have nothing to do with that.
-        let is_left = steps::allowed(deployment, &count).min(count.target()) > count.updated();
+        let is_left = steps::allowed(deployment, &count).min(count.target()) > count.updated()
+            || baseline::is_left(deployment, &count, &progress, now);
         let zone_wait =
             zones.filter(|_| is_left).and_then(|zones| zones.waiting_for(&count.newest.effective_revision()));
         Self { count, hold, progress, deadline, is_late, has_no_step_left, zone_wait, next_zone }

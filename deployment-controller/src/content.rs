@@ -14,7 +14,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use k8s_openapi::jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use crate::{count::RolloutCount, references::AppValues, replica_set::newest_app, steps};
+use crate::{baseline, count::RolloutCount, references::AppValues, replica_set::newest_app, steps};
 
 /// The content while some of it is missing: nothing is known to have been deployed.
 pub(crate) const UNKNOWN: &str = "unknown";
@@ -138,7 +138,11 @@ impl Contents {
         } else {
             (&self.seen, count.left)
         };
-        seen.found().err().filter(|_| left > 0)
+        // A restart of a baseline needs what the stable one refers to.
+        let progress = steps::recorded(deployment, &count.newest);
+        let is_restarting = progress.is_some_and(|known| baseline::step(&deployment.spec.rollout, known).is_some());
+        let of_stable = || self.seen_of_stable.found().err().filter(|_| is_restarting);
+        seen.found().err().or_else(of_stable).filter(|_| left > 0)
     }
 
     /// Whether the VMDeployment as it is now wants, and goes back to, the applications that these contents are of. `known`: as it was
@@ -192,7 +196,7 @@ fn content_of(
     let had = status.and_then(|status| status.content_digest.clone());
     let with_that = App { content_digest: had.clone(), ..named };
     let progress = status.and_then(|status| status.rollout.as_ref());
-    let is_recorded = |app: &&App| progress.is_some_and(|known| known.digest == digest::short(app));
+    let is_recorded = |app: &&App| progress.is_some_and(|known| known.digest == digest::short(&app.unmarked()));
     let last = [&with_that].into_iter().chain(known.iter().copied()).find(is_recorded);
     let last = last.or(known.first().copied()).map_or(had, |app| app.content_digest.clone());
     Some(last.unwrap_or_else(|| UNKNOWN.to_owned()))

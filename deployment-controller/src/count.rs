@@ -18,7 +18,7 @@ pub(crate) struct RolloutCount<'a> {
     pub(crate) budget: Budget,
     /// Servers that count for the set.
     pub(crate) active: usize,
-    /// Servers that declare another application.
+    /// Servers that declare another application. One that was restarted as a baseline of it has the same.
     pub(crate) old: Vec<&'a Server>,
     /// How many the roll-out may still give the newest application: not those that the partition keeps or a person has forced.
     pub(crate) left: usize,
@@ -50,7 +50,7 @@ impl<'a> RolloutCount<'a> {
         let newest = newest_app(deployment);
         let active: Vec<&Server> = servers.iter().copied().filter(|server| server.is_active()).collect();
         let (updated, old): (Vec<&Server>, Vec<&Server>) =
-            active.iter().partition(|server| server.spec.app.as_ref() == Some(&newest));
+            active.iter().partition(|server| server.spec.app.as_ref().is_some_and(|app| app.is_as_wanted(&newest)));
         let budget = Budget::of_deployment(deployment);
         let wanted = active.len().saturating_sub(budget.partition).saturating_sub(updated.len());
         let mut count = Self {

@@ -122,7 +122,7 @@ fn to_release(server: &Server, declared: &App, values: AppValues) -> AppRelease 
         port: server.spec.app_port(),
         keep_releases: earlier_releases(declared),
         proven: proven_revision(server).map(str::to_owned),
-        restart: declared.restart.clone(),
+        restart: declared.started_for().map(str::to_owned),
     }
 }
 

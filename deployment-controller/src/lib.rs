@@ -13,6 +13,8 @@ mod args;
 mod assessment;
 mod background;
 mod bake;
+mod baseline;
+mod choice;
 mod class_access;
 mod content;
 mod content_look;
@@ -26,6 +28,7 @@ mod history;
 mod hold;
 mod look;
 mod observed;
+mod order;
 pub mod plan;
 mod progress;
 mod proven;
@@ -36,6 +39,8 @@ mod restart;
 #[cfg(test)]
 mod restart_tests;
 mod rollout;
+#[cfg(test)]
+mod rollout_invariants;
 #[cfg(test)]
 mod rollout_properties;
 mod rollout_record;

@@ -6,10 +6,10 @@ use kube::{Resource as _, api::ObjectMeta};
 use crate::{analysis, background};
 
 /// The application as the VMDeployment declares it now. Its revision is always filled in, so that the declarations of two
-/// Servers with the same revision are equal.
+/// Servers with the same revision are equal. None is declared as a baseline.
 pub(crate) fn newest_app(deployment: &VMDeployment) -> App {
     let app = &deployment.spec.app;
-    App { revision: Some(app.effective_revision()), ..app.clone() }
+    App { revision: Some(app.effective_revision()), baseline: None, ..app.clone() }
 }
 
 /// The VMReplicaSet that the VMDeployment asks for. New Servers begin with `app`.

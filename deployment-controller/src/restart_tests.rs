@@ -90,3 +90,23 @@ fn a_roll_out_that_is_under_way_or_was_aborted_is_not_restarted() {
     story.request("Restart", None);
     assert_eq!((story.code(), restarts(&story)), ("v1 v1 v1 v1".into(), vec![Some("4"); 3]));
 }
+
+#[test]
+fn a_restart_of_a_person_takes_servers_of_a_former_baseline_too_and_each_once() {
+    let mut story = Story::new(&["v1"]);
+    story.rollout(json!({"steps": [{"servers": 1}, {"baseline": {"servers": 1}}, {"pause": {}}]}));
+    story.declare("v2");
+    let marks = |story: &Story| {
+        let of = |server: &berth_core::api::Server| server.spec.app.as_ref().unwrap().baseline.is_some();
+        story.servers.iter().filter(|server| of(server)).count()
+    };
+    assert_eq!((story.code(), marks(&story)), ("v2 v1 v1 v1".into(), 1));
+    story.request("Restart", None);
+    assert_eq!(refused(&story), "revision v2 is being rolled out: request Restart when it is stable");
+    story.request("Abort", None);
+    story.declare("v1");
+    assert_eq!((restarts(&story), marks(&story)), (vec![None; 3], 1), "the mark alone is no reason");
+    assert_eq!(story.status().rollout.unwrap().baseline, None);
+    story.request("Restart", None);
+    assert_eq!((restarts(&story), marks(&story)), (vec![Some("3"); 3], 0));
+}

@@ -1,9 +1,9 @@
 //! Rolling an application out over the Servers of a set.
 
-use std::{cmp::Reverse, collections::HashSet};
+use std::collections::HashSet;
 
 use berth_core::{
-    api::{App, Axis, RolloutOrder, Server, VMDeployment, VMReplicaSet},
+    api::{App, Axis, Server, VMDeployment, VMReplicaSet},
     budget::Budget,
     fleet::{Fleet, Pace},
     ledger::Ledger,
@@ -11,18 +11,23 @@ use berth_core::{
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
-    count::RolloutCount, hold::hold, observed::ObservedDeployment, replica_set::newest_app, steps, zones::Zones,
+    baseline::{self, Restarts},
+    choice::Choice,
+    count::RolloutCount,
+    hold::hold,
+    observed::ObservedDeployment,
+    order::in_order,
+    replica_set::newest_app,
+    steps,
+    zones::Zones,
 };
-
-/// Annotation of Servers with a whole number: with the order `Priority` the highest comes first.
-const PRIORITY: &str = "berth.dev/rollout-priority";
 
 /// The next move of a roll-out.
 #[derive(Clone, Debug)]
 pub(crate) struct AppUpdates<'a> {
     /// The set's ledger, as it has to be written before any Server is updated.
     pub(crate) ledger: Ledger,
-    /// The application to declare: the newest one, or the stable one once the roll-out was aborted.
+    /// The application to declare: the newest one, or the stable one once the roll-out was aborted, or while it restarts a baseline.
     pub(crate) app: App,
     /// The Servers on which it is to be declared. All of them stand in the ledger.
     pub(crate) servers: Vec<&'a Server>,
@@ -50,53 +55,87 @@ pub(crate) fn next_updates<'a>(
     let is_held = hold(deployment, &count, missing_content, known, now).is_some();
     let pace = if is_held { Pace::Hold } else { Pace::Unlimited };
     let allowed = steps::allowed(deployment, &count);
-    let order = in_order(deployment.spec.rollout.order, servers);
     let budget = Budget::of_deployment(deployment);
     let mut fleet = Fleet { servers: servers.to_vec(), ledger: Ledger::of(set), budget, now };
     let stable = deployment.status.as_ref().and_then(|status| status.stable_app.clone());
     if let Some(app) = stable.filter(|_| steps::aborted(deployment, &count.newest).is_some()) {
         fleet.budget.partition = 0;
         let pace = if missing_content.is_some() { Pace::Hold } else { Pace::Unlimited };
+        let order = in_order(deployment.spec.rollout.order, servers);
         let servers = fleet.roll(Axis::App, &order, pace, |server| !is_outdated(server, &count.newest));
         return AppUpdates { ledger: fleet.ledger, app, servers };
     }
-    fleet.budget.partition = budget.partition.max(count.active.saturating_sub(allowed));
-    let zones = {
-        let entered: HashSet<&str> = fleet.ledger.on(Axis::App).collect();
-        Zones::of(deployment, &count, &order, &entered, now)
-    };
+    let choice = Choice::of(deployment, &count, servers, known, now);
+    let zones = zones_of(deployment, &count, &choice, &fleet.ledger, now);
     let is_open = zones.as_ref().map(Zones::is_open);
-    let may = |server: &Server| is_open.as_ref().is_none_or(|is_open| is_open(server));
+    let may = |server: &Server| !choice.is_spared(server) && is_open.as_ref().is_none_or(|is_open| is_open(server));
+    if let Some(restarts) = &choice.restarts {
+        return restart(fleet, &count.newest, deployment, restarts, (pace, may));
+    }
+    fleet.budget.partition = budget.partition.max(count.active.saturating_sub(allowed));
     let app = count.newest;
-    let servers = fleet.roll_within(Axis::App, &order, pace, |server| is_outdated(server, &app), may);
+    let servers = fleet.roll_within(Axis::App, &choice.order, pace, |server| is_outdated(server, &app), may);
     AppUpdates { ledger: fleet.ledger, app, servers }
 }
 
 /// The Servers that the roll-out takes next, after those that stand in the ledger for it, in the order in which it takes them, whatever the
 /// budget, the current step and a zone that bakes say today. Without those that the partition keeps.
-pub(crate) fn upcoming<'a>(observed: &ObservedDeployment<'a>, count: &RolloutCount<'_>) -> Vec<&'a Server> {
+pub(crate) fn upcoming<'a>(observed: &ObservedDeployment<'a>, count: &RolloutCount<'a>) -> Vec<&'a Server> {
     let ObservedDeployment { deployment, servers, now, .. } = *observed;
-    let order = in_order(deployment.spec.rollout.order, servers);
     let ledger = observed.set.map(Ledger::of).unwrap_or_default();
     let entered: HashSet<&str> = ledger.on(Axis::App).collect();
-    let zones = Zones::of(deployment, count, &order, &entered, now);
+    let choice = Choice::of(deployment, count, servers, steps::recorded(deployment, &count.newest), now);
+    let zones = zones_of(deployment, count, &choice, &ledger, now);
     let place = zones.as_ref().map(Zones::place);
-    let left = order.iter().copied().filter(|server| server.is_active() && !server.is_forced());
+    let left = choice.order.iter().copied().filter(|server| server.is_active() && !server.is_forced());
     let (taken, mut next): (Vec<&Server>, Vec<&Server>) =
         left.filter(|server| is_outdated(server, &count.newest)).partition(|server| entered.contains(server.name()));
-    // Those that serve nothing come first. The sort is stable.
-    next.sort_by_cached_key(|server| (place.as_ref().map(|place| place(server)), server.is_in_service()));
+    // Those that serve nothing come first, and those that were restarted as a baseline last. The sort is stable.
+    let place = |server: &Server| place.as_ref().map(|place| place(server));
+    next.sort_by_cached_key(|server| (choice.is_spared(server), place(server), server.is_in_service()));
     next.truncate(count.left.saturating_sub(taken.len()));
     next
 }
 
+/// The next restarts as a baseline, which go from Server to Server as new code does.
+fn restart<'a>(
+    mut fleet: Fleet<'a>,
+    newest: &App,
+    deployment: &VMDeployment,
+    restarts: &Restarts<'a>,
+    (pace, may): (Pace, impl Fn(&Server) -> bool),
+) -> AppUpdates<'a> {
+    let known = steps::recorded(deployment, newest).and_then(|progress| progress.baseline.as_ref());
+    let app = known.and_then(|known| baseline::app(deployment, newest, known).ok());
+    let names: HashSet<&str> = restarts.candidates.iter().map(|server| server.name()).collect();
+    let left = if app.is_some() { restarts.left() } else { 0 };
+    fleet.budget.partition = names.len().saturating_sub(left);
+    let is_candidate = |server: &Server| names.contains(server.name());
+    let others = fleet.servers.iter().copied().filter(|server| !is_candidate(server));
+    let order: Vec<&Server> = restarts.candidates.iter().copied().chain(others).collect();
+    let servers = fleet.roll_within(Axis::App, &order, pace, is_candidate, may);
+    AppUpdates { ledger: fleet.ledger, app: app.unwrap_or_else(|| newest.clone()), servers }
+}
+
 /// The zones that the roll-out goes through; none if their order does not matter.
-pub(crate) fn zones<'a>(observed: &ObservedDeployment<'a>, count: &RolloutCount<'_>) -> Option<Zones<'a>> {
+pub(crate) fn zones<'a>(observed: &ObservedDeployment<'a>, count: &RolloutCount<'a>) -> Option<Zones<'a>> {
     let ObservedDeployment { deployment, servers, now, .. } = *observed;
     deployment.spec.rollout.spread.as_ref()?;
     let ledger = observed.set.map(Ledger::of).unwrap_or_default();
+    let known = steps::recorded(deployment, &count.newest);
+    let choice = Choice::of(deployment, count, servers, known, now);
+    zones_of(deployment, count, &choice, &ledger, now)
+}
+
+fn zones_of<'a>(
+    deployment: &'a VMDeployment,
+    count: &RolloutCount<'_>,
+    choice: &Choice<'a>,
+    ledger: &Ledger,
+    now: Timestamp,
+) -> Option<Zones<'a>> {
     let entered: HashSet<&str> = ledger.on(Axis::App).collect();
-    Zones::of(deployment, count, &in_order(deployment.spec.rollout.order, servers), &entered, now)
+    Zones::of(deployment, count, choice, &entered, now)
 }
 
 /// The Servers that a person has forced and that the roll-out spares, if no others are left to be updated.
@@ -109,24 +148,7 @@ pub(crate) fn spared(deployment: &VMDeployment, servers: &[&Server], now: Timest
 }
 
 fn is_outdated(server: &Server, app: &App) -> bool {
-    server.spec.app.as_ref() != Some(app)
-}
-
-fn in_order<'a>(order: RolloutOrder, servers: &[&'a Server]) -> Vec<&'a Server> {
-    let mut servers = servers.to_vec();
-    servers.sort_by_cached_key(|server| rank(order, server));
-    servers
-}
-
-/// The highest priority comes first, then the oldest. The name makes the order total, so that two copies of this controller
-/// choose the same Servers.
-fn rank(order: RolloutOrder, server: &Server) -> (Reverse<i64>, i64, &str) {
-    let created = server.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
-    let priority = match order {
-        RolloutOrder::OldestFirst => 0,
-        RolloutOrder::Priority => server.annotation(PRIORITY).and_then(|number| number.parse().ok()).unwrap_or(0),
-    };
-    (Reverse(priority), created, server.name())
+    server.spec.app.as_ref().is_none_or(|known| !known.is_as_wanted(app))
 }
 
 #[cfg(test)]
@@ -135,6 +157,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        order::PRIORITY,
         replica_set,
         testing::{deployment, now, server},
     };

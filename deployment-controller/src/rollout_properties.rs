@@ -5,8 +5,8 @@ use std::slice;
 
 use berth_core::{
     api::{
-        App, BakeStep, OnFailure, PauseStep, RolloutAction, RolloutRequest, RolloutStep, Server, State, VMDeployment,
-        VMReplicaSet, VMReplicaSetStatus,
+        App, BakeStep, BaselineStep, OnFailure, PauseStep, RolloutAction, RolloutRequest, RolloutStep, Server, State,
+        VMDeployment, VMReplicaSet, VMReplicaSetStatus,
     },
     conditions::{self, PROGRESSING, STALLED},
 };
@@ -22,10 +22,10 @@ use crate::{
     history::{self, Revision, Wanted},
     observed::ObservedDeployment,
     replica_set::{self, newest_app},
-    restart, rollout, stable, status, steps, testing, undo,
+    restart, rollout,
+    rollout_invariants::{ZONE, assert_baseline, assert_one_zone},
+    stable, status, steps, testing, undo,
 };
-
-const ZONE: &str = "zone";
 
 #[derive(Clone, Debug)]
 enum Event {
@@ -59,7 +59,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => (0..4i32).prop_map(Event::Partition),
         1 => prop::option::of(0..3i32).prop_map(Event::MaxFailed),
         1 => any::<bool>().prop_map(Event::Pause),
-        1 => prop::collection::vec(0..6u8, 0..4).prop_map(Event::Steps),
+        1 => prop::collection::vec(0..9u8, 0..5).prop_map(Event::Steps),
         1 => prop::option::of(0..10i32).prop_map(Event::Spread),
         1 => prop_oneof![Just(OnFailure::Pause), Just(OnFailure::Rollback)].prop_map(Event::OnFailure),
         2 => prop_oneof![
@@ -171,8 +171,11 @@ impl World {
         }
         let is_watched =
             !steps::needs_no_steps(&wanted, &assessment.count) || steps::is_restart(&wanted, &assessment.count);
-        if newest == assessment.count.newest && is_watched {
-            self.assert_one_zone(&wanted, &newest, &names);
+        if (newest == assessment.count.newest || newest.baseline.is_some()) && is_watched {
+            assert_one_zone((&self.servers, self.now), &wanted, &assessment.count.newest, &names);
+        }
+        if newest.baseline.is_some() {
+            assert_baseline(&self.servers, &wanted, &newest, &names);
         }
         let newest_of_history = assessment.count.newest.as_declared();
         let stable_of_history = status.stable_app.as_ref().map(App::as_declared);
@@ -190,28 +193,6 @@ impl World {
             if matches!(server.state(), Some(State::Ready | State::Deploying)) {
                 enter(server, State::Deploying, self.now);
             }
-        }
-    }
-
-    /// With a spread, the Servers that are updated now are of one zone, and in all others those that have the new application have been
-    /// well for long enough, have failed, or are away.
-    fn assert_one_zone(&self, wanted: &VMDeployment, newest: &App, names: &[String]) {
-        let Some(spread) = &wanted.spec.rollout.spread else { return };
-        let zone = |server: &Server| server.metadata.labels.as_ref().and_then(|labels| labels.get(ZONE)).cloned();
-        let is_named = |server: &&Server| names.iter().any(|name| name == server.name());
-        let (updated, others): (Vec<_>, Vec<_>) = self.servers.iter().partition(is_named);
-        let Some(open) = updated.first().map(|server| zone(server)) else { return };
-        assert!(updated.iter().all(|server| zone(server) == open), "more than one zone at a time");
-        for server in others.iter().filter(|server| zone(server) != open && server.spec.app.as_ref() == Some(newest)) {
-            let since = server.status.as_ref().unwrap().state_since.as_ref().unwrap().0;
-            let bakes = since + SignedDuration::from_secs(spread.bake_seconds.into()) > self.now;
-            let is_under_way = match server.state() {
-                _ if server.is_forced() => false,
-                Some(State::Ready) => bakes,
-                Some(State::Deploying) => server.blocking_failures().is_empty(),
-                _ => false,
-            };
-            assert!(!is_under_way, "{open:?} has its turn, although {} is {:?}", server.name(), server.state());
         }
     }
 
@@ -280,9 +261,13 @@ impl World {
     }
 }
 
-/// A pause, a bake, or so many Servers.
+/// A pause, a bake, restarts of a baseline, or so many Servers.
 fn step(n: u8) -> RolloutStep {
     match n {
+        6..9 => {
+            let servers = IntOrString::Int(i32::from(n) - 5);
+            RolloutStep { baseline: Some(BaselineStep { servers }), ..RolloutStep::default() }
+        }
         5 => RolloutStep { bake: Some(BakeStep { seconds: 20 }), ..RolloutStep::default() },
         0 => RolloutStep { pause: Some(PauseStep { seconds: Some(30) }), ..RolloutStep::default() },
         _ => RolloutStep { servers: Some(IntOrString::Int(n.into())), ..RolloutStep::default() },
@@ -345,7 +330,8 @@ proptest! {
         }
         settle(&mut world);
         let newest = world.newest();
-        let old = world.servers.iter().filter(|server| server.spec.app.as_ref() != Some(&newest)).count();
+        let is_as_wanted = |server: &&Server| server.spec.app.as_ref().unwrap().is_as_wanted(&newest);
+        let old = world.servers.iter().filter(|server| !is_as_wanted(server)).count();
         let partition = usize::try_from(world.deployment.spec.rollout.partition).unwrap();
         prop_assert!(old <= partition, "{old} Servers have another application");
         let status = world.deployment.status.clone().unwrap();
@@ -356,5 +342,11 @@ proptest! {
         }
         prop_assert!(conditions::get_true(&status.conditions, STALLED).is_none());
         prop_assert!(conditions::get_true(&status.conditions, PROGRESSING).is_none());
+        prop_assert!(is_kept_whole || status.rollout.unwrap().baseline.is_none());
+        // Nothing starts again, whatever marks are left.
+        let before: Vec<Option<App>> = world.servers.iter().map(|server| server.spec.app.clone()).collect();
+        (0..5).for_each(|_| world.reconcile());
+        let after: Vec<Option<App>> = world.servers.iter().map(|server| server.spec.app.clone()).collect();
+        prop_assert_eq!(before, after);
     }
 }

@@ -36,7 +36,8 @@ pub(crate) fn initial_app(observed: &ObservedDeployment<'_>, assessment: &Assess
     // What its ConfigMaps and Secrets contained before, no Server can get any more. A new Server needs no restart.
     let stable = if stable.is_declared_as(&count.newest) { count.newest.clone() } else { stable };
     if assessment.is_achieved() && count.old.len() < count.budget.partition {
-        most_common(count.old.iter().filter_map(|server| server.spec.app.as_ref())).cloned().unwrap_or(stable)
+        most_common(count.old.iter().filter_map(|server| server.spec.app.as_ref()))
+            .map_or(stable, |app| app.unmarked().into_owned())
     } else {
         stable
     }

@@ -157,6 +157,8 @@ fn revisions(observed: &ObservedDeployment<'_>) -> Vec<RevisionCount> {
 /// Whether the Server runs this application, as read back from its machine. Its digest includes the port that the
 /// application gets on this Server.
 fn runs(server: &Server, app: &App) -> bool {
+    // As the Server declares it, where it was restarted as a baseline.
+    let app = server.spec.app.as_ref().filter(|declared| declared.is_as_wanted(app)).unwrap_or(app);
     let fact = server.status.as_ref().and_then(|status| status.app.as_ref());
     fact.is_some_and(|fact| {
         fact.revision == app.effective_revision() && fact.digest == app.digest(server.spec.app_port())

@@ -19,7 +19,7 @@ use k8s_openapi::{
 pub(crate) use crate::rollout_record::{current, recorded};
 use crate::{
     after::{self, Other},
-    alarms, analysis, approval, background, bake,
+    alarms, analysis, approval, background, bake, baseline,
     count::RolloutCount,
     rollout_record::index,
     split::{self, Obstacle},
@@ -132,7 +132,7 @@ pub(crate) fn advance(
         abort(&mut progress, failure.reason, failure.message, now);
     }
     if progress.aborted.is_some() {
-        (progress.step_since, progress.current_step) = (None, None);
+        (progress.step_since, progress.current_step, progress.baseline) = (None, None, None);
         progress.weight = split::weight(rollout, &progress, true);
         return progress;
     }
@@ -140,16 +140,15 @@ pub(crate) fn advance(
     if !is_gradual {
         progress.steps_done = all_steps(rollout);
     }
-    while !is_held
-        && current(rollout, &progress)
-            .is_some_and(|step| is_done(step, &progress, (rollout, routes(deployment)), count, now))
-    {
+    while !is_held && current(rollout, &progress).is_some_and(|step| is_done(step, &progress, deployment, count, now)) {
+        baseline::end(&mut progress, deployment, count, now);
         finish_step(&mut progress, now);
     }
     let has_step = current(rollout, &progress).is_some();
     progress.step_since = progress.step_since.filter(|_| has_step).or_else(|| has_step.then_some(Time(now)));
     progress.current_step = has_step.then(|| progress.steps_done.saturating_add(1));
     progress.weight = split::weight(rollout, &progress, is_gradual);
+    baseline::begin(&mut progress, rollout, is_gradual, &count.newest, now);
     analysis::begin(&mut progress, rollout, now);
     background::begin(&mut progress, rollout, is_gradual, now);
     alarms::begin(&mut progress, rollout, is_gradual);
@@ -181,6 +180,7 @@ fn carry_out(
         RolloutAction::Retry if is_aborted => {
             (progress.aborted, progress.steps_done, progress.step_since) = (None, 0, None);
             (progress.healthy_replicas, progress.progressed_at) = (0, Some(Time(now)));
+            progress.baseline = None;
             progress.retries = progress.retries.saturating_add(1);
         }
         RolloutAction::Retry => return Err("nothing was aborted or undone".to_owned()),
@@ -269,24 +269,28 @@ fn routes(deployment: &VMDeployment) -> &[HttpRouteStatus] {
     deployment.status.as_ref().map_or(&[], |status| status.http_routes.as_slice())
 }
 
-/// Whether the next step may begin: enough Servers have the newest application and are well, the pause or the bake is over, or the checks
-/// have passed. As many of the Servers may be unavailable as the budget allows: one broken machine does not hold up a roll-out.
+/// Whether the next step may begin: enough Servers have the newest application and are well, or were restarted, the pause or the bake is
+/// over, or the checks have passed. As many of the Servers may be unavailable as the budget allows: one broken machine does not hold up a roll-out.
 fn is_done(
     step: &RolloutStep,
     progress: &RolloutProgress,
-    (rollout, routes): (&Rollout, &[HttpRouteStatus]),
+    deployment: &VMDeployment,
     count: &RolloutCount<'_>,
     now: Timestamp,
 ) -> bool {
+    let rollout = &deployment.spec.rollout;
     if let Some(wanted) = target(step, count) {
         let well = wanted.saturating_sub(count.budget.max_unavailable).max(1).min(wanted);
         return count.updated() >= wanted && count.under_way == 0 && count.proven >= well;
     }
     if let Some(weight) = step.weight {
-        return split::obstacle(weight, rollout, progress, count, routes).is_none();
+        return split::obstacle(weight, rollout, progress, count, routes(deployment)).is_none();
     }
     if step.analysis.is_some() {
         return analysis::has_passed(rollout, progress);
+    }
+    if step.baseline.is_some() {
+        return baseline::is_done(deployment, count, progress, now);
     }
     if let Some(end) = bake::end(rollout, progress) {
         return end <= now && bake::are_well(count);
@@ -318,6 +322,9 @@ pub(crate) fn waiting_for(
     }
     if let Some(approve) = &step.approve {
         return Some(approval::waiting_for(&place, approve, rollout, progress));
+    }
+    if step.baseline.is_some() {
+        return baseline::waiting_for(&place, deployment, count, progress, now);
     }
     if let Some(end) = bake::end(rollout, progress) {
         return Some(bake::waiting_for(&place, end, count, now));

@@ -19,7 +19,7 @@ use crate::{
     observed::ObservedDeployment,
     replica_set::newest_app,
     rollout, stable, status,
-    testing::{deployment, failed, now, ready_set, server},
+    testing::{deployment, fail, failed, now, ready_set, server},
 };
 
 /// A VMDeployment that rolls v2 out over ten Servers that run v1, and what becomes of it.
@@ -33,6 +33,8 @@ pub(crate) struct Story {
     pub(crate) alarm_look: Option<AlarmLook>,
     /// What is known of the VMDeployments that it waits for.
     pub(crate) others: Vec<Other>,
+    /// Servers on which the stable application does not start again.
+    pub(crate) broken_restarts: Vec<&'static str>,
 }
 
 impl Story {
@@ -49,7 +51,15 @@ impl Story {
             ..Default::default()
         });
         let servers = (0..10).map(|n| server(&format!("web-{n}"), "v1", "Ready", 90 + n)).collect();
-        Self { deployment, servers, now: now(), looks: Vec::new(), alarm_look: None, others: Vec::new() }
+        Self {
+            deployment,
+            servers,
+            now: now(),
+            looks: Vec::new(),
+            alarm_look: None,
+            others: Vec::new(),
+            broken_restarts: Vec::new(),
+        }
     }
 
     pub(crate) fn request(&mut self, action: &str, id: &str) {
@@ -82,7 +92,13 @@ impl Story {
             let revision = app.effective_revision();
             let is_broken = revision == "v2" && broken.contains(&updated.as_str());
             let known = self.servers.iter_mut().find(|server| server.name() == updated).unwrap();
+            let does_not_start = app.baseline.is_some() && self.broken_restarts.contains(&updated.as_str());
+            let metadata = known.metadata.clone();
             *known = if is_broken { failed(updated, &revision) } else { server(updated, &revision, "Ready", 9) };
+            (known.spec.app, known.metadata) = (Some(app.clone()), metadata);
+            if does_not_start {
+                fail(known);
+            }
             known.status.as_mut().unwrap().state_since = Some(Time(self.now));
         }
     }

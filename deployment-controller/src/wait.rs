@@ -8,12 +8,15 @@ use berth_core::{
 use crate::{
     analysis,
     assessment::Assessment,
-    bake,
+    bake, baseline,
     held::{HeldBy, Hold},
     observed::ObservedDeployment,
     replica_set, rollout, stable,
     steps::{self, PauseEnd},
 };
+
+/// Reason: Servers with the stable version are restarted, to compare the new one with them.
+const RESTARTING_BASELINE: &str = "RestartingBaseline";
 
 /// What a VMDeployment waits for that is neither stalled nor done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +90,7 @@ fn of_step(observed: &ObservedDeployment<'_>, assessment: &Assessment<'_>) -> Op
         _ if analysis::undecided(rollout, &assessment.progress).is_some() => "AnalysisInconclusive",
         _ if analysis::step(rollout, &assessment.progress).is_some() => "Analysing",
         _ if steps::approval(rollout, &assessment.progress).is_some() => "WaitingForPromotion",
+        _ if baseline::step(rollout, &assessment.progress).is_some() => RESTARTING_BASELINE,
         _ if bake::end(rollout, &assessment.progress).is_some() => "Baking",
         Some(PauseEnd::Promoted) => "WaitingForPromotion",
         Some(PauseEnd::At(_)) => "Pausing",

@@ -10,6 +10,7 @@ use berth_core::api::{Server, VMDeployment};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    choice::Choice,
     count::{Progress, RolloutCount, progress},
     steps,
 };
@@ -28,8 +29,10 @@ struct Zone<'a> {
     name: &'a str,
     /// Servers that the roll-out may still update.
     left: usize,
-    /// Servers that have the new version, or were entered to get it.
+    /// Servers that have the new version or were restarted to compare it with them, or were entered for that.
     touched: usize,
+    /// Those that were restarted.
+    restarted: usize,
     under_way: usize,
     well: usize,
     failed: usize,
@@ -49,12 +52,12 @@ enum Rest {
 }
 
 impl<'a> Zones<'a> {
-    /// The zones; none if their order does not matter. `order`: the Servers in the order in which they are updated; `entered`: names of
-    /// those that stand in the ledger for new code. The stable version and the first one go everywhere at once.
+    /// The zones; none if their order does not matter. `entered`: names of the Servers that stand in the ledger for new code. The stable
+    /// version and the first one go everywhere at once.
     pub(crate) fn of(
         deployment: &'a VMDeployment,
         count: &RolloutCount<'_>,
-        order: &[&'a Server],
+        choice: &Choice<'a>,
         entered: &HashSet<&str>,
         now: Timestamp,
     ) -> Option<Self> {
@@ -65,21 +68,26 @@ impl<'a> Zones<'a> {
         let (key, bake) = (spread.topology_key.as_str(), SignedDuration::from_secs(i64::from(spread.bake_seconds)));
         let mut zones: Vec<Zone<'a>> = Vec::new();
         let mut found: HashMap<&str, usize> = HashMap::new();
-        for server in order.iter().filter(|server| server.is_active()) {
+        for server in choice.order.iter().filter(|server| server.is_active()) {
             let name = zone_of(server, key);
             let index = *found.entry(name).or_insert(zones.len());
             if index == zones.len() {
                 zones.push(Zone { name, ..Zone::default() });
             }
             let Some(zone) = zones.get_mut(index) else { continue };
-            if server.spec.app.as_ref() != Some(&count.newest) {
-                let is_entered = entered.contains(server.name());
-                zone.left += usize::from(!server.is_forced());
-                zone.touched += usize::from(is_entered);
-                zone.under_way += usize::from(is_entered);
-                continue;
+            let is_restarted = choice.is_restarted(server);
+            if is_restarted || !server.spec.app.as_ref().is_some_and(|app| app.is_as_wanted(&count.newest)) {
+                let is_left = choice.is_left(server);
+                zone.left += usize::from(is_left);
+                let is_about_to_change = entered.contains(server.name()) && (is_left || !is_restarted);
+                if is_about_to_change || !is_restarted {
+                    zone.touched += usize::from(is_about_to_change);
+                    zone.under_way += usize::from(is_about_to_change);
+                    continue;
+                }
             }
             zone.touched += 1;
+            zone.restarted += usize::from(is_restarted);
             match progress(server, count.budget.min_ready_seconds, now) {
                 Progress::Proven => {
                     zone.well += 1;
@@ -155,8 +163,10 @@ impl<'a> Zones<'a> {
         Some(match rest {
             Rest::At(at) => format!("{name}: bakes until {at}, before another zone has its turn"),
             Rest::Now | Rest::Unwell => format!(
-                "{name}: {} of {} Servers are well with revision {revision}; no other zone has its turn before",
-                zone.well, zone.touched
+                "{name}: {} of {} Servers are well with revision {revision}{}; no other zone has its turn before",
+                zone.well,
+                zone.touched,
+                if zone.restarted > 0 { ", or restarted as a baseline" } else { "" },
             ),
         })
     }

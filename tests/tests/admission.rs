@@ -167,6 +167,19 @@ fn others() -> Vec<Case> {
             &["two Services"],
         ),
         rollout("bake", &json!({"steps": [{"bake": {"seconds": 9}}, {"servers": 1}]}), &["bake needs an earlier step"]),
+        rollout(
+            "baseline",
+            &json!({"steps": [{"pause": {}}, {"baseline": {"servers": 5}}, {"servers": 5}]}),
+            &["rollout.steps", "a baseline needs an earlier step with servers or weight"],
+        ),
+        rollout(
+            "late-baseline",
+            &json!({"steps": [{"servers": 1}, {"servers": "100%"}, {"baseline": {"servers": 5}}]}),
+            &["rollout.steps", "after servers: 100% no Server has the stable version any more"],
+        ),
+        rollout("no-baseline", &json!({"steps": [{"servers": 1}, {"baseline": {"servers": 0}}]}), &BASELINE),
+        rollout("empty-baseline", &json!({"steps": [{"servers": 1}, {"baseline": {"servers": "0%"}}]}), &BASELINE),
+        rollout("much-baseline", &json!({"steps": [{"servers": 1}, {"baseline": {"servers": "101%"}}]}), &BASELINE),
         rollout("approve", &json!({"steps": [{"approve": {"evidence": ["slo"]}}]}), &["evidence", "does not have"]),
         rollout("background", &json!({"background": {"checks": ["slo"]}}), &["rollout.background", "does not have"]),
         rollout("nothing", &json!({"background": {"checks": []}}), &["background.checks", "at least one"]),
@@ -182,6 +195,10 @@ fn others() -> Vec<Case> {
         },
     ]
 }
+
+/// What is said of a baseline of no Servers, or of more than there are.
+const BASELINE: [&str; 2] =
+    ["steps[1].baseline.servers", "baseline.servers is a number of at least 1 or a percentage from 1% to 100%"];
 
 /// A weight, and a route between two Services with these subsets.
 fn with_route(stable: &str, canary: &str) -> Value {
@@ -211,12 +228,15 @@ fn good() -> Vec<Value> {
         "steps": [{"pause": {}}, {"servers": 1}, {"bake": {"seconds": 9}}, {"approve": {}}, {"approve": {"evidence": ["slo"]}},
             {"servers": "100%"}, {"bake": {"seconds": 9}}],
     });
+    let baseline = json!([{"pause": {}}, {"servers": 1}, {"baseline": {"servers": 1}}, {"servers": "50%"},
+        {"baseline": {"servers": "100%"}}, {"servers": "100%"}, {"bake": {"seconds": 9}}]);
     vec![
         declared("Server", "good", &target(&json!({"team": "Ä b", "_x9": "", "name_server": "x"}))),
         declared("VMReplicaSet", "good-16", &target(&many(16))),
         set("VMReplicaSet", "good-meta", &meta),
         set("VMDeployment", "good-steps", &steps),
         set("VMDeployment", "good-rollout", &json!({"rollout": rollout})),
+        set("VMDeployment", "good-baseline", &json!({"rollout": {"steps": baseline}})),
         set(
             "VMDeployment",
             "good-env",

@@ -195,7 +195,13 @@ async fn bad_sets(client: &Client) {
     let steps = set("VMDeployment", |s| s["spec"]["rollout"] = json!({"steps": [{"weight": 10, "pause": {}}]}));
     assert_says(
         &refusal::<VMDeployment>(client, steps).await,
-        &["spec.rollout.steps[0]", "exactly one of servers, pause, weight, analysis, bake or approve"],
+        &["spec.rollout.steps[0]", "exactly one of servers, pause, weight, analysis, bake, approve or baseline"],
+    );
+    let steps = json!([{"servers": 1}, {"baseline": {"server": 1}}]);
+    let steps = set("VMDeployment", |s| s["spec"]["rollout"] = json!({"steps": steps}));
+    assert_says(
+        &refusal::<VMDeployment>(client, steps).await,
+        &["spec.rollout.steps[1].baseline.servers", "Required value"],
     );
 }
 

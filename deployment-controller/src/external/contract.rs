@@ -114,7 +114,7 @@ pub(crate) fn request(server: &Server, task: i64, attempt: i32, timeout_seconds:
     }
     env.insert("BERTH_MACHINE_ADDRESS".to_owned(), address.to_owned());
     env.insert("BERTH_APP_REVISION".to_owned(), revision.clone());
-    env.extend(app.restart.iter().map(|id| ("BERTH_RESTART".to_owned(), id.clone())));
+    env.extend(app.started_for().map(|id| ("BERTH_RESTART".to_owned(), id.to_owned())));
     Ok(JobRequest {
         server: JobServer {
             namespace: server.namespace().to_owned(),

@@ -40,6 +40,10 @@ fn a_request_says_everything_that_runs_and_where() {
     assert_eq!(key(&request, 2), "0b3c4a1e-12-2");
     server.spec.app.as_mut().unwrap().env = serde_json::from_value(json!([{"name": "PORT", "value": "1"}])).unwrap();
     assert_eq!(super::request(&server, 12, 2, 60).unwrap().application.env["PORT"], "1");
+    server.spec.app.as_mut().unwrap().baseline = Some("baseline-1".into());
+    let restarted = super::request(&server, 12, 2, 60).unwrap().application;
+    assert_eq!((restarted.env["BERTH_RESTART"].as_str(), restarted.revision.as_str()), ("baseline-1", "v1"));
+    assert_ne!(restarted.digest, digest, "the deploy system has something to do");
     server.status.as_mut().unwrap().machine = None;
     assert!(super::request(&server, 12, 2, 60).unwrap_err().contains("address of the machine is not known"));
 }

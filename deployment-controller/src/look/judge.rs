@@ -5,17 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use berth_core::api::{CheckVerdict, Proportion, Shift};
 use berth_verdict::{Condition, Counts, alpha_of_one_look, increase};
 
-use super::answer::{Answer, Sample};
+use super::{
+    answer::{Answer, Sample},
+    sides::Sides,
+};
 
 /// Names in a message.
 const NAMES: usize = 3;
-
-/// Which Servers have the new version, and which another one.
-pub(super) struct Sides<'a> {
-    pub(super) namespace: &'a str,
-    pub(super) canary: BTreeSet<&'a str>,
-    pub(super) baseline: BTreeSet<&'a str>,
-}
 
 /// What a check says.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +60,9 @@ pub(super) fn proportion(
     let (Ok(tolerated), Ok(alpha)) = (declared.max_increase.parse::<f64>(), declared.alpha.parse::<f64>()) else {
         return Finding::Unknown("maxIncrease or alpha of the check is no decimal number".to_owned());
     };
+    if let Some(nobody) = sides.nobody() {
+        return Finding::NoData(nobody);
+    }
     let (bad, total) = match (counted("bad", bad, sides), counted("total", total, sides)) {
         (Ok(bad), Ok(total)) => (bad, total),
         (Err(problem), _) | (_, Err(problem)) => return Finding::Unknown(problem),
@@ -80,17 +79,19 @@ pub(super) fn proportion(
         (Ok(canary), Ok(baseline)) => (canary, baseline),
         (Err(problem), _) | (_, Err(problem)) => return Finding::Unknown(problem),
     };
-    for (side, what) in [(&canary, "with the new version"), (&baseline, "with another version")] {
+    for (side, what) in [(&canary, "with the new version"), (&baseline, sides.others())] {
         if side.counts.total <= 0.0 {
             return Finding::NoData(format!("nothing was counted on Servers {what} ({} of them)", side.of));
         }
     }
     let found = increase(canary.counts, baseline.counts, alpha_of_one_look(alpha, looks));
-    let alone = if canary.servers == 1 { "; one Server alone cannot tell the version from the machine" } else { "" };
+    let is_alone = canary.servers == 1 || sides.is_baseline() && baseline.servers == 1;
+    let alone = if is_alone { "; one Server alone cannot tell the version from the machine" } else { "" };
     let message = format!(
-        "{} with the new version, {} with another one: between {} and {} more, at most {} may be{alone}",
+        "{} with the new version, {} {}: between {} and {} more, at most {} may be{alone}",
         canary.text(),
         baseline.text(),
+        sides.which(),
         short(found.low),
         short(found.high),
         declared.max_increase,
@@ -103,6 +104,9 @@ pub(super) fn shift(declared: &Shift, answer: &Answer, sides: &Sides<'_>, looks:
     let (Ok(tolerated), Ok(alpha)) = (declared.max_increase.parse::<f64>(), declared.alpha.parse::<f64>()) else {
         return Finding::Unknown("maxIncrease or alpha of the check is no decimal number".to_owned());
     };
+    if let Some(nobody) = sides.nobody() {
+        return Finding::NoData(nobody);
+    }
     let numbers = match counted("shift", answer, sides) {
         Ok(numbers) => numbers,
         Err(problem) => return Finding::Unknown(problem),
@@ -111,10 +115,9 @@ pub(super) fn shift(declared: &Shift, answer: &Answer, sides: &Sides<'_>, looks:
         servers.iter().filter_map(|server| numbers.get(server).copied()).filter(|number| !number.is_nan()).collect()
     };
     let (canary, baseline) = (of(&sides.canary), of(&sides.baseline));
-    for (side, of, what) in [
-        (&canary, sides.canary.len(), "with the new version"),
-        (&baseline, sides.baseline.len(), "with another version"),
-    ] {
+    for (side, of, what) in
+        [(&canary, sides.canary.len(), "with the new version"), (&baseline, sides.baseline.len(), sides.others())]
+    {
         if side.is_empty() {
             return Finding::NoData(format!("the query returns no number for a Server {what} ({of} of them)"));
         }
@@ -125,13 +128,14 @@ pub(super) fn shift(declared: &Shift, answer: &Answer, sides: &Sides<'_>, looks:
         }
     }
     let text = format!(
-        "median {} on {} of {} Servers with the new version, {} on {} of {} with another one",
+        "median {} on {} of {} Servers with the new version, {} on {} of {} {}",
         short(median(&canary)),
         canary.len(),
         sides.canary.len(),
         short(median(&baseline)),
         baseline.len(),
         sides.baseline.len(),
+        sides.which(),
     );
     match berth_verdict::shift(&canary, &baseline, alpha_of_one_look(alpha, looks)) {
         None => Finding::Said(CheckVerdict::Inconclusive, format!("{text}: too few Servers for so small an alpha")),

@@ -1,4 +1,10 @@
+use berth_core::api::{Server, VMDeployment};
+
 use super::*;
+use crate::{
+    replica_set::newest_app,
+    testing::{deployment, server},
+};
 
 fn sample(server: &str, value: f64) -> Sample {
     Sample { server: Some(server.to_owned()), namespace: None, value }
@@ -9,7 +15,7 @@ fn alone(value: f64) -> Sample {
 }
 
 fn sides() -> Sides<'static> {
-    Sides { namespace: "shop", canary: ["web-0", "web-1"].into(), baseline: ["web-2", "web-3"].into() }
+    Sides::new("shop", ["web-0", "web-1"], ["web-2", "web-3"])
 }
 
 fn errors() -> Proportion {
@@ -125,11 +131,7 @@ fn latency(alpha: &str) -> Shift {
 fn shifted(new: impl Fn(u32) -> f64, old: impl Fn(u32) -> f64) -> Finding {
     let names: Vec<String> = (0..40).map(|n| format!("web-{n}")).collect();
     let (canary, baseline) = names.split_at(10);
-    let sides = Sides {
-        namespace: "shop",
-        canary: canary.iter().map(String::as_str).collect(),
-        baseline: baseline.iter().map(String::as_str).collect(),
-    };
+    let sides = Sides::new("shop", canary.iter().map(String::as_str), baseline.iter().map(String::as_str));
     let number = |n: u32| if n < 10 { new(n) } else { old(n) };
     let samples = names.iter().zip(0..).map(|(name, n)| sample(name, number(n))).collect();
     shift(&latency("0.01"), &Answer::Series(samples), &sides, 10)
@@ -169,4 +171,69 @@ fn too_few_servers_for_a_shift_say_so_and_what_is_no_number_is_none() {
     }
     let one = shift(&latency("0.01"), &Answer::Scalar(1.0), &sides(), 1);
     assert!(said(&one).1.contains("one for each Server is needed"), "{one:?}");
+}
+
+#[test]
+fn the_new_version_is_compared_with_the_baseline_alone_and_the_message_says_so() {
+    let servers = with_marks(&[("web-2", "m"), ("web-3", ""), ("web-4", "m")]);
+    let deployment = with_baseline();
+    let sides = of_baseline(&deployment, &servers);
+    // The Servers that were not restarted have many errors, and would excuse the new version.
+    let total = ["web-0", "web-1", "web-2", "web-3", "web-4"].map(|name| sample(name, 5000.0));
+    let bad = [150.0, 150.0, 50.0, 4000.0, 50.0];
+    let bad: Vec<Sample> = total.iter().zip(bad).map(|(known, value)| Sample { value, ..known.clone() }).collect();
+    let found = proportion(&errors(), &Answer::Series(bad.clone()), &Answer::Series(total.to_vec()), &sides, 10);
+    let (verdict, message) = said(&found);
+    let text = "300 of 10000 bad on 2 of 2 Servers with the new version, 100 of 10000 bad on 2 of 2 Servers of the baseline \
+                (web-2, web-4): between ";
+    assert!(verdict == Some(CheckVerdict::Fail) && message.starts_with(text), "{found:?}");
+
+    let found = shift(&latency("0.4"), &Answer::Series(bad), &sides, 1);
+    let text =
+        "median 150 on 2 of 2 Servers with the new version, 50 on 2 of 2 of the baseline (web-2, web-4): between ";
+    assert!(said(&found).0 == Some(CheckVerdict::Fail) && said(&found).1.starts_with(text), "{found:?}");
+
+    let none = proportion(&errors(), &Answer::Series(vec![]), &Answer::Series(total[..2].to_vec()), &sides, 10);
+    assert!(matches!(&none, Finding::NoData(_)), "{none:?}");
+    let (bad, total) = (Answer::Series(total[..2].to_vec()), Answer::Series(total[..2].to_vec()));
+    let none = proportion(&errors(), &bad, &total, &sides, 10);
+    assert!(said(&none).1.starts_with("nothing was counted on Servers of the baseline (2 of them)"), "{none:?}");
+}
+
+#[test]
+fn without_a_baseline_server_that_is_left_there_is_no_verdict() {
+    let servers = with_marks(&[("web-2", ""), ("web-3", "")]);
+    let deployment = with_baseline();
+    let sides = of_baseline(&deployment, &servers);
+    let all = Answer::Series(["web-0", "web-1", "web-2", "web-3"].map(|name| sample(name, 5.0)).to_vec());
+    for found in [proportion(&errors(), &all, &all, &sides, 1), shift(&latency("0.4"), &all, &sides, 1)] {
+        assert!(matches!(&found, Finding::NoData(text) if text.starts_with("no Server is left that was")), "{found:?}");
+    }
+}
+
+/// A roll-out of v2 that has restarted Servers with the mark `m`.
+fn with_baseline() -> VMDeployment {
+    let steps = serde_json::json!([{"servers": 1}, {"baseline": {"servers": 2}}, {"pause": {}}]);
+    let mut deployment = deployment("v2", |spec| spec["rollout"] = serde_json::json!({"steps": steps}));
+    let progress = serde_json::json!({"digest": "x", "healthyReplicas": 1, "stepsDone": 2,
+        "baseline": {"mark": "m", "since": "2026-11-28T00:00:00Z"}});
+    deployment.status = Some(serde_json::from_value(serde_json::json!({"rollout": progress})).unwrap());
+    deployment
+}
+
+/// Two Servers with v2, and these with v1 and their marks.
+fn with_marks(old: &[(&str, &str)]) -> Vec<Server> {
+    let mut servers = ["web-0", "web-1"].map(|name| server(name, "v2", "Ready", 9)).to_vec();
+    servers.extend(old.iter().map(|(name, mark)| {
+        let mut old = server(name, "v1", "Ready", 9);
+        old.spec.app.as_mut().unwrap().baseline = (!mark.is_empty()).then(|| (*mark).to_owned());
+        old
+    }));
+    servers
+}
+
+fn of_baseline<'a>(deployment: &'a VMDeployment, servers: &'a [Server]) -> Sides<'a> {
+    let servers: Vec<&Server> = servers.iter().collect();
+    let progress = deployment.status.as_ref().unwrap().rollout.as_ref();
+    Sides::of(deployment, &servers, &newest_app(deployment), progress)
 }

@@ -4,6 +4,7 @@ mod answer;
 mod judge;
 mod prometheus;
 mod rules;
+mod sides;
 
 use std::collections::BTreeMap;
 
@@ -17,11 +18,7 @@ use berth_runtime::{ApiError, Context};
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 
-use self::{
-    answer::Answer,
-    judge::{Finding, Sides},
-    prometheus::Prometheus,
-};
+use self::{answer::Answer, judge::Finding, prometheus::Prometheus, sides::Sides};
 use crate::{
     alarms::{self, AlarmLook, Seen},
     analysis::{self, CheckResult, Look, Subject},
@@ -136,14 +133,8 @@ pub(crate) async fn make(
             sources.insert(source.clone(), found);
         }
     }
-    let active = servers.iter().copied().filter(|server| server.is_active());
-    let (canary, baseline): (Vec<&Server>, Vec<&Server>) =
-        active.partition(|server| server.spec.app.as_ref() == Some(&newest));
-    let sides = Sides {
-        namespace: deployment.namespace(),
-        canary: canary.into_iter().map(Server::name).collect(),
-        baseline: baseline.into_iter().map(Server::name).collect(),
-    };
+    let progress = steps::recorded(deployment, &newest);
+    let sides = Sides::of(deployment, servers, &newest, progress);
     let elapsed = watch.elapsed(of, at);
     let fill = |query: &str| filled(query, deployment, elapsed);
     let results = checks.iter().map(async |(name, check)| {

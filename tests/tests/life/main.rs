@@ -5,6 +5,7 @@
 mod alarms;
 mod analysis;
 mod balanced;
+mod baseline;
 mod bulk;
 mod changes;
 mod class_end;

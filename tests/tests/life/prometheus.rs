@@ -1,12 +1,13 @@
 //! A real Prometheus, and an application that it measures.
 
-use std::path::PathBuf;
+use std::{net::Ipv4Addr, path::PathBuf};
 
 use berth_control_plane::{ChildProcess, Launch};
 use berth_core::api::MonitoringClass;
 use berth_testing::manifest;
-use berth_tests::Archive;
+use berth_tests::{Archive, HaProxy};
 use kube::{Api, api::PostParams};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -58,6 +59,35 @@ pub(crate) fn start_prometheus(world: &World, port: u16, targets: u16, rules: &V
         format!("--web.listen-address=127.0.0.1:{port}"),
     ]);
     launch.spawn(world.berth.control_plane().guard()).unwrap()
+}
+
+/// Starts what demands TLS and this token in front of Prometheus. Returns also the certificate of the authority that it is known by.
+pub(crate) fn start_front(world: &World, port: u16, behind: u16, token: &str) -> (ChildProcess, String) {
+    let dir = world.berth.control_plane().dir().join("front");
+    std::fs::create_dir(&dir).unwrap();
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(DnType::CommonName, "prometheus-ca");
+    let authority = ca.self_signed(&ca_key).unwrap().pem();
+    let key = KeyPair::generate().unwrap();
+    let mut leaf = CertificateParams::default();
+    leaf.subject_alt_names = vec![SanType::IpAddress(Ipv4Addr::LOCALHOST.into())];
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let certificate = leaf.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
+    std::fs::write(dir.join("front.pem"), certificate.pem() + &key.serialize_pem()).unwrap();
+    let config = format!(
+        "defaults\n mode http\n timeout connect 5s\n timeout client 10s\n timeout server 10s\n\
+         frontend front\n bind 127.0.0.1:{port} ssl crt front.pem\n\
+         \x20http-request deny deny_status 401 unless {{ req.hdr(authorization) -m str \"Bearer {token}\" }}\n\
+         \x20default_backend prometheus\n\
+         backend prometheus\n server prometheus 127.0.0.1:{behind}\n"
+    );
+    std::fs::write(dir.join("front.cfg"), config).unwrap();
+    let program =
+        HaProxy::installed().unwrap_or_else(|| panic!("haproxy is not installed: scripts/packages.sh installs it"));
+    let launch = Launch::new("front", program).current_dir(&dir).args(["-db", "-f", "front.cfg"]);
+    (launch.spawn(world.berth.control_plane().guard()).unwrap(), authority)
 }
 
 /// Creates a MonitoringClass.

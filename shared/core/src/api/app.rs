@@ -1,6 +1,6 @@
 //! The application that is deployed on a Server.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use kube::{
     KubeSchema,
@@ -76,6 +76,11 @@ pub struct App {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub restart: Option<String>,
+    /// The roll-out that has started this version anew, to compare another one with it (`rollout.steps`, `baseline`): `BERTH_RESTART` in
+    /// the environment, in place of `restart`. deployment-controller writes it into Servers; what a VMDeployment declares is ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub baseline: Option<String>,
     /// Who brings the application onto machines; without it Berth itself, by SSH. Another one deploys nothing by itself: it gets the
     /// next deployment.
     #[serde(default, skip_serializing_if = "AppExecutor::is_ssh")]
@@ -91,14 +96,37 @@ impl App {
     /// The declared revision, or a digest of what is declared where no revision is: whatever the content is.
     #[must_use]
     pub fn effective_revision(&self) -> String {
-        let declared = || digest::short(&AppEssence { content_digest: None, restart: None, ..self.essence() });
+        let declared =
+            || digest::short(&AppEssence { content_digest: None, restart: None, baseline: None, ..self.essence() });
         self.revision.clone().unwrap_or_else(declared)
     }
 
     /// The application as people declare it, without what its ConfigMaps and Secrets contain and without a restart.
     #[must_use]
     pub fn as_declared(&self) -> Self {
-        Self { content_digest: None, restart: None, ..self.clone() }
+        Self { content_digest: None, restart: None, baseline: None, ..self.clone() }
+    }
+
+    /// The application without the mark of a baseline.
+    #[must_use]
+    pub fn unmarked(&self) -> Cow<'_, Self> {
+        match self.baseline {
+            None => Cow::Borrowed(self),
+            Some(_) => Cow::Owned(Self { baseline: None, ..self.clone() }),
+        }
+    }
+
+    /// Whether a Server that has this application has the wanted one. That it was started anew as a baseline meanwhile is no difference:
+    /// for that alone nothing is started again.
+    #[must_use]
+    pub fn is_as_wanted(&self, wanted: &Self) -> bool {
+        self == wanted || self.baseline.is_some() && *self.unmarked() == *wanted
+    }
+
+    /// What the application was started for last, if it was started anew: `BERTH_RESTART` in its environment.
+    #[must_use]
+    pub fn started_for(&self) -> Option<&str> {
+        self.baseline.as_deref().or(self.restart.as_deref())
     }
 
     /// Whether both are declared as the same application, whatever their ConfigMaps and Secrets contain, and whenever they were restarted.
@@ -110,7 +138,7 @@ impl App {
     /// Whether both are the same application with the same content, whenever they were restarted.
     #[must_use]
     pub fn is_same_code(&self, other: &Self) -> bool {
-        *self == Self { restart: self.restart.clone(), ..other.clone() }
+        *self == Self { restart: self.restart.clone(), baseline: self.baseline.clone(), ..other.clone() }
     }
 
     /// Digest of what makes the application differ while it runs, with this port.
@@ -178,6 +206,7 @@ impl App {
             files: self.files.iter().map(|file| (file.path.as_str(), file)).collect(),
             content_digest: self.content_digest.as_deref(),
             restart: self.restart.as_deref(),
+            baseline: self.baseline.as_deref(),
         }
     }
 }
@@ -213,6 +242,8 @@ struct AppEssence<'a> {
     content_digest: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     restart: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    baseline: Option<&'a str>,
 }
 
 /// A rule for what only Berth itself can do, and no deploy system.

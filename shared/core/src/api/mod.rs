@@ -12,6 +12,7 @@ mod app_file;
 mod approval;
 mod artifact;
 mod balancer_class;
+mod baseline;
 mod deploy_class;
 mod deployment;
 mod gate;
@@ -52,6 +53,7 @@ pub use balancer_class::{
     BalancerClass, BalancerClassSpec, BalancerClassStatus, BalancerDriver, HaProxyAccess, HaProxySocket,
     UnreachablePolicy, WhenUnreachable,
 };
+pub use baseline::{BaselineProgress, BaselineStep};
 pub use deploy_class::{DeployClass, DeployClassSpec};
 pub use deployment::{RevisionCount, VMDeployment, VMDeploymentSpec, VMDeploymentStatus};
 pub use gate::{Gate, GatePoint};

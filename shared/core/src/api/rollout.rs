@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    After, AlarmProgress, Alarms, AnalysisProgress, App, Background, Check, Followed, HttpRoute, OnFailure,
-    RolloutStep, Spread, replicaset::percent_rule,
+    After, AlarmProgress, Alarms, AnalysisProgress, App, Background, BaselineProgress, Check, Followed, HttpRoute,
+    OnFailure, RolloutStep, Spread, replicaset::percent_rule,
 };
 use crate::digest;
 
@@ -92,7 +92,11 @@ pub struct Rollout {
     #[x_kube(validation = Rule::new("self.filter(step, has(step.weight)).map(step, step.weight).isSorted()")
         .message("rollout.steps: no weight may be lower than that of an earlier step"),
       validation = Rule::new("self.all(step, !has(step.bake)) || self.map(step, has(step.bake) ? 2 : has(step.servers) ? 1 : 0).filter(kind, kind > 0)[0] == 1")
-        .message("rollout.steps: a bake needs an earlier step with servers, or there is nothing to watch"))]
+        .message("rollout.steps: a bake needs an earlier step with servers, or there is nothing to watch"),
+      validation = Rule::new("!self.exists(step, has(step.baseline)) || self.map(step, has(step.baseline) ? 2 : has(step.servers) || has(step.weight) ? 1 : 0).filter(kind, kind > 0)[0] == 1")
+        .message("rollout.steps: a baseline needs an earlier step with servers or weight, or there is no new version to compare with it"),
+      validation = Rule::new("self.map(step, has(step.baseline) ? 1 : has(step.servers) && type(step.servers) == string && step.servers == '100%' ? 2 : 0).filter(kind, kind > 0).isSorted()")
+        .message("rollout.steps: after servers: 100% no Server has the stable version any more that a baseline could restart"))]
     pub steps: Vec<RolloutStep>,
     /// Routes of the Gateway API whose weights follow the steps with a `weight`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -230,6 +234,9 @@ pub struct RolloutProgress {
     /// What the checks in the background have said. Absent once the version is stable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<AnalysisProgress>,
+    /// The Servers that were restarted to compare the new version with. Absent before, and once the version is stable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<BaselineProgress>,
     /// When the VMDeployments of `rollout.after` have let it begin. Absent before, and once the version is stable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub followed: Option<Followed>,
@@ -261,9 +268,11 @@ fn is_zero(n: &i32) -> bool {
 
 impl RolloutProgress {
     /// Whether this is the progress of this application. Another content of its ConfigMaps and Secrets is another application; where none
-    /// has been recorded, a person has just gone back to it, or an older version of Berth has rolled it out.
+    /// has been recorded, a person has just gone back to it, or an older version of Berth has rolled it out. One that was restarted as a
+    /// baseline is the same.
     #[must_use]
     pub fn is_about(&self, app: &App) -> bool {
+        let app = &*app.unmarked();
         self.digest == digest::short(app) || self.digest == digest::short(&app.as_declared())
     }
 }

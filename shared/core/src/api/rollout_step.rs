@@ -5,13 +5,13 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AnalysisStep, replicaset::percent_rule};
+use super::{AnalysisStep, BaselineStep, replicaset::percent_rule};
 
 /// One step of a gradual roll-out. Exactly one field is set.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.servers), has(self.pause), has(self.weight), has(self.analysis), has(self.bake), has(self.approve)].filter(x, x).size() == 1")
-    .message("a step is exactly one of servers, pause, weight, analysis, bake or approve"))]
+#[x_kube(validation = Rule::new("[has(self.servers), has(self.pause), has(self.weight), has(self.analysis), has(self.bake), has(self.approve), has(self.baseline)].filter(x, x).size() == 1")
+    .message("a step is exactly one of servers, pause, weight, analysis, bake, approve or baseline"))]
 pub struct RolloutStep {
     /// Goes on when so many Servers (a number or a percentage of `replicas`) have the new version in good health. A
     /// percentage is rounded down, but to at least 1.
@@ -36,6 +36,9 @@ pub struct RolloutStep {
     /// Waits until a person approves, by the request `Promote`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approve: Option<ApproveStep>,
+    /// Restarts Servers that have the stable version, and has checks compare the new one with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<BaselineStep>,
 }
 
 /// A step in which nothing is updated.

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use berth_core::{
-    api::{App, Force, GatePoint, ServerSpec, State, TaskKind},
+    api::{App, Force, GatePoint, RolloutProgress, ServerSpec, State, TaskKind},
     lifecycle::plan,
 };
 use serde_json::json;
@@ -111,6 +111,14 @@ fn the_name_of_a_revision_is_that_of_what_is_declared_whatever_its_content_is() 
     assert!(restarted.digest(80) != app.digest(80) && restarted.effective_revision() == app.effective_revision());
     assert!(restarted.is_same_code(&app) && restarted.is_declared_as(&with_content) && restarted.as_declared() == app);
     assert!(!restarted.is_same_code(&with_content));
+    let baseline = App { baseline: Some("m".into()), ..restarted.clone() };
+    assert!(baseline.digest(80) != restarted.digest(80) && baseline.effective_revision() == app.effective_revision());
+    assert!(baseline.is_same_code(&app) && baseline.is_declared_as(&with_content) && baseline.as_declared() == app);
+    assert!(baseline.is_as_wanted(&restarted) && !baseline.is_as_wanted(&app), "a restart that came later is one");
+    assert!(!restarted.is_as_wanted(&baseline), "a baseline is a restart");
+    assert_eq!((baseline.started_for(), restarted.started_for(), app.started_for()), (Some("m"), Some("1"), None));
+    let progress = RolloutProgress { digest: berth_core::digest::short(&restarted), ..RolloutProgress::default() };
+    assert!(progress.is_about(&baseline) && !progress.is_about(&app), "its mark makes it no other version");
     assert!(!App { user: Some("web".into()), ..with_content }.is_declared_as(&app));
 }
 
