@@ -30,15 +30,15 @@ fn deployment(replicas: usize, revision: &str, rollout: &Value) -> VMDeployment 
     }}))
 }
 
-/// Servers in ten zones, so many of which have v2, and a tenth of these is being deployed.
-fn servers(deployment: &VMDeployment, count: usize, updated: usize) -> Vec<Server> {
+/// Servers in ten zones, so many of which have v2; a tenth of these is being deployed if the step that has its turn is about that.
+fn servers(deployment: &VMDeployment, count: usize, updated: usize, is_deploying: bool) -> Vec<Server> {
     let revisions = ["v1", "v2"].map(|revision| {
         let mut app = deployment.spec.app.clone();
         app.revision = Some(revision.to_owned());
         app
     });
     let new = |n: usize| {
-        let state = if n < updated && n.is_multiple_of(10) { State::Deploying } else { State::Ready };
+        let state = if is_deploying && n < updated && n.is_multiple_of(10) { State::Deploying } else { State::Ready };
         let mut server = berth_testing::server(json!({
             "metadata": {"name": format!("web-{n}"), "uid": format!("uid-{n}"), "generation": 1,
                 "creationTimestamp": "1970-01-02T00:00:00Z",
@@ -59,12 +59,13 @@ struct Case {
 }
 
 impl Case {
-    fn new(count: usize, updated: usize, rollout: &Value) -> Self {
+    /// `step` is how many steps are done: others are being deployed only in the first one, because a step waits for them.
+    fn new(count: usize, updated: usize, rollout: &Value, step: i32) -> Self {
         let now = Timestamp::from_second(NOW).unwrap();
         let mut deployment = deployment(count, "v2", rollout);
         let stable = berth_testing::deployment(json!({"spec": {"app": {"revision": "v1"}}})).spec.app;
         deployment.status = Some(serde_json::from_value(json!({"stableRevision": "v1", "stableApp": stable})).unwrap());
-        let servers = servers(&deployment, count, updated);
+        let servers = servers(&deployment, count, updated, step == 0);
         let set = desired_set(&deployment);
         let mut case = Self { deployment, set, servers };
         for _ in 0..rollout["steps"].as_array().map_or(0, Vec::len) + 2 {
@@ -72,6 +73,8 @@ impl Case {
             let (status, ..) = plan(&case.deployment, &case.set, &list, now);
             case.deployment.status = Some(status);
         }
+        let done = case.deployment.status.as_ref().unwrap().rollout.as_ref().unwrap().steps_done;
+        assert_eq!(done, step, "it is not in the step that is to be measured: {rollout}");
         case
     }
 
@@ -98,23 +101,28 @@ fn main() {
     println!("figure | {large_size} Servers | {small_size} Servers (reference) | ratio | target");
     let alarms = json!({"source": "main", "names": ["A", "B"]});
     let spread = json!({"bakeSeconds": 900});
-    // The figure, the declaration, and how many of a hundred Servers have the new version.
-    for (figure, rollout, updated) in [
-        ("step servers", json!({"steps": [{"servers": "50%"}]}), 25),
-        ("step pause", json!({"steps": [{"servers": 0}, {"pause": {}}]}), 25),
-        ("step analysis", json!({"steps": [{"analysis": {"checks": ["slo", "errors"]}}]}), 25),
-        ("step approve", json!({"steps": [{"approve": {"evidence": ["slo"]}}]}), 25),
-        ("step bake", json!({"steps": [{"servers": 0}, {"bake": {"seconds": 600}}]}), 90),
-        ("step baseline", json!({"steps": [{"weight": 0}, {"baseline": {"servers": "25%"}}]}), 25),
-        ("step weight", json!({"steps": [{"weight": 10}]}), 0),
-        ("no steps", json!({}), 50),
-        ("checks in the background", json!({"background": {"checks": ["slo", "errors"]}}), 50),
-        ("alarms", json!({"alarms": alarms}), 50),
-        ("one zone at a time", json!({"spread": spread, "order": "Priority"}), 50),
-        ("all of it", json!({"steps": [{"servers": "50%"}], "background": {"checks": ["slo"]}, "spread": spread}), 25),
+    // The figure, the declaration, how many of a hundred Servers have the new version, and how many steps are done.
+    for (figure, rollout, updated, step) in [
+        ("step servers", json!({"steps": [{"servers": "50%"}]}), 25, 0),
+        ("step pause", json!({"steps": [{"servers": 0}, {"pause": {}}]}), 25, 1),
+        ("step analysis", json!({"steps": [{"analysis": {"checks": ["slo", "errors"]}}]}), 25, 0),
+        ("step approve", json!({"steps": [{"approve": {"evidence": ["slo"]}}]}), 25, 0),
+        ("step bake", json!({"steps": [{"servers": 0}, {"bake": {"seconds": 600}}]}), 90, 1),
+        ("step baseline", json!({"steps": [{"weight": 0}, {"baseline": {"servers": "25%"}}]}), 25, 1),
+        ("step weight", json!({"steps": [{"weight": 10}]}), 0, 0),
+        ("no steps", json!({}), 50, 0),
+        ("checks in the background", json!({"background": {"checks": ["slo", "errors"]}}), 50, 0),
+        ("alarms", json!({"alarms": alarms}), 50, 0),
+        ("one zone at a time", json!({"spread": spread, "order": "Priority"}), 50, 0),
+        (
+            "all of it",
+            json!({"steps": [{"servers": "50%"}], "background": {"checks": ["slo"]}, "spread": spread}),
+            25,
+            0,
+        ),
     ] {
         let [short, long] =
-            [small_size, large_size].map(|size| Case::new(size, size * updated / 100, &rollout).median(rounds));
+            [small_size, large_size].map(|size| Case::new(size, size * updated / 100, &rollout, step).median(rounds));
         let verdict = if long <= MOST.as_secs_f64() * 1e3 { "met" } else { "MISSED" };
         println!(
             "{figure} | {long:.2} ms | {short:.3} ms | {:.1} | <= {} ms, {verdict}",
