@@ -91,6 +91,7 @@ impl World {
         let findings = Findings::default();
         let simulation = Simulation::new(machines.clone()).with_clock(Arc::new(clock));
         let court = Court::new(findings.clone(), simulation.clone(), machines.clone(), clock);
+        court.allow_skew(faults.controller_skew);
         let witness = court.clone();
         api.set_witness(move |plural, change, author| witness.see(plural, change, author));
         let witness = court.clone();
