@@ -23,11 +23,9 @@ pub(super) fn silence(scene: &Scene<'_>) -> Option<String> {
     let all: Vec<&str> = ["Ready", "Reconciling", "Stalled"].into_iter().filter(|kind| is_true(kind)).collect();
     let waiting = text(after, "/status/waitingFor");
     let wrong = match all[..] {
-        ["Ready"] => return None,
         ["Reconciling"] if waiting.is_empty() => "does not say what it waits for",
-        ["Reconciling"] => return None,
         ["Stalled"] if !waiting.contains("a person") => "is stalled and names no person",
-        ["Stalled"] => return None,
+        ["Ready" | "Reconciling" | "Stalled"] => return None,
         _ => "has not exactly one of Ready, Reconciling and Stalled",
     };
     Some(format!("{} {wrong}: {all:?}, {waiting:?}", scene.place))

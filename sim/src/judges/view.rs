@@ -80,6 +80,7 @@ impl View {
             self.take_ready(place, ready);
             return;
         }
+        self.note_pause(plural, &place, after.as_ref(), now);
         let objects = self.objects.entry(plural).or_default();
         let is_removed = |object: Option<&Arc<Stored>>| {
             object.is_some_and(|object| is_being_deleted(object) || object["spec"]["offline"] == true)
@@ -108,25 +109,29 @@ impl View {
                 self.removed.insert(place.clone());
             }
         }
-        let is_paused = |spec: &Value| spec["paused"] == true;
-        let pauses = match plural {
-            "vmreplicasets" => Some((&mut self.paused, after.as_ref().is_some_and(|set| is_paused(&set["spec"])))),
-            "vmdeployments" => {
-                let is_held =
-                    |object: &Arc<Stored>| is_paused(&object["spec"]) || is_paused(&object["spec"]["rollout"]);
-                Some((&mut self.code_paused, after.as_ref().is_some_and(is_held)))
-            }
-            _ => None,
-        };
-        match pauses {
-            Some((paused, true)) => drop(paused.entry(place.clone()).or_insert(now)),
-            Some((paused, false)) => drop(paused.remove(&place)),
-            None => {}
-        }
         self.changed.entry(plural).or_default().insert(place.clone(), now);
         match after {
             Some(object) => drop(objects.insert(place, object)),
             None => drop(objects.remove(&place)),
+        }
+    }
+
+    /// Notes whether a set, or the code of a VMDeployment, is paused.
+    fn note_pause(&mut self, plural: &str, place: &Place, after: Option<&Arc<Stored>>, now: Duration) {
+        let is_paused = |spec: &Value| spec["paused"] == true;
+        let (paused, is_held) = match plural {
+            "vmreplicasets" => (&mut self.paused, after.is_some_and(|set| is_paused(&set["spec"]))),
+            "vmdeployments" => {
+                let is_held =
+                    |object: &Arc<Stored>| is_paused(&object["spec"]) || is_paused(&object["spec"]["rollout"]);
+                (&mut self.code_paused, after.is_some_and(is_held))
+            }
+            _ => return,
+        };
+        if is_held {
+            paused.entry(place.clone()).or_insert(now);
+        } else {
+            paused.remove(place);
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use berth_core::{
-    api::{Server, VMDeployment},
+    api::{App, Server, VMDeployment},
     conditions::{self, READY, RECONCILING, STALLED},
 };
 use berth_sim::World;
@@ -91,22 +91,23 @@ impl Chronicle {
 fn appearances(world: &World) -> BTreeMap<String, String> {
     let (reached, owners) = (world.reached(), world.owners_of_machines().into_iter().collect::<BTreeSet<_>>());
     let of_servers = world.servers().into_iter().map(|server| {
-        let serves = reached.contains(&format!("{}/{}", server.namespace(), server.name()));
-        (server.name().to_owned(), of_server(&server, serves, owners.contains(server.uid())))
+        let is_reached = reached.contains(&format!("{}/{}", server.namespace(), server.name()));
+        (server.name().to_owned(), of_server(&server, is_reached, owners.contains(server.uid())))
     });
     let of_deployments =
         world.deployments().into_iter().map(|deployment| (deployment.name().to_owned(), of_deployment(&deployment)));
     of_servers.chain(of_deployments).collect()
 }
 
-fn of_server(server: &Server, serves: bool, has_machine: bool) -> String {
+fn of_server(server: &Server, is_reached: bool, has_machine: bool) -> String {
     let state = server.state().map_or_else(|| "new".to_owned(), |state| state.to_string());
     let app = server.spec.app.as_ref();
-    let revision = app.map(|app| app.effective_revision()).unwrap_or_default();
+    let revision = app.map(App::effective_revision).unwrap_or_default();
     let packages = server.spec.packages.iter().filter(|package| package.version != FIRST_PACKAGE);
-    let versions: String = packages.map(|package| format!(" + {} {}", package.name, package.version)).collect();
+    let versions: Vec<String> = packages.map(|package| format!(" + {} {}", package.name, package.version)).collect();
+    let versions = versions.concat();
     let restart = app.and_then(|app| app.restart.as_ref()).map(|id| format!(" restarted for {id}")).unwrap_or_default();
-    let traffic = if serves { "in traffic" } else { "no traffic" };
+    let traffic = if is_reached { "in traffic" } else { "no traffic" };
     let machine = if has_machine { "" } else { ", no machine" };
     format!("{state} {revision}{restart}{versions}, {traffic}{machine}")
 }
@@ -134,7 +135,8 @@ fn with_ages(text: &str) -> String {
         let (time, rest) = part.split_once('Z').unwrap_or((part, ""));
         let numbers: Vec<u64> = time.split([':', '.']).take(3).filter_map(|number| number.parse().ok()).collect();
         let [hours, minutes, seconds] = numbers[..] else { panic!("{time:?} is no time") };
-        result.push_str(&format!("{}{rest}", clock(Duration::from_secs(hours * 3600 + minutes * 60 + seconds))));
+        result.push_str(&clock(Duration::from_secs(hours * 3600 + minutes * 60 + seconds)));
+        result.push_str(rest);
     }
     result
 }

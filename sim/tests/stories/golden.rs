@@ -21,8 +21,7 @@ const ACCEPT: &str = "BERTH_ACCEPT";
 
 /// A story as a text.
 pub(crate) fn written(about: &str, lines: &[Line], end: &[(String, String)]) -> String {
-    let mut text: String = about.lines().map(|line| format!("# {}\n", line.trim())).collect();
-    text.push('\n');
+    let mut text = format!("# {about}\n\n");
     for Line { at, subject, text: what } in lines {
         let _ = writeln!(text, "{}  {subject:<6} {what}", clock(*at));
     }
