@@ -123,5 +123,10 @@ fn failure(server: &Server) -> Option<String> {
     conditions::get_true(&server.status.as_ref()?.conditions, STALLED)?;
     let failures = server.blocking_failures();
     let failed = failures.iter().find(|task| matches!(task.kind, TaskKind::DeployApp | TaskKind::CheckHealth))?;
+    // Health that was not proven before the newest application is deployed says nothing about it, but about the one before.
+    let mut tasks = server.status.iter().flat_map(|status| &status.tasks);
+    if tasks.any(|task| task.kind == TaskKind::DeployApp && task.id > failed.id) {
+        return None;
+    }
     server.is_observed().then(|| format!("{} failed: {}", failed.kind, failed.message))
 }

@@ -98,8 +98,9 @@ pub(crate) fn too_many_failed(deployment: &VMDeployment, count: &RolloutCount<'_
 #[cfg(test)]
 mod tests {
     use berth_core::{
-        api::{Server, VMReplicaSet},
+        api::{Server, State, Task, TaskKind, TaskPhase, VMReplicaSet},
         conditions::{self, PROGRESSING, STALLED},
+        lifecycle,
     };
     use serde_json::json;
 
@@ -195,6 +196,24 @@ mod tests {
         assert_eq!(conditions::get_true(&status.conditions, STALLED).unwrap().reason, MISSING_SECRET);
         assert_eq!(status.waiting_for.unwrap(), "a person: needs key password of Secret shop/db");
         assert_eq!((status.rollout.unwrap().progressed_at, at), (None, None), "the deadline does not run");
+    }
+
+    #[test]
+    fn health_that_was_not_proven_before_the_newest_revision_is_deployed_is_no_failure_of_it() {
+        let mut servers = six(1);
+        let deploy = servers[0].status.as_ref().unwrap().tasks[0].clone();
+        servers[0].spec.health_check = serde_json::from_value(json!({"tcpSocket": {"port": 80}})).unwrap();
+        let digest = lifecycle::plan(&servers[0], State::Deploying)
+            .into_iter()
+            .find(|task| task.kind == TaskKind::CheckHealth)
+            .unwrap()
+            .digest;
+        let status = servers[0].status.as_mut().unwrap();
+        let unhealthy = Task { kind: TaskKind::CheckHealth, digest, message: "status 500".into(), ..deploy.clone() };
+        status.tasks = vec![unhealthy, Task { id: 2, phase: TaskPhase::Pending, message: String::new(), ..deploy }];
+        assert_eq!(outcome(&newer(&json!(0)), &servers).1, "Progressing");
+        servers[0].status.as_mut().unwrap().tasks.truncate(1);
+        assert_eq!(outcome(&newer(&json!(0)), &servers).1, TOO_MANY_FAILED);
     }
 
     #[test]

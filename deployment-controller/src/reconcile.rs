@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use berth_core::api::{AlarmProgress, Alarms, App, Server, VMDeployment, VMDeploymentStatus, VMReplicaSet};
+use berth_core::api::{
+    AlarmProgress, Alarms, App, RolloutAction, Server, VMDeployment, VMDeploymentStatus, VMReplicaSet,
+};
 use berth_runtime::{ApiError, Context, ListedServer, Throttle, requeue_after};
 use futures::future::{join_all, try_join, try_join_all};
 use k8s_openapi::jiff::Timestamp;
@@ -255,7 +257,11 @@ impl Deployments {
             if let Some(wait) = self.status_writes.requeue_after(read).filter(|_| !is_urgent) {
                 return Ok(Action::requeue(wait));
             }
-            if !keep_history(api, read, observed, &mut status).await? || !api.write_status(read, &status).await? {
+            // An Undo may name a number of the history. It is written as done before numbers change: a copy that crashes in between, or
+            // another one, would not find that number again.
+            let is_undo = undo::pending(read).is_some_and(|request| request.action == RolloutAction::Undo);
+            let is_kept = is_undo || keep_history(api, read, observed, &mut status).await?;
+            if !is_kept || !api.write_status(read, &status).await? {
                 return Ok(Action::requeue(STATUS_INTERVAL));
             }
         }

@@ -44,6 +44,10 @@ pub enum Judge {
     Gates,
     /// Failover harms no machine that runs and answers (guarantee 10).
     Failover,
+    /// No more Servers get new code than the present step lets have it, and a step ends when what it waits for has happened.
+    Steps,
+    /// One zone gets new code at a time, where that is declared.
+    Zones,
     /// What is stuck says whom it waits for.
     Stuck,
     /// Scripts change a machine one after the other, and only as long as their clients may change it.

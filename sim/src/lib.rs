@@ -10,6 +10,7 @@
 pub mod apiserver;
 mod clock;
 mod coverage;
+mod crash_point;
 mod dice;
 mod faults;
 mod findings;
@@ -36,6 +37,7 @@ mod requests;
 mod schedule;
 mod scripts;
 mod shrink;
+mod sight;
 mod story;
 mod troubles;
 mod upgrade;

@@ -45,6 +45,10 @@ impl Link {
         self.change(|state| state.has_ended = true);
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state.lock().has_ended
+    }
+
     /// Nothing passes while it hangs. What the copy sends in the meantime leaves it when it goes on.
     pub(crate) fn set_hanging(&self, hangs: bool) {
         self.change(|state| state.hangs = hangs);

@@ -251,7 +251,10 @@ impl ProbeClient for Probes {
             if target.port == APP_PORT && !machine.state().apps.values().any(|app| app.running) {
                 return ProbeResult::Failure(format!("{target}: connection refused"));
             }
-            if target.port == APP_PORT && self.troubles.is_sick(&uid) {
+            let state = machine.state();
+            let mut revisions = state.apps.values().filter_map(|app| app.revision.as_deref());
+            let has_bad_code = revisions.any(|revision| self.troubles.is_bad_code(revision, &uid));
+            if target.port == APP_PORT && (has_bad_code || self.troubles.is_sick(&uid)) {
                 return ProbeResult::Failure(format!("{target}: status 500"));
             }
             ProbeResult::Success

@@ -9,7 +9,10 @@ use kube::client::Body;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::{BoxError, Service, service_fn};
 
-use crate::{ApiServer, Dice, apiserver::trouble::Trouble, faults::ActiveFaults, link::Link, meter::Meter};
+use crate::{
+    ApiServer, Dice, apiserver::trouble::Trouble, crash_point::CrashPoint, faults::ActiveFaults, link::Link,
+    meter::Meter,
+};
 
 /// How long after the client has given up a request may still arrive.
 const LATE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(1));
@@ -27,6 +30,8 @@ pub(crate) struct Network {
     pub(crate) faults: ActiveFaults,
     pub(crate) meter: Meter,
     pub(crate) link: Link,
+    /// The write at which a copy crashes.
+    pub(crate) crash_point: CrashPoint,
 }
 
 /// What happens to one request.
@@ -85,6 +90,16 @@ impl Network {
         let (fate, delay) = (self.draw(&message), self.delay());
         if let Some(kind) = fate.kind() {
             self.faults.coverage.count(kind, &self.api);
+        }
+        if message.is_counted()
+            && let Some(takes_effect) = self.crash_point.pass()
+        {
+            if takes_effect {
+                sleep(delay).await;
+                self.respond(&message).await?;
+            }
+            self.link.end();
+            return pending().await;
         }
         let network = self.clone();
         let delivery = async move { network.deliver(message, fate, delay).await };
@@ -221,6 +236,11 @@ impl Message {
 
     fn watches(&self) -> bool {
         self.parameter("watch=true")
+    }
+
+    /// Whether it is a write, and not one that only renews something.
+    fn is_counted(&self) -> bool {
+        self.head.method != Method::GET && !self.head.uri.path().contains("/leases")
     }
 
     /// Whether it is refused once the past is forgotten.

@@ -32,6 +32,7 @@ fn lab(faults: Faults) -> Lab {
         faults: ActiveFaults::new(faults),
         meter: crate::meter::Meter::default(),
         link: link.clone(),
+        crash_point: crate::crash_point::CrashPoint::default(),
     };
     let client = Client::new(berth_runtime::with_timeouts(network.service(), Duration::from_secs(10)), "default");
     Lab { api, link, maps: Api::default_namespaced(client) }

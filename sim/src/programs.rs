@@ -67,6 +67,7 @@ impl World {
             faults: self.faults.clone(),
             meter: self.meter.clone(),
             link: link.clone(),
+            crash_point: self.crash_point.clone(),
         };
         let parts = ContextParts {
             client: Client::new(with_timeouts(network.service(), CALL), "default"),
@@ -201,6 +202,12 @@ impl ProgramCopy {
     /// Ends everything that lasts.
     pub(crate) fn recover(&self) {
         self.link.recover();
+    }
+
+    /// Whether the copy has crashed.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.link.has_ended()
     }
 
     pub(crate) fn link(&self) -> &Link {

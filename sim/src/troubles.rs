@@ -24,6 +24,8 @@ pub(crate) struct Troubles(Arc<Mutex<Inner>>);
 struct Inner {
     /// Machines whose application answers with errors, by the UIDs of their Servers.
     sick: BTreeMap<String, Instant>,
+    /// Revisions of the code that answer with errors, and on the machine of which Server; on all of them where none is named.
+    bad_code: BTreeSet<(String, Option<String>)>,
     full_disks: BTreeMap<String, Instant>,
     /// Machines that have hung.
     hung: BTreeSet<String>,
@@ -61,6 +63,17 @@ impl Troubles {
 
     pub(crate) fn is_sick(&self, uid: &str) -> bool {
         self.0.lock().sick.get(uid).is_some_and(|until| !is_over(Some(*until)))
+    }
+
+    /// This revision of the code answers with errors, on the machine of this Server or on all.
+    pub(crate) fn spoil_code(&self, revision: &str, uid: Option<&str>) {
+        self.0.lock().bad_code.insert((revision.to_owned(), uid.map(str::to_owned)));
+    }
+
+    /// Whether this revision of the code answers with errors on the machine of this Server.
+    pub(crate) fn is_bad_code(&self, revision: &str, uid: &str) -> bool {
+        let bad = &self.0.lock().bad_code;
+        [None, Some(uid.to_owned())].into_iter().any(|on| bad.contains(&(revision.to_owned(), on)))
     }
 
     pub(crate) fn fill_disk(&self, uid: &str, until: Instant) {

@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     ApiServer, Dice, Faults, Finding, Judge, RequestCounts, SimClock,
+    crash_point::CrashPoint,
     faults::ActiveFaults,
     findings::Findings,
     judges::court::Court,
@@ -56,6 +57,7 @@ pub struct World {
     pub(crate) future_fields: FutureFields,
     pub(crate) findings: Findings,
     pub(crate) meter: Meter,
+    pub(crate) crash_point: CrashPoint,
     /// The metrics of the copies that were started.
     pub(crate) metrics: Mutex<Vec<Arc<Metrics>>>,
 }
@@ -89,6 +91,7 @@ impl World {
         let findings = Findings::default();
         let simulation = Simulation::new(machines.clone()).with_clock(Arc::new(clock));
         let court = Court::new(findings.clone(), simulation.clone(), machines.clone(), clock);
+        court.allow_skew(faults.controller_skew);
         let witness = court.clone();
         api.set_witness(move |plural, change, author| witness.see(plural, change, author));
         let witness = court.clone();
@@ -121,6 +124,7 @@ impl World {
             faults,
             findings,
             meter: Meter::default(),
+            crash_point: CrashPoint::default(),
             metrics: Mutex::default(),
         })
     }

@@ -318,7 +318,7 @@ impl ApiServer {
         let path = head.uri.path();
         let subject = hot_loop::subject(&head.method, path, &call.body);
         self.0.recent.lock().count(&head.method, &subject, self.elapsed());
-        let keeps_time = path.starts_with("/api/v1/namespaces/berth-system/configmaps") || path.contains("/leases/");
+        let keeps_time = path.starts_with("/api/v1/namespaces/berth-system/configmaps") || path.contains("/leases");
         if response.status().is_success() && head.method != Method::GET && !keeps_time {
             self.0.writes.fetch_add(1, Ordering::Relaxed);
         }

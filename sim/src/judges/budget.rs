@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use berth_core::api::Server;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::{
@@ -244,7 +246,13 @@ fn person_disturbs(view: &View, place: &Place) -> bool {
 fn is_as_declared(scene: &Scene<'_>, server: &Value) -> bool {
     let machine = scene.machines.of_server(text(server, "/metadata/uid")).state();
     let revision = text(server, "/spec/app/revision");
-    let runs = machine.apps.values().any(|app| app.running && app.revision.as_deref() == Some(revision));
+    // The digest tells a restart from the same code before it.
+    let declared = Server::deserialize(server).ok();
+    let digest = declared.and_then(|server| Some(server.spec.app.as_ref()?.digest(server.spec.app_port())));
+    let runs = machine.apps.values().any(|app| {
+        let is_same = app.digest.is_none() || app.digest == digest;
+        app.running && app.revision.as_deref() == Some(revision) && is_same
+    });
     let packages = server["spec"]["packages"].as_array().into_iter().flatten();
     let mut versions = packages.map(|package| text(package, "/version"));
     runs && versions.all(|version| machine.managed.values().any(|found| found.version.as_deref() == Some(version)))

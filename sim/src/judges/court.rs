@@ -1,6 +1,6 @@
 //! The court: asks each judge about each change, as it happens.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use berth_iaas::simulated::{SimulatedMachines, Simulation};
 use parking_lot::Mutex;
@@ -10,10 +10,12 @@ use super::{
     decisions, end,
     failover::Failover,
     gates::Gates,
-    lock, machines,
+    lock, machines, said,
     scene::{Deed, Scene, Work},
+    steps::Steps,
     stuck, tasks,
     view::{self, Place, View},
+    zones::ZoneOrder,
 };
 use crate::{ApiServer, Finding, Judge, SimClock, apiserver::Change, findings::Findings};
 
@@ -34,6 +36,8 @@ struct Memory {
     budget: Budget,
     gates: Gates,
     failover: Failover,
+    steps: Steps,
+    zones: ZoneOrder,
 }
 
 impl Court {
@@ -44,6 +48,12 @@ impl Court {
         clock: SimClock,
     ) -> Self {
         Self { findings, simulation, machines, clock, memory: Arc::default() }
+    }
+
+    /// The clocks of two copies of a controller may be so far apart.
+    pub(crate) fn allow_skew(&self, skew: Duration) {
+        let memory = &mut *self.memory.lock();
+        (memory.steps.skew, memory.zones.skew) = (skew, skew);
     }
 
     /// An object has changed.
@@ -71,6 +81,9 @@ impl Court {
         self.report(Judge::Budget, memory.budget.exceeded(&scene));
         self.report(Judge::Gates, memory.gates.passed(&scene));
         self.report(Judge::Failover, memory.failover.harms(&scene));
+        self.report(Judge::Steps, memory.steps.exceeded(&scene));
+        self.report(Judge::Zones, memory.zones.broken(&scene));
+        self.report(Judge::Stuck, said::silence(&scene));
         memory.view.apply(plural, place, change.after.clone(), author, self.clock.elapsed());
     }
 
@@ -81,7 +94,7 @@ impl Court {
 
     /// A script has changed a machine.
     pub(crate) fn see_work(&self, deed: &Deed<'_>) {
-        let memory = &*self.memory.lock();
+        let memory = &mut *self.memory.lock();
         let Deed { uid, holder, before, after, .. } = *deed;
         let (namespace, name) = deed.server.split_once('/').unwrap_or_default();
         let (place, sent) = (Place::new(namespace, name), self.clock.elapsed().saturating_sub(deed.age));
@@ -91,6 +104,7 @@ impl Court {
         }
         self.report(Judge::Decisions, decisions::work_on_forced(&work));
         self.report(Judge::Gates, memory.gates.work(&work));
+        memory.steps.note_work(&work);
     }
 
     /// Etcd was restored. No change of an object tells of that.

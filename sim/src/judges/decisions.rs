@@ -54,13 +54,25 @@ fn of_server(before: &Value, after: &Value) -> Option<String> {
     changed.filter(|_| is_forced).map(|field| format!("{field} of a forced Server is changed"))
 }
 
-/// A roll-out that goes on although its set is paused.
+/// A roll-out that goes on although it is paused. Code that goes back is excused: a person may abort and undo while everything is paused.
 fn rolled_out_while_paused(scene: &Scene<'_>, before: &Value, after: &Value) -> Option<String> {
     let field = changed_fields(&before["spec"], &after["spec"]).find(|field| matches!(*field, "app" | "packages"))?;
     let (set, _) = scene.view.set_of(scene.place, before)?;
-    let since = scene.view.paused_since(&set)?;
+    // The pause of code is declared in the VMDeployment. That of its set follows a moment later.
+    let is_of_deployment = field == "app" && scene.view.get("vmdeployments", &set).is_some();
+    let since = if is_of_deployment { scene.view.code_paused_since(&set) } else { scene.view.paused_since(&set) }?;
     let is_late = since + BEGUN_BEFORE < scene.clock.elapsed();
-    is_late.then(|| format!("{field} is changed while {set} is paused"))
+    let goes_back = field == "app" && goes_back(scene, &set, &after["spec"]["app"]);
+    (is_late && !goes_back).then(|| format!("{field} is changed while {set} is paused"))
+}
+
+/// Whether the roll-out goes back to this application: the stable one, or the one that a person has named.
+fn goes_back(scene: &Scene<'_>, deployment: &Place, app: &Value) -> bool {
+    let Some(deployment) = scene.view.get("vmdeployments", deployment) else { return false };
+    let status = &deployment["status"];
+    let is_named = |known: &Value| !known.is_null() && known["revision"] == app["revision"];
+    let is_turned = !status["rollout"]["aborted"].is_null() || !status["rollout"]["undone"].is_null();
+    is_turned && (is_named(&status["stableApp"]) || is_named(&status["rollout"]["undone"]["app"]))
 }
 
 /// A program lowers `replicas` where failover shrinks a fleet, and changes nothing else of what a person declares.

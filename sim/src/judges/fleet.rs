@@ -175,6 +175,7 @@ pub(crate) fn is_held(world: &World, fleets: &[Fleet]) -> bool {
             || wanted.partition > 0
             || wanted.most == Some(0)
             || !wanted.gates.is_empty()
+            || wanted.code.may_hold()
             || !wanted.exists
             || !wanted.has_service
             || wanted.action != FailoverAction::Replace;
@@ -186,7 +187,9 @@ pub(crate) fn is_held(world: &World, fleets: &[Fleet]) -> bool {
 pub(crate) fn asks_for_a_person(world: &World) -> bool {
     let sets: Vec<VMReplicaSet> = world.api.objects("vmreplicasets");
     let servers: Vec<Server> = world.api.objects("servers");
+    let deployments: Vec<VMDeployment> = world.api.objects("vmdeployments");
+    let of_deployments = deployments.iter().filter_map(|deployment| deployment.status.as_ref()?.waiting_for.as_deref());
     let of_sets = sets.iter().filter_map(|set| set.status.as_ref()?.waiting_for.as_deref());
     let of_servers = servers.iter().filter_map(|server| server.status.as_ref()?.waiting_for.as_deref());
-    of_sets.chain(of_servers).any(|waiting| waiting.contains("a person"))
+    of_deployments.chain(of_sets).chain(of_servers).any(|waiting| waiting.contains("a person"))
 }

@@ -12,13 +12,17 @@ mod fleet;
 mod gates;
 mod lock;
 mod machines;
+mod new_code;
 mod orphans;
+mod said;
 pub(crate) mod scene;
+mod steps;
 mod stuck;
 mod tasks;
 #[cfg(test)]
 mod tests;
 mod view;
+mod zones;
 
 pub(crate) use self::{
     fleet::{asks_for_a_person, is_held, unexplained, unfinished},

@@ -1,6 +1,7 @@
 //! Each judge is shown something that must not be, in an API server without Berth's webhook, which would refuse some of it.
 
 mod clocks;
+mod rollouts;
 
 use std::time::Duration;
 

@@ -52,6 +52,8 @@ pub(crate) struct View {
     removed: BTreeSet<Place>,
     /// Since when sets are paused.
     paused: BTreeMap<Place, Duration>,
+    /// Since when the roll-outs of code of VMDeployments are paused.
+    code_paused: BTreeMap<Place, Duration>,
     /// When the locks of Servers were written or renewed last. What they say of it depends on the clock of a copy of the webhook.
     renewed: BTreeMap<Place, Duration>,
     /// When the present attempts under the locks of Servers began.
@@ -78,6 +80,7 @@ impl View {
             self.take_ready(place, ready);
             return;
         }
+        self.note_pause(plural, &place, after.as_ref(), now);
         let objects = self.objects.entry(plural).or_default();
         let is_removed = |object: Option<&Arc<Stored>>| {
             object.is_some_and(|object| is_being_deleted(object) || object["spec"]["offline"] == true)
@@ -106,18 +109,29 @@ impl View {
                 self.removed.insert(place.clone());
             }
         }
-        if plural == "vmreplicasets" {
-            let is_paused = after.as_ref().is_some_and(|set| set["spec"]["paused"] == true);
-            if is_paused {
-                self.paused.entry(place.clone()).or_insert(now);
-            } else {
-                self.paused.remove(&place);
-            }
-        }
         self.changed.entry(plural).or_default().insert(place.clone(), now);
         match after {
             Some(object) => drop(objects.insert(place, object)),
             None => drop(objects.remove(&place)),
+        }
+    }
+
+    /// Notes whether a set, or the code of a VMDeployment, is paused.
+    fn note_pause(&mut self, plural: &str, place: &Place, after: Option<&Arc<Stored>>, now: Duration) {
+        let is_paused = |spec: &Value| spec["paused"] == true;
+        let (paused, is_held) = match plural {
+            "vmreplicasets" => (&mut self.paused, after.is_some_and(|set| is_paused(&set["spec"]))),
+            "vmdeployments" => {
+                let is_held =
+                    |object: &Arc<Stored>| is_paused(&object["spec"]) || is_paused(&object["spec"]["rollout"]);
+                (&mut self.code_paused, after.is_some_and(is_held))
+            }
+            _ => return,
+        };
+        if is_held {
+            paused.entry(place.clone()).or_insert(now);
+        } else {
+            paused.remove(place);
         }
     }
 
@@ -178,6 +192,11 @@ impl View {
     /// Since when the set is paused; none when it is not.
     pub(crate) fn paused_since(&self, set: &Place) -> Option<Duration> {
         self.paused.get(set).copied()
+    }
+
+    /// Since when the roll-out of code of this VMDeployment is paused; none when it is not.
+    pub(crate) fn code_paused_since(&self, deployment: &Place) -> Option<Duration> {
+        self.code_paused.get(deployment).copied()
     }
 
     /// Whether somebody who is not one of Berth's programs has requested the Server's removal.

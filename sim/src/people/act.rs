@@ -1,11 +1,11 @@
 //! What people can do, and how it is drawn.
 
-use berth_core::api::{ApprovalDecision, FailoverAction, GatePoint, State};
+use berth_core::api::{ApprovalDecision, FailoverAction, GatePoint, RolloutAction, State};
 use serde::{Deserialize, Serialize};
 
 use super::{
     bad_input::BadInput,
-    fleet::{FIRST, draw_gates},
+    fleet::{FIRST, PLANS, draw_gates},
 };
 use crate::Dice;
 
@@ -145,6 +145,31 @@ pub enum Act {
         /// Whether it is sent with the version that it had, so that it must be refused.
         has_version: bool,
     },
+    /// Declares in which steps code is rolled out.
+    Steps {
+        /// Which of [`super::fleet::PLANS`].
+        plan: usize,
+    },
+    /// Declares what follows when the roll-out of code fails.
+    OnFailure {
+        /// Whether it goes back, which it does at the first failure then.
+        rolls_back: bool,
+    },
+    /// Stops the roll-out of code alone, or lets it go on.
+    PauseCode {
+        /// Whether it stops.
+        paused: bool,
+    },
+    /// Declares whether zones get new code one after the other, and labels all Servers with their zones.
+    Zones {
+        /// Whether they do.
+        one_at_a_time: bool,
+    },
+    /// Makes a request of a roll-out.
+    Request {
+        /// What is requested.
+        action: RolloutAction,
+    },
     /// Sends something that must be refused.
     Bad {
         /// What.
@@ -156,7 +181,7 @@ pub enum Act {
 type Draw = fn(&Dice, usize) -> Act;
 
 /// The subjects of acts. A run draws which of them exist at all, and then acts of these.
-const SUBJECTS: [&[Draw]; 12] = [
+const SUBJECTS: [&[Draw]; 13] = [
     &[|dice, _| Act::Scale { replicas: dice.between(1, Act::MOST_SERVERS) }],
     &[
         // Back to the first code, sometimes.
@@ -210,6 +235,16 @@ const SUBJECTS: [&[Draw]; 12] = [
         |dice, _| Act::Restore { ago: dice.between(1, 4), has_version: dice.chance(0.3) },
     ],
     &[|dice, _| Act::Bad { input: dice.pick(&BadInput::ALL) }],
+    &[
+        |dice, _| Act::Steps { plan: dice.between(0, PLANS.len() - 1) },
+        |dice, _| Act::OnFailure { rolls_back: dice.chance(0.7) },
+        |dice, _| Act::PauseCode { paused: dice.chance(0.5) },
+        |dice, _| Act::Zones { one_at_a_time: dice.chance(0.7) },
+        // New code is what all of these are about.
+        |_, number| Act::DeclareCode { revision: format!("r{number}") },
+        request,
+        request,
+    ],
 ];
 
 /// The subjects that most runs have.
@@ -240,6 +275,20 @@ impl Act {
 
 fn decide(dice: &Dice, _: usize) -> Act {
     Act::Decide { server: dice.between(0, 99), decision: decision(dice) }
+}
+
+fn request(dice: &Dice, _: usize) -> Act {
+    const ACTIONS: [RolloutAction; 8] = [
+        RolloutAction::Promote,
+        RolloutAction::Promote,
+        RolloutAction::PromoteFull,
+        RolloutAction::Abort,
+        RolloutAction::Retry,
+        RolloutAction::Undo,
+        RolloutAction::Restart,
+        RolloutAction::Restart,
+    ];
+    Act::Request { action: dice.pick(&ACTIONS) }
 }
 
 fn decision(dice: &Dice) -> ApprovalDecision {

@@ -13,6 +13,15 @@ const NAMES: [&str; 2] = ["web", "api"];
 /// The namespaces of fleets.
 const NAMESPACES: [&str; 2] = ["default", "shop"];
 
+/// The steps of roll-outs that people declare. Pauses are longer than clocks may be apart.
+pub(super) const PLANS: [&str; 5] = [
+    "[]",
+    r#"[{"servers": 1}, {"pause": {"seconds": 90}}, {"servers": "100%"}]"#,
+    r#"[{"servers": 1}, {"pause": {}}, {"servers": "50%"}, {"approve": {}}, {"servers": "100%"}]"#,
+    r#"[{"servers": "50%"}, {"bake": {"seconds": 90}}, {"servers": "100%"}]"#,
+    r#"[{"servers": 2}, {"servers": "100%"}, {"bake": {"seconds": 90}}]"#,
+];
+
 /// What does not change of a fleet, and what it begins with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
@@ -71,6 +80,26 @@ pub(crate) struct Wanted {
     pub(crate) most: Option<usize>,
     pub(crate) gates: Vec<GatePoint>,
     pub(crate) action: FailoverAction,
+    /// How code is rolled out, where that is not as usual.
+    pub(crate) code: WantedRollout,
+}
+
+/// How people want code to be rolled out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WantedRollout {
+    /// Which of [`PLANS`].
+    pub(crate) plan: usize,
+    pub(crate) paused: bool,
+    pub(crate) rolls_back: bool,
+    /// Whether a person has made a request, such as to undo what is declared.
+    pub(crate) is_steered: bool,
+}
+
+impl WantedRollout {
+    /// Whether it may keep a fleet from what is declared until a person acts.
+    pub(crate) fn may_hold(&self) -> bool {
+        self.plan > 0 || self.paused || self.rolls_back || self.is_steered
+    }
 }
 
 /// A fleet, and how people want it.
@@ -99,6 +128,7 @@ impl Fleet {
             most: None,
             gates: shape.gates.clone(),
             action: FailoverAction::Replace,
+            code: WantedRollout::default(),
         };
         let namespace = NAMESPACES[usize::from(shape.is_elsewhere)];
         Self { namespace, name: NAMES[number % NAMES.len()], shape, wanted, history: Vec::new(), may_shrink: false }

@@ -8,7 +8,10 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{Act, People, create};
+use super::{
+    Act, People, create,
+    fleet::{Wanted, WantedRollout},
+};
 
 impl People {
     pub(super) async fn act_on_fleet(&mut self, number: usize, act: &Act) -> kube::Result<String> {
@@ -36,6 +39,9 @@ impl People {
             }
             Act::Restore { ago, has_version } => return self.restore(number, *ago, *has_version).await,
             _ => {}
+        }
+        if let Some(words) = self.steer(number, act).await? {
+            return Ok(words);
         }
         let Some((spec, words)) = self.declared(number, act) else { return Ok("leaves that as it is".to_owned()) };
         self.patch(number, spec).await?;
@@ -119,6 +125,7 @@ impl People {
         if !exists {
             let wanted = &mut self.fleets[number].wanted;
             (wanted.exists, wanted.paused, wanted.partition, wanted.most) = (true, false, 0, None);
+            wanted.code = WantedRollout::default();
             self.create_fleet(number).await?;
         }
         Ok(format!("declares anew: Service {}, fleet {}", !has_service, !exists))
@@ -153,7 +160,10 @@ impl People {
             declarations.patch(fleet.name, &PatchParams::default(), &Patch::Json::<()>(patch)).await?
         };
         let fleet = &mut self.fleets[number];
-        fleet.wanted = super::fleet::Wanted { exists: true, has_service: fleet.wanted.has_service, ..wanted };
+        let is_steered = fleet.wanted.code.is_steered || wanted.code.is_steered;
+        fleet.wanted = Wanted { exists: true, has_service: fleet.wanted.has_service, ..wanted };
+        // An old request may be done again.
+        fleet.wanted.code.is_steered = is_steered;
         self.remember(number, &written);
         Ok(format!("restores the declaration of {ago} ago"))
     }

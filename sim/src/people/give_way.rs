@@ -21,6 +21,13 @@ impl People {
                 }
             }
             let retried = self.retry_all(fleet).await?;
+            if self.is_turned(fleet).await? {
+                let revision = format!("repaired-{}", self.next());
+                self.fleets[fleet].wanted.revision.clone_from(&revision);
+                let app = self.fleets[fleet].app();
+                self.patch(fleet, json!({"app": app})).await?;
+                words.push(format!("declares {revision}"));
+            }
             words.push(format!("gives up [{}] and retries [{}]", given_up.join(", "), retried.join(", ")));
         }
         Ok(words.join("; "))
@@ -37,8 +44,9 @@ impl People {
             let most = wanted.most;
             let mut spec = json!({"paused": false, "updateStrategy": {"partition": 0, "maxUnavailable": most}});
             spec["failover"] = self.fleets[fleet].failover();
+            let rollout = self.let_code_go_on(fleet).await?;
             if !self.fleets[fleet].shape.is_plain_set {
-                spec["rollout"] = json!({"partition": 0});
+                spec["rollout"] = rollout;
             }
             self.patch(fleet, spec).await?;
             let mut servers = self.list(&self.fleets[fleet]).await?;

@@ -8,6 +8,7 @@ mod fleet_acts;
 mod give_way;
 mod send_bad;
 mod server_acts;
+mod steering;
 #[cfg(test)]
 mod tests;
 
