@@ -5,10 +5,12 @@
 
 use std::{
     hint::black_box,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use berth_core::api::{Server, State, VMDeployment, VMReplicaSet};
+use berth_runtime::{Change, ServerIndex};
 use deployment_controller::plan::{desired_set, plan};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -17,6 +19,10 @@ use serde_json::{Value, json};
 const SIZES: [usize; 3] = [1_000, 10_000, 15];
 /// The same in a smoke test, which only shows that the bench works.
 const SMOKE_SIZES: [usize; 3] = [10, 100, 2];
+/// Servers of the set that is looked at beside others.
+const SMALL_SET: usize = 10;
+/// A look may cost so much more with ten times as many others beside the set: it costs the same, and figures vary.
+const BESIDE: f64 = 1.2;
 const MOST: Duration = Duration::from_millis(20);
 const NOW: i64 = 1_000_000;
 
@@ -94,6 +100,38 @@ impl Case {
     }
 }
 
+/// How long it takes to find the Servers of a small set beside so many others and to plan its roll-out, in milliseconds.
+fn beside(others: usize, rounds: usize) -> f64 {
+    let case = Case::new(SMALL_SET, SMALL_SET / 2, &json!({}), 0);
+    let index = ServerIndex::default();
+    let follow = |uid: &str, mut server: Server| {
+        let owner = json!([{"apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "name": "web", "uid": uid, "controller": true}]);
+        server.metadata.owner_references = serde_json::from_value(owner).unwrap();
+        index.follow(&Change::Present(Arc::new(server)));
+    };
+    let mut set = case.set.clone();
+    set.metadata.uid = Some("ours".into());
+    for (n, mut server) in servers(&case.deployment, others, 0, false).into_iter().enumerate() {
+        server.metadata.name = Some(format!("other-{n}"));
+        follow(&format!("other-{}", n / SMALL_SET), server);
+    }
+    for server in &case.servers {
+        follow("ours", server.clone());
+    }
+    let mut times: Vec<Duration> = (0..rounds)
+        .map(|_| {
+            let begun = Instant::now();
+            let found = index.of(&set);
+            let list: Vec<&Server> = found.iter().map(AsRef::as_ref).collect();
+            assert_eq!(list.len(), SMALL_SET);
+            black_box(plan(&case.deployment, &case.set, &list, Timestamp::from_second(NOW).unwrap()));
+            begun.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    times[rounds / 2].as_secs_f64() * 1e3
+}
+
 fn main() {
     let is_smoke_test = std::env::var_os("BERTH_BENCH_SMOKE").is_some();
     let [small_size, large_size, rounds] = if is_smoke_test { SMOKE_SIZES } else { SIZES };
@@ -130,4 +168,11 @@ fn main() {
             MOST.as_millis()
         );
     }
+    let rounds = rounds * SMALL_SET;
+    let (few, many) = (beside(small_size, rounds), beside(large_size, rounds));
+    let verdict = if many <= few * BESIDE { "met" } else { "MISSED" };
+    println!(
+        "the look at {SMALL_SET} Servers beside {large_size} others, and beside {small_size} | {many:.3} ms | {few:.3} ms | {:.2} | <= {BESIDE}, {verdict}",
+        many / few
+    );
 }

@@ -8,9 +8,10 @@ use berth_machine::{
     Connector, SshConnector,
     ssh::{ClientKey, PoolConfig, SshPool},
 };
-use berth_runtime::{ApiError, Cache, CacheOptions, Context, Controller, Copies, Process, Throttle};
+use berth_runtime::{
+    ApiError, Cache, CacheOptions, Change, Context, Controller, Copies, Process, ServerIndex, Throttle,
+};
 use futures::{Stream, StreamExt as _, future};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::runtime::{
     controller::Action,
     reflector::{ObjectRef, Store},
@@ -87,15 +88,21 @@ async fn run_deployments(
     deployments: &Cache<VMDeployment>,
     reconciler: Deployments,
 ) {
+    let index = Arc::new(ServerIndex::default());
+    let of_servers = deployments_of_servers(servers, index.clone(), sets.store());
+    // Complete before the first VMDeployment is reconciled. The changes are followed already: a Server that goes now is not kept.
+    for server in servers.store().state() {
+        index.follow(&Change::Present(server));
+    }
     let cached = CachedDeployments {
         deployments: reconciler,
-        servers: servers.store(),
+        servers: index,
         sets: sets.clone(),
         throttle: Throttle::new(RECONCILE_INTERVAL),
     };
     Controller::new("vmdeployments", deployments)
         .reconcile_on(deployments_of_sets(sets))
-        .reconcile_on(deployments_of_servers(servers, sets.store()))
+        .reconcile_on(of_servers)
         .concurrency(ctx.concurrency)
         .run(ctx, Arc::new(cached), |deployment, cached| async move { cached.reconcile(&deployment).await })
         .await;
@@ -104,7 +111,7 @@ async fn run_deployments(
 /// Reconciles VMDeployments with what the caches show of their sets and Servers.
 struct CachedDeployments {
     deployments: Deployments,
-    servers: Store<Server>,
+    servers: Arc<ServerIndex>,
     sets: Cache<VMReplicaSet>,
     throttle: Throttle,
 }
@@ -115,9 +122,8 @@ impl CachedDeployments {
             return Ok(Action::requeue(wait));
         }
         let set = self.sets.get(Some(deployment.namespace()), deployment.name());
-        let servers = self.servers.state();
-        let is_owned = |server: &&Server| set.as_ref().is_some_and(|set| set.owns(server));
-        let servers: Vec<&Server> = servers.iter().map(AsRef::as_ref).filter(is_owned).collect();
+        let servers = set.as_ref().map(|set| self.servers.of(set)).unwrap_or_default();
+        let servers: Vec<&Server> = servers.iter().map(AsRef::as_ref).collect();
         // Boxed, because it holds several versions of the VMDeployment.
         Box::pin(self.deployments.reconcile(deployment, set.as_deref(), &servers)).await
     }
@@ -132,15 +138,14 @@ fn deployments_of_sets(sets: &Cache<VMReplicaSet>) -> impl Stream<Item = ObjectR
     })
 }
 
-/// The VMDeployments of changed Servers, through their sets.
+/// The VMDeployments of changed Servers, through their sets. Keeps the index up to date.
 fn deployments_of_servers(
     servers: &Cache<Server>,
+    index: Arc<ServerIndex>,
     sets: Store<VMReplicaSet>,
 ) -> impl Stream<Item = ObjectRef<VMDeployment>> + Send + use<> {
     servers.changes().filter_map(move |change| {
-        let server = change.object();
-        let set_key = |owner: &OwnerReference| ObjectRef::new(&owner.name).within(server.namespace());
-        let set = server.owner().and_then(|owner| sets.get(&set_key(owner)));
+        let set = index.follow(&change).and_then(|set| sets.get(&set));
         future::ready(set.and_then(|set| deployment_of(&set)))
     })
 }

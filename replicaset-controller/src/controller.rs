@@ -8,7 +8,9 @@ use berth_core::{
     second_opinion::SampledServer,
 };
 use berth_iaas::{CallLimits, Classes, Drivers};
-use berth_runtime::{Cache, CacheOptions, Change, Context, Controller, Copies, Process, Throttle, answer_questions};
+use berth_runtime::{
+    Cache, CacheOptions, Change, Context, Controller, Copies, Process, ServerIndex, Throttle, answer_questions,
+};
 use futures::future;
 use kube::runtime::controller::Action;
 
@@ -19,7 +21,7 @@ use crate::{
     drift::DriftDetector,
     orphans::OrphanCollector,
     server::{ServerReconciler, tasks::TaskContext},
-    set::{machines::ClassMachines, plan::SetLimits, reconcile::SetReconciler, server_index::ServerIndex},
+    set::{machines::ClassMachines, plan::SetLimits, reconcile::SetReconciler},
     setup,
     sight::{BlindMonitors, look},
     triggers,
@@ -144,12 +146,15 @@ async fn reconcile_sets(
     sets: Arc<SetReconciler>,
 ) {
     let (index, throttle) = (Arc::new(ServerIndex::default()), Arc::new(Throttle::new(SET_INTERVAL)));
-    // Complete before the first set is reconciled.
+    let of_servers = triggers::sets_of_servers(&caches.servers, index.clone(), sets.zones());
+    // Complete before the first set is reconciled. The changes are followed already: a Server that goes now is not kept.
     for server in caches.servers.store().state() {
-        sets.zones().follow(&Change::Present(server));
+        let change = Change::Present(server);
+        sets.zones().follow(&change);
+        index.follow(&change);
     }
     Controller::new("vmreplicasets", &caches.sets)
-        .reconcile_on(triggers::sets_of_servers(&caches.servers, index.clone(), sets.zones()))
+        .reconcile_on(of_servers)
         .reconcile_on(sets.answers())
         .reconcile_on(triggers::sets_of_class(&caches.classes, caches.sets.store()))
         .reconcile_on(drift.notifications())

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use berth_core::api::{Approval, MachineClass, Server, TargetKind, VMReplicaSet};
-use berth_runtime::{Cache, Cached};
+use berth_runtime::{Cache, Cached, ServerIndex};
 use futures::{Stream, StreamExt as _, stream};
 use kube::runtime::reflector::{ObjectRef, Store};
 
-use crate::set::{server_index::ServerIndex, zone_index::ZoneIndex};
+use crate::set::zone_index::ZoneIndex;
 
 /// The Servers whose MachineClass has changed.
 pub(crate) fn servers_of_class(

@@ -11,7 +11,6 @@ pub mod machines;
 mod observe;
 pub mod plan;
 pub mod reconcile;
-pub mod server_index;
 pub mod status;
 pub mod template;
 mod template_patch;

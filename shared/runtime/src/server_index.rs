@@ -6,9 +6,10 @@ use std::{
 };
 
 use berth_core::api::{Server, VMReplicaSet};
-use berth_runtime::Change;
 use kube::runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
+
+use crate::Change;
 
 /// The Servers of each set, by the changes that it was given.
 #[derive(Debug, Default)]
@@ -67,19 +68,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::set::template;
 
     fn set(uid: &str) -> VMReplicaSet {
         berth_testing::replica_set(json!({"metadata": {"uid": uid}}))
     }
 
     fn server(name: &str, owner: Option<&str>) -> Arc<Server> {
-        let mut server = template::new_server(&set(owner.unwrap_or_default()), name);
-        server.metadata.namespace = Some("n".into());
-        if owner.is_none() {
-            server.metadata.owner_references = None;
-        }
-        Arc::new(server)
+        let owner = owner.map(|uid| {
+            json!([{"apiVersion": "berth.dev/v1alpha1", "kind": "VMReplicaSet", "name": "web", "uid": uid, "controller": true}])
+        });
+        Arc::new(berth_testing::server(json!({"metadata": {"name": name, "namespace": "n", "ownerReferences": owner}})))
     }
 
     fn names(index: &ServerIndex, uid: &str) -> Vec<String> {
