@@ -25,6 +25,8 @@ use super::{
 const GRACE: Duration = Duration::from_mins(10);
 /// So old a Server is known to every copy.
 const KNOWN: Duration = Duration::from_mins(6);
+/// So long a decision may be under way until it is written: some requests, of which each may take ten seconds.
+const UNDER_WAY: Duration = Duration::from_secs(30);
 /// Times in objects are in whole seconds.
 const ROUNDING: Duration = Duration::from_secs(1);
 
@@ -78,7 +80,9 @@ impl Steps {
             current.insert(progress.digest.clone(), most(&deployment, progress));
             let step = (progress.digest.clone(), progress.retries, progress.steps_done);
             if self.begun.get(scene.place).is_none_or(|(known, _)| *known != step) {
-                self.begun.insert(scene.place.clone(), (step, now));
+                let said = scene.after.and_then(|object| time(object, "/status/rollout/stepSince")).unwrap_or(now);
+                let begun = said.clamp(now.saturating_sub(UNDER_WAY), now);
+                self.begun.insert(scene.place.clone(), (step, begun));
             }
         }
         let of_place = self.allowed.iter_mut().filter(|((place, _), _)| place == scene.place);
