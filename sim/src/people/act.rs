@@ -147,7 +147,7 @@ pub enum Act {
     },
     /// Declares in which steps code is rolled out.
     Steps {
-        /// Which of [`super::fleet::PLANS`].
+        /// The number of the plan in the list of `fleet.rs`.
         plan: usize,
     },
     /// Declares what follows when the roll-out of code fails.
