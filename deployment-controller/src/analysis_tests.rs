@@ -62,6 +62,7 @@ impl Story {
             looks,
             alarm_look: None,
             others: &[],
+            awaited: &[],
             now: self.now,
         })
     }

@@ -172,6 +172,7 @@ impl Story {
             looks: &[],
             alarm_look: None,
             others: &[],
+            awaited: &[],
             now: now(),
         };
         if undo::pending(&read).is_none() {

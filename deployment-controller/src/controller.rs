@@ -51,7 +51,7 @@ pub async fn run_with(ctx: &Context, process: &Process, connector: Arc<dyn Conne
     let reconciler = Deployments::new(ctx.clone(), key).with_stager(&stager);
     tokio::join!(
         run_tasks(ctx, &servers, DeployTasks::new(ctx, connector, &servers, most_tasks)),
-        run_deployments(ctx, &servers, &sets, &deployments, reconciler),
+        run_deployments(ctx, &servers, &sets, &deployments, (reconciler, stager.ended())),
         stager.run(),
     );
 }
@@ -86,7 +86,7 @@ async fn run_deployments(
     servers: &Cache<Server>,
     sets: &Cache<VMReplicaSet>,
     deployments: &Cache<VMDeployment>,
-    reconciler: Deployments,
+    (reconciler, staged): (Deployments, impl Stream<Item = ObjectRef<VMDeployment>> + Send + 'static),
 ) {
     let index = Arc::new(ServerIndex::default());
     let of_servers = deployments_of_servers(servers, index.clone(), sets.store());
@@ -103,6 +103,7 @@ async fn run_deployments(
     Controller::new("vmdeployments", deployments)
         .reconcile_on(deployments_of_sets(sets))
         .reconcile_on(of_servers)
+        .reconcile_on(staged)
         .concurrency(ctx.concurrency)
         .run(ctx, Arc::new(cached), |deployment, cached| async move { cached.reconcile(&deployment).await })
         .await;

@@ -133,6 +133,7 @@ mod tests {
             looks: &[],
             alarm_look: None,
             others: &[],
+            awaited: &[],
             now: now(),
         };
         let (status, _) = status::compute(&observed);
@@ -190,6 +191,7 @@ mod tests {
             looks: &[],
             alarm_look: None,
             others: &[],
+            awaited: &[],
             now: now(),
         };
         let (status, at) = status::compute(&observed);

@@ -33,6 +33,7 @@ pub fn plan(
         looks: &[],
         alarm_look: None,
         others: &[],
+        awaited: &[],
         now,
     };
     let updates = rollout::next_updates(deployment, set, servers, None, now);

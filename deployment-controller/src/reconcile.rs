@@ -44,6 +44,17 @@ pub struct Deployments {
     stager: Option<Arc<Stager>>,
 }
 
+/// What a copy of this controller has to do with a VMDeployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// What there is to do is its turn, or the copy whose turn it is has not done it.
+    Acts,
+    /// There is nothing to do, and it is the turn of another copy.
+    Looks,
+    /// There is something to do, which is left to another copy for so long.
+    Leaves(Duration),
+}
+
 impl Deployments {
     /// Works with this context. Digests of content are made with this key.
     #[must_use]
@@ -89,14 +100,15 @@ impl Deployments {
             looks: &[],
             alarm_look: None,
             others: &others,
+            awaited: &[],
             now,
         };
-        if let Some(stager) = &self.stager {
-            stager.want(&observed);
-        }
-        if let Some(wait) = self.leave_to_another(read, &observed) {
+        let part = self.part(read, &observed);
+        let awaited = self.stage(&observed, part);
+        if let Part::Leaves(wait) = part {
             return Ok(Action::requeue(wait));
         }
+        let observed = ObservedDeployment { awaited: &awaited, ..observed };
         let (looks, alarm_look) = if turned.is_none() { self.look(&observed).await? } else { (Vec::new(), None) };
         let observed = &ObservedDeployment { looks: &looks, alarm_look: alarm_look.as_ref(), ..observed };
         // Another application than before is wanted: that is written before anything is done about it.
@@ -174,10 +186,10 @@ impl Deployments {
         Ok((checks, alarms.into_iter().next()))
     }
 
-    /// How long what there is to do about the VMDeployment is left to the copy whose turn it is.
-    fn leave_to_another(&self, read: &VMDeployment, observed: &ObservedDeployment<'_>) -> Option<Duration> {
+    /// What this copy has to do with the VMDeployment now.
+    fn part(&self, read: &VMDeployment, observed: &ObservedDeployment<'_>) -> Part {
         if self.ctx.turns.is_mine(read) {
-            return None;
+            return Part::Acts;
         }
         let has_to_act = observed.foreign_set().is_none()
             && (differs(observed).is_some()
@@ -185,7 +197,21 @@ impl Deployments {
                 || !due_looks(observed).is_empty()
                 || due_alarms(observed).is_some())
             || read.status.as_ref() != Some(&new_status(read, observed).0);
-        if has_to_act { self.ctx.turns.wait(read) } else { None }
+        match self.ctx.turns.wait(read).filter(|_| has_to_act) {
+            Some(wait) => Part::Leaves(wait),
+            None if has_to_act => Part::Acts,
+            None => Part::Looks,
+        }
+    }
+
+    /// Has artifacts brought ahead if this copy acts. Returns the Servers that they are on their way to.
+    fn stage(&self, observed: &ObservedDeployment<'_>, part: Part) -> Vec<String> {
+        let Some(stager) = &self.stager else { return Vec::new() };
+        if part == Part::Acts {
+            return stager.want(observed);
+        }
+        stager.leave(observed.deployment);
+        Vec::new()
     }
 
     /// Creates the set, or brings it up to date. The caches show whether that is to be done; it is done only if they show the
@@ -213,7 +239,7 @@ impl Deployments {
         observed: &ObservedDeployment<'_>,
         contents: &Contents,
     ) -> Result<bool, ApiError> {
-        let ObservedDeployment { deployment: known, servers, missing_content, .. } = *observed;
+        let ObservedDeployment { deployment: known, servers, missing_content, awaited, .. } = *observed;
         if !has_next(observed) {
             return Ok(true);
         }
@@ -230,7 +256,8 @@ impl Deployments {
         let Some(set) = api.own_set(deployment).await? else { return Ok(true) };
         let listed = api.sets.list_servers(&set, servers).await?;
         let servers: Vec<&Server> = listed.iter().map(ListedServer::server).collect();
-        let updates = rollout::next_updates(deployment, &set, &servers, missing_content, self.ctx.clock.now());
+        let now = self.ctx.clock.now();
+        let updates = rollout::next_updates_but(deployment, &set, &servers, missing_content, awaited, now);
         if api.commit_ledger(&set, &updates.ledger).await? {
             return declare_app(api, &updates).await;
         }
@@ -293,8 +320,10 @@ fn differs(observed: &ObservedDeployment<'_>) -> Option<VMReplicaSet> {
 
 /// Whether the roll-out has a next move, by the caches.
 fn has_next(observed: &ObservedDeployment<'_>) -> bool {
-    let ObservedDeployment { deployment, set, servers, missing_content, now, .. } = *observed;
-    set.is_some_and(|set| !rollout::next_updates(deployment, set, servers, missing_content, now).is_empty(set))
+    let ObservedDeployment { deployment, set, servers, missing_content, awaited, now, .. } = *observed;
+    set.is_some_and(|set| {
+        !rollout::next_updates_but(deployment, set, servers, missing_content, awaited, now).is_empty(set)
+    })
 }
 
 /// The checks that are due to be looked at.

@@ -50,6 +50,18 @@ pub(crate) fn next_updates<'a>(
     missing_content: Option<&str>,
     now: Timestamp,
 ) -> AppUpdates<'a> {
+    next_updates_but(deployment, set, servers, missing_content, &[], now)
+}
+
+/// The same, but the Servers with these names, which are in order, have to wait: the artifact is on its way to them.
+pub(crate) fn next_updates_but<'a>(
+    deployment: &VMDeployment,
+    set: &VMReplicaSet,
+    servers: &[&'a Server],
+    missing_content: Option<&str>,
+    awaited: &[String],
+    now: Timestamp,
+) -> AppUpdates<'a> {
     let count = RolloutCount::of(deployment, servers, now);
     let known = steps::recorded(deployment, &count.newest);
     let is_held = hold(deployment, &count, missing_content, known, now).is_some();
@@ -72,9 +84,16 @@ pub(crate) fn next_updates<'a>(
     if let Some(restarts) = &choice.restarts {
         return restart(fleet, &count.newest, deployment, restarts, (pace, may));
     }
+    let is_awaited = |server: &Server| awaited.binary_search_by(|name| name.as_str().cmp(server.name())).is_ok();
     fleet.budget.partition = budget.partition.max(count.active.saturating_sub(allowed));
     let app = count.newest;
-    let servers = fleet.roll_within(Axis::App, &choice.order, pace, |server| is_outdated(server, &app), may);
+    let servers = fleet.roll_within(
+        Axis::App,
+        &choice.order,
+        pace,
+        |server| is_outdated(server, &app),
+        |server| may(server) && !is_awaited(server),
+    );
     AppUpdates { ledger: fleet.ledger, app, servers }
 }
 

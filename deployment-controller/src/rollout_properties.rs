@@ -133,6 +133,7 @@ impl World {
             looks: &[],
             alarm_look: None,
             others: &[],
+            awaited: &[],
             now: self.now,
         };
         let assessment = Assessment::of(&observed);

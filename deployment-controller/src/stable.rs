@@ -80,6 +80,7 @@ mod tests {
             looks: &[],
             alarm_look: None,
             others: &[],
+            awaited: &[],
             now: now(),
         };
         initial_app(&observed, &Assessment::of(&observed)).effective_revision()
@@ -130,6 +131,7 @@ mod tests {
             looks: &[],
             alarm_look: None,
             others: &[],
+            awaited: &[],
             now: now(),
         };
         let (status, _) = status::compute(&observed);

@@ -25,6 +25,7 @@ fn compute_with(
         looks: &[],
         alarm_look: None,
         others: &[],
+        awaited: &[],
         now: now(),
     })
 }
@@ -160,6 +161,7 @@ fn a_server_that_flaps_does_not_put_off_the_deadline_and_more_healthy_servers_do
             looks: &[],
             alarm_look: None,
             others: &[],
+            awaited: &[],
             now,
         });
         reasons.push((second, reason(&status, STALLED).to_owned()));

@@ -161,6 +161,7 @@ impl Story {
             looks: &self.looks,
             alarm_look: self.alarm_look.as_ref(),
             others: &self.others,
+            awaited: &[],
             now: self.now,
         }
     }

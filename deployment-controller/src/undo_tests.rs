@@ -114,6 +114,7 @@ impl Story {
             looks: &[],
             alarm_look: None,
             others: &[],
+            awaited: &[],
             now: now(),
         })
     }

@@ -80,6 +80,13 @@ pub(crate) struct StagingAttempt {
     number: u64,
 }
 
+impl StagingAttempt {
+    /// For which VMDeployment it is.
+    pub(crate) fn deployment(&self) -> &DeploymentKey {
+        &self.deployment
+    }
+}
+
 impl StagingMemory {
     /// From now on this is wanted; none: nothing. What is under way elsewhere is cancelled, unless it may still arrive in time.
     pub(crate) fn want(&mut self, deployment: DeploymentKey, wanted: Option<&Ahead<'_>>) {
@@ -112,6 +119,18 @@ impl StagingMemory {
         if !next.is_empty() {
             self.deployments.insert(deployment, WantedAhead { app, places: next });
         }
+    }
+
+    /// Whether the artifact is at the Server, or the latest attempt to bring it there has failed.
+    pub(crate) fn is_known(&self, deployment: &DeploymentKey, app: &App, server: &Server) -> bool {
+        let target = StagingTarget::of(server);
+        let wanted = self.deployments.get(deployment).filter(|wanted| *wanted.app == *app);
+        let place = wanted.and_then(|wanted| wanted.places.iter().find(|place| place.target == target));
+        place.is_some_and(|place| match place.progress {
+            StagingProgress::IsThere | StagingProgress::Failed { .. } => true,
+            StagingProgress::Waits => false,
+            StagingProgress::UnderWay { failures, .. } => failures > 0,
+        })
     }
 
     /// Forgets the VMDeployments that are gone.

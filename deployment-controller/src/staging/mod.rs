@@ -1,8 +1,8 @@
 //! Brings the artifact of a new version to Servers ahead of their turn, while they serve (`rollout.stageAhead`).
 //!
 //! `planner` says which Servers, on each reconcile of a VMDeployment. [`Stager`] does it beside the reconciles, some at a time, and
-//! remembers in `memory` what it has done: nothing of it is written to any object. Nothing relies on it, either. Where an artifact was not
-//! brought ahead, DeployApp downloads it.
+//! remembers in `memory` what it has done: nothing of it is written to any object. A Server's turn comes when the artifact is there, or could
+//! not be brought: then DeployApp downloads it.
 
 mod memory;
 mod metrics;
@@ -16,7 +16,12 @@ use berth_machine::{
     staging::{StagedRelease, stage_app},
 };
 use berth_runtime::{Backoff, Cache, Context};
-use futures::{StreamExt as _, stream::FuturesUnordered};
+use futures::{
+    Stream, StreamExt as _,
+    channel::mpsc::{self, UnboundedSender},
+    stream::FuturesUnordered,
+};
+use kube::runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
@@ -39,6 +44,7 @@ pub(crate) struct Stager {
     memory: Mutex<StagingMemory>,
     metrics: StagingMetrics,
     changed: Notify,
+    ended: Mutex<Option<UnboundedSender<ObjectRef<VMDeployment>>>>,
     /// How many machines are staged on at the same time.
     at_most: usize,
 }
@@ -69,26 +75,38 @@ impl Stager {
             memory: Mutex::default(),
             metrics,
             changed: Notify::new(),
+            ended: Mutex::default(),
             // A quarter of what DeployApp may do at once: both share the artifact store, and DeployApp holds traffic meanwhile.
             at_most: usize::from(ctx.concurrency),
         }
     }
 
-    /// Brings ahead what this VMDeployment wants now, and nothing else of it any more. Each Server is the turn of one copy: the others do
-    /// not step in, because nothing is lost without it.
-    pub(crate) fn want(&self, observed: &ObservedDeployment<'_>) {
-        let deployment = observed.deployment;
-        let ahead = planner::ahead(observed);
-        let mine = ahead.map(|mut ahead| {
-            ahead.servers.retain(|server| self.ctx.turns.is_mine(*server));
-            ahead
-        });
+    /// Brings ahead what this VMDeployment wants now, and nothing else of it any more. Returns the names of the Servers that are updated only
+    /// when it is there, in order. The copy that acts on the VMDeployment does it, so that it knows what is there.
+    pub(crate) fn want(&self, observed: &ObservedDeployment<'_>) -> Vec<String> {
+        let (key, ahead) = (key_of(observed.deployment), planner::ahead(observed));
         let mut memory = self.memory.lock();
-        memory.want((deployment.namespace().to_owned(), deployment.name().to_owned()), mine.as_ref());
+        memory.want(key.clone(), ahead.as_ref());
         self.metrics.set_failing(memory.failing());
-        if mine.is_some() {
+        if ahead.is_some() {
             self.changed.notify_one();
         }
+        let app = ahead.map(|ahead| ahead.app);
+        planner::awaited(observed, |server| app.as_ref().is_some_and(|app| memory.is_known(&key, app, server)))
+    }
+
+    /// Brings nothing ahead for this VMDeployment: another copy does.
+    pub(crate) fn leave(&self, deployment: &VMDeployment) {
+        let mut memory = self.memory.lock();
+        memory.want(key_of(deployment), None);
+        self.metrics.set_failing(memory.failing());
+    }
+
+    /// The VMDeployments of which an attempt has ended: a Server may have been waiting for it.
+    pub(crate) fn ended(&self) -> impl Stream<Item = ObjectRef<VMDeployment>> + Send + use<> {
+        let (sender, ended) = mpsc::unbounded();
+        *self.ended.lock() = Some(sender);
+        ended
     }
 
     /// Runs until shutdown. What is under way then is ended.
@@ -185,5 +203,13 @@ impl Stager {
         let mut memory = self.memory.lock();
         memory.end(attempt, next.map(|delay| Instant::now() + delay));
         self.metrics.set_failing(memory.failing());
+        if let Some(ended) = &*self.ended.lock() {
+            // Without a reader this program is about to end.
+            let _ = ended.unbounded_send(ObjectRef::new(&attempt.deployment().1).within(&attempt.deployment().0));
+        }
     }
+}
+
+fn key_of(deployment: &VMDeployment) -> DeploymentKey {
+    (deployment.namespace().to_owned(), deployment.name().to_owned())
 }

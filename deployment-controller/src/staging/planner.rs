@@ -26,16 +26,14 @@ pub(crate) struct Ahead<'a> {
 pub(crate) fn ahead<'a>(observed: &ObservedDeployment<'a>) -> Option<Ahead<'a>> {
     let ObservedDeployment { deployment, servers, missing_content, now, .. } = *observed;
     let at_most = Budget::stage_ahead(deployment);
-    if at_most == 0 {
-        return None;
-    }
     let ledger = Ledger::of(observed.own_set()?);
     let count = RolloutCount::of(deployment, servers, now);
+    if needs_none(observed, &count) {
+        return None;
+    }
     // Before the status says how far it is, it is not known what holds it.
     let progress = steps::recorded(deployment, &count.newest)?;
-    let goes_back = progress.aborted.is_some() || progress.undone.is_some();
-    let needs_none = count.newest.deploy_class().is_some() || steps::is_restart(deployment, &count);
-    if goes_back || needs_none || hold(deployment, &count, missing_content, Some(progress), now).is_some() {
+    if hold(deployment, &count, missing_content, Some(progress), now).is_some() {
         return None;
     }
     let disturbed = ledger.servers();
@@ -44,6 +42,31 @@ pub(crate) fn ahead<'a>(observed: &ObservedDeployment<'a>) -> Option<Ahead<'a>> 
     let next = next.into_iter().filter(|server| !has_release(server, &count.newest)).collect();
     let drained = servers.iter().copied().filter(|server| is_drained(server, &ledger)).collect();
     Some(Ahead { app: count.newest, servers: next, drained })
+}
+
+/// Names of the Servers that are updated only when the artifact is there, in order: all that it is brought to sooner or later, without those
+/// of which it `is_known` that it is there, or that it could not be brought.
+pub(crate) fn awaited(observed: &ObservedDeployment<'_>, is_known: impl Fn(&Server) -> bool) -> Vec<String> {
+    let count = RolloutCount::of(observed.deployment, observed.servers, observed.now);
+    let Some(set) = observed.own_set().filter(|_| !needs_none(observed, &count)) else { return Vec::new() };
+    let ledger = Ledger::of(set);
+    let disturbed = ledger.servers();
+    let is_awaited =
+        |server: &&Server| may_stage(server, &disturbed) && !has_release(server, &count.newest) && !is_known(server);
+    let upcoming = rollout::upcoming(observed, &count).into_iter().filter(is_awaited);
+    let mut names: Vec<String> = upcoming.map(|server| server.name().to_owned()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Whether nothing is ever brought ahead: it is not asked for, or what is done to Servers needs no artifact.
+fn needs_none(observed: &ObservedDeployment<'_>, count: &RolloutCount<'_>) -> bool {
+    let deployment = observed.deployment;
+    let progress = steps::recorded(deployment, &count.newest);
+    Budget::stage_ahead(deployment) == 0
+        || count.newest.deploy_class().is_some()
+        || steps::is_restart(deployment, count)
+        || progress.is_some_and(|progress| progress.aborted.is_some() || progress.undone.is_some())
 }
 
 fn is_drained(server: &Server, ledger: &Ledger) -> bool {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    rollout::next_updates,
+    rollout::{next_updates, next_updates_but},
     story::Story,
     testing::{failed, ready_set},
     undo,
@@ -204,4 +204,45 @@ fn what_is_on_its_way_to_a_server_whose_traffic_is_being_held_may_arrive() {
         "renewedAt": "2026-01-01T00:00:00Z", "durationSeconds": 30});
     server(&mut story, 9).status.as_mut().unwrap().lock = serde_json::from_value(lock).unwrap();
     assert_eq!(drained(&story), [""; 0], "DeployApp has begun");
+}
+
+/// The numbers of the Servers that are updated next, if the artifact is where this says.
+fn updated(story: &Story, is_there: impl Fn(&Server) -> bool) -> String {
+    let servers: Vec<&Server> = story.servers.iter().collect();
+    let set = set(story, &[]);
+    let awaited = awaited(&story.observed(&set, &servers), is_there);
+    let updates = next_updates_but(&story.deployment, &set, &servers, None, &awaited, story.now);
+    let entered = updates.ledger.on(Axis::App).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(
+        entered,
+        updates.servers.iter().map(|server| server.name()).collect::<Vec<_>>(),
+        "nobody else is in the ledger"
+    );
+    updates.servers.iter().map(|server| server.name().trim_start_matches("web-")).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_server_that_serves_has_its_turn_when_the_artifact_is_there() {
+    let story = story(json!({"stageAhead": 3}));
+    assert_eq!(updated(&story, |_| false), "");
+    assert_eq!(updated(&story, |server| server.name() == "web-8"), "8", "what does not arrive holds up nobody else");
+    assert_eq!(updated(&story, |_| true), "9");
+    let mut unknown = self::story(json!({"stageAhead": 3}));
+    unknown.deployment.status.as_mut().unwrap().rollout = None;
+    assert_eq!(updated(&unknown, |_| false), "", "it is brought as soon as it is known how far the roll-out is");
+    assert_eq!(updated(&self::story(json!({})), |_| false), "9");
+}
+
+#[test]
+fn who_does_not_serve_or_needs_no_artifact_waits_for_none() {
+    let mut story = story(json!({"stageAhead": 3}));
+    server(&mut story, 3).status.as_mut().unwrap().state = Some(berth_core::api::State::Initializing);
+    assert_eq!(updated(&story, |_| false), "3");
+
+    let mut back = self::story(json!({"stageAhead": 3}));
+    back.settle(&[]);
+    give_machines(&mut back);
+    back.deployment.spec.app.command = "./run --verbose".into();
+    back.deployment.status = Some(back.status());
+    assert_eq!(updated(&back, |_| false), "9", "every machine has the release");
 }

@@ -22,9 +22,10 @@ use super::{
     in_use,
     metrics::Metrics,
     named::classes_of,
+    shared::Shared,
     status::StatusWriter,
     view::View,
-    worker::{Shared, Submission, Worker},
+    worker::{Submission, Worker},
 };
 use crate::{
     balancer::{BalancerError, LoadBalancer, Observer, Problem, Responsible},

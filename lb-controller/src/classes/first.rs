@@ -9,8 +9,8 @@ use kube::{Api, api::ListParams};
 
 use super::{
     driver::{Entry, EntryKey},
+    shared::Shared,
     view::entries_of,
-    worker::Shared,
 };
 use crate::{
     member::ServerRef,

@@ -24,6 +24,7 @@ mod metrics;
 mod named;
 pub mod names;
 mod ramp;
+mod shared;
 mod split;
 mod status;
 pub mod view;

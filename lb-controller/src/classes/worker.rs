@@ -6,10 +6,8 @@ use std::{
     time::Duration,
 };
 
-use berth_core::api::{BalancerClass, Server, VMDeployment};
-use berth_runtime::{Cache, Context, Leader};
+use berth_core::api::{BalancerClass, Server};
 use futures::{StreamExt as _, channel::mpsc::UnboundedReceiver, future::join_all};
-use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::{
     sync::oneshot,
@@ -19,20 +17,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     driver::{Driver, Entry, EntryKey},
-    first, floor, in_use,
-    metrics::Metrics,
-    named,
+    first, floor, in_use, named,
+    shared::Shared,
     status::StatusWriter,
     view::View,
-    weights::weights,
 };
 use crate::{
-    balancer::{BalancerError, Observer},
-    kept::KeptServers,
+    balancer::BalancerError,
     member::{Member, ServerRef},
-    panic_floor::{FloorMember, PanicThreshold},
+    panic_floor::FloorMember,
     plan,
-    subsets::Subsets,
 };
 
 /// How often all processes are read.
@@ -45,27 +39,6 @@ pub(super) struct Submission {
     pub(super) member: Member,
     pub(super) since: Instant,
     pub(super) result: oneshot::Sender<Result<(), BalancerError>>,
-}
-
-/// What all workers share.
-pub(super) struct Shared {
-    pub(super) ctx: Context,
-    pub(super) classes: Cache<BalancerClass>,
-    pub(super) servers: Cache<Server>,
-    pub(super) deployments: Cache<VMDeployment>,
-    pub(super) subsets: Subsets,
-    pub(super) kept: Arc<KeptServers>,
-    pub(super) default_threshold: PanicThreshold,
-    pub(super) leader: Leader,
-    pub(super) observer: Observer,
-    pub(super) metrics: Metrics,
-}
-
-impl Shared {
-    /// See [`weights`].
-    pub(super) fn weights(&self, class: &str, servers: &[Arc<Server>], now: Timestamp) -> BTreeMap<EntryKey, u16> {
-        weights(class, servers, &self.subsets, &self.deployments, now)
-    }
 }
 
 /// Follows one class.
