@@ -122,7 +122,11 @@ fn of_deployment(deployment: &VMDeployment) -> String {
     let (revision, stable) = (status.revision.as_deref().unwrap_or("-"), status.stable_revision.as_deref());
     let stable =
         stable.filter(|stable| *stable != revision).map(|stable| format!(" (stable: {stable})")).unwrap_or_default();
-    let waiting = status.waiting_for.as_deref().map(|text| format!(": {}", with_ages(text))).unwrap_or_default();
+    let waiting = status
+        .waiting_for
+        .as_deref()
+        .map(|text| format!(": {}", without_addresses(&with_ages(text))))
+        .unwrap_or_default();
     format!("{revision}{stable}: {condition}{waiting}")
 }
 
@@ -137,6 +141,18 @@ fn with_ages(text: &str) -> String {
         let [hours, minutes, seconds] = numbers[..] else { panic!("{time:?} is no time") };
         result.push_str(&clock(Duration::from_secs(hours * 3600 + minutes * 60 + seconds)));
         result.push_str(rest);
+    }
+    result
+}
+
+/// The text without the addresses of machines: which machine gets which depends on the order in which they are created.
+fn without_addresses(text: &str) -> String {
+    const NETWORK: &str = "127.";
+    let mut parts = text.split(NETWORK);
+    let mut result = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        result.push_str("ADDRESS");
+        result.push_str(part.trim_start_matches(|found: char| found.is_ascii_digit() || found == '.'));
     }
     result
 }
