@@ -97,8 +97,8 @@ pub(crate) fn next_updates_but<'a>(
     AppUpdates { ledger: fleet.ledger, app, servers }
 }
 
-/// The Servers that the roll-out takes next, after those that stand in the ledger for it, in the order in which it takes them, whatever the
-/// budget, the current step and a zone that bakes say today. Without those that the partition keeps.
+/// The Servers that the roll-out takes next, after those that it works on, in the order in which it takes them, whatever the budget, the
+/// current step and a zone that bakes say today. Without those that the partition keeps.
 pub(crate) fn upcoming<'a>(observed: &ObservedDeployment<'a>, count: &RolloutCount<'a>) -> Vec<&'a Server> {
     let ObservedDeployment { deployment, servers, now, .. } = *observed;
     let ledger = observed.set.map(Ledger::of).unwrap_or_default();
@@ -107,8 +107,9 @@ pub(crate) fn upcoming<'a>(observed: &ObservedDeployment<'a>, count: &RolloutCou
     let zones = zones_of(deployment, count, &choice, &ledger, now);
     let place = zones.as_ref().map(Zones::place);
     let left = choice.order.iter().copied().filter(|server| server.is_active() && !server.is_forced());
-    let (taken, mut next): (Vec<&Server>, Vec<&Server>) =
-        left.filter(|server| is_outdated(server, &count.newest)).partition(|server| entered.contains(server.name()));
+    let (taken, mut next): (Vec<&Server>, Vec<&Server>) = left
+        .filter(|server| is_outdated(server, &count.newest))
+        .partition(|server| entered.contains(server.name()) && !server.is_ready());
     // Those that serve nothing come first, and those that were restarted as a baseline last. The sort is stable.
     let place = |server: &Server| place.as_ref().map(|place| place(server));
     next.sort_by_cached_key(|server| (choice.is_spared(server), place(server), server.is_in_service()));

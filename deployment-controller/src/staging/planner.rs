@@ -36,7 +36,7 @@ pub(crate) fn ahead<'a>(observed: &ObservedDeployment<'a>) -> Option<Ahead<'a>> 
     if hold(deployment, &count, missing_content, Some(progress), now).is_some() {
         return None;
     }
-    let disturbed = ledger.servers();
+    let disturbed = others_of(&ledger);
     let next = rollout::upcoming(observed, &count).into_iter();
     let next: Vec<&Server> = next.filter(|server| may_stage(server, &disturbed)).take(at_most).collect();
     let next = next.into_iter().filter(|server| !has_release(server, &count.newest)).collect();
@@ -50,7 +50,7 @@ pub(crate) fn awaited(observed: &ObservedDeployment<'_>, is_known: impl Fn(&Serv
     let count = RolloutCount::of(observed.deployment, observed.servers, observed.now);
     let Some(set) = observed.own_set().filter(|_| !needs_none(observed, &count)) else { return Vec::new() };
     let ledger = Ledger::of(set);
-    let disturbed = ledger.servers();
+    let disturbed = others_of(&ledger);
     let is_awaited =
         |server: &&Server| may_stage(server, &disturbed) && !has_release(server, &count.newest) && !is_known(server);
     let upcoming = rollout::upcoming(observed, &count).into_iter().filter(is_awaited);
@@ -72,6 +72,12 @@ fn needs_none(observed: &ObservedDeployment<'_>, count: &RolloutCount<'_>) -> bo
 fn is_drained(server: &Server, ledger: &Ledger) -> bool {
     let is_entered = ledger.on(Axis::App).any(|name| name == server.name());
     is_entered && server.is_active() && !server.is_forced() && server.lock().is_none()
+}
+
+/// Names of the Servers that are entered for something else than their application. Whoever is entered for the application and still serves
+/// the old one is not worked on yet: the entry may be left from the version before.
+fn others_of(ledger: &Ledger) -> HashSet<&str> {
+    ledger.iter().filter(|entry| entry.axis != Axis::App).map(|entry| entry.server.as_str()).collect()
 }
 
 /// Whether the Server serves, and nobody works on its machine or is about to.

@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::{
+    deployment_status::status,
     world::{LONG, World, check, is_settled, traffic},
     writes::writes,
 };
@@ -109,6 +110,8 @@ async fn traffic_is_not_held_for_a_download_that_is_made_ahead() {
     let world = World::start_with(Options { control_plane, ..Options::default() }).await;
     world.deploy(3, |_| ()).await;
     world.ready(3).await;
+    // A restart is refused as long as the first revision is being rolled out.
+    status(&world, "v1 is stable", |status| status.stable_revision.as_deref() == Some("v1")).await;
     let slow_app = |revision: &str| {
         let app = world.app(revision);
         world.berth.artifacts().slow_down(&format!("web-{revision}.tar"), DOWNLOAD);
