@@ -100,12 +100,12 @@ async fn a_balancer_that_does_not_answer_holds_up_what_needs_it_and_is_caught_up
     world.deploy(2, behind_class(DRAIN_SECONDS)).await;
     world.ready(2).await;
     assert_eq!(class_is(&world, "True", "").await, "all 1 processes answer");
+    lb_metric_is(&world, "berth_balancer_servers{balancer=\"edge\",serves=\"yes\"} 2").await;
 
     haproxy.kill().await.unwrap();
     let message = class_is(&world, "False", "").await;
     assert!(message.contains("1 of 1 processes do not answer") && message.contains("master.sock"), "{message}");
     lb_metric_is(&world, "berth_balancer_processes{balancer=\"edge\",answers=\"no\"} 1").await;
-    lb_metric_is(&world, "berth_balancer_servers{balancer=\"edge\",serves=\"yes\"} 2").await;
     world.patch(json!({"spec": {"app": world.app("v2")}})).await;
     world.server("web-0", "waits for HAProxy", |server| says(server, "does not answer since")).await;
     haproxy.restart().await.unwrap();
@@ -234,7 +234,11 @@ async fn a_server_that_begins_gets_its_share_in_steps_and_is_not_written_for_it(
     })
     .await
     .unwrap();
-    assert!(seen.is_sorted() && seen.len() > 6 && seen.iter().all(|weight| weight % 10 == 0), "{seen:?}");
+    // HAProxy itself shows 1 for a moment when a server is added.
+    assert!(
+        seen.is_sorted() && seen.len() > 6 && seen.iter().all(|weight| *weight <= 1 || weight % 10 == 0),
+        "{seen:?}"
+    );
     let now = world.server("web-0", "is as it was", |_| true).await;
     assert_eq!(now.metadata.resource_version, released.metadata.resource_version);
     world.end().await;
