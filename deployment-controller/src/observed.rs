@@ -22,7 +22,7 @@ pub(crate) struct ObservedDeployment<'a> {
     pub(crate) alarm_look: Option<&'a AlarmLook>,
     /// What is known of the VMDeployments that the roll-out waits for; empty if it waits for none.
     pub(crate) others: &'a [Other],
-    /// Names of the Servers that the new version's artifact is on its way to, in order: they are updated when it is there.
+    /// Sorted names of the Servers that have to wait, because the new version's artifact is still being brought to them.
     pub(crate) awaited: &'a [String],
     /// When this was observed.
     pub(crate) now: Timestamp,

@@ -257,7 +257,7 @@ impl Deployments {
         let listed = api.sets.list_servers(&set, servers).await?;
         let servers: Vec<&Server> = listed.iter().map(ListedServer::server).collect();
         let now = self.ctx.clock.now();
-        let updates = rollout::next_updates_but(deployment, &set, &servers, missing_content, awaited, now);
+        let updates = rollout::next_updates_except(deployment, &set, &servers, missing_content, awaited, now);
         if api.commit_ledger(&set, &updates.ledger).await? {
             return declare_app(api, &updates).await;
         }
@@ -322,7 +322,7 @@ fn differs(observed: &ObservedDeployment<'_>) -> Option<VMReplicaSet> {
 fn has_next(observed: &ObservedDeployment<'_>) -> bool {
     let ObservedDeployment { deployment, set, servers, missing_content, awaited, now, .. } = *observed;
     set.is_some_and(|set| {
-        !rollout::next_updates_but(deployment, set, servers, missing_content, awaited, now).is_empty(set)
+        !rollout::next_updates_except(deployment, set, servers, missing_content, awaited, now).is_empty(set)
     })
 }
 

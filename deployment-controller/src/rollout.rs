@@ -50,11 +50,11 @@ pub(crate) fn next_updates<'a>(
     missing_content: Option<&str>,
     now: Timestamp,
 ) -> AppUpdates<'a> {
-    next_updates_but(deployment, set, servers, missing_content, &[], now)
+    next_updates_except(deployment, set, servers, missing_content, &[], now)
 }
 
-/// The same, but the Servers with these names, which are in order, have to wait: the artifact is on its way to them.
-pub(crate) fn next_updates_but<'a>(
+/// The same, but the Servers with these names (sorted) have to wait, because the artifact is still being brought to them.
+pub(crate) fn next_updates_except<'a>(
     deployment: &VMDeployment,
     set: &VMReplicaSet,
     servers: &[&'a Server],

@@ -81,8 +81,8 @@ impl Stager {
         }
     }
 
-    /// Brings ahead what this VMDeployment wants now, and nothing else of it any more. Returns the names of the Servers that are updated only
-    /// when it is there, in order. The copy that acts on the VMDeployment does it, so that it knows what is there.
+    /// Brings ahead what this VMDeployment wants now, and nothing else of it any more. Returns the sorted names of the Servers that have to wait
+    /// for their artifact. Only the copy that acts on the VMDeployment calls it: what was brought is known in its memory alone.
     pub(crate) fn want(&self, observed: &ObservedDeployment<'_>) -> Vec<String> {
         let (key, ahead) = (key_of(observed.deployment), planner::ahead(observed));
         let mut memory = self.memory.lock();

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    rollout::{next_updates, next_updates_but},
+    rollout::{next_updates, next_updates_except},
     story::Story,
     testing::{failed, ready_set},
     undo,
@@ -217,7 +217,7 @@ fn updated_with(story: &Story, disturbed: &[LedgerEntry], is_there: impl Fn(&Ser
     let servers: Vec<&Server> = story.servers.iter().collect();
     let set = set(story, disturbed);
     let awaited = awaited(&story.observed(&set, &servers), is_there);
-    let updates = next_updates_but(&story.deployment, &set, &servers, None, &awaited, story.now);
+    let updates = next_updates_except(&story.deployment, &set, &servers, None, &awaited, story.now);
     let entered = updates.ledger.on(Axis::App).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(
         entered,
